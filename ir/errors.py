@@ -1,0 +1,23 @@
+"""The root of every error that mixc raises on purpose."""
+
+from __future__ import annotations
+
+
+class MixcError(Exception):
+    """An error for the user: where, what was found, what is allowed, what to do next."""
+
+
+class SpecError(MixcError):
+    """A spec that the language does not admit; carries file, line and column in its text."""
+
+
+class ArgumentError(MixcError):
+    """A call of a mixer with tensors or parameters that the spec does not admit."""
+
+
+class UnsupportedError(MixcError):
+    """A spec that the language admits and a backend cannot lower; the text names the term."""
+
+
+class VerificationError(MixcError):
+    """An IR value that breaks a rule of its level; always a defect of mixc itself."""

@@ -1,0 +1,373 @@
+"""Typed expressions over named axes: the terms of the mixer level.
+
+A value's type is a kind (boolean, integer, real) and the set of axes it has. Values align by
+axis name, so there is no broadcast and no transpose among the nodes. Everything the language
+offers beyond these nodes (``softmax``, ``rope``, ``layernorm``, grouped heads, ``shift`` ...) is
+written in them by the loader.
+
+Nodes are immutable and compare by structure; a node's ``span`` (its place in the spec's text)
+does not take part in comparison.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+
+class Kind(enum.IntEnum):
+    """The kind of a value; a larger one holds every value of a smaller one."""
+
+    BOOL = 0
+    INT = 1
+    REAL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A place in a spec's text: one-based line and column, length in characters."""
+
+    line: int
+    column: int
+    length: int = 1
+
+
+# How the kind of an elementwise call follows from the kinds of its arguments.
+_PREDICATES = frozenset({"lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not"})
+_INTEGRAL = frozenset({"floor", "ceil", "round", "sign_int", "floordiv", "mod", "to_int"})
+_ARITHMETIC = frozenset({"add", "sub", "mul", "neg", "abs", "min", "max", "sign", "detach"})
+TRANSCENDENTAL = frozenset(
+    "exp exp2 expm1 log log2 log1p sqrt rsqrt tanh sigmoid logsigmoid softplus gelu gelu_tanh "
+    "silu elu erf sin cos acos logaddexp".split()
+)
+# Every elementwise function with its number of arguments: the closed list that backends implement.
+ELEMENTWISE: Mapping[str, int] = {
+    **dict.fromkeys("add sub mul div floordiv mod pow min max logaddexp".split(), 2),
+    **dict.fromkeys("lt le gt ge eq ne and or".split(), 2),
+    **dict.fromkeys("not neg abs sign floor ceil round relu detach".split(), 1),
+    **dict.fromkeys(sorted(TRANSCENDENTAL - {"logaddexp"}), 1),
+    "where": 3,
+}
+REDUCTIONS = ("sum", "max", "min", "prod", "any", "all")
+
+
+@dataclass(frozen=True)
+class Expr:
+    """A node; see the subclasses."""
+
+    span: Span | None = field(default=None, compare=False, repr=False, kw_only=True)
+
+    @cached_property
+    def axes(self) -> frozenset[str]:
+        """The dims that the value has."""
+        raise NotImplementedError
+
+    @cached_property
+    def kind(self) -> Kind:
+        """Boolean, integer or real."""
+        raise NotImplementedError
+
+    @property
+    def children(self) -> tuple[Expr, ...]:
+        """The expressions directly below this one, in order."""
+        return ()
+
+    def __str__(self) -> str:
+        from .text import write_expression
+
+        return write_expression(self)
+
+
+@dataclass(frozen=True)
+class Literal(Expr):
+    """A number or a truth value."""
+
+    value: bool | int | float
+
+    @cached_property
+    def axes(self) -> frozenset[str]:
+        return frozenset()
+
+    @cached_property
+    def kind(self) -> Kind:
+        match self.value:
+            case bool():
+                return Kind.BOOL
+            case int():
+                return Kind.INT
+            case _:
+                return Kind.REAL
+
+    # True == 1 == 1.0 in Python, so the kind takes part in comparison.
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Literal)
+            and type(self.value) is type(other.value)
+            and repr(self.value) == repr(other.value)
+        )
+
+    def __hash__(self) -> int:
+        return hash((type(self.value).__name__, repr(self.value)))
+
+
+@dataclass(frozen=True)
+class Size(Expr):
+    """The number of positions along ``dim``."""
+
+    dim: str
+
+    @cached_property
+    def axes(self) -> frozenset[str]:
+        return frozenset()
+
+    @cached_property
+    def kind(self) -> Kind:
+        return Kind.INT
+
+
+@dataclass(frozen=True)
+class Scalar(Expr):
+    """A param of the mixer, by name: a compile-time number or (``runtime``) a kernel argument."""
+
+    name: str
+    scalar_kind: Kind
+    runtime: bool = False
+
+    @cached_property
+    def axes(self) -> frozenset[str]:
+        return frozenset()
+
+    @cached_property
+    def kind(self) -> Kind:
+        return self.scalar_kind
+
+
+@dataclass(frozen=True)
+class Index(Expr):
+    """The position along ``dim``: 0 ... size - 1."""
+
+    dim: str
+
+    @cached_property
+    def axes(self) -> frozenset[str]:
+        return frozenset({self.dim})
+
+    @cached_property
+    def kind(self) -> Kind:
+        return Kind.INT
+
+
+@dataclass(frozen=True)
+class Ref(Expr):
+    """A named tensor: an input, a table, a let, or a stage's result.
+
+    Inside a normaliser the names ``score`` and ``total`` stand for the attention's own.
+    """
+
+    name: str
+    dims: frozenset[str]
+    tensor_kind: Kind
+
+    @cached_property
+    def axes(self) -> frozenset[str]:
+        return self.dims
+
+    @cached_property
+    def kind(self) -> Kind:
+        return self.tensor_kind
+
+
+@dataclass(frozen=True)
+class Call(Expr):
+    """An elementwise function of values that align by axis name; ``fn`` is in ELEMENTWISE."""
+
+    fn: str
+    args: tuple[Expr, ...]
+
+    @cached_property
+    def axes(self) -> frozenset[str]:
+        return frozenset[str]().union(*(a.axes for a in self.args))
+
+    @cached_property
+    def kind(self) -> Kind:
+        return call_kind(self.fn, self.args)
+
+    @property
+    def children(self) -> tuple[Expr, ...]:
+        return self.args
+
+
+@dataclass(frozen=True)
+class Reduce(Expr):
+    """``op`` of x over the dims ``over``, of what ``where`` admits.
+
+    Nothing admitted gives 0 (sum), 1 (prod), -inf (max), inf (min), false (any), true (all).
+    With ``group`` (dim, index expression), position n along the new dim gets the reduction over
+    those positions whose index expressions equal n; positions outside the dim count nowhere.
+    """
+
+    op: str
+    x: Expr
+    over: tuple[str, ...]
+    where: Expr | None = None
+    group: tuple[tuple[str, Expr], ...] = ()
+
+    @cached_property
+    def axes(self) -> frozenset[str]:
+        inner = frozenset[str]().union(*(c.axes for c in self.children))
+        return (inner - frozenset(self.over)) | {dim for dim, _ in self.group}
+
+    @cached_property
+    def kind(self) -> Kind:
+        if self.op in ("any", "all"):
+            return Kind.BOOL
+        return max(self.x.kind, Kind.INT)
+
+    @property
+    def children(self) -> tuple[Expr, ...]:
+        where = () if self.where is None else (self.where,)
+        return (self.x, *where, *(index for _, index in self.group))
+
+
+@dataclass(frozen=True)
+class Read(Expr):
+    """x at computed positions along some of its dims; ``fill`` where any lies outside.
+
+    All positions are read at once, so ``Read(A, D=p, P=d)`` is a transpose.
+    """
+
+    x: Expr
+    at: tuple[tuple[str, Expr], ...]
+    fill: float = 0.0
+
+    @cached_property
+    def axes(self) -> frozenset[str]:
+        kept = self.x.axes - {dim for dim, _ in self.at}
+        return kept.union(*(index.axes for _, index in self.at))
+
+    @cached_property
+    def kind(self) -> Kind:
+        return self.x.kind if float(self.fill).is_integer() else Kind.REAL
+
+    @property
+    def children(self) -> tuple[Expr, ...]:
+        return (self.x, *(index for _, index in self.at))
+
+
+@dataclass(frozen=True)
+class Cumsum(Expr):
+    """The running sum of x along ``over``; with ``exclusive`` the position itself is left out."""
+
+    x: Expr
+    over: str
+    reverse: bool = False
+    exclusive: bool = False
+
+    @cached_property
+    def axes(self) -> frozenset[str]:
+        return self.x.axes
+
+    @cached_property
+    def kind(self) -> Kind:
+        return max(self.x.kind, Kind.INT)
+
+    @property
+    def children(self) -> tuple[Expr, ...]:
+        return (self.x,)
+
+
+def call_kind(fn: str, args: tuple[Expr, ...]) -> Kind:
+    """The kind of ``fn(*args)``, as section "Integers are" of the language has it."""
+    if fn in _PREDICATES:
+        return Kind.BOOL
+    if fn in _INTEGRAL:
+        return Kind.INT
+    if fn == "where":
+        return max(args[1].kind, args[2].kind)
+    if fn in _ARITHMETIC or fn == "relu":
+        return max(Kind.INT, *(a.kind for a in args))
+    if fn == "pow":
+        base, power = args
+        natural = isinstance(power, Literal) and power.kind <= Kind.INT and power.value >= 0
+        return Kind.INT if natural and base.kind <= Kind.INT else Kind.REAL
+    return Kind.REAL
+
+
+def call(fn: str, *args: Expr | float | int | bool, span: Span | None = None) -> Call:
+    """An elementwise call; plain numbers become literals."""
+    exprs = tuple(a if isinstance(a, Expr) else Literal(a) for a in args)
+    assert ELEMENTWISE[fn] == len(exprs), fn
+    return Call(fn, exprs, span=span)
+
+
+def walk(expr: Expr) -> Iterator[Expr]:
+    """Every node of the tree, parents before children."""
+    yield expr
+    for child in expr.children:
+        yield from walk(child)
+
+
+def rebuild(expr: Expr, change: Callable[[Expr], Expr]) -> Expr:
+    """The same node with ``change`` applied to each direct child."""
+    match expr:
+        case Call(fn, args):
+            return Call(fn, tuple(change(a) for a in args), span=expr.span)
+        case Reduce(op, x, over, where, group):
+            return Reduce(
+                op,
+                change(x),
+                over,
+                None if where is None else change(where),
+                tuple((dim, change(index)) for dim, index in group),
+                span=expr.span,
+            )
+        case Read(x, at, fill):
+            moved = tuple((dim, change(index)) for dim, index in at)
+            return Read(change(x), moved, fill, span=expr.span)
+        case Cumsum():
+            return replace(expr, x=change(expr.x))
+        case _:
+            return expr
+
+
+def transform(expr: Expr, change: Callable[[Expr], Expr | None]) -> Expr:
+    """Replace nodes bottom-up: ``change`` gives a replacement, or None to keep a node."""
+    renewed = rebuild(expr, lambda child: transform(child, change))
+    replacement = change(renewed)
+    return renewed if replacement is None else replacement
+
+
+def substitute(expr: Expr, values: Mapping[Expr, Expr]) -> Expr:
+    """``expr`` with every occurrence of a key replaced by its value.
+
+    The keys are leaves (``Ref``, ``Scalar``, ``Size``, ``Index``); the caller sees to it that no
+    axis of a value is bound by a reduction around the place where it lands.
+    """
+    return transform(expr, values.get)
+
+
+__all__ = [
+    "ELEMENTWISE",
+    "REDUCTIONS",
+    "TRANSCENDENTAL",
+    "Call",
+    "Cumsum",
+    "Expr",
+    "Index",
+    "Kind",
+    "Literal",
+    "Read",
+    "Reduce",
+    "Ref",
+    "Scalar",
+    "Size",
+    "Span",
+    "call",
+    "call_kind",
+    "rebuild",
+    "substitute",
+    "transform",
+    "walk",
+]

@@ -1,0 +1,187 @@
+"""The mixer level: what a spec says, as typed equations.
+
+Its meaning is the float64 reference (``backends/reference``). Loading a spec gives one of these;
+every later step takes it and nothing else of the spec.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .expression import Expr, Kind, Ref, Span
+
+# One tensor axis is a product of dims, row-major, the last factor fastest; () is the literal 1.
+AxisProduct = tuple[str, ...]
+Layout = tuple[AxisProduct, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A tensor that the caller passes; ``layout`` is the order of its axes in memory terms."""
+
+    name: str
+    layout: Layout
+    kind: Kind = Kind.REAL
+    dtype: str | None = None  # "int32" ...; None: the working precision
+    sorted: bool = False  # non-decreasing along its last axis
+    grad: bool = True
+    default: float | int | bool | None = None  # None: the input is required
+    span: Span | None = field(default=None, compare=False)
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """All dims in order, products taken apart."""
+        return tuple(dim for product in self.layout for dim in product)
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """A number that the caller may override; ``value`` is an expression in sizes and params."""
+
+    name: str
+    value: Expr
+    kind: Kind
+    runtime: bool = False
+    flag: bool = False
+    span: Span | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A param with axes: constant numbers, row-major over ``dims``."""
+
+    name: str
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    values: tuple[float, ...]
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Equation:
+    """``name = value``. ``text`` is the line as the spec has it."""
+
+    name: str
+    value: Expr
+    text: str = field(default="", compare=False)
+    span: Span | None = field(default=None, compare=False)
+
+    @property
+    def ref(self) -> Ref:
+        """The name as later equations see it."""
+        return Ref(self.name, self.value.axes, self.value.kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """Equations computed one after another; each may use the ones before it."""
+
+    equations: tuple[Equation, ...]
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """For each position of ``queries``, a weighted sum over the axis ``over``.
+
+    With s the score, w = ``weight`` (an expression in ``Ref("score")``), visible where ``mask``:
+    total = sum of w over the visible keys (+ w at the ``sink`` logit, where there is one),
+    p = w / ``denominator`` (an expression in ``Ref("total")``), 0 where masked, and 0 where the
+    denominator is 0; each output is sum(p * gain * value, over).
+    ``softmax`` is weight exp(score) with denominator total; ``none`` is weight score with
+    denominator 1. Reductions inside weight and denominator see visible pairs only.
+    ``lse`` names log(total); ``weights`` names p.
+    """
+
+    over: str
+    score: Expr
+    mask: Expr | None
+    weight: Expr
+    denominator: Expr
+    sink: Expr | None
+    gain: Expr | None
+    outputs: tuple[Equation, ...]  # value: what is summed, before weighting
+    lse: str | None = None
+    weights: str | None = None
+    name: str | None = None
+    texts: tuple[tuple[str, str], ...] = field(default=(), compare=False)  # (clause, as written)
+
+    @property
+    def queries(self) -> frozenset[str]:
+        """The axes of score and mask (and gain, sink) other than ``over``."""
+        parts = (self.score, self.mask, self.gain, self.sink)
+        axes = frozenset[str]().union(*(p.axes for p in parts if p is not None))
+        return axes - {self.over}
+
+    @property
+    def results(self) -> tuple[Ref, ...]:
+        """Every name that the stage makes, with its axes."""
+        made = [
+            Ref(o.name, self.queries | (o.value.axes - {self.over}), Kind.REAL)
+            for o in self.outputs
+        ]
+        if self.lse is not None:
+            made.append(Ref(self.lse, self.queries, Kind.REAL))
+        if self.weights is not None:
+            made.append(Ref(self.weights, self.queries | {self.over}, Kind.REAL))
+        return tuple(made)
+
+
+Stage = Attention | Map
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A result that the caller gets, with the order of its axes."""
+
+    name: str
+    layout: Layout
+    kind: Kind = Kind.REAL
+    span: Span | None = field(default=None, compare=False)
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """All dims in order, products taken apart."""
+        return tuple(dim for product in self.layout for dim in product)
+
+
+@dataclass(frozen=True)
+class Mixer:
+    """A loaded spec.
+
+    ``sequences`` maps a dim to the sequence whose positions it runs over (dims of one sequence
+    have one length). ``sizes`` are derived sizes, in an order that resolves. ``heads`` maps a
+    dim to the larger one that it divides; where a value with the smaller meets the larger, the
+    loader has already put a Read. ``lets`` are in dependency order and visible to all stages;
+    a stage's own lets are among them under names of their own.
+    """
+
+    name: str
+    inputs: tuple[Input, ...]
+    outputs: tuple[Output, ...]
+    stages: tuple[Stage, ...]
+    params: tuple[Param, ...] = ()
+    tables: tuple[Table, ...] = ()
+    lets: tuple[Equation, ...] = ()
+    sequences: tuple[tuple[str, str], ...] = ()
+    sizes: tuple[tuple[str, Expr], ...] = ()
+    heads: tuple[tuple[str, str], ...] = ()
+    about: str = ""
+    source: str = ""
+    path: str | None = field(default=None, compare=False)
+    text: str = field(default="", compare=False)  # the spec file, whole
+    tiling: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    check: tuple[tuple[str, int], ...] = ()  # sizes to verify at, beside the standard ones
+    bench: tuple[tuple[tuple[str, int], ...], ...] = ()
+
+    def input(self, name: str) -> Input:
+        """The input called ``name``."""
+        return next(i for i in self.inputs if i.name == name)
+
+    def param(self, name: str) -> Param:
+        """The param called ``name``."""
+        return next(p for p in self.params if p.name == name)
+
+    def sequence(self, dim: str) -> str | None:
+        """The sequence that ``dim`` runs over, if any."""
+        return dict(self.sequences).get(dim)

@@ -1,0 +1,53 @@
+# Two commands for a fresh Linux machine with Python 3.11 or newer: make demo, make test.
+# Both make .venv first, from pyproject.toml with the versions in constraints.txt.
+# PYTHON=python3.12 picks an interpreter; VENV=path on the command line uses a ready environment.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+PACKAGES := ir compiler backends autotune specs
+
+ifeq ($(origin VENV),command line)
+READY :=
+else
+VENV := .venv
+READY := .venv/.ready
+endif
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint format install clean
+.DEFAULT_GOAL := demo
+
+demo: $(READY)
+	$(BIN)/python -m mixc.demo
+
+test: lint
+	$(BIN)/python -m pytest -n 2 -q
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@mkdir -p build/types/mixc
+	@for name in $(PACKAGES); do ln -sfn ../../../$$name build/types/mixc/$$name; done
+	@for name in mixc/*; do ln -sfn ../../../$$name build/types/mixc/$${name##*/}; done
+	@find build/types -xtype l -delete
+	$(BIN)/mypy -p mixc
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+install: $(READY)
+
+.venv/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "mixc needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1)."; \
+	  echo "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -m venv .venv || { \
+	  echo "No virtual environment: install the system's venv package (Debian, Ubuntu:"; \
+	  echo "apt install python3-venv) and run make again."; rm -rf .venv; exit 1; }
+	.venv/bin/python -m pip install -q -c constraints.txt setuptools
+	.venv/bin/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[test]'
+	@touch $@
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

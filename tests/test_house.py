@@ -1,0 +1,114 @@
+"""The house rules of design section 7: packages, import arrows, sizes of modules and functions."""
+
+import ast
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("ir", "compiler", "backends", "autotune", "specs", "mixc")
+MODULES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+# A folder of the left may import from the folders of the right, and from itself.
+MAY_IMPORT = {
+    "ir": set(),
+    "compiler": {"ir"},
+    "backends": {"ir"},
+    "specs": set(),
+    "autotune": {"compiler", "backends", "ir"},
+    "mixc": {"autotune", "backends", "compiler", "ir", "specs"},
+}
+MODULE_LINES = 500
+FUNCTION_LINES = 60
+
+
+def place(path: Path) -> tuple[str, ...]:
+    """The dotted parts under ``mixc`` that a file installs as; the face's own have none before."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = parts[1:] if parts[0] == "mixc" else parts
+    return parts[:-1] if parts[-1:] == ("__init__",) else parts
+
+
+def imported(path: Path) -> set[str]:
+    """The root folders of mixc that a module imports from, anywhere in its text."""
+    here = place(path)
+    package = here if path.name == "__init__.py" else here[:-1]
+    targets: list[tuple[str, ...]] = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [tuple(alias.name.split(".")) for alias in node.names]
+            targets += [name[1:] for name in names if name[0] == "mixc"]
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            base = package[: len(package) - node.level + 1]
+            base += tuple((node.module or "").split(".")) if node.module else ()
+            targets += [(*base, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "mixc":
+            base = tuple((node.module or "").split("."))[1:]
+            targets += [(*base, alias.name) for alias in node.names]
+    return {t[0] if t[:1] and t[0] in MAY_IMPORT else "mixc" for t in targets}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_follow_the_arrows(path):
+    folder = path.relative_to(ROOT).parts[0]
+    allowed = MAY_IMPORT[folder] | {folder}
+    assert imported(path) <= allowed, f"{folder} may import from {sorted(allowed)} only"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_modules_and_functions_stay_small(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= MODULE_LINES
+    long = {
+        node.name: node.end_lineno - node.lineno + 1
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= FUNCTION_LINES
+    }
+    assert not long, f"functions over {FUNCTION_LINES} lines"
+
+
+def test_every_package_is_listed_with_its_folder():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    in_tree = {}
+    for folder in FOLDERS:
+        for init in (ROOT / folder).rglob("__init__.py"):
+            name = ".".join(("mixc", *place(init)))
+            in_tree[name] = init.parent.relative_to(ROOT).as_posix()
+    assert dict(sorted(settings["package-dir"].items())) == dict(sorted(in_tree.items()))
+    assert sorted(settings["packages"]) == sorted(in_tree)
+
+
+def test_every_module_is_in_a_package():
+    homeless = {p.parent for p in MODULES if not (p.parent / "__init__.py").exists()}
+    assert not homeless
+
+
+def test_specs_are_package_data():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert settings["package-data"]["mixc.specs"] == ["**/*.yaml"]
+
+
+def test_constraints_pin_everything_once():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    names = [pin.split("==")[0].lower() for pin in pins]
+    assert all(pin.count("==") == 1 and "+" not in pin for pin in pins)
+    assert len(set(names)) == len(names)
+    assert {"torch==2.13.0", "triton==3.7.1"} <= set(pins)
+
+
+def test_requirements_are_pinned():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + project["optional-dependencies"]["test"]
+    names = {need.replace(">", " ").replace(";", " ").split()[0].lower() for need in wanted}
+    pinned = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").open()}
+    assert names <= pinned
+
+
+def test_the_tests_mirror_the_tree():
+    strays = []
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        parts = path.relative_to(ROOT / "tests").parts[:-1]
+        if parts and not (ROOT.joinpath(*parts)).is_dir():
+            strays.append(str(path.relative_to(ROOT)))
+    assert not strays

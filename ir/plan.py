@@ -1,0 +1,77 @@
+"""The plan level: kernels, and the buffers between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from .mixer import Mixer
+from .tile import BufferArgument, DType, Program
+
+if TYPE_CHECKING:
+    import networkx
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """A tensor: an input, an output, a constant table, or a temporary between kernels."""
+
+    name: str
+    dims: tuple[str, ...]
+    dtype: DType
+    role: Literal["input", "output", "table", "temporary"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One launch: which equations it computes, by which schedule, and why it is a pass of its own."""
+
+    program: Program
+    schedule: str
+    computes: tuple[str, ...]
+    reason: str
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of the buffers that the kernel reads."""
+        return tuple(b.name for b in self.program.buffers.values() if not b.written)
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """Names of the buffers that the kernel writes."""
+        return tuple(b.name for b in self.program.buffers.values() if b.written)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Kernels in an order that respects what they read; ``sizes`` are those fixed at compile time."""
+
+    mixer: Mixer
+    kernels: tuple[Kernel, ...]
+    buffers: tuple[Buffer, ...]
+    sizes: tuple[tuple[str, int], ...]
+    params: tuple[tuple[str, int | float | bool], ...]
+    dtype: DType
+    findings: tuple[str, ...] = ()
+
+    def buffer(self, name: str) -> Buffer:
+        """The buffer called ``name``."""
+        return next(b for b in self.buffers if b.name == name)
+
+    def graph(self) -> networkx.DiGraph[str]:
+        """Kernels as nodes, an edge from the writer of a buffer to each reader of it."""
+        import networkx
+
+        graph: networkx.DiGraph[str] = networkx.DiGraph()
+        writer = {name: k.program.name for k in self.kernels for name in k.writes}
+        graph.add_nodes_from(k.program.name for k in self.kernels)
+        for kernel in self.kernels:
+            for name in kernel.reads:
+                if name in writer:
+                    graph.add_edge(writer[name], kernel.program.name, buffer=name)
+        return graph
+
+
+def argument_buffers(program: Program) -> tuple[BufferArgument, ...]:
+    """The tensors of a program in the order of its arguments."""
+    return tuple(program.buffers.values())

@@ -1,0 +1,329 @@
+"""The tile level: what one kernel does, in structured form.
+
+A program is a grid, arguments and a list of ops. A value's type is its dtype and the *named* axes
+of its tile; a value without axes is a scalar. No op broadcasts or transposes: values meet by axis
+name, and a backend derives the layout. Along a tiled dim a program holds ``BLOCK_<dim>`` positions.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from .expression import Expr
+
+
+class DType(enum.Enum):
+    """The type of one element."""
+
+    BOOL = "bool"
+    INT32 = "int32"
+    INT64 = "int64"
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+    FLOAT32 = "float32"
+
+    @property
+    def is_float(self) -> bool:
+        """Whether values are real numbers."""
+        return self in (DType.FLOAT16, DType.BFLOAT16, DType.FLOAT32)
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether arithmetic happens in a wider type."""
+        return self in (DType.FLOAT16, DType.BFLOAT16)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes an element takes in memory."""
+        return {"bool": 1, "int32": 4, "int64": 8, "float16": 2, "bfloat16": 2, "float32": 4}[
+            self.value
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A named result: made once, never changed."""
+
+    name: str
+    dtype: DType
+    axes: frozenset[str] = frozenset()
+
+    def __str__(self) -> str:
+        axes = ", ".join(sorted(self.axes))
+        return f"{self.name}: {self.dtype.value}[{axes}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """How a dim is cut: ``block`` positions at a time.
+
+    ``whole`` tiles hold the dim at once (``size`` positions, padded to ``block``); the others
+    have ``block`` as a knob with this default.
+    """
+
+    dim: str
+    block: int
+    whole: bool = False
+    size: int | None = None
+
+    @property
+    def symbol(self) -> str:
+        """The block size's name in emitted code."""
+        return f"BLOCK_{self.dim}"
+
+
+@dataclass(frozen=True, slots=True)
+class BufferArgument:
+    """A tensor in memory, with one stride per dim."""
+
+    name: str
+    dims: tuple[str, ...]
+    dtype: DType
+    written: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SizeArgument:
+    """The number of positions along a dim, known at run time."""
+
+    dim: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostArgument:
+    """A number that the host computes from sizes and params before the launch."""
+
+    name: str
+    dtype: DType
+    value: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class ParamArgument:
+    """A param: compile-time, or given at each call (``runtime``)."""
+
+    name: str
+    dtype: DType
+    runtime: bool = False
+
+
+Argument = BufferArgument | SizeArgument | HostArgument | ParamArgument
+
+
+@dataclass(frozen=True, slots=True)
+class GridAxis:
+    """One axis of the grid: a position (scalar) of ``dim``, or the start of a block of it.
+
+    ``descending``: the last block first, because it has the most work.
+    """
+
+    dim: str
+    position: Value
+    tiled: bool = False
+    descending: bool = False
+
+
+# --------------------------------------------------------------------------------------- ops
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """``out`` = a number, the same everywhere on its tile."""
+
+    out: Value
+    value: float | int | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """``out`` = start, start + 1, ... along its one axis; without a start, from 0."""
+
+    out: Value
+    start: Value | None
+
+
+@dataclass(frozen=True, slots=True)
+class Elementwise:
+    """``out`` = fn(args), fn from ``expression.ELEMENTWISE``."""
+
+    out: Value
+    fn: str
+    args: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """``out`` = x in out's dtype (to an integer: toward zero)."""
+
+    out: Value
+    x: Value
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """``out`` = the buffer's elements at ``index`` (one value per dim), ``fill`` where not mask."""
+
+    out: Value
+    buffer: str
+    index: tuple[tuple[str, Value], ...]
+    mask: Value | None = None
+    fill: float | int | bool = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Write ``value`` to the buffer at ``index`` where ``mask`` holds."""
+
+    buffer: str
+    index: tuple[tuple[str, Value], ...]
+    value: Value
+    mask: Value | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """``out`` = sum over the axis ``over`` of a * b (+ acc), accumulated in float32."""
+
+    out: Value
+    a: Value
+    b: Value
+    over: str
+    acc: Value | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reduce:
+    """``out`` = op (sum max min prod any all) of x over one axis."""
+
+    out: Value
+    op: str
+    x: Value
+    over: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """``out`` = the running sum of x along one axis, the position itself included."""
+
+    out: Value
+    x: Value
+    over: str
+    reverse: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """``out`` = how many of a sorted table's entries along ``dim`` are < value (``side`` left)
+    or <= value (``side`` right); ``index`` places the other dims, ``size`` is the dim's length.
+    """
+
+    out: Value
+    buffer: str
+    index: tuple[tuple[str, Value], ...]
+    dim: str
+    size: Value
+    value: Value
+    side: str = "left"
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """A value that a loop hands from turn to turn: ``inner`` in the body, ``out`` after it."""
+
+    inner: Value
+    initial: Value
+    out: Value
+
+
+@dataclass(frozen=True, slots=True)
+class For:
+    """For ``variable`` in start, start + step ... below stop: the body, then hand over ``yields``."""
+
+    variable: Value
+    start: Value
+    stop: Value
+    step: str | int  # a block symbol or a number
+    carried: tuple[Carried, ...]
+    body: tuple[Op, ...]
+    yields: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Comment:
+    """A line for the reader of the emitted code."""
+
+    text: str
+
+
+Op = (
+    Constant
+    | Range
+    | Elementwise
+    | Cast
+    | Load
+    | Store
+    | Dot
+    | Reduce
+    | Scan
+    | Search
+    | For
+    | Comment
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One kernel.
+
+    ``launch`` holds knobs that are no block sizes (warps, pipeline stages) with their defaults.
+    """
+
+    name: str
+    arguments: tuple[Argument, ...]
+    grid: tuple[GridAxis, ...]
+    tiles: tuple[Tile, ...]
+    body: tuple[Op, ...]
+    launch: tuple[tuple[str, int], ...] = ()
+    about: str = field(default="", compare=False)
+
+    def tile(self, dim: str) -> Tile:
+        """How ``dim`` is cut."""
+        return next(t for t in self.tiles if t.dim == dim)
+
+    @property
+    def buffers(self) -> dict[str, BufferArgument]:
+        """The tensors by name."""
+        return {a.name: a for a in self.arguments if isinstance(a, BufferArgument)}
+
+
+def operands(op: Op) -> tuple[Value, ...]:
+    """The values that an op reads; a loop's body is not entered."""
+    match op:
+        case Constant() | Comment():
+            return ()
+        case Range(_, start):
+            return () if start is None else (start,)
+        case Elementwise(_, _, args):
+            return args
+        case Cast(_, x) | Reduce(_, _, x, _) | Scan(_, x, _, _):
+            return (x,)
+        case Load(_, _, index, mask, _):
+            return (*(v for _, v in index), *(() if mask is None else (mask,)))
+        case Store(_, index, value, mask):
+            return (*(v for _, v in index), value, *(() if mask is None else (mask,)))
+        case Dot(_, a, b, _, acc):
+            return (a, b) if acc is None else (a, b, acc)
+        case Search(_, _, index, _, size, value, _):
+            return (*(v for _, v in index), size, value)
+        case For(_, start, stop, _, carried, _, _):
+            return (start, stop, *(c.initial for c in carried))
+
+
+def all_ops(body: tuple[Op, ...]) -> Iterator[Op]:
+    """Every op, loops before their bodies."""
+    for op in body:
+        yield op
+        if isinstance(op, For):
+            yield from all_ops(op.body)

@@ -1,0 +1,153 @@
+"""What a compiled kernel costs, read from its binary: registers, spills, tensor cores, copies.
+
+Counts are of instructions in the text of the program, not of executed ones: they show whether the
+dots reached the tensor cores and the loads are pipelined at all.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ...ir.targets import Target
+
+# Mnemonics: mma.sync is HMMA, IMMA, DMMA, QMMA, OMMA; wgmma is HGMMA, QGMMA ...; tcgen05 is UTC*MMA.
+_SASS_OPCODE = re.compile(r"^\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*)", re.MULTILINE)
+_SASS_TENSOR_CORE = re.compile(r"(UTC\w*|[A-Z]G?)MMA")
+_SASS_ASYNC_COPY = re.compile(r"LDGSTS|UTMALDG|UBLKCP")
+_SASS_LOCAL_MEMORY = re.compile(r"LDL|STL")
+_PTX_TENSOR_CORE = re.compile(r"\b(?:mma\.sync|wgmma\.mma_async|tcgen05\.mma)\b")
+_PTX_ASYNC_COPY = re.compile(r"\bcp\.async(?:\.c[ag]|\.bulk(?:\.tensor\S*)?)\.shared\b")
+_AMD_TENSOR_CORE = re.compile(r"^\s+v_(?:mfma|smfmac|wmma)_", re.MULTILINE)
+_AMD_ASYNC_COPY = re.compile(
+    r"^\s+(?:(?:global|buffer)_load_lds_\w+|buffer_load_\w+ .*\blds\b)", re.MULTILINE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class KernelReport:
+    """One kernel compiled for one target; with ``error`` set it can't run there.
+
+    A number is None where it is not known: the compiler failed, or the tool that reads it is absent
+    (``note`` says which).
+    """
+
+    name: str
+    target: str
+    registers: int | None = None  # per thread
+    spilled_bytes: int | None = None  # per thread
+    shared_bytes: int | None = None  # per block
+    tensor_core_instructions: int | None = None
+    async_copies: int | None = None  # from global to shared memory, past the registers
+    error: str | None = None
+    note: str | None = None
+
+    def as_dict(self) -> dict[str, str | int | None]:
+        """Give the form for JSON; ``error`` and ``note`` appear only where there is one."""
+        numbers: dict[str, str | int | None] = {
+            "name": self.name,
+            "target": self.target,
+            "registers": self.registers,
+            "spilled_bytes": self.spilled_bytes,
+            "shared_bytes": self.shared_bytes,
+            "tensor_core_instructions": self.tensor_core_instructions,
+            "async_copies": self.async_copies,
+        }
+        said = {"error": self.error, "note": self.note}
+        return numbers | {key: text for key, text in said.items() if text is not None}
+
+
+def read_binary(
+    name: str, target: Target, shared_bytes: int, asm: Mapping[str, str | bytes], tools: Path | None
+) -> KernelReport:
+    """Read the report of a compiled kernel.
+
+    ``asm`` is what Triton keeps of its stages (``ptx`` and ``cubin``, or ``amdgcn``), ``tools`` the
+    folder with ``cuobjdump`` and ``nvdisasm``; where it lacks one, the PTX text is counted.
+    """
+    report = KernelReport(name, target.name, shared_bytes=shared_bytes)
+    if target.backend == "hip":
+        report = _read_amdgcn(report, str(asm["amdgcn"]))
+    else:
+        cubin = asm["cubin"]
+        assert isinstance(cubin, bytes)
+        report = _read_cubin(report, cubin, str(asm["ptx"]), tools)
+    return replace(report, error=_over_the_limit(report, target))
+
+
+def _over_the_limit(report: KernelReport, target: Target) -> str | None:
+    shared = report.shared_bytes or 0
+    if shared <= target.shared_memory_bytes:
+        return None
+    return (
+        f"{report.name} needs {shared} bytes of shared memory, {target} has "
+        f"{target.shared_memory_bytes} per block: use smaller blocks or fewer stages"
+    )
+
+
+def _read_amdgcn(report: KernelReport, text: str) -> KernelReport:
+    def field(key: str) -> int | None:
+        found = re.search(rf"^\s+\.{key}:\s+(\d+)", text, re.MULTILINE)
+        return int(found.group(1)) if found else None
+
+    spilled_registers = field("vgpr_spill_count")
+    return replace(
+        report,
+        registers=field("vgpr_count"),
+        spilled_bytes=None if spilled_registers is None else 4 * spilled_registers,
+        tensor_core_instructions=len(_AMD_TENSOR_CORE.findall(text)),
+        async_copies=len(_AMD_ASYNC_COPY.findall(text)),
+    )
+
+
+def _read_cubin(report: KernelReport, cubin: bytes, ptx: str, tools: Path | None) -> KernelReport:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        usage = _tool_output(tools, "cuobjdump", "-res-usage", file.name)
+        sass = _tool_output(tools, "nvdisasm", "-c", "-ndf", file.name)
+    report = _count_instructions(report, sass, ptx)
+    found = re.search(r"\bREG:(\d+) STACK:(\d+)", usage or "")
+    if found is None:
+        return replace(report, note=_join(report.note, "no cuobjdump: registers unknown"))
+    registers, stack_bytes = map(int, found.groups())
+    # A frame that nothing reads or writes is no spill.
+    spills = sass is None or any(_SASS_LOCAL_MEMORY.fullmatch(op) for op in _opcodes(sass))
+    return replace(report, registers=registers, spilled_bytes=stack_bytes if spills else 0)
+
+
+def _count_instructions(report: KernelReport, sass: str | None, ptx: str) -> KernelReport:
+    if sass is None:
+        return replace(
+            report,
+            tensor_core_instructions=len(_PTX_TENSOR_CORE.findall(ptx)),
+            async_copies=len(_PTX_ASYNC_COPY.findall(ptx)),
+            note="no nvdisasm: instructions counted in the PTX text",
+        )
+    opcodes = _opcodes(sass)
+    return replace(
+        report,
+        tensor_core_instructions=sum(bool(_SASS_TENSOR_CORE.fullmatch(op)) for op in opcodes),
+        async_copies=sum(bool(_SASS_ASYNC_COPY.fullmatch(op)) for op in opcodes),
+    )
+
+
+def _opcodes(sass: str) -> list[str]:
+    return _SASS_OPCODE.findall(sass)
+
+
+def _join(first: str | None, second: str) -> str:
+    return second if first is None else f"{first}; {second}"
+
+
+def _tool_output(tools: Path | None, tool: str, *arguments: str) -> str | None:
+    """Run one of NVIDIA's binary tools; None where it is absent or can't read the file."""
+    path = None if tools is None else tools / tool
+    if path is None or not path.exists():
+        return None
+    done = subprocess.run([path, *arguments], capture_output=True, text=True, check=False)
+    return done.stdout if done.returncode == 0 else None

@@ -1,0 +1,110 @@
+"""The process that compiles: it imports triton once, then answers jobs until its pipe closes.
+
+It is run as ``python -P -m mixc.backends.triton.worker FD`` and never imported by mixc itself: a
+pass of the Triton compiler may abort or hang, and takes this process with it, not its caller's.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from functools import lru_cache
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from ...ir.targets import Target
+from .binary_report import KernelReport, read_binary
+from .cross_compile import CompileJob, KernelSignature
+
+
+def main() -> None:
+    """Answer each ``CompileJob`` that comes with a ``KernelReport``."""
+    connection: Connection[KernelReport, CompileJob] = Connection(int(sys.argv[1]))
+    while True:
+        try:
+            job = connection.recv()
+        except EOFError:
+            return
+        connection.send(_answer(job))
+
+
+def _answer(job: CompileJob) -> KernelReport:
+    try:
+        return compile_kernel(job)
+    except Exception as error:  # whatever the compiler raises is this job's answer
+        text = f"{type(error).__name__}: {error}".strip()
+        return KernelReport(job.kernel.name, job.target.name, error=text)
+
+
+def compile_kernel(job: CompileJob) -> KernelReport:
+    """Compile one kernel of the module at ``job.path`` for one target; raises as Triton does."""
+    kernel, target = job.kernel, job.target
+    source = _ast_source(_jit_function(_import_file(job.path), kernel.name), kernel)
+    arch: int | str = int(target.arch) if target.backend == "cuda" else target.arch
+    compiled = triton.compile(
+        source,
+        target=GPUTarget(target.backend, arch, target.warp_size),
+        options={
+            "num_warps": kernel.num_warps,
+            "num_stages": kernel.num_stages,
+            "enable_fp_fusion": True,  # said aloud: the default changes after Triton 3.9
+        },
+    )
+    return read_binary(kernel.name, target, compiled.metadata.shared, compiled.asm, _tools(target))
+
+
+@lru_cache(maxsize=8)
+def _import_file(path: str) -> ModuleType:
+    """Import an emitted module from its file, where Triton's inspection finds the source."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _jit_function(module: ModuleType, name: str) -> triton.JITFunction[Any]:
+    function = getattr(module, name, None)
+    while function is not None and not isinstance(function, triton.JITFunction):
+        function = getattr(function, "fn", None)  # below an autotuner or heuristics
+    if function is None:
+        raise LookupError(f"the source has no Triton kernel {name!r}")
+    return function
+
+
+def _ast_source(function: triton.JITFunction[Any], kernel: KernelSignature) -> ASTSource:
+    by_name = {argument.name: argument for argument in kernel.arguments}
+    if set(by_name) != set(function.arg_names):
+        raise TypeError(
+            f"{kernel.name} takes ({', '.join(function.arg_names)}), "
+            f"its signature has ({', '.join(by_name)})"
+        )
+    arguments = [by_name[name] for name in function.arg_names]
+    return ASTSource(
+        function,
+        {argument.name: argument.type for argument in arguments},
+        {argument.name: argument.value for argument in arguments if argument.type == "constexpr"},
+        {
+            (position,): [["tt.divisibility", 16]]
+            for position, argument in enumerate(arguments)
+            if argument.divisible_by_16
+        },
+    )
+
+
+def _tools(target: Target) -> Path | None:
+    """Find the folder of NVIDIA's binary tools, which comes with Triton."""
+    folder = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+    return folder if target.backend == "cuda" and folder.is_dir() else None
+
+
+if __name__ == "__main__":
+    main()

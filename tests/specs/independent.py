@@ -7,12 +7,11 @@ from collections.abc import Iterator, Mapping
 from unittest import mock
 
 import torch
-from torch import Tensor
-from torch.nn import functional
-
 from mixc.backends.reference.evaluate import run
 from mixc.compiler.language.find import find_spec
 from mixc.compiler.language.load import load_file
+from torch import Tensor
+from torch.nn import functional
 
 
 def reference(
@@ -52,7 +51,7 @@ def rotate(x: Tensor, position: Tensor, base: float = 10000.0) -> Tensor:
 
 @contextlib.contextmanager
 def kept_in_float64() -> Iterator[None]:
-    """Inside, code that casts itself to float32 (``x.float()``, softmax's dtype) stays in float64."""
+    """Inside, code that casts to float32 (``x.float()``, softmax with a dtype) stays in float64."""
     softmax = functional.softmax
 
     def same_dtype(x: Tensor, dim: int | None = None, **_: object) -> Tensor:

@@ -1,0 +1,208 @@
+"""Inputs that a caller leaves out: each is its default, a number without axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+from .expression import Cumsum, Expr, Index, Literal, Read, Reduce, Ref, Size, call, rebuild, walk
+from .mixer import Attention, Equation, Map, Mixer, Stage
+
+
+def without_inputs(mixer: Mixer, names: Iterable[str]) -> Mixer:
+    """``mixer`` with the inputs ``names`` replaced by their defaults.
+
+    ``score: qk + bias`` without ``bias`` --> ``score: qk + 0.0``. Names that depend on an absent
+    input lose the axes that only it had; a read, sum or running sum of a number is a number.
+    """
+    absent = set(names)
+    if not absent:
+        return mixer
+    change = _Change(mixer, let_names=frozenset(e.name for e in mixer.lets))
+    for declared in mixer.inputs:
+        if declared.name in absent:
+            assert declared.default is not None, declared.name
+            change.values[declared.name] = Literal(declared.default)
+    # Stages first: a stage's own let may use what an earlier stage makes.
+    stages = tuple(change.stage(stage) for stage in mixer.stages)
+    return replace(
+        mixer,
+        inputs=tuple(i for i in mixer.inputs if i.name not in absent),
+        lets=tuple(change.let(e.name) for e in mixer.lets),
+        stages=stages,
+    )
+
+
+def free_dims(mixer: Mixer) -> frozenset[str]:
+    """Every dim whose size a run of ``mixer`` needs."""
+    found = {dim for o in mixer.outputs for dim in o.dims}
+    found |= {dim for i in mixer.inputs for dim in i.dims}
+    for expr in expressions(mixer):
+        found |= _dims(expr)
+    return frozenset(found)
+
+
+def expressions(mixer: Mixer) -> list[Expr]:
+    """All expressions of the lets and stages."""
+    found = [e.value for e in mixer.lets]
+    for stage in mixer.stages:
+        match stage:
+            case Map(equations):
+                found += [e.value for e in equations]
+            case Attention():
+                parts = (stage.score, stage.mask, stage.weight, stage.denominator)
+                parts = (*parts, stage.sink, stage.gain, *(o.value for o in stage.outputs))
+                found += [part for part in parts if part is not None]
+    return found
+
+
+def _dims(expr: Expr) -> set[str]:
+    found, pending, seen = set[str](), [expr], set[int]()
+    while pending:
+        node = pending.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        pending += node.children
+        found |= node.axes
+        match node:
+            case Size(dim):
+                found.add(dim)
+            case Reduce(_, _, over, _, _):
+                found.update(over)
+            case Read(_, at, _):
+                found.update(dim for dim, _ in at)
+            case _:
+                pass
+    return found
+
+
+@dataclass
+class _Change:
+    """The rewriting of one mixer: what each name has become so far."""
+
+    mixer: Mixer
+    values: dict[str, Expr] = field(default_factory=dict)
+    let_names: frozenset[str] = frozenset()
+    done: dict[str, Equation] = field(default_factory=dict)
+
+    def let(self, name: str) -> Equation:
+        if name not in self.done:
+            equation = next(e for e in self.mixer.lets if e.name == name)
+            self.done[name] = replace(equation, value=self.expr(equation.value))
+            self.values[name] = self.done[name].ref
+        return self.done[name]
+
+    def expr(self, expr: Expr) -> Expr:
+        return _transform_shared(expr, self._node, {})
+
+    def _node(self, node: Expr) -> Expr:
+        match node:
+            case Ref(name):
+                if name in self.let_names:
+                    self.let(name)
+                return self.values.get(name, node)
+            case Reduce() | Read() | Cumsum():
+                return without_axis(node, self.mixer)
+            case _:
+                return node
+
+    def stage(self, stage: Stage) -> Stage:
+        match stage:
+            case Map(equations):
+                changed = []
+                for equation in equations:
+                    changed.append(replace(equation, value=self.expr(equation.value)))
+                    self.values[equation.name] = changed[-1].ref
+                return replace(stage, equations=tuple(changed))
+            case Attention():
+                return self._attention(stage)
+
+    def _attention(self, stage: Attention) -> Attention:
+        def maybe(expr: Expr | None) -> Expr | None:
+            return None if expr is None else self.expr(expr)
+
+        changed = replace(
+            stage,
+            score=self.expr(stage.score),
+            mask=maybe(stage.mask),
+            sink=maybe(stage.sink),
+            gain=maybe(stage.gain),
+            outputs=tuple(replace(o, value=self.expr(o.value)) for o in stage.outputs),
+        )
+        own = _own_names(stage, changed)
+        for name in own:
+            self.values[name] = own[name]
+        weight, denominator = self.expr(stage.weight), self.expr(stage.denominator)
+        for name in own:
+            del self.values[name]
+        changed = replace(changed, weight=weight, denominator=denominator)
+        for result in changed.results:
+            self.values[result.name] = result
+        return changed
+
+
+def _own_names(old: Attention, new: Attention) -> dict[str, Ref]:
+    """What ``score`` and ``total`` are inside the changed normaliser."""
+    found: dict[str, Ref] = {}
+    for node in (*walk(old.weight), *walk(old.denominator)):
+        if isinstance(node, Ref) and node.name in ("score", "total"):
+            dims = node.dims & (new.queries | {old.over})
+            if node.name == "score" and node.dims == old.score.axes:
+                dims = new.score.axes
+            found[node.name] = Ref(node.name, dims, node.tensor_kind)
+    return found
+
+
+def without_axis(expr: Expr, mixer: Mixer) -> Expr:
+    """A read, sum or running sum along an axis that x no longer has, in simpler terms.
+
+    ``sum(2.0, D)`` --> ``2.0 * D``; ``cumsum(1.0, T)`` --> ``1.0 * (t + 1)``; a read of a number
+    --> the number inside the dim and the fill outside.
+    """
+    match expr:
+        case Reduce("sum", x, over, None, ()):
+            gone = [dim for dim in over if dim not in x.axes]
+            if not gone:
+                return expr
+            for dim in gone:
+                x = call("mul", x, Size(dim))
+            kept = tuple(dim for dim in over if dim not in gone)
+            return replace(expr, x=x, over=kept) if kept else x
+        case Cumsum(x, over, reverse, exclusive) if over not in x.axes:
+            before: Expr = Index(over)
+            if reverse:
+                before = call("sub", call("sub", Size(over), 1), before)
+            return call("mul", x, before if exclusive else call("add", before, 1))
+        case Read(x, at, fill):
+            return _read_of_number(expr, x, at, fill, mixer)
+        case _:
+            return expr
+
+
+def _read_of_number(
+    expr: Expr, x: Expr, at: tuple[tuple[str, Expr], ...], fill: float, mixer: Mixer
+) -> Expr:
+    gone = [(dim, index) for dim, index in at if dim not in x.axes]
+    if not gone:
+        return expr
+    kept = tuple((dim, index) for dim, index in at if dim in x.axes)
+    value = Read(x, kept, fill) if kept else x
+    if isinstance(x, Literal) and float(x.value) == fill:
+        return x
+    for dim, index in gone:
+        if (dim, *index.axes) not in mixer.heads:  # a group's index is never outside
+            inside = call("and", call("ge", index, 0), call("lt", index, Size(dim)))
+            value = call("where", inside, value, Literal(_as_written(fill)))
+    return value
+
+
+def _as_written(fill: float) -> int | float:
+    return int(fill) if float(fill).is_integer() else fill
+
+
+def _transform_shared(expr: Expr, change: Callable[[Expr], Expr], done: dict[int, Expr]) -> Expr:
+    """``transform`` that visits a node once, however many parents share it."""
+    if id(expr) not in done:
+        done[id(expr)] = change(rebuild(expr, lambda child: _transform_shared(child, change, done)))
+    return done[id(expr)]

@@ -1,0 +1,297 @@
+"""Masks as ranges of positions along the loop axis (design, section 3.1).
+
+A boolean mask over a block axis (``I``: the rows that one program instance takes) and a loop axis
+(``J``: what it walks over) becomes a union of conjunctions of bounds on j. Each bound is a closed
+form per row; over the rows i0 ... i1 of a block
+
+* the *loosest* range ``[lo, hi)`` holds every j that matters to some row,
+* the *tightest* range ``[full_lo, full_hi)`` holds only j that every row sees (no mask needed),
+
+and both follow from the bounds at the block's first or last row where a bound is monotone, and by
+a reduction over its rows otherwise. The roles are symmetric: ``key_ranges(mask, "I", "J")`` gives
+the ranges of queries for a block of keys, as a backward pass wants them.
+
+How a kernel uses a ``Conjunct`` for the rows i0 ... i1 (clipped to the sequence: rows beyond its
+end must not count in any of the reductions):
+
+    lo      = max(0, max over lower of min_i loose)
+    hi      = min(J, min over upper of max_i loose)
+    empty, unless every condition holds for some row
+    full_lo = max(lo, max over lower of max_i tight)
+    full_hi = min(hi, min over upper of min_i tight)
+    empty, unless every condition holds for every row and the conjunct is ``exact``
+
+``Bound.row(largest)`` says at which row of the block the extreme is found, so that a monotone
+bound is evaluated once, at i0 or i1. Use 64-bit integers: ``i + window`` may be beyond 32 bits
+where a window of 2**31 - 1 means "no window".
+
+Example: ``j <= i and i - j < window`` has one disjunct with lower ``(i - window + 1)`` and upper
+``(i + 1)``, both rising in i, hence lo = i0 - window + 1, hi = i1 + 1, full_lo = i1 - window + 1
+and full_hi = i0 + 1.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from ...ir.expression import Expr, Ref, call, substitute
+from .facts import Facts, look_through
+from .isolate import Condition, Limit, Residual, Search, bounds_of
+from .normal_form import Atom, Conjunction, Every, Formula, absorbed, disjuncts
+from .trend import Trend, trend
+
+
+class Row(enum.Enum):
+    """Where over a block of rows a bound takes its extreme."""
+
+    FIRST = "first"  # at i0
+    LAST = "last"  # at i1
+    ANY = "any"  # it does not depend on the row
+    EVERY = "every"  # reduce over the rows of the block
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """``j >= value`` in ``Conjunct.lower``, ``j < value`` (exclusive) in ``Conjunct.upper``.
+
+    ``loose`` and ``tight`` are integer expressions free of j; they are the same expression unless
+    the mask compares real numbers, where they differ by what rounding may do. They may have any
+    axes besides (heads, batch). ``searches`` are binary searches in sorted tables that the values
+    refer to by name (``Ref(search.name)``). ``trend`` is how both move along the block axis.
+    """
+
+    loose: Expr
+    tight: Expr
+    trend: Trend
+    searches: tuple[Search, ...] = ()
+
+    def row(self, largest: bool) -> Row:
+        """The row at which the largest (or smallest) value over a block of rows is found."""
+        match self.trend:
+            case Trend.CONSTANT:
+                return Row.ANY
+            case Trend.RISING:
+                return Row.LAST if largest else Row.FIRST
+            case Trend.FALLING:
+                return Row.FIRST if largest else Row.LAST
+            case _:
+                return Row.EVERY
+
+
+@dataclass(frozen=True, slots=True)
+class RowCondition:
+    """A truth value free of j: a row for which it is false sees nothing of the conjunct.
+
+    ``trend`` is how it moves along the block axis (false < true).
+    """
+
+    value: Expr
+    trend: Trend
+
+    def row(self, some: bool) -> Row:
+        """The row that decides whether it holds for some (or for every) row of a block."""
+        return Bound(self.value, self.value, self.trend).row(largest=some)
+
+
+@dataclass(frozen=True, slots=True)
+class Conjunct:
+    """Bounds and row conditions that hold together; ``residual`` are the terms without a bound.
+
+    ``exact``: the mask is true wherever all bounds and conditions hold. If not, no block of this
+    conjunct is ever full.
+    """
+
+    lower: tuple[Bound, ...]
+    upper: tuple[Bound, ...]
+    conditions: tuple[RowCondition, ...]
+    residual: tuple[Expr, ...] = ()
+    exact: bool = True
+
+    @property
+    def bounds(self) -> tuple[Bound, ...]:
+        """All bounds, lower ones first."""
+        return self.lower + self.upper
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRanges:
+    """The union of the disjuncts' ranges along ``axis``, for blocks of rows along ``block``.
+
+    No disjunct: nothing is ever visible. Where ``ordered``, the lower ends ascend for every block
+    (at most the last disjunct has a lower bound), so that a loop over the union can take each
+    range from the largest end of those before.
+    """
+
+    axis: str
+    block: str
+    disjuncts: tuple[Conjunct, ...]
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the lower ends ascend in this order, whatever the block."""
+        return not any(conjunct.lower for conjunct in self.disjuncts[:-1])
+
+
+def key_ranges(
+    mask: Expr | None, axis: str, block: str, facts: Facts | None = None, limit: int = 4
+) -> KeyRanges:
+    """The ranges along ``axis`` that ``mask`` admits, for blocks of rows along ``block``.
+
+    ``limit`` bounds the number of conjuncts; beyond it conjuncts are merged into what they have
+    in common (looser, never wrong). No mask: one conjunct without bounds, full everywhere.
+    """
+    known = Facts() if facts is None else facts
+    if mask is None:
+        return KeyRanges(axis, block, (Conjunct((), (), ()),))
+    root = bounds_of(look_through(mask, known), axis, known)
+    conjuncts = [_conjunct(c, block, known) for c in _conjunctions(root, limit)]
+    conjuncts.sort(key=lambda conjunct: bool(conjunct.lower))
+    return KeyRanges(axis, block, tuple(conjuncts))
+
+
+def _conjunctions(root: Formula, limit: int) -> tuple[Conjunction, ...]:
+    found = disjuncts(root)
+    while found is None:
+        root = _weakened(root)
+        found = disjuncts(root)
+    united = _united(found)
+    while len(united) > limit:
+        united = _merged(united)
+    return united
+
+
+# What stands for a dropped part of the mask: true as far as bounds go, never known to be so.
+_DROPPED = Atom(None)
+
+
+def _weakened(root: Formula) -> Formula:
+    """A formula with fewer disjunctions: the last part that has one is dropped."""
+    if isinstance(root, Every):
+        for place in reversed(range(len(root.parts))):
+            part = root.parts[place]
+            if not isinstance(part, Atom):
+                changed = (*root.parts[:place], _weakened(part), *root.parts[place + 1 :])
+                return Every(changed)
+    return _DROPPED
+
+
+def _united(found: Sequence[Conjunction]) -> tuple[Conjunction, ...]:
+    """Conjunctions that differ in one upper (or one lower) limit as one: j < a or j < b."""
+    result = list(found)
+    for place, one in enumerate(result):
+        for other in result[place + 1 :]:
+            union = _union(one, other)
+            if union is not None:
+                rest = [c for c in result if c is not one and c is not other]
+                return _united([union, *rest])
+    return tuple(result)
+
+
+def _union(one: Conjunction, other: Conjunction) -> Conjunction | None:
+    mine = [atom.content for atom in one if atom not in other]
+    theirs = [atom.content for atom in other if atom not in one]
+    if len(mine) != 1 or len(theirs) != 1:
+        return None
+    a, b = mine[0], theirs[0]
+    if not (isinstance(a, Limit) and isinstance(b, Limit)) or a.upper != b.upper:
+        return None
+    wider = "max" if a.upper else "min"
+    loose, tight = call(wider, a.loose, b.loose), call(wider, a.tight, b.tight)
+    searches = tuple(dict.fromkeys(a.searches + b.searches))
+    both = tuple(atom for atom in one if atom in other)
+    return (Atom(Limit(a.upper, loose, tight, searches)), *both)
+
+
+def _merged(found: Sequence[Conjunction]) -> tuple[Conjunction, ...]:
+    """One conjunction fewer: the two with the most bounds in common keep only these."""
+
+    def common(pair: tuple[int, int]) -> int:
+        shared = set(found[pair[0]]) & set(found[pair[1]])
+        return sum(isinstance(atom.content, Limit) for atom in shared) * 8 + len(shared)
+
+    count = len(found)
+    a, b = max(((a, b) for a in range(count) for b in range(a + 1, count)), key=common)
+    hull = (*(atom for atom in found[a] if atom in found[b]), _DROPPED)
+    rest = [c for place, c in enumerate(found) if place not in (a, b)]
+    return absorbed([*rest, tuple(dict.fromkeys(hull))])
+
+
+def _conjunct(atoms: Conjunction, block: str, facts: Facts) -> Conjunct:
+    contents = [atom.content for atom in atoms]
+    limits = [_bound(c, block, facts) for c in contents if isinstance(c, Limit)]
+    sides = [c.upper for c in contents if isinstance(c, Limit)]
+    conditions = tuple(
+        RowCondition(c.value, trend(c.value, block, facts))
+        for c in contents
+        if isinstance(c, Condition)
+    )
+    residual = tuple(c.value for c in contents if isinstance(c, Residual))
+    return Conjunct(
+        tuple(b for b, upper in zip(limits, sides, strict=True) if not upper),
+        tuple(b for b, upper in zip(limits, sides, strict=True) if upper),
+        conditions,
+        residual,
+        exact=not residual and _DROPPED not in atoms,
+    )
+
+
+def _bound(limit: Limit, block: str, facts: Facts) -> Bound:
+    """The limit with its trend; searches get short names, and move as what they look for."""
+    names: dict[Expr, Expr] = {}
+    searches: list[Search] = []
+    moves: dict[str, Expr] = {}
+    for search in limit.searches:
+        if not _mentions(search.ref, (limit.loose, limit.tight)):
+            continue
+        name = _short_name(search, searches)
+        renamed = replace(search, name=name)
+        searches.append(renamed)
+        names[search.ref] = renamed.ref
+        moves[name] = search.value
+    loose, tight = substitute(limit.loose, names), substitute(limit.tight, names)
+    # The number of entries below a value rises with the value.
+    followed = {s.ref: moves[s.name] for s in searches if block not in s.table.axes}
+    directions = {trend(substitute(v, followed), block, facts) for v in (loose, tight)}
+    moved = directions.pop() if len(directions) == 1 else Trend.UNKNOWN
+    return Bound(loose, tight, moved, tuple(searches))
+
+
+def _short_name(search: Search, taken: Iterable[Search]) -> str:
+    stem = f"{search.table.name}_{search.side}"
+    used = {other.name for other in taken}
+    names = (stem, *(f"{stem}_{number}" for number in range(2, 9)))
+    return next(name for name in names if name not in used)
+
+
+def _mentions(ref: Ref, values: Iterable[Expr]) -> bool:
+    from ...ir.expression import walk
+
+    return any(node == ref for value in values for node in walk(value))
+
+
+def needs_block_table(ranges: KeyRanges) -> bool:
+    """Whether a table of visible blocks could save what bounds cannot.
+
+    True where a conjunct has no bound at all and its residual terms depend on both axes: then
+    every block would be walked.
+    """
+    both = {ranges.axis, ranges.block}
+    return any(
+        not conjunct.bounds and any(both <= term.axes for term in conjunct.residual)
+        for conjunct in ranges.disjuncts
+    )
+
+
+__all__ = [
+    "Bound",
+    "Conjunct",
+    "KeyRanges",
+    "Row",
+    "RowCondition",
+    "Search",
+    "Trend",
+    "key_ranges",
+    "needs_block_table",
+]

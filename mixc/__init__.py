@@ -1,0 +1,41 @@
+"""mixc: a compiler for sequence mixers.
+
+>>> import mixc
+>>> attend = mixc.load("causal")
+>>> attend
+causal(q, k, v) -> o
+
+The names below are imported when they are first used: the command line pays for what it runs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .api import LoadedMixer, compile_source, load
+    from .ir.errors import MixcError
+
+    __version__: str
+
+__all__ = ["LoadedMixer", "MixcError", "__version__", "compile_source", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("load", "compile_source", "LoadedMixer"):
+        from . import api
+
+        return getattr(api, name)
+    if name == "MixcError":
+        from .ir.errors import MixcError
+
+        return MixcError
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("mixc")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,101 @@
+"""Mixers on torch tensors: load a spec, call it, look at what was generated."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from collections.abc import Mapping
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any, get_args
+
+from . import arguments
+from .compiler.language.find import find_spec
+from .compiler.language.load import load_file
+from .ir.errors import ArgumentError
+from .ir.mixer import Mixer
+from .overrides import Values, override
+from .running import Backend, Chosen, Execution, choose
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+def load(
+    name_or_path: str | PathLike[str], /, *, backend: Backend = "auto", **params: Values
+) -> LoadedMixer:
+    """A mixer to call on torch tensors.
+
+    Args:
+        name_or_path: a name that ``mixc list`` prints, or the path of a spec.
+        backend: ``auto`` runs cuda tensors with Triton and cpu tensors with the reference;
+            ``triton``, ``interpreter`` (Triton's, on the cpu, slow) and ``reference`` are run as
+            named.
+        params: values for the spec's params in place of their defaults.
+
+    Raises:
+        SpecError: the spec is not there, or not right.
+        ArgumentError: a param or a backend that there is not.
+
+    >>> import torch
+    >>> q, k, v = torch.zeros(1, 4, 5, 8), torch.zeros(1, 2, 5, 8), torch.ones(1, 2, 5, 16)
+    >>> load("causal")(q, k, v).shape
+    torch.Size([1, 4, 5, 16])
+    """
+    if backend not in get_args(Backend):
+        known = ", ".join(get_args(Backend))
+        raise ArgumentError(f"backend: expected one of {known}, got {backend!r}.")
+    return LoadedMixer(override(load_file(find_spec(fspath(name_or_path))), params), backend)
+
+
+def compile_source(
+    name_or_path: str | PathLike[str],
+    /,
+    target: str = "cuda:90",
+    dtype: str = "bfloat16",
+    sizes: Mapping[str, int] | None = None,
+    **params: Values,
+) -> str:
+    """The Triton module that mixc generates for a spec, as text.
+
+    ``sizes`` fixes the sizes that are known at compile time (``{"D": 128}``); the others have
+    defaults. Raises SpecError, ArgumentError, or UnsupportedError where a term can't be lowered.
+
+    >>> print(compile_source("causal", sizes={"D": 64}).splitlines()[0])
+    """
+    return load(name_or_path, **params).source(target, dtype, sizes)
+
+
+class LoadedMixer:
+    """A spec with its params set, callable on torch tensors.
+
+    Inputs are passed in the spec's order or by name, and run-time params by name. One output comes
+    back as a tensor, several as a named tuple, in the dtype of the first real input.
+    With ``cu_seqlens`` (int32, [N + 1], from 0 to the total length) the sequences of a batch of
+    one are packed one after another, and don't see each other.
+    """
+
+    def __init__(self, mixer: Mixer, backend: Backend = "auto") -> None:
+        """Wrap a mixer; ``load`` reads one from a spec."""
+        self.mixer = mixer
+        self.backend: Backend = backend
+        self.inputs = tuple(entry.name for entry in mixer.inputs)
+        self.outputs = tuple(entry.name for entry in mixer.outputs)
+        self._execution = Execution(mixer, backend)
+        self._result = namedtuple(mixer.name, self.outputs) if len(self.outputs) > 1 else None
+
+    def __repr__(self) -> str:
+        where = "" if self.backend == "auto" else f" by {self.backend}"
+        return f"{self.mixer.name}({', '.join(self.inputs)}) -> {', '.join(self.outputs)}{where}"
+
+    def __call__(self, *inputs: object, cu_seqlens: Tensor | None = None, **named: object) -> Any:
+        """Run the mixer; see the class."""
+        tensors, params = arguments.by_name(self.mixer, inputs, named)
+        results = self._execution(tensors, params, cu_seqlens)
+        values = [results[name] for name in self.outputs]
+        return values[0] if self._result is None else self._result(*values)
+
+    def backend_for(self, device: str | torch.device) -> Chosen:
+        """Which backend runs tensors on ``device``: triton, interpreter or reference."""
+        import torch
+
+        return choose(self.backend, torch.device(device))

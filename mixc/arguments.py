@@ -1,0 +1,114 @@
+"""The tensors of a call, by name, checked against the spec before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, cast
+
+from .ir.binding import Number, check_params, expected_layout_text, suggestion
+from .ir.errors import ArgumentError
+from .ir.expression import Kind
+from .ir.mixer import Input, Mixer
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+def by_name(
+    mixer: Mixer, given: Sequence[object], named: Mapping[str, object]
+) -> tuple[dict[str, Tensor], dict[str, Number]]:
+    """Arguments, positional ones in the spec's order --> (tensors, run-time params) by name."""
+    names = [entry.name for entry in mixer.inputs]
+    if len(given) > len(names):
+        raise ArgumentError(
+            f"{mixer.name} takes {len(names)} inputs ({', '.join(names)}), got {len(given)}"
+        )
+    values = dict(zip(names, given, strict=False))
+    for name, value in named.items():
+        if name in values:
+            raise ArgumentError(f"{name} is given twice, by position and by name")
+        values[name] = value
+    runtime = [param.name for param in mixer.params if param.runtime]
+    _known(mixer, values, names, runtime)
+    params = {name: values.pop(name) for name in runtime if name in values}
+    check_params(mixer, params)
+    tensors = {e.name: _tensor(e, values[e.name]) for e in mixer.inputs if _has(e, values)}
+    return tensors, cast("dict[str, Number]", params)
+
+
+def _has(entry: Input, values: Mapping[str, object]) -> bool:
+    """Whether an input is given; one that is left out, or None, must have a default."""
+    if values.get(entry.name) is not None:
+        return True
+    if entry.default is None:
+        axes = expected_layout_text(entry)
+        raise ArgumentError(f"{entry.name}: expected a tensor {axes}, got none")
+    return False
+
+
+def _known(mixer: Mixer, values: Iterable[str], names: list[str], runtime: list[str]) -> None:
+    fixed = {p.name for p in mixer.params if not p.runtime} | {t.name for t in mixer.tables}
+    for name in values:
+        if name in fixed:
+            raise ArgumentError(
+                f"{name} is fixed when the mixer is loaded: mixc.load(..., {name}=...)"
+            )
+        if name not in names and name not in runtime:
+            hint = suggestion(name, names + runtime)
+            raise ArgumentError(f"{mixer.name} has no input {name!r}{hint}")
+
+
+def _tensor(entry: Input, value: object) -> Tensor:
+    """``value`` as a tensor of a dtype that the input admits; a plain number has no axes."""
+    import torch
+
+    if isinstance(value, bool | int | float) and not entry.layout:
+        value = torch.tensor(value)
+    if not isinstance(value, torch.Tensor):
+        axes, found = expected_layout_text(entry), type(value).__name__
+        raise ArgumentError(f"{entry.name}: expected a tensor {axes}, got {found}")
+    wanted = _dtype_error(entry, value.dtype)
+    if wanted:
+        raise ArgumentError(f"{entry.name}: expected {wanted}, got {_name(value.dtype)}")
+    return value
+
+
+def _dtype_error(entry: Input, dtype: torch.dtype) -> str | None:
+    """What the input takes, where that isn't ``dtype``; None where it is."""
+    import torch
+
+    match entry.kind:
+        case Kind.BOOL:
+            good, wanted = dtype is torch.bool, "bool"
+        case Kind.INT:
+            good, wanted = not dtype.is_floating_point, "integers"
+        case Kind.REAL:
+            admitted = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+            good, wanted = dtype in admitted, "float16, bfloat16, float32 or float64"
+    return None if good and not dtype.is_complex else wanted
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def device_of(tensors: Mapping[str, Tensor]) -> torch.device:
+    """The one device that all tensors are on; a number without axes may stay on the cpu."""
+    placed = {name: tensor for name, tensor in tensors.items() if tensor.dim()} or dict(tensors)
+    devices = {name: tensor.device for name, tensor in placed.items()}
+    first = next(iter(devices))
+    for name, device in devices.items():
+        if device != devices[first]:
+            raise ArgumentError(f"{name}: expected {devices[first]} as {first}, got {device}")
+    return devices[first]
+
+
+def working_dtype(mixer: Mixer, tensors: Mapping[str, Tensor]) -> torch.dtype:
+    """The dtype of the results: that of the first real input that is given."""
+    import torch
+
+    for entry in mixer.inputs:
+        if entry.kind is Kind.REAL and entry.dtype is None and entry.name in tensors:
+            return tensors[entry.name].dtype
+    return torch.float32

@@ -1,0 +1,93 @@
+"""Arguments and options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console
+
+    from ..ir.mixer import Mixer
+
+Number = int | float | bool
+
+spec_argument = click.argument("spec")
+json_option = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
+param_option = click.option(
+    "-p", "--param", "params", multiple=True, metavar="NAME=VALUE", help="Override a param."
+)
+size_option = click.option(
+    "--size", "sizes", multiple=True, metavar="DIM=N", help="Fix a dim's size, e.g. D=128."
+)
+
+
+def assignments(texts: tuple[str, ...], option: str) -> dict[str, Number]:
+    """``("window=512", "causal=true")`` --> ``{"window": 512, "causal": True}``."""
+    values: dict[str, Number] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip().isidentifier():
+            raise click.UsageError(f"{option} takes NAME=VALUE, e.g. {option} n=8, got '{text}'.")
+        if name.strip() in values:
+            raise click.UsageError(f"{option} {name.strip()} is given twice.")
+        values[name.strip()] = number(value.strip(), option)
+    return values
+
+
+def number(text: str, option: str) -> Number:
+    """An integer, a real number, ``true`` or ``false``."""
+    if text in ("true", "false"):
+        return text == "true"
+    for read in (int, float):
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    raise click.UsageError(f"{option} takes a number, true or false, got '{text}'.")
+
+
+def dim_sizes(texts: tuple[str, ...]) -> dict[str, int]:
+    """``("D=128",)`` --> ``{"D": 128}``; positive integers only."""
+    sizes: dict[str, int] = {}
+    for name, value in assignments(texts, "--size").items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise click.UsageError(f"--size {name} takes a positive integer, got {value}.")
+        sizes[name] = value
+    return sizes
+
+
+def load_spec(spec: str, params: tuple[str, ...] = ()) -> Mixer:
+    """The mixer of a library name or a path, with the values of ``-p`` set."""
+    from ..compiler.language.find import find_spec
+    from ..compiler.language.load import load_file
+
+    mixer = load_file(find_spec(spec))
+    if not params:
+        return mixer
+    from ..overrides import override
+
+    return override(mixer, assignments(params, "-p"))
+
+
+def answer(data: Any, as_json: bool, write: Callable[[Console], None]) -> None:
+    """Print ``data`` as JSON, or let ``write`` print for a person."""
+    if as_json:
+        click.echo(json.dumps(data, indent=2))
+        return
+    write(console())
+
+
+def console(stderr: bool = False) -> Console:
+    """Where a person reads; as wide as the terminal, 100 columns where there is none."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, width=None if _on_terminal(stderr) else 100)
+
+
+def _on_terminal(stderr: bool) -> bool:
+    return click.get_text_stream("stderr" if stderr else "stdout").isatty()

@@ -1,0 +1,160 @@
+"""What a mixer says, line by line with its axes: the first part of ``mixc show``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, assert_never
+
+from .ir.expression import Expr, Kind
+from .ir.mixer import Attention, Equation, Input, Layout, Map, Mixer, Output, Param, Stage, Table
+
+KINDS = {Kind.BOOL: "bool", Kind.INT: "int32", Kind.REAL: ""}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A name, the axes that it has, what it is as the spec has it, and what there is to note."""
+
+    name: str
+    axes: tuple[str, ...] = ()
+    text: str = ""
+    note: str = ""
+
+    def __str__(self) -> str:
+        axes = f"[{', '.join(self.axes)}]" if self.axes else ""
+        text = f" = {self.text}" if self.text else ""
+        return f"{self.name}{axes}{text}{'  # ' if self.note else ''}{self.note}"
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Lines under a title."""
+
+    title: str
+    lines: tuple[Line, ...]
+
+
+def describe(mixer: Mixer) -> tuple[Section, ...]:
+    """Every part of the mixer that has lines, in the order in which they are computed."""
+    order = axis_order(mixer)
+    sections = [
+        Section("inputs", tuple(_input(entry) for entry in mixer.inputs)),
+        Section("dims", tuple(_dims(mixer))),
+        Section("params", tuple(_number(param) for param in (*mixer.params, *mixer.tables))),
+        Section("let", tuple(_equation(equation, order) for equation in mixer.lets)),
+        *(_stage(stage, order) for stage in mixer.stages),
+        Section("outputs", tuple(_output(output) for output in mixer.outputs)),
+    ]
+    return tuple(section for section in sections if section.lines)
+
+
+def description(mixer: Mixer) -> dict[str, Any]:
+    """The same as plain data, for JSON."""
+    return {
+        "name": mixer.name,
+        "about": mixer.about,
+        "source": mixer.source,
+        "path": mixer.path,
+        "sections": [asdict(section) for section in describe(mixer)],
+    }
+
+
+def axis_order(mixer: Mixer) -> dict[str, int]:
+    """Where a dim stands among the axes of a line: as in the inputs, then as in the outputs."""
+    dims = [dim for entry in (*mixer.inputs, *mixer.outputs) for dim in entry.dims]
+    return {dim: place for place, dim in enumerate(dict.fromkeys(dims))}
+
+
+def _axes(expr: Expr, order: dict[str, int]) -> tuple[str, ...]:
+    return tuple(sorted(expr.axes, key=lambda dim: (order.get(dim, len(order)), dim)))
+
+
+def _input(entry: Input) -> Line:
+    notes = [entry.dtype or KINDS[entry.kind], "sorted" if entry.sorted else ""]
+    notes += [f"default {_plain(entry.default)}" if entry.default is not None else ""]
+    notes += ["" if entry.grad else "no gradient"]
+    return Line(entry.name, _layout(entry.layout), note=", ".join(note for note in notes if note))
+
+
+def _output(entry: Output) -> Line:
+    return Line(entry.name, _layout(entry.layout))
+
+
+def _layout(layout: Layout) -> tuple[str, ...]:
+    return tuple("*".join(product) or "1" for product in layout)
+
+
+def _dims(mixer: Mixer) -> Iterator[Line]:
+    families: dict[str, list[str]] = {}
+    for dim, sequence in mixer.sequences:
+        families.setdefault(sequence, []).append(dim)
+    for sequence, dims in families.items():
+        members = ", ".join(dim for dim in dims if dim != sequence)
+        if members:
+            yield Line(members, note=f"positions of the sequence {sequence}")
+    for small, large in mixer.heads:
+        yield Line(
+            small,
+            note=f"divides {large}: head {large.lower()} reads group "
+            f"{large.lower()} // ({large} // {small})",
+        )
+    for dim, size in mixer.sizes:
+        yield Line(dim, text=str(size))
+
+
+def _number(param: Param | Table) -> Line:
+    if isinstance(param, Table):
+        shown = ", ".join(_plain(value) for value in param.values[:8])
+        return Line(param.name, param.dims, shown + (", …" if len(param.values) > 8 else ""))
+    return Line(param.name, text=str(param.value), note="run time" if param.runtime else "")
+
+
+def _equation(equation: Equation, order: dict[str, int]) -> Line:
+    text = equation.text or str(equation.value)
+    return Line(equation.name, _axes(equation.value, order), " ".join(text.split()))
+
+
+def _stage(stage: Stage, order: dict[str, int]) -> Section:
+    title = f" {stage.name}" if stage.name else ""
+    match stage:
+        case Map():
+            lines = tuple(_equation(equation, order) for equation in stage.equations)
+            return Section(f"map{title}", lines)
+        case Attention():
+            return Section(f"attention{title} over {stage.over}", tuple(_attention(stage, order)))
+        case _:
+            assert_never(stage)
+
+
+def _attention(stage: Attention, order: dict[str, int]) -> Iterator[Line]:
+    texts = dict(stage.texts)
+    parts = {
+        "score": stage.score,
+        "mask": stage.mask,
+        "weight": stage.weight,
+        "denominator": stage.denominator,
+        "sink": stage.sink,
+        "gain": stage.gain,
+    }
+    for name, value in parts.items():
+        if value is not None:
+            text = " ".join(texts.get(name, str(value)).split())
+            yield Line(name, _axes(value, order), text)
+    for result, equation in zip(stage.results, stage.outputs, strict=False):
+        text = equation.text or str(equation.value)
+        weighted = f"sum(weights * gain * ({text}), {stage.over})"
+        if stage.gain is None:
+            weighted = f"sum(weights * {_factor(text)}, {stage.over})"
+        yield Line(result.name, _axes(result, order), weighted)
+    named = {stage.lse: "log(total)", stage.weights: "weight / denominator"}
+    for result in stage.results[len(stage.outputs) :]:
+        yield Line(result.name, _axes(result, order), named[result.name])
+
+
+def _factor(text: str) -> str:
+    return text if text.isidentifier() else f"({text})"
+
+
+def _plain(value: float | bool | int | None) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}"

@@ -50,9 +50,10 @@ def expressions(mixer: Mixer) -> list[Expr]:
             case Map(equations):
                 found += [e.value for e in equations]
             case Attention():
-                parts = (stage.score, stage.mask, stage.weight, stage.denominator)
-                parts = (*parts, stage.sink, stage.gain, *(o.value for o in stage.outputs))
+                parts = (stage.mask, stage.sink, stage.gain)
+                found += [stage.score, stage.weight, stage.denominator]
                 found += [part for part in parts if part is not None]
+                found += [o.value for o in stage.outputs]
     return found
 
 

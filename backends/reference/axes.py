@@ -1,0 +1,190 @@
+"""The terms that move along axes: reductions, contractions, reads and running sums."""
+
+from __future__ import annotations
+
+import math
+import string
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ...ir.expression import Kind
+from .elementwise import kind_of
+from .values import Setting, Value
+
+
+def _nothing(op: str, tensor: Tensor) -> float | int | bool:
+    """What ``op`` of no positions is; integers have no infinity, so theirs is the last one."""
+    integral = not tensor.is_floating_point()
+    lowest = torch.iinfo(torch.int64).min if integral else -math.inf
+    highest = torch.iinfo(torch.int64).max if integral else math.inf
+    table: Mapping[str, float | int | bool] = {
+        "sum": 0,
+        "prod": 1,
+        "max": lowest,
+        "min": highest,
+        "any": False,
+        "all": True,
+    }
+    return table[op]
+
+
+def reduce(
+    setting: Setting,
+    op: str,
+    x: Value,
+    over: Sequence[str],
+    where: Value | None = None,
+    group: Sequence[tuple[str, Value]] = (),
+) -> Value:
+    """``op`` of what ``where`` admits, by group where there are groups."""
+    x = setting.of_kind(x, Kind.BOOL if op in ("any", "all") else max(Kind.INT, kind_of(x.tensor)))
+    admitted = _admitted(setting, where, group)
+    if op == "sum" and is_finite([x]):
+        return contract(setting, [x] if admitted is None else [x, admitted], over)
+    if admitted is not None:
+        dims = setting.ordered({*x.dims, *admitted.dims, *over})
+        tensor, admits = setting.aligned([x, admitted], dims)
+        nothing = torch.tensor(_nothing(op, tensor), dtype=tensor.dtype, device=tensor.device)
+        x = Value(torch.where(admits, tensor, nothing), dims)
+    x = setting.expanded(x, over)
+    kept = tuple(dim for dim in x.dims if dim not in over)
+    axes = [x.dims.index(dim) for dim in over]
+    return Value(_reduce_axes(op, x.tensor, axes), kept)
+
+
+def _admitted(
+    setting: Setting, where: Value | None, group: Sequence[tuple[str, Value]]
+) -> Value | None:
+    """Where a position counts, with an axis more per group."""
+    found = None if where is None else setting.of_kind(where, Kind.BOOL)
+    for dim, index in group:
+        member, position = setting.aligned([index, setting.positions(dim)])
+        here = Value(member == position, setting.ordered({*index.dims, dim}))
+        found = here if found is None else _both(setting, found, here)
+    return found
+
+
+def _both(setting: Setting, a: Value, b: Value) -> Value:
+    first, second = setting.aligned([a, b])
+    return Value(first & second, setting.ordered({*a.dims, *b.dims}))
+
+
+def _reduce_axes(op: str, tensor: Tensor, axes: Sequence[int]) -> Tensor:
+    if not axes:
+        return tensor
+    if any(tensor.shape[axis] == 0 for axis in axes):
+        kept = [n for axis, n in enumerate(tensor.shape) if axis not in axes]
+        return tensor.new_full(kept, _nothing(op, tensor))
+    match op:
+        case "sum":
+            return tensor.sum(tuple(axes))
+        case "max":
+            return tensor.amax(tuple(axes))
+        case "min":
+            return tensor.amin(tuple(axes))
+        case "any":
+            return tensor.any(tuple(axes))
+        case "all":
+            return tensor.all(tuple(axes))
+        case _:
+            for axis in sorted(axes, reverse=True):
+                tensor = tensor.prod(axis)
+            return tensor
+
+
+def is_finite(values: Sequence[Value]) -> bool:
+    """Whether no value holds an infinity or a nan."""
+    return all(
+        not v.tensor.is_floating_point() or bool(torch.isfinite(v.tensor).all()) for v in values
+    )
+
+
+def contract(setting: Setting, factors: Sequence[Value], over: Sequence[str]) -> Value:
+    """``sum(f1 * f2 * ..., over)`` without the product over all axes in memory.
+
+    The factors are finite: one that is not would reach, in the backward of a contraction, sums
+    that it takes no part in.
+    """
+    kind = max(Kind.INT, *(kind_of(f.tensor) for f in factors))
+    factors = setting.in_one_precision([setting.of_kind(f, kind) for f in factors])
+    missing = [dim for dim in over if not any(dim in f.dims for f in factors)]
+    repeats = math.prod(setting.shape(missing))
+    scale = math.prod([f.tensor for f in factors if not f.dims], start=torch.tensor(repeats))
+    tensors = [f for f in factors if f.dims]
+    kept = setting.ordered({dim for f in tensors for dim in f.dims} - set(over))
+    if not tensors:
+        return Value(scale.to(factors[0].tensor), ())
+    if kind is Kind.INT:
+        return Value(_integer_contraction(setting, tensors, kept) * scale, kept)
+    letters = dict(zip(setting.sizes, string.ascii_letters, strict=False))
+    terms = ",".join("".join(letters[dim] for dim in f.dims) for f in tensors)
+    result = torch.einsum(
+        f"{terms}->{''.join(letters[dim] for dim in kept)}",
+        *_same_dtype([f.tensor for f in tensors]),
+    )
+    return Value(result * scale if scale.requires_grad or scale.item() != 1 else result, kept)
+
+
+def _integer_contraction(setting: Setting, factors: Sequence[Value], kept: Sequence[str]) -> Tensor:
+    """The same by forming the product: not every device has an integer matrix product."""
+    dims = setting.ordered({dim for f in factors for dim in f.dims})
+    product = math.prod(setting.aligned(factors, dims))
+    assert isinstance(product, Tensor)
+    return _reduce_axes("sum", product, [dims.index(dim) for dim in dims if dim not in kept])
+
+
+def _same_dtype(tensors: Sequence[Tensor]) -> list[Tensor]:
+    dtype = tensors[0].dtype
+    for tensor in tensors[1:]:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return [tensor.to(dtype) for tensor in tensors]
+
+
+def read(setting: Setting, x: Value, at: Mapping[str, Value], fill: float) -> Value:
+    """x at computed positions along the dims of ``at``; ``fill`` where any lies outside."""
+    if not float(fill).is_integer():
+        x = setting.of_kind(x, Kind.REAL)
+    x = setting.expanded(x, at)
+    index_dims = setting.ordered({dim for index in at.values() for dim in index.dims})
+    free = tuple(dim for dim in x.dims if dim not in at and dim not in index_dims)
+    # Axes that x shares with the positions are read in step, so they count as positions too.
+    shared = tuple(dim for dim in x.dims if dim not in at and dim in index_dims)
+    places = [setting.positions(dim) for dim in shared] + [
+        setting.of_kind(index, Kind.INT) for index in at.values()
+    ]
+    indexed = (*shared, *at)
+    grid = setting.aligned(places, index_dims)
+    grid = [place.expand(setting.shape(index_dims)) for place in grid]
+    value = Value(x.tensor.permute([x.dims.index(dim) for dim in (*indexed, *free)]), x.dims)
+    result = _read_grid(value.tensor, grid, [setting.sizes[dim] for dim in indexed], fill)
+    return setting.reordered(Value(result, (*index_dims, *free)))
+
+
+def _read_grid(
+    tensor: Tensor, grid: Sequence[Tensor], extents: Sequence[int], fill: float
+) -> Tensor:
+    nothing = torch.tensor(fill, device=tensor.device).to(tensor.dtype)
+    shape = [*grid[0].shape, *tensor.shape[len(grid) :]]
+    if 0 in extents:
+        return nothing.expand(shape)
+    inside = torch.ones_like(grid[0], dtype=torch.bool)
+    for place, extent in zip(grid, extents, strict=True):
+        inside = inside & (place >= 0) & (place < extent)
+    clamped = [p.clamp(0, n - 1) for p, n in zip(grid, extents, strict=True)]
+    found = tensor[tuple(clamped)]
+    return torch.where(inside[(...,) + (None,) * (found.ndim - inside.ndim)], found, nothing)
+
+
+def running_sum(setting: Setting, x: Value, over: str, reverse: bool, exclusive: bool) -> Value:
+    """The running sum along ``over``, from the other end with ``reverse``."""
+    x = setting.of_kind(x, max(Kind.INT, kind_of(x.tensor)))
+    x = setting.expanded(x, [over])
+    axis = x.dims.index(over)
+    tensor = x.tensor.flip(axis) if reverse else x.tensor
+    result = torch.cumsum(tensor, axis)
+    if exclusive and tensor.shape[axis]:
+        start = torch.zeros_like(result.narrow(axis, 0, 1))
+        result = torch.cat([start, result.narrow(axis, 0, tensor.shape[axis] - 1)], axis)
+    return Value(result.flip(axis) if reverse else result, x.dims)

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from unittest import mock
 
 import torch
+from torch import Tensor
+from torch.nn import functional
+
 from mixc.backends.reference.evaluate import run
 from mixc.compiler.language.find import find_spec
 from mixc.compiler.language.load import load_file
-from torch import Tensor
-from torch.nn import functional
 
 
 def reference(

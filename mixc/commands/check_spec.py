@@ -28,4 +28,5 @@ def verdict(spec: str) -> dict[str, object]:
     try:
         return {"spec": spec, "ok": True, "name": load_spec(spec).name}
     except SpecError as error:
-        return {"spec": spec, "ok": False, "error": str(error)}
+        place = {"path": error.path, "line": error.line, "column": error.column}
+        return {"spec": spec, "ok": False, "error": str(error), **place}

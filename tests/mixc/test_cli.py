@@ -1,0 +1,214 @@
+"""The command line, through click's runner and, where time counts, as a process."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from mixc.cli import MODULES, commands
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Run ``mixc ARGS`` in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *args: CliRunner().invoke(commands, [str(arg) for arg in args])
+
+
+BROKEN = """\
+mixer: broken
+inputs: {q: [B, I, D], k: [B, J, D], v: [B, J, E]}
+attention:
+  over: J
+  score: sum(q * kk, D)
+  output: {o: v}
+outputs: {o: [B, I, E]}
+"""
+
+
+@pytest.fixture
+def broken(tmp_path):
+    path = tmp_path / "broken.yaml"
+    path.write_text(BROKEN)
+    return path
+
+
+def test_help_names_every_command(run):
+    result = run("--help")
+    assert result.exit_code == 0
+    assert all(f"\n  {name} " in result.output for name in MODULES)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_command_has_help_and_json(run, name):
+    result = run(name, "--help")
+    assert result.exit_code == 0
+    assert "--json" in result.output
+
+
+def test_an_unknown_command_is_answered_with_the_nearest(run):
+    result = run("chekc", "dense")
+    assert result.exit_code == 2
+    assert "did you mean 'check'?" in result.output
+
+
+def test_no_spec_is_a_usage_error(run):
+    result = run("check")
+    assert result.exit_code == 2
+    assert "Missing argument 'SPEC...'" in result.output
+
+
+def test_list_has_the_library_with_what_each_computes(run):
+    result = run("list", "--json")
+    assert result.exit_code == 0
+    rows = {row["name"]: row for row in json.loads(result.output)["specs"]}
+    assert rows["causal"]["family"] == "attention"
+    assert all(row["about"] and row["path"].endswith(f"{name}.yaml") for name, row in rows.items())
+
+
+def test_list_prints_a_table_per_family(run):
+    result = run("list")
+    assert result.exit_code == 0
+    assert "positions" in result.output
+    assert "alibi" in result.output
+
+
+def test_new_writes_a_spec_that_checks(run, tmp_path):
+    result = run("new", "my_mixer")
+    assert result.exit_code == 0
+    assert "my_mixer.yaml" in result.output
+    assert (tmp_path / "my_mixer.yaml").read_text().count("mixer: my_mixer") == 1
+    assert run("check", "my_mixer.yaml").exit_code == 0
+
+
+def test_new_leaves_a_file_that_is_there(run, tmp_path):
+    (tmp_path / "mine.yaml").write_text("precious")
+    result = run("new", "mine")
+    assert result.exit_code == 2
+    assert "is there already" in result.output
+    assert (tmp_path / "mine.yaml").read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["My", "a b", "../up", "", "1st", "x" * 65])
+def test_new_refuses_names_that_are_none(run, tmp_path, name):
+    assert run("new", name).exit_code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_check_says_ok(run):
+    result = run("check", "causal", "dense")
+    assert result.exit_code == 0
+    assert result.output == "causal: ok\ndense: ok\n"
+
+
+@pytest.mark.parametrize("command", ["check", "show", "compile", "verify"])
+def test_a_bad_spec_is_one_error_with_its_place(run, broken, tmp_path, command):
+    result = run(command, broken)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert f"{broken}:5:18" in result.stderr
+    assert "^^" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["broken.yaml"]
+
+
+@pytest.mark.parametrize("command", ["show", "compile", "verify"])
+def test_a_bad_spec_in_json(run, broken, command):
+    result = run(command, broken, "--json")
+    assert result.exit_code == 2
+    answer = json.loads(result.stdout)
+    assert answer["ok"] is False
+    assert f"{broken}:5:18" in answer["error"]
+
+
+def test_check_json_has_the_place_of_each_error(run, broken):
+    result = run("check", "causal", broken, "--json")
+    assert result.exit_code == 2
+    answer = json.loads(result.stdout)
+    assert answer["ok"] is False
+    good, bad = answer["specs"]
+    assert good == {"spec": "causal", "ok": True, "name": "causal"}
+    assert (bad["line"], bad["column"]) == (5, 18)
+
+
+def test_an_unknown_spec_is_answered_with_the_nearest(run):
+    result = run("check", "causla")
+    assert result.exit_code == 2
+    assert "causal" in result.stderr
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"", b"mixer: [", b"{" * 2000])
+@pytest.mark.parametrize("command", ["check", "compile"])
+def test_files_that_are_no_spec(run, tmp_path, content, command):
+    path = tmp_path / "odd.yaml"
+    path.write_bytes(content)
+    started = time.monotonic()
+    result = run(command, path)
+    assert result.exit_code == 2
+    assert "odd.yaml" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert time.monotonic() - started < 1
+    assert [path.name for path in tmp_path.iterdir()] == ["odd.yaml"]
+
+
+def test_schema_is_json(run):
+    result = run("schema")
+    assert result.exit_code == 0
+    assert "attention" in json.dumps(json.loads(result.output))
+
+
+def test_doctor_reports_versions(run):
+    result = run("doctor", "--json")
+    answer = json.loads(result.output)
+    found = {finding["name"]: finding for finding in answer["findings"]}
+    assert found["Python"]["found"].startswith("3.")
+    assert found["torch"]["ok"]
+    assert answer["ok"] is (result.exit_code == 0)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["-p", "window"], "-p takes NAME=VALUE"),
+        (["-p", "window=wide"], "takes a number, true or false"),
+        (["-p", "widnow=3"], "did you mean 'window'?"),
+        (["-p", "window=0.5"], "window: expected an integer, got 0.5"),
+        (["-p", "window=1", "-p", "window=2"], "given twice"),
+        (["--size", "D=0"], "--size D takes a positive integer"),
+        (["--size", "Z=8"], "Z"),
+    ],
+)
+def test_wrong_options_are_one_error(run, option, message):
+    result = run("show", "alibi_window", *option)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def seconds(*args):
+    """The best of three runs of ``mixc ARGS``: what it takes when nothing else is running."""
+    runs = []
+    for _ in range(3):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "mixc.cli", *args], check=True, capture_output=True)
+        runs.append(time.perf_counter() - started)
+    return min(runs)
+
+
+def test_help_is_instant():
+    assert seconds("--help") < 0.25
+
+
+def test_check_takes_less_than_a_second():
+    assert seconds("check", "alibi_window") < 1
+
+
+def test_the_commands_import_nothing_heavy():
+    code = (
+        "import sys, mixc, mixc.cli as c; c.commands(['check', 'causal'], standalone_mode=False);"
+        "print(*{'torch', 'triton', 'sympy', 'optuna', 'matplotlib', 'networkx'} & {*sys.modules})"
+    )
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert result.stdout.decode().split() == ["causal:", "ok"]

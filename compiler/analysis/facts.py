@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...ir.expression import (
     Call,
@@ -20,6 +20,7 @@ from ...ir.expression import (
     transform,
     walk,
 )
+from ...ir.host import evaluate_host
 from ...ir.mixer import Mixer
 
 
@@ -30,12 +31,19 @@ class Facts:
     ``sorted``: (tensor, dim) pairs, non-decreasing along dim. ``positive``: names of scalars that
     are greater than 0. ``sequences``: (dim, sequence) as in ``Mixer.sequences``; a read at the
     position of one dim of a sequence is never outside another. ``lets``: names to look through.
+    ``values``: compile-time params whose number is known; conditions on them alone are decided.
     """
 
     sorted: frozenset[tuple[str, str]] = frozenset()
     positive: frozenset[str] = frozenset()
     sequences: tuple[tuple[str, str], ...] = ()
     lets: tuple[tuple[str, Expr], ...] = ()
+    values: tuple[tuple[str, float], ...] = ()
+
+    def decided(self, expr: Expr) -> bool | None:
+        """The value of a condition on known params alone, else None."""
+        number = _number(expr, self)
+        return None if number is None else bool(number)
 
     def one_length(self, first: str, second: str) -> bool:
         """Whether two dims are positions of one sequence (or the same dim)."""
@@ -54,14 +62,32 @@ def facts_of(mixer: Mixer, values: Mapping[str, float] | None = None) -> Facts:
         for given in mixer.inputs
         if given.sorted and given.layout and len(given.layout[-1]) == 1
     }
-    positive: set[str] = set()
+    facts = Facts(frozenset(ordered), sequences=mixer.sequences, lets=_lets(mixer))
     for param in mixer.params:
+        if param.runtime:
+            continue
         given = None if values is None else values.get(param.name)
         value = param.value if given is None else Literal(given)
-        if not param.runtime and is_positive(value, Facts(positive=frozenset(positive))):
-            positive.add(param.name)
-    lets = tuple((let.name, let.value) for let in mixer.lets)
-    return Facts(frozenset(ordered), frozenset(positive), mixer.sequences, lets)
+        if is_positive(value, facts):
+            facts = replace(facts, positive=facts.positive | {param.name})
+        number = _number(value, facts)
+        if number is not None:
+            facts = replace(facts, values=(*facts.values, (param.name, number)))
+    return facts
+
+
+def _lets(mixer: Mixer) -> tuple[tuple[str, Expr], ...]:
+    return tuple((let.name, let.value) for let in mixer.lets)
+
+
+def _number(value: Expr, facts: Facts) -> float | None:
+    known = dict(facts.values)
+    for node in walk(value):
+        if not isinstance(node, Literal | Scalar | Call):
+            return None
+        if isinstance(node, Scalar) and node.name not in known:
+            return None
+    return evaluate_host(value, {}, known)
 
 
 def is_positive(expr: Expr, facts: Facts) -> bool:

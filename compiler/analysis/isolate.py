@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from ...ir.expression import Call, Expr, Index, Kind, Literal, Read, Ref, Scalar, Size, call
 from .facts import Facts, in_range, is_positive
 from .linear import (
-    Linear,
     Number,
     ceiling_divided,
     expression,
@@ -31,7 +30,7 @@ from .linear import (
     plus,
     times,
 )
-from .normal_form import Atom, Every, Formula, Some, formula
+from .normal_form import FALSE, TRUE, Atom, Every, Formula, Some, formula
 
 # No position is as large; every bound that comes from a real number is cut to it.
 LIMIT = 2**30
@@ -124,23 +123,28 @@ class _Solver:
     facts: Facts
 
     def other(self, value: Expr) -> Formula:
-        return Atom(Residual(value) if self.axis in value.axes else Condition(value))
+        return Atom(Residual(value)) if self.axis in value.axes else self._free(value)
+
+    def _free(self, value: Expr) -> Formula:
+        """A truth value that is free of j."""
+        match self.facts.decided(value):
+            case None:
+                return Atom(Condition(value))
+            case decided:
+                return TRUE if decided else FALSE
 
     def compare(self, fn: str, a: Expr, b: Expr) -> Formula:
         """The formula of ``fn(a, b)``."""
         whole = call(fn, a, b)
         if self.axis not in whole.axes:
-            return Atom(Condition(whole))
-        match fn:
-            case "eq":
-                parts = self._ordered("le", a, b), self._ordered("ge", a, b)
-            case "ne":
-                parts = self._ordered("lt", a, b), self._ordered("gt", a, b)
-            case _:
-                return self._ordered(fn, a, b) or Atom(Residual(whole))
-        if parts[0] is None or parts[1] is None:
+            return self._free(whole)
+        if fn not in ("eq", "ne"):
+            return self._ordered(fn, a, b) or Atom(Residual(whole))
+        two = ("le", "ge") if fn == "eq" else ("lt", "gt")
+        parts = [part for side in two if (part := self._ordered(side, a, b)) is not None]
+        if len(parts) < 2:
             return Atom(Residual(whole))
-        return Some(parts) if fn == "ne" else Every(parts)
+        return Every(tuple(parts)) if fn == "eq" else Some(tuple(parts))
 
     def _ordered(self, fn: str, a: Expr, b: Expr) -> Formula | None:
         """``a fn b`` with the side that has j to the left."""
@@ -155,7 +159,7 @@ class _Solver:
         form = linear(value)
         inside = [item for item in form.terms if self.axis in item[0].axes]
         if not inside:
-            return Atom(Condition(call(fn, value, side.loose))) if side.definite else None
+            return self._free(call(fn, value, side.loose)) if side.definite else None
         if len(inside) > 1:
             return None
         term, factor = inside[0]
@@ -165,7 +169,9 @@ class _Solver:
         side = side.plus(expression(rest.scaled(-1)))
         if factor < 0:
             fn, factor, side = _FLIPPED[fn], -factor, side.each(minus)
-        fn, side = _settled(is_integer(term), factor, fn, side)
+        searched = _is_table(term) and factor == 1 and (side.integer or side.slack == 0)
+        if not searched:
+            fn, side = _settled(is_integer(term), factor, fn, side)
         return self._peel(term, fn, side)
 
     def _part(self, value: Expr, fn: str, side: _Side) -> Formula | None:
@@ -180,8 +186,7 @@ class _Solver:
         upper = fn in ("lt", "le")
         match term:
             case Index(dim) if dim == self.axis:
-                end = side.plus(1) if upper else side
-                return Atom(Limit(upper, end.loose, end.tight, end.searches))
+                return self._limit(upper, side.plus(1) if upper else side)
             case Ref(_, _, _) | Read(_, _, _):
                 return self._in_table(term, fn, side)
             case Call("floordiv", (a, b)) if self._divides(b) and is_integer(a):
@@ -198,6 +203,16 @@ class _Solver:
                 return self._piecewise(term.fn, args, fn, side)
             case _:
                 return None
+
+    def _limit(self, upper: bool, end: _Side) -> Formula:
+        """The bound itself; one that every position keeps is no bound."""
+        match end.tight:
+            case Literal(value) if not upper and value <= 0:
+                return TRUE
+            case Size(dim) if upper and self.facts.one_length(dim, self.axis):
+                return TRUE
+            case _:
+                return Atom(Limit(upper, end.loose, end.tight, end.searches))
 
     def _divides(self, divisor: Expr) -> bool:
         integer = is_integer(divisor) and self.axis not in divisor.axes
@@ -319,4 +334,4 @@ def _whole(step: str, value: Expr) -> Expr:
     return call(step, call("min", call("max", value, -float(LIMIT)), float(LIMIT)))
 
 
-__all__ = ["LIMIT", "Condition", "Limit", "Linear", "Residual", "Search", "bounds_of"]
+__all__ = ["LIMIT", "Condition", "Limit", "Residual", "Search", "bounds_of"]

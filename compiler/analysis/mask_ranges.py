@@ -36,9 +36,9 @@ import enum
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from ...ir.expression import Expr, Ref, call, substitute
+from ...ir.expression import Call, Expr, Literal, Read, Reduce, Ref, call, substitute, walk
 from .facts import Facts, look_through
-from .isolate import Condition, Limit, Residual, Search, bounds_of
+from .isolate import LIMIT, Condition, Limit, Residual, Search, bounds_of
 from .normal_form import Atom, Conjunction, Every, Formula, absorbed, disjuncts
 from .trend import Trend, trend
 
@@ -147,7 +147,7 @@ def key_ranges(
         return KeyRanges(axis, block, (Conjunct((), (), ()),))
     root = bounds_of(look_through(mask, known), axis, known)
     conjuncts = [_conjunct(c, block, known) for c in _conjunctions(root, limit)]
-    conjuncts.sort(key=lambda conjunct: bool(conjunct.lower))
+    conjuncts.sort(key=lambda conjunct: (bool(conjunct.lower), not conjunct.exact))
     return KeyRanges(axis, block, tuple(conjuncts))
 
 
@@ -156,10 +156,36 @@ def _conjunctions(root: Formula, limit: int) -> tuple[Conjunction, ...]:
     while found is None:
         root = _weakened(root)
         found = disjuncts(root)
-    united = _united(found)
+    united = _without_covered(_united(found))
     while len(united) > limit:
-        united = _merged(united)
+        united = _without_covered(_merged(united))
     return united
+
+
+def _is_exact(conjunction: Conjunction) -> bool:
+    return not any(a == _DROPPED or isinstance(a.content, Residual) for a in conjunction)
+
+
+def _without_covered(found: Sequence[Conjunction]) -> tuple[Conjunction, ...]:
+    """Without conjunctions in the ranges of another one, unless full blocks can be told by them.
+
+    ``j <= i and (j < a[i] or odd[i, j])`` keeps both: up to a, blocks are full. One with a lower
+    bound goes: it would cost the order of the ranges.
+    """
+
+    def bounds(conjunction: Conjunction) -> set[Atom]:
+        return {a for a in conjunction if isinstance(a.content, Limit | Condition)}
+
+    def told(conjunction: Conjunction) -> bool:
+        lower = any(isinstance(a.content, Limit) and not a.content.upper for a in conjunction)
+        return _is_exact(conjunction) and not lower
+
+    kept = list(dict.fromkeys(found))
+    for one in reversed(list(kept)):
+        others = [other for other in kept if other is not one]
+        if not told(one) and any(bounds(other) <= bounds(one) for other in others):
+            kept.remove(one)
+    return tuple(kept)
 
 
 # What stands for a dropped part of the mask: true as far as bounds go, never known to be so.
@@ -194,14 +220,33 @@ def _union(one: Conjunction, other: Conjunction) -> Conjunction | None:
     theirs = [atom.content for atom in other if atom not in one]
     if len(mine) != 1 or len(theirs) != 1:
         return None
-    a, b = mine[0], theirs[0]
-    if not (isinstance(a, Limit) and isinstance(b, Limit)) or a.upper != b.upper:
+    wider = _either(mine[0], theirs[0])
+    if wider is None:
         return None
-    wider = "max" if a.upper else "min"
-    loose, tight = call(wider, a.loose, b.loose), call(wider, a.tight, b.tight)
-    searches = tuple(dict.fromkeys(a.searches + b.searches))
-    both = tuple(atom for atom in one if atom in other)
-    return (Atom(Limit(a.upper, loose, tight, searches)), *both)
+    return (Atom(wider), *(atom for atom in one if atom in other))
+
+
+def _either(a: object, b: object) -> Limit | Condition | None:
+    """One statement for ``a or b``, where there is one."""
+    match a, b:
+        case Condition(), Condition():
+            return Condition(call("or", a.value, b.value))
+        case Limit(), Limit() if a.upper == b.upper:
+            wider = "max" if a.upper else "min"
+            loose, tight = call(wider, a.loose, b.loose), call(wider, a.tight, b.tight)
+            searches = tuple(dict.fromkeys(a.searches + b.searches))
+            return Limit(a.upper, loose, tight, searches)
+        case (Condition(), Limit()) | (Limit(), Condition()):
+            limit, condition = (a, b) if isinstance(a, Limit) else (b, a)
+            assert isinstance(limit, Limit)
+            assert isinstance(condition, Condition)
+            free = Literal(LIMIT if limit.upper else -LIMIT)
+            loose, tight = (
+                call("where", condition.value, free, v) for v in (limit.loose, limit.tight)
+            )
+            return Limit(limit.upper, loose, tight, limit.searches)
+        case _:
+            return None
 
 
 def _merged(found: Sequence[Conjunction]) -> tuple[Conjunction, ...]:
@@ -240,8 +285,8 @@ def _conjunct(atoms: Conjunction, block: str, facts: Facts) -> Conjunct:
 def _bound(limit: Limit, block: str, facts: Facts) -> Bound:
     """The limit with its trend; searches get short names, and move as what they look for."""
     names: dict[Expr, Expr] = {}
+    moves: dict[Expr, Expr] = {}
     searches: list[Search] = []
-    moves: dict[str, Expr] = {}
     for search in limit.searches:
         if not _mentions(search.ref, (limit.loose, limit.tight)):
             continue
@@ -249,11 +294,10 @@ def _bound(limit: Limit, block: str, facts: Facts) -> Bound:
         renamed = replace(search, name=name)
         searches.append(renamed)
         names[search.ref] = renamed.ref
-        moves[name] = search.value
+        if block not in search.table.axes:  # the number of entries below rises with the value
+            moves[renamed.ref] = search.value
     loose, tight = substitute(limit.loose, names), substitute(limit.tight, names)
-    # The number of entries below a value rises with the value.
-    followed = {s.ref: moves[s.name] for s in searches if block not in s.table.axes}
-    directions = {trend(substitute(v, followed), block, facts) for v in (loose, tight)}
+    directions = {trend(substitute(v, moves), block, facts) for v in (loose, tight)}
     moved = directions.pop() if len(directions) == 1 else Trend.UNKNOWN
     return Bound(loose, tight, moved, tuple(searches))
 
@@ -266,21 +310,31 @@ def _short_name(search: Search, taken: Iterable[Search]) -> str:
 
 
 def _mentions(ref: Ref, values: Iterable[Expr]) -> bool:
-    from ...ir.expression import walk
-
     return any(node == ref for value in values for node in walk(value))
 
 
 def needs_block_table(ranges: KeyRanges) -> bool:
     """Whether a table of visible blocks could save what bounds cannot.
 
-    True where a conjunct has no bound at all and its residual terms depend on both axes: then
-    every block would be walked.
+    True where a disjunct lacks a bound on one side and has a residual term from which some blocks
+    may be empty: one that depends on data or on whole blocks (``i // block``), not just on
+    positions (``(i - j) % 4 == 0`` has something in every block). With a bound on one side the
+    term must depend on both axes: padding under a causal mask is not worth a table.
     """
     both = {ranges.axis, ranges.block}
+
+    def sparse(term: Expr, bounded: bool) -> bool:
+        blockwise = any(
+            isinstance(n, Ref | Read | Reduce) or (isinstance(n, Call) and n.fn == "floordiv")
+            for n in walk(term)
+        )
+        return blockwise and (both <= term.axes or not bounded)
+
     return any(
-        not conjunct.bounds and any(both <= term.axes for term in conjunct.residual)
-        for conjunct in ranges.disjuncts
+        sparse(term, bool(disjunct.bounds))
+        for disjunct in ranges.disjuncts
+        if not (disjunct.lower and disjunct.upper)
+        for term in disjunct.residual
     )
 
 

@@ -65,6 +65,8 @@ def _trend_of_call(fn: str, args: tuple[Expr, ...], dim: str, facts: Facts) -> T
             return _trend_of_sum(plus(a, times(b, -1 if fn == "sub" else 1)), dim, facts)
         case (("and" | "or" | "min" | "max" | "logaddexp"), (a, b)):
             return trend(a, dim, facts).joined(trend(b, dim, facts))
+        case "where", (c, a, b) if dim not in c.axes:
+            return trend(a, dim, facts).joined(trend(b, dim, facts))
         case "mul", (a, b):
             return _trend_of_product(a, b, dim, facts)
         case (("floordiv" | "div"), (a, b)) if is_positive(b, facts) and dim not in b.axes:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ...ir.targets import Target
 
-# Mnemonics: mma.sync is HMMA, IMMA, DMMA, QMMA, OMMA; wgmma is HGMMA, QGMMA ...; tcgen05 is UTC*MMA.
+# mma.sync is HMMA, IMMA, DMMA, QMMA or OMMA, wgmma is HGMMA, QGMMA ..., tcgen05 is UTC*MMA.
 _SASS_OPCODE = re.compile(r"^\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*)", re.MULTILINE)
 _SASS_TENSOR_CORE = re.compile(r"(UTC\w*|[A-Z]G?)MMA")
 _SASS_ASYNC_COPY = re.compile(r"LDGSTS|UTMALDG|UBLKCP")

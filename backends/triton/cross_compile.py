@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -71,7 +71,7 @@ def cross_compile(
 ) -> list[KernelReport]:
     """Compile every kernel of an emitted module for every target, kernels outermost.
 
-    A compile that fails, aborts, or takes longer than ``time_limit_s`` gives a report with ``error``.
+    A compile that fails, aborts, or takes longer than ``time_limit_s`` is reported with ``error``.
     """
     with CompileWorkers(time_limit_s=time_limit_s) as workers:
         return workers.compile(source, kernels, targets)
@@ -151,13 +151,14 @@ class _Worker:
     log: IO[bytes]  # all that the worker and its compilers print
     job: CompileJob | None = None
     position: int = -1
-    deadline: float = field(default=0.0)
-    log_start: int = 0
+    time_limit_s: float = 0.0
+    deadline: float = 0.0
+    log_start: int = 0  # where the output of the job at hand begins
     alive: bool = True
 
     def give(self, position: int, job: CompileJob, time_limit_s: float) -> Self:
         """Send a job; a worker that has died already is found out by ``answer``."""
-        self.position, self.job = position, job
+        self.position, self.job, self.time_limit_s = position, job, time_limit_s
         self.deadline = time.monotonic() + time_limit_s
         self.log_start = os.fstat(self.log.fileno()).st_size
         with suppress(OSError):
@@ -170,7 +171,8 @@ class _Worker:
         failed = KernelReport(self.job.kernel.name, self.job.target.name)
         if not self.connection.poll():
             self.alive = False
-            return replace(failed, error="the compiler was stopped: it ran past its time limit")
+            limit = f"its limit of {self.time_limit_s:g} s"
+            return replace(failed, error=f"the compiler was stopped: it ran past {limit}")
         try:
             report = self.connection.recv()
         except (EOFError, OSError):
@@ -209,7 +211,7 @@ class _Worker:
 
 def _start_worker() -> _Worker:
     ours, theirs = Pipe()
-    log = tempfile.TemporaryFile()
+    log = tempfile.TemporaryFile()  # noqa: SIM115 (the worker closes it)
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "mixc.backends.triton.worker", str(theirs.fileno())],
         stdin=subprocess.DEVNULL,

@@ -38,8 +38,13 @@ def _answer(job: CompileJob) -> KernelReport:
     try:
         return compile_kernel(job)
     except Exception as error:  # whatever the compiler raises is this job's answer
-        text = f"{type(error).__name__}: {error}".strip()
-        return KernelReport(job.kernel.name, job.target.name, error=text)
+        return KernelReport(job.kernel.name, job.target.name, error=_told(error))
+
+
+def _told(error: BaseException) -> str:
+    """Say what was raised and why: Triton puts the reason in the cause, the place before it."""
+    text = f"{type(error).__name__}: {error}".strip()
+    return text if error.__cause__ is None else f"{text}\n{_told(error.__cause__)}"
 
 
 def compile_kernel(job: CompileJob) -> KernelReport:

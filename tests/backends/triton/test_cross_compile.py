@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -97,3 +96,136 @@ def test_flash_attention_compiles_for_every_target(
     assert report.tensor_core_instructions
     assert report.async_copies is not None
     assert (report.async_copies > 0) == (target.backend == "cuda")
+
+
+def test_reports_take_the_json_form_of_the_command_line(reports: dict[str, KernelReport]) -> None:
+    report = reports["cuda:90"]
+    assert report.as_dict() == {
+        "name": "flash",
+        "target": "cuda:90",
+        "registers": report.registers,
+        "spilled_bytes": 0,
+        "shared_bytes": report.shared_bytes,
+        "tensor_core_instructions": report.tensor_core_instructions,
+        "async_copies": report.async_copies,
+    }
+
+
+def test_spilled_registers_are_counted(workers: CompileWorkers) -> None:
+    crowded = flash_signature(block_i=128, block_j=128, dim=128)
+    (report,) = workers.compile(FLASH, [crowded], [parse_target("cuda:90")])
+    assert report.spilled_bytes is not None
+    assert report.spilled_bytes > 64
+
+
+def test_shared_memory_beyond_the_target_is_an_error_with_numbers(workers: CompileWorkers) -> None:
+    deep = replace(flash_signature(), num_stages=9)
+    (report,) = workers.compile(FLASH, [deep], [parse_target("cuda:120")])
+    assert report.error is not None
+    assert f"needs {report.shared_bytes} bytes of shared memory" in report.error
+    assert "cuda:120 has 101376 per block" in report.error
+
+
+def test_an_unaligned_stride_is_seen_to_stop_the_pipeline(workers: CompileWorkers) -> None:
+    signature = flash_signature()
+    arguments = tuple(replace(it, divisible_by_16=False) for it in signature.arguments)
+    unaligned = replace(signature, arguments=arguments)
+    (report,) = workers.compile(FLASH, [unaligned], [parse_target("cuda:90")])
+    assert report.error is None
+    assert report.async_copies == 0
+
+
+# What a source does to its compiler, and what the report then says.
+FAILURES = {
+    "abort": ("import os\nos.abort()\n", "the compiler aborted: SIGABRT"),
+    "exit": ("import os\nos._exit(3)\n", "the compiler aborted: exit code 3"),
+    "last words": (
+        "import os\nos.write(2, b'Assertion failed: layout')\nos.abort()",
+        "SIGABRT\nAssertion failed: layout",
+    ),
+    "no such kernel": ("import triton\n", "the source has no Triton kernel 'flash'"),
+    "other arguments": (FLASH.replace("scale, T,", "scale, length,"), "its signature has (q, k"),
+    "type error": (FLASH.replace("tl.trans(k_JD)", "tl.trans(d)"), "CompilationError: at "),
+    "bad syntax": ("def flash(:\n", "SyntaxError"),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_failing_compiler_gives_a_report_and_the_next_job_works(
+    workers: CompileWorkers, failure: str
+) -> None:
+    source, message = FAILURES[failure]
+    (failed,) = workers.compile(source, [flash_signature()], [parse_target("cuda:90")])
+    assert failed.error is not None
+    assert message in failed.error
+    assert failed.registers is None
+    assert failed.as_dict()["error"] == failed.error
+    (report,) = workers.compile(FLASH, [flash_signature()], [parse_target("cuda:90")])
+    assert report.error is None
+
+
+def test_an_endless_compile_is_stopped_with_what_it_started(tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    source = (
+        "import subprocess\n"
+        f"open({str(child)!r}, 'w').write(str(subprocess.Popen(['sleep', '600']).pid))\n"
+        "while True: pass\n"
+    )
+    start = time.monotonic()
+    (report,) = cross_compile(
+        source, [flash_signature()], [parse_target("cuda:90")], time_limit_s=5.0
+    )
+    assert time.monotonic() - start < 30
+    assert report.error == "the compiler was stopped: it ran past its limit of 5 s"
+    assert not _runs(int(child.read_text()))
+
+
+def _runs(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def test_the_worker_prints_nothing_into_our_output(
+    workers: CompileWorkers, capfd: pytest.CaptureFixture[str]
+) -> None:
+    noisy = "print('noise')\n" + FLASH
+    (report,) = workers.compile(noisy, [flash_signature()], [parse_target("cuda:90")])
+    assert report.error is None
+    assert capfd.readouterr() == ("", "")
+
+
+PTX = """
+    cp.async.cg.shared.global [%r1], [%rd1], 16;
+    cp.async.commit_group;
+    wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16
+    mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32
+    @%p1 tcgen05.mma.cta_group::1.kind::f16
+"""
+
+
+def test_without_the_binary_tools_the_ptx_is_counted_and_the_report_says_so() -> None:
+    report = read_binary("flash", parse_target("cuda:90"), 1024, {"ptx": PTX, "cubin": b""}, None)
+    assert report.tensor_core_instructions == 3
+    assert report.async_copies == 1
+    assert report.registers is None
+    assert report.note == (
+        "no nvdisasm: instructions counted in the PTX text; no cuobjdump: registers unknown"
+    )
+
+
+AMDGCN = """
+\tbuffer_load_dwordx4 v[0:3], v4, s[0:3], 0 offen
+\tbuffer_load_dword v4, s[0:3], 0 offen lds
+\tglobal_load_lds_dwordx4 v[2:3], off
+\tv_mfma_f32_32x32x8_bf16_1k v[0:15], v[16:17], v[18:19], v[0:15]
+    .vgpr_count:     178
+    .vgpr_spill_count: 3
+"""
+
+
+def test_the_amd_text_is_read() -> None:
+    report = read_binary("flash", parse_target("hip:gfx942"), 4096, {"amdgcn": AMDGCN}, None)
+    assert report == KernelReport("flash", "hip:gfx942", 178, 12, 4096, 1, 2)

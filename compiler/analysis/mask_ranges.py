@@ -20,6 +20,7 @@ end must not count in any of the reductions):
     full_lo = max(lo, max over lower of max_i tight)
     full_hi = min(hi, min over upper of min_i tight)
     empty, unless every condition holds for every row and the conjunct is ``exact``
+    (cut full_lo to hi, and full_hi to at least full_lo)
 
 ``Bound.row(largest)`` says at which row of the block the extreme is found, so that a monotone
 bound is evaluated once, at i0 or i1. Use 64-bit integers: ``i + window`` may be beyond 32 bits

@@ -8,7 +8,18 @@ class MixcError(Exception):
 
 
 class SpecError(MixcError):
-    """A spec that the language does not admit; carries file, line and column in its text."""
+    """A spec that the language does not admit; its text names file, line and column."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str | None = None,
+        line: int | None = None,
+        column: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.path, self.line, self.column = path, line, column
 
 
 class ArgumentError(MixcError):

@@ -1,0 +1,127 @@
+"""Axes in order, as inputs, outputs and annotations list them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from ...ir.errors import SpecError
+from ...ir.expression import Expr, Span
+from ...ir.mixer import AxisProduct, Layout
+from .positions import Node, Text, clip, shape_name
+from .source import Source, closest, listed
+
+_DIM = re.compile(r"[A-Z][A-Za-z0-9_]*")
+
+
+def read_layout(items: tuple[Node, ...]) -> Layout:
+    """``[B, T, G*R, 1]`` as products of dims.
+
+    Raises:
+        SpecError: something that is no capitalised name, or a dim twice.
+    """
+    seen: set[str] = set()
+    layout = []
+    for item in items:
+        if not isinstance(item, Text):
+            raise item.source.error(item.span, f"{shape_name(item)} where an axis is expected")
+        product = _product(item)
+        for dim in product:
+            if dim in seen:
+                raise item.error(
+                    f"the axis {dim} is here twice", do="give the second one a name of its own"
+                )
+            seen.add(dim)
+        layout.append(product)
+    return tuple(layout)
+
+
+def _product(item: Text) -> AxisProduct:
+    if item.value.strip() == "1":
+        return ()
+    at, factors = 0, []
+    for piece in item.value.split("*"):
+        name = piece.strip()
+        start = at + len(piece) - len(piece.lstrip())
+        if not _DIM.fullmatch(name):
+            raise item.source.error(
+                item.part(start, start + len(name)) if name else item.span,
+                f"`{clip(name)}` is no axis",
+                allowed="a capitalised name (`B`), a product (`G*R`), or 1",
+                do=f"write `{name.capitalize()}`" if name[:1].islower() else None,
+            )
+        factors.append(name)
+        at += len(piece) + 1
+    return tuple(factors)
+
+
+def read_dim(text: Text) -> str:
+    """A scalar that must be one dim."""
+    name = text.value.strip()
+    if not _DIM.fullmatch(name):
+        raise text.error(
+            f"`{clip(name)}` is no dim",
+            allowed="a capitalised name such as `T`",
+            do=f"write `{name.capitalize()}`" if name.isidentifier() else None,
+        )
+    return name
+
+
+def known_dim(text: Text, known: Collection[str]) -> str:
+    """A scalar that must be one of the spec's dims."""
+    name = read_dim(text)
+    if name not in known:
+        raise text.error(
+            f"`{name}` is no dim of this spec",
+            allowed=listed(sorted(known)),
+            do=closest(name, known),
+        )
+    return name
+
+
+def shown(layout: Layout) -> str:
+    """A layout as a spec writes it."""
+    return "[" + ", ".join("*".join(product) or "1" for product in layout) + "]"
+
+
+def check_axes(
+    what: str, value: Expr, declared: Collection[str], source: Source, span: Span, origin: str = ""
+) -> None:
+    """Compare the axes of a value with those that the spec declares for it.
+
+    Raises:
+        SpecError: printing the axes found, and the sum that is probably missing.
+    """
+    extra = sorted(value.axes - set(declared))
+    missing = sorted(set(declared) - value.axes)
+    if not extra and not missing:
+        return
+    found = ", ".join(sorted(value.axes))
+    want = ", ".join(declared)
+    parts = []
+    if extra:
+        parts.append(f"{', '.join(extra)} should not be there")
+    if missing:
+        parts.append(f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
+    raise _axes_error(source, span, f"{what} has the axes [{found}]", parts, want, extra, origin)
+
+
+def _axes_error(
+    source: Source,
+    span: Span,
+    found: str,
+    parts: list[str],
+    want: str,
+    extra: list[str],
+    origin: str,
+) -> SpecError:
+    do = None
+    if extra:
+        over = ", ".join(extra)
+        do = f"a sum over {over} is probably forgotten: `sum(…, {over})`{origin}"
+    return source.error(
+        span, f"{found}; {' and '.join(parts)}", allowed=f"[{want}], as declared", do=do
+    )
+
+
+__all__ = ["check_axes", "known_dim", "read_dim", "read_layout", "shown"]

@@ -1,0 +1,268 @@
+"""YAML with a place for every key and scalar; scalars stay text.
+
+The events of PyYAML's own parser are put together here, so that no tag, alias or implicit type
+of YAML ever takes effect, and so that size and depth are bounded while reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import yaml
+
+from ...ir.errors import SpecError
+from ...ir.expression import Span
+from .source import Source
+
+MAX_CHARACTERS = 64 * 1024
+MAX_DEPTH = 16
+_QUOTE = (
+    "put quotes around the expression, or write the mapping as a block "
+    "(one `key: value` per line, without braces)"
+)
+
+
+class Text:
+    """A scalar as written, with the source offset of each of its characters."""
+
+    def __init__(self, source: Source, value: str, offsets: list[int], flow: bool) -> None:
+        self.source, self.value, self.offsets, self.flow = source, value, offsets, flow
+
+    @property
+    def span(self) -> Span:
+        """The place of the whole scalar."""
+        return self.part(0, len(self.value))
+
+    def part(self, start: int, end: int) -> Span:
+        """The place of the characters ``start`` to before ``end`` of the value."""
+        last = self.offsets[max(start, end - 1)] + 1 if end > start else self.offsets[start]
+        return self.source.span(self.offsets[start], last)
+
+    def error(self, found: str, *, allowed: str | None = None, do: str | None = None) -> SpecError:
+        """An error at the whole scalar."""
+        return self.source.error(self.span, found, allowed=allowed, do=do)
+
+
+@dataclass(frozen=True, eq=False)
+class Items:
+    """A sequence."""
+
+    source: Source
+    span: Span
+    items: tuple[Node, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """A mapping; keys are scalars, each once."""
+
+    source: Source
+    span: Span
+    pairs: tuple[tuple[Text, Node], ...]
+
+
+Node = Text | Items | Block
+
+
+def read_document(source: Source) -> Block:
+    """The one mapping that a spec consists of.
+
+    Raises:
+        SpecError: no YAML, more than one document, not a mapping, aliases, tags, a key twice,
+            or beyond the limits on size and depth.
+    """
+    if len(source.text) > MAX_CHARACTERS:
+        raise source.error(
+            Span(1, 1),
+            f"the spec has {len(source.text)} characters",
+            allowed=f"at most {MAX_CHARACTERS}",
+        )
+    try:
+        return _Composer(source).document()
+    except yaml.reader.ReaderError as error:
+        start = min(error.position, len(source.text))
+        found = f"the character {error.character!r} is not allowed"
+        raise source.error(source.span(start, start + 1), found) from None
+    except yaml.MarkedYAMLError as error:
+        raise _yaml_error(source, error) from None
+    except (yaml.YAMLError, ValueError, OverflowError, IndexError) as error:
+        raise source.error(Span(1, 1), f"not readable as YAML: {error}") from None
+
+
+def _yaml_error(source: Source, error: yaml.MarkedYAMLError) -> SpecError:
+    mark = error.problem_mark or error.context_mark
+    start = min(mark.index, len(source.text)) if mark else 0
+    span = source.span(start, start + 1)
+    context = error.context or ""
+    if "flow" in context and error.context_mark is not None:
+        opened = source.span(error.context_mark.index, error.context_mark.index + 1)
+        char = source.text[start : start + 1].strip()
+        found = f"`{char}` breaks" if char else "something breaks"
+        kind = "mapping {…}" if "mapping" in context else "sequence […]"
+        return source.error(
+            span,
+            f"{found} the flow {kind} that begins at {opened.line}:{opened.column}",
+            allowed="no comma, bracket or brace in an expression inside a flow mapping or sequence",
+            do=_QUOTE,
+        )
+    found = f"not readable as YAML: {error.problem}" + (f", {context}" if context else "")
+    return source.error(span, found, do="check the indentation, quotes and colons around here")
+
+
+class _Composer:
+    """Events of the YAML parser to nodes."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.events: Iterator[yaml.Event] = yaml.parse(source.text, Loader=yaml.SafeLoader)
+        self.flow = 0
+
+    def document(self) -> Block:
+        next(self.events)  # the stream begins
+        event = next(self.events)
+        if isinstance(event, yaml.StreamEndEvent):
+            raise self.source.error(
+                Span(1, 1), "the spec is empty", do="begin with `mixer: NAME`; see `mixc new`"
+            )
+        node = self.node(next(self.events), 0)
+        next(self.events)  # the document ends
+        if not isinstance(event := next(self.events), yaml.StreamEndEvent):
+            raise self.error(event, "a second YAML document", allowed="one document per file")
+        if not isinstance(node, Block):
+            raise self.source.error(
+                node.span,
+                f"a spec is a mapping; this is {shape_name(node)}",
+                do="begin with `mixer: NAME` and one `key: value` per line",
+            )
+        return node
+
+    def error(self, event: yaml.Event, found: str, **more: str) -> SpecError:
+        start = min(event.start_mark.index, len(self.source.text))
+        end = max(start + 1, event.end_mark.index)
+        return self.source.error(self.source.span(start, end), found, **more)
+
+    def node(self, event: yaml.Event, depth: int) -> Node:
+        if depth > MAX_DEPTH:
+            raise self.error(event, "nested too deeply", allowed=f"at most {MAX_DEPTH} levels")
+        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
+            raise self.error(
+                event,
+                "YAML anchors and aliases are not allowed",
+                do="name the expression in `let:`",
+            )
+        if event.tag is not None and event.tag != "!":
+            raise self.error(event, f"YAML tags are not allowed, this is `{event.tag}`")
+        match event:
+            case yaml.ScalarEvent():
+                return self.scalar(event)
+            case yaml.SequenceStartEvent():
+                return self.items(event, depth)
+            case _:
+                return self.block(event, depth)
+
+    def span(self, event: yaml.Event) -> Span:
+        start = event.start_mark.index
+        return self.source.span(start, start + 1 if event.flow_style else start + 1)
+
+    def items(self, event: yaml.SequenceStartEvent, depth: int) -> Items:
+        self.flow += bool(event.flow_style)
+        found = []
+        while not isinstance(item := next(self.events), yaml.SequenceEndEvent):
+            found.append(self.node(item, depth + 1))
+        self.flow -= bool(event.flow_style)
+        return Items(self.source, self.span(event), tuple(found))
+
+    def block(self, event: yaml.MappingStartEvent, depth: int) -> Block:
+        self.flow += bool(event.flow_style)
+        pairs: dict[str, tuple[Text, Node]] = {}
+        while not isinstance(key_event := next(self.events), yaml.MappingEndEvent):
+            key = self.node(key_event, depth + 1)
+            if not isinstance(key, Text):
+                raise self.error(key_event, f"a key is a name; this is {shape_name(key)}")
+            value = self.node(next(self.events), depth + 1)
+            self.check_pair(key, value, pairs, bool(event.flow_style))
+            pairs[key.value] = (key, value)
+        self.flow -= bool(event.flow_style)
+        return Block(self.source, self.span(event), tuple(pairs.values()))
+
+    def check_pair(
+        self, key: Text, value: Node, pairs: dict[str, tuple[Text, Node]], flow: bool
+    ) -> None:
+        if isinstance(value, Text) and not value.value.strip():
+            if flow:
+                raise broken_flow(key)
+            raise key.error(f"`{clip(key.value)}` has no value", do="write one after the colon")
+        if key.value in pairs:
+            first = pairs[key.value][0].span
+            raise key.error(f"`{clip(key.value)}` is here twice; first in line {first.line}")
+
+    def scalar(self, event: yaml.ScalarEvent) -> Text:
+        start, end = event.start_mark.index, event.end_mark.index
+        offsets = _offsets(self.source.text, event.value, start, end, event.style)
+        return Text(self.source, event.value, offsets, self.flow > 0 and event.style is None)
+
+
+def broken_flow(text: Text) -> SpecError:
+    """The error for an entry that a comma inside an expression has cut off."""
+    return text.error(
+        f"`{clip(text.value)}` has no value: a comma or bracket inside an expression ends the "
+        "entry of a flow mapping {…}",
+        allowed="expressions without commas and brackets inside a flow mapping",
+        do=_QUOTE,
+    )
+
+
+def clip(word: str, width: int = 60) -> str:
+    """A word from a spec, short and printable enough for a message."""
+    shown = "".join(c if c.isprintable() else " " for c in word)
+    return shown if len(shown) <= width else shown[: width - 1] + "…"
+
+
+def shape_name(node: Node) -> str:
+    """What a node is, in words."""
+    match node:
+        case Text():
+            return f"`{clip(node.value)}`"
+        case Items():
+            return "a list"
+        case Block():
+            return "a mapping"
+
+
+def _offsets(text: str, value: str, start: int, end: int, style: str | None) -> list[int]:
+    """The offset in ``text`` of each character of a scalar's value, and of its end."""
+    at = start
+    if style in ("|", ">"):
+        line_end = text.find("\n", start)
+        at = end if line_end < 0 else line_end + 1
+    elif style is not None:
+        at = start + 1
+    found = []
+    for char in value:
+        place = at if char.isspace() else _seek(text, char, at, end)
+        found.append(min(place, len(text)))
+        at = place + 1 if text[place : place + 1] == char else place
+    return [*found, max(found[-1] + 1, start) if found else start]
+
+
+def _seek(text: str, char: str, at: int, end: int) -> int:
+    """The next place of ``char``, over the spaces, quotes and escapes that YAML takes out."""
+    place = at
+    while place < end and text[place] != char and (text[place].isspace() or text[place] in "\\'"):
+        place += 1
+    return place if text[place : place + 1] == char else at
+
+
+__all__ = [
+    "MAX_CHARACTERS",
+    "MAX_DEPTH",
+    "Block",
+    "Items",
+    "Node",
+    "Text",
+    "broken_flow",
+    "clip",
+    "read_document",
+    "shape_name",
+]

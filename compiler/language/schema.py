@@ -1,0 +1,356 @@
+"""The document classes: they load a spec's YAML and generate its JSON Schema."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    ModelWrapValidatorHandler,
+    PlainValidator,
+    PrivateAttr,
+    Tag,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+
+from ...ir.errors import SpecError
+from ...ir.expression import Span
+from .positions import Block, Items, Node, Text, broken_flow, clip, shape_name
+from .source import Source, closest, listed
+
+LATER = {
+    "recurrence": "the form `recurrence`",
+    "convolution": "the form `convolution`",
+    "select": "the form `select`",
+    "parts": "`parts` in an attention",
+    "carry": "`carry` in an attention",
+    "feedback": "`feedback` in an attention",
+}
+
+
+class Word(str):
+    """A key with its place."""
+
+    text: Text
+
+    def __new__(cls, text: Text) -> Word:
+        word = super().__new__(cls, text.value)
+        word.text = text
+        return word
+
+
+def _where(node: object) -> tuple[Source, Span]:
+    assert isinstance(node, Text | Items | Block)
+    return node.source, node.span
+
+
+def _expected(node: object, what: str, do: str | None = None) -> SpecError:
+    source, span = _where(node)
+    assert isinstance(node, Text | Items | Block)
+    return source.error(span, f"{shape_name(node)} where {what} is expected", do=do)
+
+
+def _as_text(node: object) -> Text:
+    if isinstance(node, Text):
+        return node
+    raise _expected(node, "an expression or a name")
+
+
+def _as_items(node: object) -> tuple[Node, ...]:
+    if isinstance(node, Items):
+        return node.items
+    raise _expected(node, "a list", "write it as `[A, B]`")
+
+
+def _as_pairs(node: object) -> dict[Word, Node]:
+    if isinstance(node, Block):
+        return {Word(key): value for key, value in node.pairs}
+    raise _expected(node, "a mapping", "write one `name: value` per line")
+
+
+def _as_word(word: object) -> Word:
+    assert isinstance(word, Word)
+    return word
+
+
+def _as_flag(node: object) -> bool:
+    text = _as_text(node)
+    if text.value not in ("true", "false"):
+        raise text.error(f"`{clip(text.value)}` is no truth value", allowed="true, false")
+    return text.value == "true"
+
+
+def _as_whole(node: object) -> int:
+    text = _as_text(node)
+    if not (text.value.isascii() and text.value.isdecimal() and len(text.value) < 10):
+        raise text.error(f"`{clip(text.value)}` is no whole number below 10^9")
+    return int(text.value)
+
+
+def _as_wholes(node: object) -> tuple[int, ...]:
+    if isinstance(node, Items):
+        return tuple(_as_whole(item) for item in node.items)
+    return (_as_whole(node),)
+
+
+def _shape(node: object) -> str:
+    return {Text: "text", Items: "items", Block: "block"}.get(type(node), "block")
+
+
+Expression = Annotated[
+    Text,
+    PlainValidator(_as_text),
+    WithJsonSchema({"type": ["string", "number", "boolean"], "description": "An expression."}),
+]
+Label = Annotated[Text, PlainValidator(_as_text), WithJsonSchema({"type": "string"})]
+Axes = Annotated[
+    tuple[Node, ...],
+    PlainValidator(_as_items),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "items": {"type": ["string", "integer"]},
+            "description": "Axes in order: dims, products such as `G*R`, or 1.",
+        }
+    ),
+]
+Numbers = Annotated[
+    tuple[Node, ...],
+    PlainValidator(_as_items),
+    WithJsonSchema({"type": "array", "items": {"type": ["number", "string", "array"]}}),
+]
+Flag = Annotated[bool, PlainValidator(_as_flag), WithJsonSchema({"type": "boolean"})]
+Whole = Annotated[int, PlainValidator(_as_whole), WithJsonSchema({"type": "integer"})]
+Wholes = Annotated[
+    tuple[int, ...],
+    PlainValidator(_as_wholes),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}}]}
+    ),
+]
+Key = Annotated[Word, PlainValidator(_as_word), WithJsonSchema({"type": "string"})]
+Expressions = Annotated[dict[Key, Expression], BeforeValidator(_as_pairs)]
+Sizes = Annotated[dict[Key, Whole], BeforeValidator(_as_pairs)]
+
+
+class Section(BaseModel):
+    """A mapping with a closed set of keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    annotated: ClassVar[frozenset[str]] = frozenset()  # keys that may be `key[AXES]`
+    title: ClassVar[str] = "this mapping"
+
+    _keys: dict[str, Text] = PrivateAttr(default_factory=dict)
+    _block: Block | None = PrivateAttr(default=None)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _open(cls, node: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(node, Block):
+            raise _expected(node, "a mapping", f"its keys may be: {listed(cls.keys())}")
+        values: dict[str, Any] = {}
+        keys: dict[str, Text] = {}
+        for key, value in node.pairs:
+            name = cls._key(key)
+            if name in values:
+                raise key.error(f"`{name}` is here twice")
+            values[name], keys[name] = value, key
+        cls._check_required(node, values)
+        section = handler(values)
+        section._keys, section._block = keys, node
+        return section
+
+    def key(self, name: str) -> Text:
+        """The key ``name`` as written, with its annotation."""
+        return self._keys[name]
+
+    @property
+    def block(self) -> Block:
+        """The mapping as written."""
+        assert self._block is not None
+        return self._block
+
+    @classmethod
+    def keys(cls) -> list[str]:
+        """Every key, as written."""
+        return [field.alias or name for name, field in cls.model_fields.items()]
+
+    @classmethod
+    def _key(cls, key: Text) -> str:
+        name = key.value.partition("[")[0].strip()
+        if name in cls.annotated or key.value in cls.keys():
+            return name if name in cls.annotated else key.value
+        if key.value in LATER:
+            raise key.error(
+                f"not yet: {LATER[key.value]} is a part of the language that this version "
+                "can't compile"
+            )
+        if key.flow and key.value.count("(") != key.value.count(")"):
+            raise broken_flow(key)
+        raise key.error(
+            f"unknown key `{clip(key.value)}` in {cls.title}",
+            allowed=listed(cls.keys()),
+            do=closest(key.value, cls.keys()),
+        )
+
+    @classmethod
+    def _check_required(cls, node: Block, values: dict[str, Any]) -> None:
+        for name, field in cls.model_fields.items():
+            key = field.alias or name
+            if field.is_required() and key not in values:
+                raise node.source.error(
+                    node.span, f"{cls.title} has no `{key}`", do=f"add a line `{key}: …`"
+                )
+
+
+class InputSpec(Section):
+    """An input with more than its axes."""
+
+    title: ClassVar[str] = "an input"
+    dims: Axes
+    dtype: Label | None = None
+    sorted: Flag = False
+    grad: Flag = True
+    default: Expression | None = None
+
+
+class ParamSpec(Section):
+    """A run-time number, or a table of constants."""
+
+    title: ClassVar[str] = "a param"
+    default: Expression | None = None
+    runtime: Flag = False
+    dims: Axes | None = None
+    values: Numbers | None = None
+
+
+class SinkSpec(Section):
+    """Softmax with a logit that takes weight and gives no value."""
+
+    title: ClassVar[str] = "a softmax"
+    sink: Expression
+
+
+class NormalizeSpec(Section):
+    """A normaliser other than plain softmax."""
+
+    title: ClassVar[str] = "a normaliser"
+    softmax: SinkSpec | None = None
+    weight: Expression | None = None
+    denominator: Expression | None = None
+
+
+Normalizer = Annotated[
+    Annotated[Label, Tag("text")] | Annotated[NormalizeSpec, Tag("block")], Discriminator(_shape)
+]
+AnyInput = Annotated[
+    Annotated[Axes, Tag("items")] | Annotated[InputSpec, Tag("block")], Discriminator(_shape)
+]
+AnyParam = Annotated[
+    Annotated[Expression, Tag("text")] | Annotated[ParamSpec, Tag("block")], Discriminator(_shape)
+]
+
+
+class AttentionSpec(Section):
+    """For each position of the query axis, a weighted sum over the axis ``over``."""
+
+    title: ClassVar[str] = "an attention"
+    annotated: ClassVar[frozenset[str]] = frozenset({"score", "mask", "gain"})
+    over: Annotated[Node, PlainValidator(lambda node: node), WithJsonSchema({"type": "string"})]
+    score: Expression
+    mask: Expression | None = None
+    normalize: Normalizer | None = None
+    gain: Expression | None = None
+    output: Expressions
+    lse: Label | None = None
+    weights: Label | None = None
+    let: Expressions = {}
+
+
+class StageSpec(Section):
+    """One form of ``stages``."""
+
+    title: ClassVar[str] = "a stage"
+    name: Label | None = None
+    attention: AttentionSpec | None = None
+    map: Expressions | None = None
+    let: Expressions = {}
+    like: Label | None = None
+    suffix: Label | None = None
+    with_: Expressions = Field(default={}, alias="with")
+    direction: Label | None = None
+
+
+class SpecDocument(Section):
+    """A spec: what a sequence mixer computes, as equations."""
+
+    title: ClassVar[str] = "a spec"
+    mixer: Label
+    about: Label | None = None
+    source: Label | None = None
+    inputs: Annotated[dict[Key, AnyInput], BeforeValidator(_as_pairs)]
+    dims: Expressions = {}
+    heads: Annotated[dict[Key, Label], BeforeValidator(_as_pairs)] = {}
+    params: Annotated[dict[Key, AnyParam], BeforeValidator(_as_pairs)] = {}
+    let: Expressions = {}
+    define: Expressions = {}
+    attention: AttentionSpec | None = None
+    map: Expressions | None = None
+    stages: Annotated[tuple[StageSpec, ...], BeforeValidator(_as_items)] | None = None
+    outputs: Annotated[dict[Key, Axes], BeforeValidator(_as_pairs)]
+    tiling: Annotated[dict[Key, Wholes], BeforeValidator(_as_pairs)] = {}
+    check: Sizes = {}
+    bench: Annotated[tuple[Sizes, ...], BeforeValidator(_as_items)] = ()
+
+
+def read_spec(document: Block) -> SpecDocument:
+    """The document as classes.
+
+    Raises:
+        SpecError: an unknown or missing key, or a value of the wrong shape.
+    """
+    try:
+        return SpecDocument.model_validate(document)
+    except ValidationError as error:
+        raise _located(document, error) from None
+
+
+def _located(document: Block, error: ValidationError) -> SpecError:
+    """A fault that only pydantic saw, at the deepest node on its way."""
+    fault = error.errors()[0]
+    node: Node = document
+    for step in fault["loc"]:
+        if isinstance(node, Items) and isinstance(step, int) and step < len(node.items):
+            node = node.items[step]
+        elif isinstance(node, Block):
+            node = next((v for k, v in node.pairs if k.value == step), node)
+    return node.source.error(node.span, f"{shape_name(node)} is not allowed here: {fault['msg']}")
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of the language, for editors."""
+    schema = SpecDocument.model_json_schema()
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "mixc spec",
+    }
+
+
+__all__ = [
+    "AttentionSpec",
+    "InputSpec",
+    "NormalizeSpec",
+    "ParamSpec",
+    "SpecDocument",
+    "StageSpec",
+    "Word",
+    "json_schema",
+    "read_spec",
+]

@@ -1,0 +1,170 @@
+"""What names mean at a place in a spec."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from ...ir.errors import SpecError
+from ...ir.expression import Expr, Span
+from .dims import Dims
+from .positions import Text
+from .source import Source
+from .surface import Node
+
+MAX_NODES = 10_000  # of one expression, written out as a tree
+MAX_TOTAL = 50_000  # of all expressions of a spec
+MAX_LEVELS = 120
+
+
+@dataclass(frozen=True)
+class Warning:
+    """Something that is probably not meant; the spec loads."""
+
+    message: str
+    span: Span
+
+
+@dataclass(frozen=True)
+class Macro:
+    """``name(parameters): body``."""
+
+    name: str
+    parameters: tuple[str, ...]
+    body: Node
+    text: Text
+
+
+@dataclass
+class Pending:
+    """A definition that is read when its name first is: a let, a param."""
+
+    resolve: Callable[[], Expr]
+
+
+@dataclass
+class Argument:
+    """What a macro's parameter stands for: an expression, or a dim, in the caller's scope."""
+
+    node: Node
+    scope: Scope
+    value: Expr
+
+
+@dataclass(frozen=True)
+class Clash:
+    """A name that two stages make."""
+
+    stages: tuple[str, ...]
+
+
+Binding = Expr | Pending | Argument | Clash
+
+
+@dataclass
+class Context:
+    """What all scopes of one spec share."""
+
+    source: Source
+    dims: Dims
+    macros: dict[str, Macro] = field(default_factory=dict)
+    warnings: list[Warning] = field(default_factory=list)
+    expanding: list[str] = field(default_factory=list)  # macros being expanded
+    resolving: list[str] = field(default_factory=list)  # lets and params being read
+    _levels: int = 0
+    _total: int = 0
+    _sizes: dict[int, tuple[Expr, int]] = field(default_factory=dict)
+
+    def error(self, span: Span | None, found: str, **more: str | None) -> SpecError:
+        """An error at a place in the spec."""
+        return self.source.error(span, found, **more)
+
+    @contextmanager
+    def level(self, span: Span) -> Iterator[None]:
+        """One level deeper in an expression, macros included."""
+        if self._levels >= MAX_LEVELS:
+            raise self.error(
+                span, "this expression is nested too deeply", do="name parts of it under `let:`"
+            )
+        self._levels += 1
+        try:
+            yield
+        finally:
+            self._levels -= 1
+
+    def weigh(self, expr: Expr, span: Span) -> Expr:
+        """The expression, if it is not too large once macros and functions are written out."""
+        if self._weight(expr) > MAX_NODES:
+            raise self.error(
+                span,
+                "this expression becomes too large",
+                allowed=f"at most {MAX_NODES} operations, macros and functions written out",
+                do="name parts of it under `let:`",
+            )
+        return expr
+
+    def settle(self, expr: Expr, span: Span) -> Expr:
+        """Count a finished expression against the limit for the whole spec."""
+        self._total += self._weight(expr)
+        if self._total > MAX_TOTAL:
+            raise self.error(
+                span, "the spec becomes too large", allowed=f"at most {MAX_TOTAL} operations"
+            )
+        return expr
+
+    def _weight(self, expr: Expr) -> int:
+        if (known := self._sizes.get(id(expr))) is not None:
+            return known[1]
+        weight = 1 + sum(self._weight(child) for child in expr.children)
+        self._sizes[id(expr)] = (expr, weight)
+        return weight
+
+
+class Scope:
+    """Names and what they mean; an inner scope's hide an outer's."""
+
+    def __init__(self, context: Context, parent: Scope | None = None) -> None:
+        self.context, self.parent = context, parent
+        self.names: dict[str, Binding] = {}
+
+    def child(self) -> Scope:
+        """A scope inside this one."""
+        return Scope(self.context, self)
+
+    def find(self, name: str) -> Binding | None:
+        """What ``name`` was declared to mean, if it was."""
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope.names:
+                return scope.names[name]
+            scope = scope.parent
+        return None
+
+    def visible(self) -> list[str]:
+        """Every declared name, innermost first."""
+        outer = [] if self.parent is None else self.parent.visible()
+        return [*self.names, *outer]
+
+    @property
+    def outermost(self) -> Scope:
+        """The top level, which macros see."""
+        return self if self.parent is None else self.parent.outermost
+
+
+def placed(expr: Expr, span: Span) -> Expr:
+    """The expression with a place of its own."""
+    return replace(expr, span=span)
+
+
+__all__ = [
+    "Argument",
+    "Binding",
+    "Clash",
+    "Context",
+    "Macro",
+    "Pending",
+    "Scope",
+    "Warning",
+    "placed",
+]

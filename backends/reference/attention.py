@@ -292,7 +292,7 @@ def _output(
         return contract(setting, factors, [pairs.over])
     factors = setting.in_one_precision(factors)
     dims = setting.ordered({dim for f in factors for dim in f.dims})
-    tensors = torch.broadcast_tensors(*setting.aligned(factors, dims))
+    tensors = [setting.expanded(f, dims).tensor for f in factors]
     product = nothing_from_nothing(lambda *parts: torch.stack(parts).prod(0), tensors)
     zero = torch.stack([t == 0 for t in tensors]).any(0)
     product = torch.where(zero & ~torch.isfinite(product), 0, product)

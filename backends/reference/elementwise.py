@@ -133,11 +133,12 @@ def nothing_from_nothing(fn: Callable[..., Tensor], tensors: Sequence[Tensor]) -
     def silence(gradient: Tensor) -> Tensor:
         return torch.where(idle[0], 0, gradient)
 
-    inner = [t.view_as(t) for t in torch.broadcast_tensors(*tensors)]
+    together = torch.broadcast_tensors(*tensors)  # type: ignore[no-untyped-call]
+    inner = [t.view_as(t) for t in together]
     for tensor in inner:
         if tensor.requires_grad:
             tensor.register_hook(silence)
     result = fn(*inner)
     if result.requires_grad:
-        result.register_hook(remember)
+        result.register_hook(remember)  # type: ignore[no-untyped-call]
     return result

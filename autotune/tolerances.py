@@ -1,0 +1,58 @@
+"""How wrong a kernel may be: one measure and one table for every check of the project.
+
+The error of a result is its largest absolute difference from the float64 reference, divided by
+the largest finite magnitude in the reference (by 1 where that is 0). Infinities and nans must
+stand in the same places with the same signs: else the error is infinite.
+
+The limit is twice the error that plain PyTorch makes in the same precision, that is, the
+reference evaluator run in that dtype on the same inputs, plus a floor per dtype.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+# A result that is rounded once, to nearest, is off by half of eps at most. A kernel in a half
+# precision also rounds the weights before it multiplies values with them, which plain PyTorch
+# may not do at the same place: one eps in all. In single and double precision sums of a hundred
+# terms in another order differ by a few eps.
+FLOORS: Mapping[torch.dtype, float] = {
+    torch.float64: 16 * torch.finfo(torch.float64).eps,
+    torch.float32: 16 * torch.finfo(torch.float32).eps,
+    torch.float16: torch.finfo(torch.float16).eps,
+    torch.bfloat16: torch.finfo(torch.bfloat16).eps,
+}
+PYTORCH_FACTOR = 2.0
+
+
+def error_of(result: Tensor, reference: Tensor) -> float:
+    """The error of ``result`` by the measure above; integers and booleans must be equal.
+
+    Both have the same shape; 0.0 where they are empty.
+    """
+    if not reference.is_floating_point():
+        return 0.0 if torch.equal(result.to(reference.dtype), reference) else math.inf
+    found = result.detach().to("cpu", torch.float64)
+    wanted = reference.detach().to("cpu", torch.float64)
+    finite = torch.isfinite(wanted)
+    same = torch.equal(found.isnan(), wanted.isnan())
+    same = same and torch.equal(found[found.isinf()], wanted[found.isinf()])
+    if not same or not torch.equal(found.isfinite(), finite):
+        return math.inf
+    if not finite.any():
+        return 0.0
+    largest = float(wanted[finite].abs().max()) or 1.0
+    return float((found - wanted)[finite].abs().max()) / largest
+
+
+def error_limit(dtype: torch.dtype, pytorch_error: float) -> float:
+    """The largest error allowed in ``dtype``, where plain PyTorch makes ``pytorch_error``.
+
+    Where PyTorch's own result is no use (it overflowed, say), the floor alone counts.
+    """
+    own = pytorch_error if math.isfinite(pytorch_error) else 0.0
+    return PYTORCH_FACTOR * own + FLOORS[dtype]

@@ -8,7 +8,8 @@
 Bounds are integers. Where a comparison is of real numbers, what a kernel computes in 32 bits may
 be off by a little; so each bound has a loose value, which never excludes a position that the
 comparison admits, and a tight one, which never includes one that it doesn't. That holds for
-values up to 2**23, the largest integers that 32-bit floats tell apart by halves.
+values up to 2**23, the largest integers that 32-bit floats tell apart by halves, and for an infinite
+side (no window for this head) as long as it is not part of a difference of infinities.
 """
 
 from __future__ import annotations
@@ -159,7 +160,7 @@ class _Solver:
         form = linear(value)
         inside = [item for item in form.terms if self.axis in item[0].axes]
         if not inside:
-            return self._free(call(fn, value, side.loose)) if side.definite else None
+            return self._free(call(fn, expression(form), side.loose)) if side.definite else None
         if len(inside) > 1:
             return None
         term, factor = inside[0]

@@ -18,7 +18,8 @@ DOC = Ref("doc", frozenset({"T"}), Kind.INT)
 DOC_J = Ref("doc_j", frozenset({"J"}), Kind.INT)
 DOC_I = Ref("doc_i", frozenset({"I"}), Kind.INT)
 WHEN = Ref("when", frozenset({"J"}), Kind.REAL)
-ALPHA = Ref("alpha", frozenset({"H"}), Kind.REAL)
+ALPHA = Ref("alpha", frozenset({"H"}), Kind.REAL)  # may be infinite: no window for this head
+BETA = Ref("beta", frozenset({"H"}), Kind.REAL)
 START = Ref("start", frozenset({"I"}), Kind.INT)
 GLOBAL_J = Ref("global_j", frozenset({"J"}), Kind.BOOL)
 GLOBAL_I = Ref("global_i", frozenset({"I"}), Kind.BOOL)
@@ -47,6 +48,7 @@ def values(draw: st.DrawFn, equal: bool = True) -> Values:
             "doc_i": (("I",), table(rows, small, ordered=True)),
             "when": (("J",), table(columns, real, ordered=True)),
             "alpha": (("H",), table(1, real)),
+            "beta": (("H",), table(1, st.sampled_from([-1.5, 0.0, 0.75, 2.0]))),
             "start": (("I",), table(rows, small)),
             "global_j": (("J",), table(columns, truth)),
             "global_i": (("I",), table(rows, truth)),
@@ -58,7 +60,7 @@ def values(draw: st.DrawFn, equal: bool = True) -> Values:
 _FACTORS = (1, 1, 1, -1, 2, -3, 0.5)
 _OPAQUE = (GLOBAL_J, GLOBAL_I, PAIR, call("eq", call("mod", call("sub", I, J), 3), 0))
 _TABLES = (Read(DOC, (("T", J),)), Read(DOC, (("T", I),)), DOC_J, DOC_I, WHEN, ALPHA)
-_FREE = (WINDOW, BLOCK, ALPHA, START, DOC_I, Size("T"), Literal(2.5))
+_FREE = (ALPHA, WINDOW, BLOCK, START, DOC_I, Size("T"), Literal(2.5))
 
 
 def _number(draw: st.DrawFn) -> Literal:
@@ -75,7 +77,7 @@ def _position(draw: st.DrawFn, depth: int) -> Expr:
     inner = _position(draw, depth - 1)
     match kind:
         case 2 | 3:
-            other = draw(st.sampled_from((_position(draw, depth - 1), *_FREE)))
+            other = draw(st.sampled_from((_position(draw, depth - 1), BETA, *_FREE[1:])))
             return call(draw(st.sampled_from(("add", "sub"))), inner, other)
         case 4 | 5:
             other = draw(st.sampled_from((I, J, WINDOW, BLOCK, Literal(3))))

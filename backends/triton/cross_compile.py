@@ -51,6 +51,8 @@ class KernelSignature:
     arguments: tuple[Argument, ...]
     num_warps: int = 4
     num_stages: int = 2
+    # On cuda, ptxas trades a few bytes of spill for occupancy unless it is told its limit (255).
+    max_registers: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

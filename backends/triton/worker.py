@@ -52,15 +52,15 @@ def compile_kernel(job: CompileJob) -> KernelReport:
     kernel, target = job.kernel, job.target
     source = _ast_source(_jit_function(_import_file(job.path), kernel.name), kernel)
     arch: int | str = int(target.arch) if target.backend == "cuda" else target.arch
-    compiled = triton.compile(
-        source,
-        target=GPUTarget(target.backend, arch, target.warp_size),
-        options={
-            "num_warps": kernel.num_warps,
-            "num_stages": kernel.num_stages,
-            "enable_fp_fusion": True,  # said aloud: the default changes after Triton 3.9
-        },
-    )
+    options: dict[str, int | None] = {
+        "num_warps": kernel.num_warps,
+        "num_stages": kernel.num_stages,
+        "enable_fp_fusion": True,  # said aloud: the default changes after Triton 3.9
+    }
+    if target.backend == "cuda":
+        options["maxnreg"] = kernel.max_registers
+    gpu = GPUTarget(target.backend, arch, target.warp_size)
+    compiled = triton.compile(source, target=gpu, options=options)
     return read_binary(kernel.name, target, compiled.metadata.shared, compiled.asm, _tools(target))
 
 

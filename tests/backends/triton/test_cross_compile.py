@@ -62,7 +62,8 @@ def flash_signature(block_i: int = 64, block_j: int = 64, dim: int = 64) -> Kern
     blocks = {"D": dim, "BLOCK_I": block_i, "BLOCK_J": block_j}
     constants = tuple(Argument(name, "constexpr", value) for name, value in blocks.items())
     scalars = (Argument("scale", "fp32"), Argument("T", "i32"))
-    return KernelSignature("flash", pointers + scalars + strides + constants)
+    arguments = pointers + scalars + strides + constants
+    return KernelSignature("flash", arguments, num_warps=4, num_stages=2, max_registers=255)
 
 
 @pytest.fixture(scope="module")

@@ -298,6 +298,56 @@ def test_rope_learned_turns_by_the_given_angles() -> None:
     check("rope_learned", x, expected)
 
 
+def test_rope_learned_turns_as_the_commuting_matrices_of_comrope() -> None:
+    x = {name: t.detach() for name, t in tensors().items()}
+    generator = normal(D, D)
+    generator = generator - generator.T  # ComRoPE-LD: one matrix, times the position
+    place = torch.rand(T, dtype=torch.float64) * 3
+    turn = torch.linalg.matrix_exp(place[:, None, None] * generator)
+
+    def turned(t: Tensor) -> Tensor:
+        return torch.einsum("tde,bhte->bhtd", turn, t)
+
+    expected = sdpa(turned(x["q"]), turned(x["k"]), x["v"], CAUSAL)
+    value, vector = torch.linalg.eig(generator)
+    up = value.imag > 0  # A (x + iy) = iw (x + iy): A turns y to x, by w
+    basis = math.sqrt(2) * torch.cat([vector[:, up].imag, vector[:, up].real], dim=-1)
+    angle = (place[:, None] * value.imag[up]).expand(B, H, T, D // 2)
+    ours = x | {"q": x["q"] @ basis, "k": x["k"] @ basis, "angle": angle}
+    assert_matches(reference("rope_learned", ours)["o"], expected)
+
+
+def test_rope_orders_attends_in_each_order_and_mixes() -> None:
+    x = tensors() | {"router": torch.rand(B, H, T, 2, dtype=torch.float64).requires_grad_()}
+    orders = torch.stack([torch.arange(T).expand(B, T), torch.randperm(T).expand(B, T)])
+
+    def sorted_attention(rank: Tensor) -> Tensor:
+        """As published: tokens sorted into the order, causal attention, tokens put back."""
+        order = rank.argsort()
+        q, k, v = (x[name][:, :, order] for name in "qkv")
+        place = torch.arange(T)
+        return sdpa(rotate(q, place), rotate(k, place), v, CAUSAL)[:, :, rank]
+
+    both = torch.stack([sorted_attention(orders[p, 0]) for p in range(2)], dim=-1)
+    expected = (both * x["router"][:, :, :, None]).sum(-1)
+    o = reference("rope_orders", {**x, "pos": orders.int()})["o"]
+    assert_matches(o, expected)
+    assert_same_gradients(o, expected, x)
+
+
+def test_rope_hybrid_leaves_the_slow_quarter_unturned() -> None:
+    dim = 16
+    x = tensors(dim=dim)
+    place = torch.randint(0, 20, (2, B, T)).double()
+    angle = torch.zeros(B, T, dim // 2, dtype=torch.float64)
+    for p, frequency in enumerate(plain_frequency(dim=dim)[:6]):
+        angle[:, :, p] = place[p % 2] * frequency
+    o = reference("rope_hybrid", {**x, "pos": place})["o"]
+    expected = llama_rotated(x, angle)
+    assert_matches(o, expected)
+    assert_same_gradients(o, expected, x)
+
+
 @pytest.mark.parametrize(("rows", "far"), [(8, 10), (64, 512)])
 def test_disentangled_as_deberta_v2(rows: int, far: int) -> None:
     from transformers import DebertaV2Config

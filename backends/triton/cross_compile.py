@@ -62,6 +62,7 @@ class CompileJob:
     path: str
     kernel: KernelSignature
     target: Target
+    time_limit_s: float
 
 
 def cross_compile(
@@ -112,14 +113,17 @@ class CompileWorkers:
     ) -> list[KernelReport]:
         """Compile every kernel of an emitted module for every target, kernels outermost."""
         path = self._write(source)
-        jobs = [CompileJob(path, kernel, target) for kernel in kernels for target in targets]
+        limit_s = self._time_limit_s
+        jobs = [
+            CompileJob(path, kernel, target, limit_s) for kernel in kernels for target in targets
+        ]
         reports: dict[int, KernelReport] = {}
         pending = deque(enumerate(jobs))
         busy: list[_Worker] = []
         while pending or busy:
             while pending and len(busy) < self._count:
                 position, job = pending.popleft()
-                busy.append(self._idle_worker(busy).give(position, job, self._time_limit_s))
+                busy.append(self._idle_worker(busy).give(position, job))
             for worker in _finished(busy):
                 busy.remove(worker)
                 reports[worker.position] = self._collect(worker)
@@ -153,16 +157,16 @@ class _Worker:
     log: IO[bytes]  # all that the worker and its compilers print
     job: CompileJob | None = None
     position: int = -1
-    time_limit_s: float = 0.0
     deadline: float = 0.0
     log_start: int = 0  # where the output of the job at hand begins
     alive: bool = True
 
-    def give(self, position: int, job: CompileJob, time_limit_s: float) -> Self:
+    def give(self, position: int, job: CompileJob) -> Self:
         """Send a job; a worker that has died already is found out by ``answer``."""
-        self.position, self.job, self.time_limit_s = position, job, time_limit_s
-        self.deadline = time.monotonic() + time_limit_s
-        self.log_start = os.fstat(self.log.fileno()).st_size
+        if self.job is not None:  # what it printed before its first job may be why it died
+            self.log_start = os.fstat(self.log.fileno()).st_size
+        self.position, self.job = position, job
+        self.deadline = time.monotonic() + job.time_limit_s
         with suppress(OSError):
             self.connection.send(job)
         return self
@@ -173,7 +177,7 @@ class _Worker:
         failed = KernelReport(self.job.kernel.name, self.job.target.name)
         if not self.connection.poll():
             self.alive = False
-            limit = f"its limit of {self.time_limit_s:g} s"
+            limit = f"its limit of {self.job.time_limit_s:g} s"
             return replace(failed, error=f"the compiler was stopped: it ran past {limit}")
         try:
             report = self.connection.recv()

@@ -7,6 +7,7 @@ pass of the Triton compiler may abort or hang, and takes this process with it, n
 from __future__ import annotations
 
 import importlib.util
+import signal
 import sys
 from functools import lru_cache
 from multiprocessing.connection import Connection
@@ -22,6 +23,9 @@ from ...ir.targets import Target
 from .binary_report import KernelReport, read_binary
 from .cross_compile import CompileJob, KernelSignature
 
+# A hanging compile outlives its time limit by this much where nobody is left to stop it.
+_ORPHAN_GRACE_S = 10
+
 
 def main() -> None:
     """Answer each ``CompileJob`` that comes with a ``KernelReport``."""
@@ -31,7 +35,10 @@ def main() -> None:
             job = connection.recv()
         except EOFError:
             return
-        connection.send(_answer(job))
+        signal.alarm(_ORPHAN_GRACE_S + int(job.time_limit_s))
+        report = _answer(job)
+        signal.alarm(0)
+        connection.send(report)
 
 
 def _answer(job: CompileJob) -> KernelReport:

@@ -189,6 +189,17 @@ def _runs(process: int) -> bool:
     return state != "Z"
 
 
+def test_a_triton_that_cannot_be_imported_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "triton.py").write_text("raise ImportError('triton was built for another CPU')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (report,) = cross_compile(FLASH, [flash_signature()], [parse_target("cuda:90")])
+    assert report.error is not None
+    assert report.error.startswith("the compiler aborted: exit code 1\n")
+    assert "triton was built for another CPU" in report.error
+
+
 def test_the_worker_prints_nothing_into_our_output(
     workers: CompileWorkers, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,8 +8,8 @@
 Bounds are integers. Where a comparison is of real numbers, what a kernel computes in 32 bits may
 be off by a little; so each bound has a loose value, which never excludes a position that the
 comparison admits, and a tight one, which never includes one that it doesn't. That holds for
-values up to 2**23, the largest integers that 32-bit floats tell apart by halves, and for an infinite
-side (no window for this head) as long as it is not part of a difference of infinities.
+values up to 2**23, the largest integers that 32-bit floats tell apart by halves, and for infinite
+ones (no window for this head) as long as none is subtracted from another.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ...ir.expression import Call, Expr, Index, Kind, Literal, Scalar, transform
 from ...ir.text import write_expression
+from .facts import Facts, is_natural
 from .isolate import LIMIT
 from .mask_ranges import Bound, Conjunct, KeyRanges, Row, RowCondition
 
@@ -41,6 +42,11 @@ def _lines(ranges: KeyRanges, disjunct: Conjunct) -> list[str]:
     return lines
 
 
+def _natural(bound: Bound) -> bool:
+    """Whether the bound is plainly not below 0: an index, or the result of a search."""
+    return is_natural(bound.tight, Facts()) or bound.tight in {s.ref for s in bound.searches}
+
+
 @dataclass(frozen=True, slots=True)
 class _Words:
     axis: str
@@ -49,7 +55,8 @@ class _Words:
     def interval(self, disjunct: Conjunct, full: bool) -> tuple[str, str]:
         lows = [self.extreme(b, b.tight if full else b.loose, full) for b in disjunct.lower]
         highs = [self.extreme(b, b.tight if full else b.loose, not full) for b in disjunct.upper]
-        return self._of("max", ["0", *lows]), self._of("min", highs or [self.axis])
+        least = ["0"] if not any(_natural(b) for b in disjunct.lower) else []
+        return self._of("max", [*least, *lows]), self._of("min", highs or [self.axis])
 
     def _of(self, fn: str, parts: list[str]) -> str:
         return parts[0] if len(parts) == 1 else f"{fn}({', '.join(parts)})"

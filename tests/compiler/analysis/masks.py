@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import strategies as st
 
 from mixc.compiler.analysis.facts import Facts
 from mixc.compiler.analysis.pointwise import Values, value_at
 from mixc.ir.expression import Call, Expr, Index, Kind, Literal, Read, Ref, Scalar, Size, call
 
-I, J = Index("I"), Index("J")
+QUERY, KEY = Index("I"), Index("J")
 FACTS = Facts(
     sorted=frozenset({("doc", "T"), ("doc_j", "J"), ("doc_i", "I"), ("when", "J")}),
     positive=frozenset({"block"}),
@@ -58,8 +60,8 @@ def values(draw: st.DrawFn, equal: bool = True) -> Values:
 
 
 _FACTORS = (1, 1, 1, -1, 2, -3, 0.5)
-_OPAQUE = (GLOBAL_J, GLOBAL_I, PAIR, call("eq", call("mod", call("sub", I, J), 3), 0))
-_TABLES = (Read(DOC, (("T", J),)), Read(DOC, (("T", I),)), DOC_J, DOC_I, WHEN, ALPHA)
+_OPAQUE = (GLOBAL_J, GLOBAL_I, PAIR, call("eq", call("mod", call("sub", QUERY, KEY), 3), 0))
+_TABLES = (Read(DOC, (("T", KEY),)), Read(DOC, (("T", QUERY),)), DOC_J, DOC_I, WHEN, ALPHA)
 _FREE = (ALPHA, WINDOW, BLOCK, START, DOC_I, Size("T"), Literal(2.5))
 
 
@@ -71,7 +73,7 @@ def _position(draw: st.DrawFn, depth: int) -> Expr:
     """A number made of the positions."""
     kind = draw(st.integers(0, 9)) if depth else 0
     if kind <= 1:
-        term: Expr = draw(st.sampled_from((I, J, J)))
+        term: Expr = draw(st.sampled_from((QUERY, KEY, KEY)))
         factor = draw(st.sampled_from(_FACTORS))
         return term if factor == 1 else call("mul", factor, term)
     inner = _position(draw, depth - 1)
@@ -80,7 +82,7 @@ def _position(draw: st.DrawFn, depth: int) -> Expr:
             other = draw(st.sampled_from((_position(draw, depth - 1), BETA, *_FREE[1:])))
             return call(draw(st.sampled_from(("add", "sub"))), inner, other)
         case 4 | 5:
-            other = draw(st.sampled_from((I, J, WINDOW, BLOCK, Literal(3))))
+            other = draw(st.sampled_from((QUERY, KEY, WINDOW, BLOCK, Literal(3))))
             return call(draw(st.sampled_from(("max", "min"))), inner, other)
         case 6:
             return call("abs", inner)
@@ -137,11 +139,11 @@ def visible(mask: Expr, sizes_and_values: Values) -> list[list[bool]]:
 
 
 def causal() -> Call:
-    return call("le", J, I)
+    return call("le", KEY, QUERY)
 
 
 def window() -> Call:
-    return call("lt", call("sub", I, J), WINDOW)
+    return call("lt", call("sub", QUERY, KEY), WINDOW)
 
 
 def both(*parts: Expr) -> Expr:
@@ -156,3 +158,8 @@ def either(*parts: Expr) -> Expr:
     for part in parts[1:]:
         result = call("or", result, part)
     return result
+
+
+def with_values(**values: float) -> Facts:
+    """The facts, with the values of some params known."""
+    return replace(FACTS, values=tuple(values.items()))

@@ -72,26 +72,25 @@ def verification_cases(
     """
     small = {name: value for name, value in _smaller(mixer).items() if name not in params}
     usual = {**small, **params}
+    standard = default_sizes(mixer, params=usual)
     cases = [
         VerificationCase("standard", default_sizes(mixer, params=params), params),
-        VerificationCase(
-            "strided", default_sizes(mixer, params=usual), usual, strided=True, seed=1
-        ),
+        VerificationCase("strided", standard, usual, strided=True, seed=1),
     ]
     for name in PROPORTIONS:
         if name == "standard" or ("group" in name and not mixer.heads):
             continue
         sizes = default_sizes(mixer, name, usual)
         cases.append(VerificationCase(name, sizes, usual, seed=len(cases)))
-    standard = cases[0].sizes
     cases.append(VerificationCase("large scores", standard, usual, scale=30.0, seed=len(cases)))
     optional = frozenset(i.name for i in mixer.inputs if i.default is not None)
     if optional:
-        cases.append(VerificationCase("absent inputs", standard, usual, absent=optional))
+        cases.append(VerificationCase("absent inputs", standard, usual, optional, seed=4))
     for param in mixer.params:
         if param.flag and param.name not in params:
             turned = {**usual, param.name: not param_values(mixer, standard, params)[param.name]}
-            cases.append(VerificationCase(f"{param.name} turned", standard, turned, seed=5))
+            sizes = default_sizes(mixer, params=turned)
+            cases.append(VerificationCase(f"{param.name} turned", sizes, turned, seed=5))
     for dim in _unrelated_keys(mixer):
         sizes = _resized(mixer, standard, {dim: 0}, usual)
         cases.append(VerificationCase(f"no {dim}", sizes, usual, seed=6))
@@ -152,7 +151,7 @@ def _resized(
     for dim, size in changed.items():
         settle(dim, size)
     for dim, value in mixer.sizes:
-        known = param_values(mixer, result, {k: v for k, v in params.items()})
+        known = param_values(mixer, result, params)
         settle(dim, int(evaluate_host(value, result, known)))
     return result
 
@@ -165,8 +164,8 @@ def _roles(mixer: Mixer) -> dict[str, str]:
     for stage in attentions:
         lengths |= _unrelated_queries(mixer, stage, sequences)
     nodes = [node for expr in expressions(mixer) for node in walk(expr)]
-    # Where lets are summed, or read at a computed place.
-    summed = {dim for node in nodes if isinstance(node, Reduce) for dim in node.over}
+    sums = [n for n in nodes if isinstance(n, Reduce) and n.op == "sum" and n.kind is Kind.REAL]
+    summed = {dim for node in sums for dim in node.over}
     summed |= {dim for stage in attentions for dim in _value_dims(stage)}
     read = {dim for node in nodes if isinstance(node, Read) for dim, _ in node.at}
     heads = {dim for pair in mixer.heads for dim in pair}

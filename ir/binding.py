@@ -227,7 +227,7 @@ class _Binding:
                 sizes = [self.size(dim) for dim in product]
                 known = [size for size in sizes if size is not None]
                 if len(known) == len(sizes) and math.prod(known) != extent:
-                    what = "*".join(product) or "this axis"
+                    what = "*".join(product) or "the axis of 1"
                     self._refuse(declared, shape, product, f"{what} is {extent}")
         for dim, value in self.mixer.sizes:
             size = self.derived(value)
@@ -238,11 +238,10 @@ class _Binding:
         self, declared: Input, shape: tuple[int, ...], product: AxisProduct, what: str
     ) -> None:
         reasons = [self.reason(d) for d in dict.fromkeys(product) if self.size(d) is not None]
-        if not product:
-            reasons = ["1 as its last axis" if product is declared.layout[-1] else "an axis of 1"]
+        known = f" with {', '.join(reasons)}" if reasons else ""
         raise ArgumentError(
-            f"{declared.name}: expected {expected_layout_text(declared)} with "
-            f"{', '.join(reasons)}, got {list(shape)}: {what}"
+            f"{declared.name}: expected {expected_layout_text(declared)}{known}, "
+            f"got {list(shape)}: {what}"
         )
 
 

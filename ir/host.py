@@ -52,6 +52,8 @@ def _apply(expr: Call, fn: str, values: list[Number]) -> Number:
         raise ArgumentError(f"division by zero in {expr}") from error
     except OverflowError as error:
         raise ArgumentError(f"a number too large in {expr}") from error
+    except ValueError as error:
+        raise ArgumentError(f"an integer of what is no number in {expr}") from error
     match expr.kind:
         case Kind.BOOL:
             return bool(result)

@@ -6,6 +6,7 @@ expressions say there, and no gradient goes through them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -186,7 +187,7 @@ class _Exponential:
         names = {"total": total, "scale": Value(self.exp(-self.shift.tensor), pairs.queries)}
         scale = Ref("scale", frozenset(pairs.queries), Kind.REAL)
         found = evaluate(_scaled(denominator, scale), names)
-        base = 1.0 if self.fn == "exp" else torch.log(torch.tensor(2.0)).item()
+        base = 1.0 if self.fn == "exp" else math.log(2)
         return weight, total, pairs.pairs(found), self.shift.tensor * base
 
 

@@ -82,6 +82,30 @@ def test_pointer_is_additive_attention_over_each_row_of_its_own_length() -> None
     assert_same_gradients(made["o"], p @ x["v"], x)
 
 
+def test_pointer_to_nothing_is_zero_and_has_no_gradient() -> None:
+    x = {"q": normal(1, 3, D, grad=True), "k": normal(1, 4, D), "v": normal(1, 4, E)}
+    nothing = torch.zeros(1, dtype=torch.int32)
+    made = reference("pointer", {**x, "w": normal(D), "length": nothing})
+    assert not made["p"].any()
+    assert not made["o"].any()
+    (slope,) = torch.autograd.grad(made["o"].sum(), x["q"])
+    assert not slope.any()
+
+
+@pytest.mark.parametrize(
+    "name", ["lssa", "lssar", "landmark", "softcap", "softmax1", "sigmoid", "relu"]
+)
+def test_one_token_takes_its_own_value_times_its_weight(name: str) -> None:
+    x = {"q": normal(1, 2, 1, D), "k": normal(1, 1, 1, D), "v": normal(1, 1, 1, E)}
+    score = (x["q"] * x["k"]).sum(-1, keepdim=True) / math.sqrt(D)
+    weight = {
+        "softmax1": torch.sigmoid(score),  # e^s / (1 + e^s)
+        "sigmoid": torch.sigmoid(score),  # log 1 = 0
+        "relu": torch.relu(score),
+    }.get(name, torch.ones(1, 2, 1, 1))
+    assert_matches(reference(name, x)["o"], weight * x["v"])
+
+
 def lssa_weights(x: dict[str, Tensor]) -> Tensor:
     """Cosines times log D and the log of the row's length; softplus; rows that sum to 1."""
     q, k, _ = grouped(x)

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 
 from ...ir.expression import Expr, Kind, Literal, Ref, call
 from ...ir.mixer import Attention, Equation
-from .declare import check_annotation, check_name, resolve
-from .grammar import parse_target
+from .definitions import check_annotation, flat, resolve
+from .grammar import parse, parse_target
 from .infer import truth
 from .layouts import known_dim
+from .names import check_name
 from .positions import Text, clip
+from .reading import scope_dim
+from .renaming import Renaming
 from .schema import AttentionSpec, NormalizeSpec
 from .scope import Context, Scope
 from .source import closest, listed
@@ -25,14 +28,16 @@ class _Normalizer:
     sink: Expr | None = None
 
 
-def read_attention(spec: AttentionSpec, scope: Scope, name: str | None) -> Attention:
+def read_attention(
+    spec: AttentionSpec, scope: Scope, name: str | None, renaming: Renaming
+) -> Attention:
     """An attention stage.
 
     Raises:
         SpecError: clauses whose kinds or axes do not fit.
     """
     context = scope.context
-    over = _over(spec, context)
+    over = _over(spec, scope)
     score = _clause(spec, "score", spec.score, scope)
     mask = None if spec.mask is None else _clause(spec, "mask", spec.mask, scope)
     gain = None if spec.gain is None else _clause(spec, "gain", spec.gain, scope)
@@ -53,7 +58,12 @@ def read_attention(spec: AttentionSpec, scope: Scope, name: str | None) -> Atten
     ) - {over}
     normalizer = _normalizer(spec, scope, score, queries, over)
     outputs = tuple(
-        Equation(_made(key.text, str(key), context), lift(value, axes), _flat(text), key.text.span)
+        Equation(
+            check_name(key.text, renaming.made(str(key)), context),
+            lift(value, axes),
+            flat(text),
+            key.text.span,
+        )
         for (key, text), value in zip(spec.output.items(), values.values(), strict=True)
     )
     return Attention(
@@ -65,21 +75,22 @@ def read_attention(spec: AttentionSpec, scope: Scope, name: str | None) -> Atten
         sink,
         gain,
         outputs,
-        _label(spec.lse, context),
-        _label(spec.weights, context),
+        _label(spec.lse, renaming, context),
+        _label(spec.weights, renaming, context),
         name,
         _texts(spec),
     )
 
 
-def _over(spec: AttentionSpec, context: Context) -> str:
+def _over(spec: AttentionSpec, scope: Scope) -> str:
     if not isinstance(spec.over, Text):
         raise spec.over.source.error(
             spec.over.span,
             "not yet: a list in `over` is a part of the language that this version can't compile",
         )
-    dim = known_dim(spec.over, context.dims.known)
-    return context.dims.use(dim, spec.over.span)
+    dims = scope.context.dims
+    dim = scope_dim(parse(spec.over), scope) or known_dim(spec.over, dims.known)
+    return dims.use(dim, spec.over.span)
 
 
 def _clause(spec: AttentionSpec, name: str, text: Text, scope: Scope) -> Expr:
@@ -166,29 +177,21 @@ def _check_inside(what: str, text: Text, value: Expr, axes: frozenset[str]) -> N
         )
 
 
-def _made(text: Text, name: str, context: Context) -> str:
-    return check_name(text, name, context)
-
-
-def _label(text: Text | None, context: Context) -> str | None:
-    return None if text is None else check_name(text, text.value, context)
-
-
-def _flat(text: Text) -> str:
-    return " ".join(text.value.split())
+def _label(text: Text | None, renaming: Renaming, context: Context) -> str | None:
+    return None if text is None else check_name(text, renaming.made(text.value), context)
 
 
 def _texts(spec: AttentionSpec) -> tuple[tuple[str, str], ...]:
     clauses = {"score": spec.score, "mask": spec.mask, "gain": spec.gain}
-    found = [(name, _flat(text)) for name, text in clauses.items() if text is not None]
+    found = [(name, flat(text)) for name, text in clauses.items() if text is not None]
     match spec.normalize:
         case Text() as text:
             found.append(("normalize", text.value))
         case NormalizeSpec(softmax=None) as form:
             pairs = (("weight", form.weight), ("denominator", form.denominator))
-            found += [(name, _flat(text)) for name, text in pairs if text is not None]
+            found += [(name, flat(text)) for name, text in pairs if text is not None]
         case NormalizeSpec(softmax=softmax) if softmax is not None:
-            found.append(("sink", _flat(softmax.sink)))
+            found.append(("sink", flat(softmax.sink)))
     return tuple(found)
 
 

@@ -89,4 +89,4 @@ def check_operator(node: Binary, left: Expr, right: Expr, context: Context) -> N
         )
 
 
-__all__ = ["constant", "check_operator"]
+__all__ = ["check_operator", "constant"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import reduce as fold
 
-from ...ir.expression import Cumsum, Expr, Index, Kind, Literal, Read, Reduce, Size, Span, call
+from ...ir.expression import Cumsum, Expr, Index, Kind, Literal, Read, Size, Span, call
 from .dims import Dims
 
 Over = tuple[str, ...]

@@ -36,9 +36,10 @@ def find_spec(name_or_path: str) -> Path:
         return specs[name_or_path]
     if "/" in name_or_path or path.suffix in _SUFFIXES:
         raise SpecError(f"no spec file `{name_or_path}`", path=name_or_path)
+    names = listed(specs, 80) or "a name (the library is empty)"
     lines = [
         f"no spec called `{name_or_path}`",
-        f"  allowed: a path ending in .yaml, or {listed(specs, 80) or 'a name (the library is empty)'}",
+        f"  allowed: a path ending in .yaml, or {names}",
     ]
     if (guess := closest(name_or_path, specs)) is not None:
         lines.append(f"  do: {guess}")

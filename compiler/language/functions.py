@@ -38,7 +38,7 @@ def _clip(a: Arguments) -> Expr:
 
 
 def _group(a: Arguments, x: Expr, over: Over) -> Group:
-    group = []
+    group: list[tuple[str, Expr]] = []
     for key, index in a.indices():
         if key.name in x.axes - set(over) or key.name in dict(group):
             raise a.error(key.span, f"the value reduced already has the axis {key.name}")

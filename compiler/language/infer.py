@@ -9,7 +9,7 @@ from .constants import check_operator
 from .functions import FUNCTIONS, LATER
 from .positions import Text
 from .reading import integer_index, position_axis, read, read_axis
-from .scope import Argument, Clash, Macro, Pending, Scope, Warning, placed
+from .scope import Argument, Clash, Macro, Pending, Scope, SpecWarning, placed
 from .source import closest, listed
 from .surface import (
     Apply,
@@ -45,8 +45,8 @@ def _infer(node: Node, scope: Scope) -> Expr:
         case Group(inner, _):
             return infer(inner, scope)
         case Unary(op, x, span):
-            value = _operand(op, x, scope, span)
-            return scope.context.dims.call(op, value, span=span)
+            operand = _operand(op, x, scope, span)
+            return scope.context.dims.call(op, operand, span=span)
         case Binary():
             return _binary(node, scope)
         case Compare():
@@ -162,7 +162,7 @@ def _warn_hidden(a: Node, x: Expr, b: Node, y: Expr, scope: Scope) -> None:
                 f"`{node.name}` is a declared name here and hides the index of {dims[0]}; "
                 f"write `index({dims[0]})` if the position is meant"
             )
-            scope.context.warnings.append(Warning(message, node.span))
+            scope.context.warnings.append(SpecWarning(message, node.span))
 
 
 def _bracket(node: Bracket, scope: Scope) -> Expr:
@@ -170,10 +170,7 @@ def _bracket(node: Bracket, scope: Scope) -> Expr:
     at: list[tuple[str, Expr]] = []
     for key, index_node in node.at:
         index = infer(index_node, scope)
-        if key is None:
-            dim = position_axis(x, index, node, scope)
-        else:
-            dim = read_axis(x, key, scope)
+        dim = position_axis(x, index, node, scope) if key is None else read_axis(x, key, scope)
         if dim in dict(at):
             raise scope.context.error(node.span, f"{dim} is read at twice")
         at.append((dim, integer_index(index, index_node.span, scope)))

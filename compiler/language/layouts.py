@@ -10,6 +10,7 @@ from ...ir.expression import Expr, Span
 from ...ir.mixer import AxisProduct, Layout
 from .positions import Node, Text, clip, shape_name
 from .source import Source, closest, listed
+from .surface import Name
 
 _DIM = re.compile(r"[A-Z][A-Za-z0-9_]*")
 
@@ -79,13 +80,25 @@ def known_dim(text: Text, known: Collection[str]) -> str:
     return name
 
 
-def shown(layout: Layout) -> str:
-    """A layout as a spec writes it."""
-    return "[" + ", ".join("*".join(product) or "1" for product in layout) + "]"
+def known_axis(axis: Name, source: Source, known: Collection[str]) -> str:
+    """An axis of an annotation, which must be one of the spec's dims."""
+    if axis.name not in known:
+        raise source.error(
+            axis.span,
+            f"`{axis.name}` is no dim of this spec",
+            allowed=listed(sorted(known)),
+            do=closest(axis.name, known),
+        )
+    return axis.name
 
 
 def check_axes(
-    what: str, value: Expr, declared: Collection[str], source: Source, span: Span, origin: str = ""
+    what: str,
+    value: Expr,
+    declared: Collection[str],
+    source: Source,
+    span: Span | None,
+    origin: str = "",
 ) -> None:
     """Compare the axes of a value with those that the spec declares for it.
 
@@ -108,7 +121,7 @@ def check_axes(
 
 def _axes_error(
     source: Source,
-    span: Span,
+    span: Span | None,
     found: str,
     parts: list[str],
     want: str,
@@ -124,4 +137,4 @@ def _axes_error(
     )
 
 
-__all__ = ["check_axes", "known_dim", "read_dim", "read_layout", "shown"]
+__all__ = ["check_axes", "known_axis", "known_dim", "read_dim", "read_layout"]

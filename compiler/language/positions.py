@@ -138,32 +138,35 @@ class _Composer:
         return node
 
     def error(self, event: yaml.Event, found: str, **more: str) -> SpecError:
-        start = min(event.start_mark.index, len(self.source.text))
-        end = max(start + 1, event.end_mark.index)
-        return self.source.error(self.source.span(start, end), found, **more)
+        start, end = _extent(event)
+        return self.source.error(self.source.span(start, max(start + 1, end)), found, **more)
 
     def node(self, event: yaml.Event, depth: int) -> Node:
         if depth > MAX_DEPTH:
             raise self.error(event, "nested too deeply", allowed=f"at most {MAX_DEPTH} levels")
-        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-            raise self.error(
-                event,
-                "YAML anchors and aliases are not allowed",
-                do="name the expression in `let:`",
-            )
-        if event.tag is not None and event.tag != "!":
-            raise self.error(event, f"YAML tags are not allowed, this is `{event.tag}`")
+        self.check_plain(event)
         match event:
             case yaml.ScalarEvent():
                 return self.scalar(event)
             case yaml.SequenceStartEvent():
                 return self.items(event, depth)
-            case _:
+            case yaml.MappingStartEvent():
                 return self.block(event, depth)
+        raise self.error(event, "not readable as YAML")
+
+    def check_plain(self, event: yaml.Event) -> None:
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            raise self.error(
+                event,
+                "YAML anchors and aliases are not allowed",
+                do="name the expression in `let:`",
+            )
+        if (tag := getattr(event, "tag", None)) not in (None, "!"):
+            raise self.error(event, f"YAML tags are not allowed, this is `{clip(str(tag))}`")
 
     def span(self, event: yaml.Event) -> Span:
-        start = event.start_mark.index
-        return self.source.span(start, start + 1 if event.flow_style else start + 1)
+        start, _ = _extent(event)
+        return self.source.span(start, start + 1)
 
     def items(self, event: yaml.SequenceStartEvent, depth: int) -> Items:
         self.flow += bool(event.flow_style)
@@ -198,9 +201,15 @@ class _Composer:
             raise key.error(f"`{clip(key.value)}` is here twice; first in line {first.line}")
 
     def scalar(self, event: yaml.ScalarEvent) -> Text:
-        start, end = event.start_mark.index, event.end_mark.index
+        start, end = _extent(event)
         offsets = _offsets(self.source.text, event.value, start, end, event.style)
         return Text(self.source, event.value, offsets, self.flow > 0 and event.style is None)
+
+
+def _extent(event: yaml.Event) -> tuple[int, int]:
+    assert event.start_mark is not None
+    assert event.end_mark is not None
+    return event.start_mark.index, event.end_mark.index
 
 
 def broken_flow(text: Text) -> SpecError:
@@ -251,7 +260,10 @@ def _seek(text: str, char: str, at: int, end: int) -> int:
     place = at
     while place < end and text[place] != char and (text[place].isspace() or text[place] in "\\'"):
         place += 1
-    return place if text[place : place + 1] == char else at
+    if text[place : place + 1] == char:
+        return place
+    near = text.find(char, at, min(end, at + 12))  # past an escape sequence
+    return at if near < 0 else near
 
 
 __all__ = [

@@ -184,7 +184,8 @@ class Section(BaseModel):
     @classmethod
     def _key(cls, key: Text) -> str:
         name = key.value.partition("[")[0].strip()
-        if name in cls.annotated or key.value in cls.keys():
+        keys = cls.keys()
+        if name in cls.annotated or key.value in keys:
             return name if name in cls.annotated else key.value
         if key.value in LATER:
             raise key.error(
@@ -195,8 +196,8 @@ class Section(BaseModel):
             raise broken_flow(key)
         raise key.error(
             f"unknown key `{clip(key.value)}` in {cls.title}",
-            allowed=listed(cls.keys()),
-            do=closest(key.value, cls.keys()),
+            allowed=listed(keys),
+            do=closest(key.value, keys),
         )
 
     @classmethod

@@ -15,11 +15,12 @@ from .surface import Node
 
 MAX_NODES = 10_000  # of one expression, written out as a tree
 MAX_TOTAL = 50_000  # of all expressions of a spec
-MAX_LEVELS = 120
+MAX_HEIGHT = 110  # of an expression, functions written out
+MAX_LEVELS = 120  # of macros and brackets in one another
 
 
 @dataclass(frozen=True)
-class Warning:
+class SpecWarning:
     """Something that is probably not meant; the spec loads."""
 
     message: str
@@ -69,16 +70,26 @@ class Context:
     source: Source
     dims: Dims
     macros: dict[str, Macro] = field(default_factory=dict)
-    warnings: list[Warning] = field(default_factory=list)
+    warnings: list[SpecWarning] = field(default_factory=list)
     expanding: list[str] = field(default_factory=list)  # macros being expanded
-    resolving: list[str] = field(default_factory=list)  # lets and params being read
+    resolving: list[tuple[str, Text]] = field(default_factory=list)  # definitions being read
+    taken: set[str] = field(default_factory=set)  # every name of the mixer
+    results: set[str] = field(default_factory=set)  # names that stages make
     _levels: int = 0
     _total: int = 0
-    _sizes: dict[int, tuple[Expr, int]] = field(default_factory=dict)
+    _extents: dict[int, tuple[Expr, int, int]] = field(default_factory=dict)
 
     def error(self, span: Span | None, found: str, **more: str | None) -> SpecError:
         """An error at a place in the spec."""
         return self.source.error(span, found, **more)
+
+    def unused(self, name: str) -> str:
+        """The name, with a number where something has it already."""
+        candidate, number = name, 2
+        while candidate in self.taken:
+            candidate, number = f"{name}_{number}", number + 1
+        self.taken.add(candidate)
+        return candidate
 
     @contextmanager
     def level(self, span: Span) -> Iterator[None]:
@@ -95,30 +106,35 @@ class Context:
 
     def weigh(self, expr: Expr, span: Span) -> Expr:
         """The expression, if it is not too large once macros and functions are written out."""
-        if self._weight(expr) > MAX_NODES:
+        nodes, depth = self._extent(expr)
+        if nodes > MAX_NODES or depth > MAX_HEIGHT:
+            limit = f"{MAX_NODES} operations" if nodes > MAX_NODES else f"{MAX_HEIGHT} levels"
             raise self.error(
                 span,
                 "this expression becomes too large",
-                allowed=f"at most {MAX_NODES} operations, macros and functions written out",
+                allowed=f"at most {limit}, macros and functions written out",
                 do="name parts of it under `let:`",
             )
         return expr
 
     def settle(self, expr: Expr, span: Span) -> Expr:
         """Count a finished expression against the limit for the whole spec."""
-        self._total += self._weight(expr)
+        self._total += self._extent(expr)[0]
         if self._total > MAX_TOTAL:
             raise self.error(
                 span, "the spec becomes too large", allowed=f"at most {MAX_TOTAL} operations"
             )
         return expr
 
-    def _weight(self, expr: Expr) -> int:
-        if (known := self._sizes.get(id(expr))) is not None:
-            return known[1]
-        weight = 1 + sum(self._weight(child) for child in expr.children)
-        self._sizes[id(expr)] = (expr, weight)
-        return weight
+    def _extent(self, expr: Expr) -> tuple[int, int]:
+        """Nodes and levels of the expression as a tree; shared nodes are visited once."""
+        if (known := self._extents.get(id(expr))) is not None:
+            return known[1], known[2]
+        below = [self._extent(child) for child in expr.children]
+        nodes = 1 + sum(n for n, _ in below)
+        depth = 1 + max((d for _, d in below), default=0)
+        self._extents[id(expr)] = (expr, nodes, depth)
+        return nodes, depth
 
 
 class Scope:
@@ -165,6 +181,6 @@ __all__ = [
     "Macro",
     "Pending",
     "Scope",
-    "Warning",
+    "SpecWarning",
     "placed",
 ]

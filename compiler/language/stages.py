@@ -2,31 +2,75 @@
 
 from __future__ import annotations
 
-from ...ir.expression import Kind, Ref
-from ...ir.mixer import Attention, Equation, Map, Mixer, Stage
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ...ir.errors import SpecError
+from ...ir.expression import Ref
+from ...ir.mixer import Equation, Map, Stage
 from .attention import read_attention
-from .declare import Lets, check_annotation, check_name, resolve
-from .grammar import parse_target
-from .positions import Text
+from .definitions import Lets, check_annotation, flat, resolve
+from .grammar import parse, parse_target
+from .infer import infer
+from .names import NAME, check_name
+from .positions import Text, clip
+from .renaming import Renaming
 from .schema import SpecDocument, StageSpec, Word
-from .scope import Clash, Scope
+from .scope import Argument, Clash, Scope
+from .source import closest, listed
 
 _FORMS = ("attention", "map")
 
 
 def read_stages(spec: SpecDocument, scope: Scope, lets: Lets) -> tuple[Stage, ...]:
-    """The stages in order; their results become names in ``scope``."""
+    """The stages in order; their results become names in ``scope``.
+
+    Raises:
+        SpecError: no form, several at the top level, or as reading the forms does.
+    """
+    drafts = _drafts(spec, scope)
+    context = scope.context
+    context.taken |= {*scope.outermost.names, *(n for d in drafts for n in d.made())}
+    stages = _Stages(scope, lets)
+    return tuple(stages.read(draft) for draft in drafts)
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A stage as written, and how its names are changed (``like``)."""
+
+    form: StageSpec
+    name: str | None
+    label: str
+    renaming: Renaming
+
+    def made(self) -> Iterator[str]:
+        """Every name that the stage makes."""
+        if self.form.map is not None:
+            yield from (self.renaming.made(parse_target(key.text)[0].name) for key in self.form.map)
+        if (attention := self.form.attention) is not None:
+            yield from (self.renaming.made(str(key)) for key in attention.output)
+            for text in (attention.lse, attention.weights):
+                if text is not None:
+                    yield self.renaming.made(text.value)
+
+
+def _drafts(spec: SpecDocument, scope: Scope) -> list[_Draft]:
     given = [form for form in (*_FORMS, "stages") if getattr(spec, form) is not None]
     if len(given) != 1:
         raise _form_count(spec, given)
     if spec.stages is None:
-        stage = StageSpec.model_construct(attention=spec.attention, map=spec.map, let={})
-        return (_Stages(scope, lets).read(stage, None),)
-    stages = _Stages(scope, lets)
-    return tuple(stages.read(stage, _name(stage, scope)) for stage in spec.stages)
+        form = StageSpec.model_construct(attention=spec.attention, map=spec.map)
+        return [_Draft(form, None, "the spec's form", Renaming())]
+    if not spec.stages:
+        raise spec.key("stages").error("`stages` is empty", do="list at least one form")
+    names = _names(spec.stages, scope)
+    return [
+        _draft(stage, number, names, scope) for number, stage in enumerate(spec.stages, start=1)
+    ]
 
 
-def _form_count(spec: SpecDocument, given: list[str]) -> Exception:
+def _form_count(spec: SpecDocument, given: list[str]) -> SpecError:
     if not given:
         return spec.block.source.error(
             spec.block.span,
@@ -39,55 +83,131 @@ def _form_count(spec: SpecDocument, given: list[str]) -> Exception:
     )
 
 
-def _name(stage: StageSpec, scope: Scope) -> str | None:
-    return None if stage.name is None else check_name(stage.name, stage.name.value, scope.context)
+def _names(stages: tuple[StageSpec, ...], scope: Scope) -> dict[str, StageSpec]:
+    found: dict[str, StageSpec] = {}
+    for stage in stages:
+        if stage.name is not None:
+            name = check_name(stage.name, stage.name.value, scope.context)
+            if name in found:
+                raise stage.name.error(f"two stages are called `{name}`")
+            found[name] = stage
+    return found
+
+
+def _draft(stage: StageSpec, number: int, names: dict[str, StageSpec], scope: Scope) -> _Draft:
+    name = None if stage.name is None else stage.name.value
+    label = f"stage `{name}`" if name else f"stage {number}"
+    given = [form for form in (*_FORMS, "like") if getattr(stage, form) is not None]
+    if len(given) != 1:
+        raise stage.block.source.error(
+            stage.block.span,
+            f"a stage with {' and '.join(given) or 'no form'}",
+            allowed="exactly one of attention, map, like",
+        )
+    if stage.direction is not None:
+        raise stage.direction.error(
+            "not yet: only a recurrence has a direction, and this version can't compile those"
+        )
+    if stage.like is None:
+        for key in ("suffix", "with_"):
+            if key in stage.model_fields_set:
+                raise stage.key(key.rstrip("_")).error(f"`{key.rstrip('_')}` without `like`")
+        return _Draft(stage, name, label, Renaming())
+    return _Draft(_liked(stage.like, names), name, label, _renaming(stage))
+
+
+def _liked(like: Text, names: dict[str, StageSpec]) -> StageSpec:
+    found = names.get(like.value)
+    if found is None:
+        raise like.error(
+            f"no stage is called `{clip(like.value)}`",
+            allowed=listed(names) or "no stage has a `name:`",
+            do=closest(like.value, names),
+        )
+    if found.like is not None:
+        raise like.error(f"the stage `{like.value}` is itself like another", do="name that one")
+    return found
+
+
+def _renaming(stage: StageSpec) -> Renaming:
+    suffix = "" if stage.suffix is None else stage.suffix.value
+    if stage.suffix is not None and not NAME.fullmatch("x" + suffix):
+        raise stage.suffix.error("a suffix is made of letters, digits and _")
+    return Renaming(suffix, dict(stage.with_))
 
 
 class _Stages:
+    """Reads stages in order, and keeps who made which name."""
+
     def __init__(self, scope: Scope, lets: Lets) -> None:
         self.scope, self.lets = scope, lets
         self.makers: dict[str, str] = {}
-        self.count = 0
 
-    def read(self, spec: StageSpec, name: str | None) -> Stage:
-        self.count += 1
-        label = f"stage {name or self.count}"
+    def read(self, draft: _Draft) -> Stage:
         local = self.scope.child()
-        self.lets.declare(spec.let, local)
-        if spec.attention is not None:
-            self.lets.declare(spec.attention.let, local)
-            attention = read_attention(spec.attention, local, name)
-            self.lets.finish(local)
-            for result in attention.results:
-                self.make(result, label, spec.attention.key("output"))
-            return attention
-        assert spec.map is not None
-        return self.map(spec.map, local, name, label)
+        for key, text in draft.renaming.values.items():
+            if self.scope.find(key) is None and key not in self.scope.context.dims.known:
+                made = set(_Draft(draft.form, None, "", Renaming()).made())
+                if str(key) not in made:
+                    raise key.text.error(f"`{key}` is no name that the stage could read")
+                continue
+            node = parse(text)
+            local.names[str(key)] = Argument(node, self.scope, infer(node, self.scope))
+        inner = local.child()
+        self.lets.declare(draft.form.let, inner)
+        if draft.form.attention is not None:
+            return self.attention(draft, inner)
+        return self.map(draft, inner)
 
-    def map(self, lines: dict[Word, Text], local: Scope, name: str | None, label: str) -> Map:
-        equations = []
-        for key, text in lines.items():
-            target, axes, _ = parse_target(key.text)
-            made = check_name(key.text, target.name, local.context, target.span)
-            value = resolve(made, text, local)
-            check_annotation(f"`{made}`", value, axes, local.context)
-            flat = " ".join(text.value.split())
-            equation = Equation(made, value, flat, target.span)
-            equations.append(equation)
-            self.make(equation.ref, label, key.text)
-        return Map(tuple(equations), name)
+    def attention(self, draft: _Draft, local: Scope) -> Stage:
+        spec = draft.form.attention
+        assert spec is not None
+        self.lets.declare(spec.let, local)
+        stage = read_attention(spec, local, draft.name, draft.renaming)
+        self.lets.finish(local)
+        results = [result.name for result in stage.results]
+        for number, result in enumerate(stage.results):
+            if result.name in results[:number]:
+                raise spec.key("output").error(f"`{result.name}` is made twice by this stage")
+            self.make(result, draft.label, spec.key("output"))
+        return stage
+
+    def map(self, draft: _Draft, local: Scope) -> Stage:
+        assert draft.form.map is not None
+        lines = [self.line(key, text, draft, local) for key, text in draft.form.map.items()]
+        self.lets.finish(local)
+        return Map(tuple(lines), draft.name)
+
+    def line(self, key: Word, text: Text, draft: _Draft, local: Scope) -> Equation:
+        target, axes, opening = parse_target(key.text)
+        if opening == "(":
+            raise key.text.error(
+                f"`{target.name}` has parameters", do="write macros under `define:`"
+            )
+        name = draft.renaming.made(target.name)
+        check_name(key.text, name, local.context, target.span)
+        value = resolve(name, text, local)
+        check_annotation(f"`{target.name}`", value, axes, local.context)
+        equation = Equation(name, value, flat(text), target.span)
+        if target.name in local.names:
+            raise key.text.error(f"`{target.name}` is declared twice", do="rename one of the two")
+        self.make(equation.ref, draft.label, key.text)
+        local.names[target.name] = equation.ref
+        return equation
 
     def make(self, result: Ref, label: str, place: Text) -> None:
-        if self.scope.outermost.find(result.name) is not None:
+        """A result becomes a name, or a clash where an earlier stage makes it too."""
+        if result.name in self.scope.outermost.names:
             raise place.error(
                 f"`{result.name}` is declared already, as an input, param or let",
                 do="give the result another name",
             )
+        self.scope.context.results.add(result.name)
         if result.name in self.makers:
             self.scope.names[result.name] = Clash((self.makers[result.name], label))
-            return
-        self.makers[result.name] = label
-        self.scope.names[result.name] = result
+        else:
+            self.makers[result.name] = label
+            self.scope.names[result.name] = result
 
 
 __all__ = ["read_stages"]

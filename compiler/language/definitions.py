@@ -1,0 +1,148 @@
+"""Lets and macros: expressions with a name."""
+
+from __future__ import annotations
+
+from ...ir.expression import Expr, Ref, walk
+from ...ir.mixer import Equation
+from .functions import FUNCTIONS, LATER
+from .grammar import parse, parse_target
+from .infer import infer
+from .layouts import check_axes, known_axis
+from .names import check_name
+from .positions import Text
+from .schema import SpecDocument, Word
+from .scope import Context, Macro, Pending, Scope
+from .surface import Name
+
+
+def read_macros(spec: SpecDocument, scope: Scope) -> None:
+    """Declare the macros.
+
+    Raises:
+        SpecError: a macro without parameters, or a name that something else has.
+    """
+    context = scope.context
+    for key, text in spec.define.items():
+        target, parameters, opening = parse_target(key.text)
+        if opening != "(":
+            raise key.text.error(
+                "a macro needs parameters",
+                allowed="`name(a, b): expression`",
+                do="name an expression without parameters under `let:`",
+            )
+        name = check_name(key.text, target.name, context, target.span)
+        if name in FUNCTIONS or name in LATER:
+            raise context.error(target.span, f"`{name}` is a function of the language")
+        if name in scope.names or name in context.macros:
+            raise context.error(target.span, f"`{name}` is declared twice")
+        words = [check_name(key.text, p.name, context, p.span) for p in parameters or ()]
+        if len(set(words)) != len(words):
+            raise context.error(target.span, "a parameter is here twice")
+        context.macros[name] = Macro(name, tuple(words), parse(text), text)
+
+
+class Lets:
+    """Named intermediate expressions, in the order in which they need each other."""
+
+    def __init__(self) -> None:
+        self.equations: list[Equation] = []
+
+    def declare(self, lets: dict[Word, Text], scope: Scope) -> None:
+        """Make the names known in ``scope``.
+
+        Raises:
+            SpecError: a name twice, or one that can't be declared.
+        """
+        for key, text in lets.items():
+            target, axes, opening = parse_target(key.text)
+            if opening == "(":
+                raise key.text.error(
+                    f"`{target.name}` has parameters", do="write macros under `define:`"
+                )
+            name = check_name(key.text, target.name, scope.context, target.span)
+            if name in scope.names:
+                raise key.text.error(f"`{name}` is declared twice", do="rename one of the two")
+            scope.names[name] = Pending(_LetReader(self, target, axes, text, scope))
+
+    def finish(self, scope: Scope) -> None:
+        """Read every let of ``scope`` that nothing has read yet."""
+        for binding in list(scope.names.values()):
+            if isinstance(binding, Pending) and isinstance(binding.resolve, _LetReader):
+                binding.resolve()
+
+    def add(self, name: Name, value: Expr, text: Text, scope: Scope) -> Ref:
+        """Keep a let, a stage's own under a name that nothing else has."""
+        word = name.name
+        if scope.parent is not None:
+            word = scope.context.unused(word)
+        equation = Equation(word, value, flat(text), name.span)
+        self.equations.append(equation)
+        return equation.ref
+
+
+class _LetReader:
+    """Reads a let once, and gives the name as expressions see it."""
+
+    def __init__(
+        self, lets: Lets, name: Name, axes: tuple[Name, ...] | None, text: Text, scope: Scope
+    ) -> None:
+        self.lets, self.name, self.axes, self.text, self.scope = lets, name, axes, text, scope
+        self.value: Expr | None = None
+
+    def __call__(self) -> Expr:
+        if self.value is None:
+            context = self.scope.context
+            value = resolve(self.name.name, self.text, self.scope)
+            check_annotation(f"`{self.name.name}`", value, self.axes, context)
+            if _reads_results(value, context):
+                # a stage's own let over an earlier stage's result stays part of what reads it
+                self.value = value
+            else:
+                self.value = self.lets.add(self.name, value, self.text, self.scope)
+        return self.value
+
+
+def _reads_results(value: Expr, context: Context) -> bool:
+    return any(isinstance(node, Ref) and node.name in context.results for node in walk(value))
+
+
+def check_annotation(
+    what: str, value: Expr, axes: tuple[Name, ...] | None, context: Context
+) -> None:
+    """Compare a value with the axes written at its name, if any are.
+
+    Raises:
+        SpecError: other axes than the value has.
+    """
+    if axes is None:
+        return
+    declared = [known_axis(axis, context.source, context.dims.known) for axis in axes]
+    span = axes[0].span if axes else None
+    check_axes(what, value, declared, context.source, span)
+
+
+def resolve(name: str, text: Text, scope: Scope) -> Expr:
+    """The expression of a definition.
+
+    Raises:
+        SpecError: one that needs itself, or as reading expressions does.
+    """
+    context = scope.context
+    open_texts = [opened for _, opened in context.resolving]
+    if text in open_texts:
+        cycle = [name for name, _ in context.resolving[open_texts.index(text) :]]
+        raise text.error(f"`{name}` is defined by itself: {' → '.join([*cycle, name])}")
+    context.resolving.append((name, text))
+    try:
+        value = infer(parse(text), scope)
+    finally:
+        context.resolving.pop()
+    return context.settle(value, text.span)
+
+
+def flat(text: Text) -> str:
+    """A scalar as one line."""
+    return " ".join(text.value.split())
+
+
+__all__ = ["Lets", "check_annotation", "flat", "read_macros", "resolve"]

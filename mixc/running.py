@@ -37,7 +37,7 @@ class Execution:
         params: Mapping[str, Number],
         cu_seqlens: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """The outputs by name, in the dtype of the first real input.
+        """The outputs by name, real ones in the dtype of the first real input.
 
         Raises ArgumentError where shapes, devices or the backend don't fit.
         """
@@ -45,43 +45,50 @@ class Execution:
         if cu_seqlens is not None:
             given["cu_seqlens"] = cu_seqlens
         chosen = choose(self.backend, device_of(given))
-        mixer = self._variant(given)
-        bind_sizes(mixer, {name: tuple(tensor.shape) for name, tensor in given.items()})
-        dtype = working_dtype(mixer, given)
+        dtype = working_dtype(self.mixer, given)
         if chosen == "reference":
-            results = by_reference(mixer, given, params, dtype)
+            results = by_reference(self._variant(given), given, params, dtype)
         else:
-            results = self._by_triton(mixer, given, params, chosen)
-        return {
-            name: result.to(dtype) if result.is_floating_point() else result
-            for name, result in results.items()
-        }
+            results = self._runner(given, chosen)(given, params)
+        real = {name for name, result in results.items() if result.is_floating_point()}
+        return {n: result.to(dtype) if n in real else result for n, result in results.items()}
 
     def _variant(self, given: Mapping[str, Tensor]) -> Mixer:
-        """The mixer without the inputs that are not given; packed where cu_seqlens is."""
-        mixer = self.mixer
-        if "cu_seqlens" in given:
-            from .compiler.passes.pack_sequences import pack_sequences
+        """The mixer, packed where cu_seqlens is given."""
+        if "cu_seqlens" not in given:
+            return self.mixer
+        from .compiler.passes.pack_sequences import pack_sequences
 
-            mixer = pack_sequences(mixer)
-        return without_inputs(mixer, {entry.name for entry in mixer.inputs} - given.keys())
+        return pack_sequences(self.mixer)
 
-    def _by_triton(
-        self,
-        mixer: Mixer,
-        given: Mapping[str, Tensor],
-        params: Mapping[str, Number],
-        chosen: Chosen,
-    ) -> dict[str, Tensor]:
+    def _runner(self, given: Mapping[str, Tensor], chosen: Chosen) -> TritonRunner:
         refuse_gradients(given)
-        if chosen == "interpreter":
-            use_interpreter()
-        from .backends.triton.run import TritonRunner
-
         key = frozenset(given)
         if key not in self._runners:
-            self._runners[key] = TritonRunner(mixer)
-        return self._runners[key](given, params)
+            mixer = self._variant(given)
+            absent = {entry.name for entry in mixer.inputs} - given.keys()
+            bind_sizes(mixer, {name: tuple(tensor.shape) for name, tensor in given.items()})
+            self._runners[key] = triton_runner(without_inputs(mixer, absent), chosen)
+        return self._runners[key]
+
+
+def triton_runner(mixer: Mixer, chosen: Chosen) -> TritonRunner:
+    """The kernels of a mixer, to run on a GPU or in the interpreter."""
+    if chosen == "interpreter":
+        use_interpreter()
+    from .backends.triton.run import TritonRunner
+
+    return TritonRunner(mixer)
+
+
+def by_backend(
+    mixer: Mixer, given: Mapping[str, Tensor], params: Mapping[str, Number], chosen: Chosen
+) -> dict[str, Tensor]:
+    """One run, with the dtypes that the backend itself gives."""
+    if chosen == "reference":
+        return by_reference(mixer, given, params, working_dtype(mixer, given))
+    absent = {entry.name for entry in mixer.inputs} - given.keys()
+    return triton_runner(without_inputs(mixer, absent), chosen)(given, params)
 
 
 def choose(backend: Backend, device: torch.device) -> Chosen:
@@ -99,10 +106,7 @@ def choose(backend: Backend, device: torch.device) -> Chosen:
 
 
 def by_reference(
-    mixer: Mixer,
-    given: Mapping[str, Tensor],
-    params: Mapping[str, Number],
-    dtype: torch.dtype,
+    mixer: Mixer, given: Mapping[str, Tensor], params: Mapping[str, Number], dtype: torch.dtype
 ) -> dict[str, Tensor]:
     """The reference, in float64 for float64 inputs and in float32 for all others."""
     import torch

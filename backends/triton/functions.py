@@ -1,0 +1,239 @@
+"""Elementwise functions as Triton text, and the small device functions that some of them need."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+# Python's precedence, as far as emitted expressions use it.
+COMPARE, OR, AND, SUM, PRODUCT, UNARY, ATOM = range(7)
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A piece of source with its precedence, and the variables that it reads."""
+
+    code: str
+    level: int = ATOM
+    reads: frozenset[str] = frozenset()
+
+    def at(self, level: int) -> str:
+        """The code, in parentheses if it binds weaker than ``level``."""
+        return self.code if self.level >= level else f"({self.code})"
+
+
+_INFIX: Mapping[str, tuple[str, int]] = {
+    "add": ("+", SUM),
+    "sub": ("-", SUM),
+    "mul": ("*", PRODUCT),
+    "div": ("/", PRODUCT),
+    "and": ("&", AND),
+    "or": ("|", OR),
+    "lt": ("<", COMPARE),
+    "le": ("<=", COMPARE),
+    "gt": (">", COMPARE),
+    "ge": (">=", COMPARE),
+    "eq": ("==", COMPARE),
+    "ne": ("!=", COMPARE),
+}
+_FUNCTION: Mapping[str, str] = {
+    "min": "tl.minimum",
+    "max": "tl.maximum",
+    "where": "tl.where",
+    "abs": "tl.abs",
+    "exp": "tl.exp",
+    "exp2": "tl.exp2",
+    "log": "tl.log",
+    "log2": "tl.log2",
+    "sqrt": "tl.sqrt",
+    "rsqrt": "tl.rsqrt",
+    "sigmoid": "tl.sigmoid",
+    "erf": "tl.erf",
+    "sin": "tl.sin",
+    "cos": "tl.cos",
+    "floor": "tl.floor",
+    "ceil": "tl.ceil",
+}
+
+# Device functions put at the head of a module that uses them, by the function that they serve.
+DEVICE_FUNCTIONS: Mapping[str, str] = {
+    "tanh": """
+def tanh(x):
+    return 2 * tl.sigmoid(2 * x) - 1
+""",
+    "expm1": """
+def expm1(x):
+    small = x * (1 + x * (0.5 + x * (1 / 6 + x * (1 / 24 + x / 120))))
+    return tl.where(tl.abs(x) < 0.1, small, tl.exp(x) - 1)
+""",
+    "log1p": """
+def log1p(x):
+    u = 1 + x
+    return tl.where(u == 1, x, tl.log(u) * x / tl.where(u == 1, 1.0, u - 1))
+""",
+    "softplus": """
+def softplus(x):
+    e = tl.exp(-tl.abs(x))
+    u = 1 + e
+    tail = tl.where(u == 1, e, tl.log(u) * e / tl.where(u == 1, 1.0, u - 1))
+    return tl.maximum(x, 0) + tail
+""",
+    "logsigmoid": """
+def logsigmoid(x):
+    e = tl.exp(-tl.abs(x))
+    u = 1 + e
+    tail = tl.where(u == 1, e, tl.log(u) * e / tl.where(u == 1, 1.0, u - 1))
+    return tl.minimum(x, 0) - tail
+""",
+    "logaddexp": """
+def logaddexp(a, b):
+    top = tl.maximum(a, b)
+    gap = tl.where(a == b, 0.0, tl.abs(a - b))
+    return top + tl.log(1 + tl.exp(-gap))
+""",
+    "gelu": """
+def gelu(x):
+    return 0.5 * x * (1 + tl.erf(x * 0.7071067811865476))
+""",
+    "gelu_tanh": """
+def gelu_tanh(x):
+    return x * tl.sigmoid(1.5957691216057308 * (x + 0.044715 * x * x * x))
+""",
+    "silu": """
+def silu(x):
+    return x * tl.sigmoid(x)
+""",
+    "elu": """
+def elu(x):
+    return tl.where(x > 0, x, tl.exp(tl.minimum(x, 0)) - 1)
+""",
+    "relu": """
+def relu(x):
+    return tl.maximum(x, 0)
+""",
+    "sign": """
+def sign(x):
+    return (x > 0).to(tl.int32) - (x < 0).to(tl.int32)
+""",
+    "acos": """
+def acos(x):
+    # 4.4.45 of Abramowitz and Stegun, extended to eight terms: error below 2e-8.
+    a = tl.abs(x)
+    p = -0.0012624911
+    p = p * a + 0.0066700901
+    p = p * a - 0.0170881256
+    p = p * a + 0.0308918810
+    p = p * a - 0.0501743046
+    p = p * a + 0.0889789874
+    p = p * a - 0.2145988016
+    p = p * a + 1.5707963050
+    p = p * tl.sqrt(1 - a)
+    return tl.where(x < 0, 3.141592653589793 - p, p)
+""",
+    "round": """
+def round_half_even(x):
+    down = tl.floor(x)
+    rest = x - down
+    odd = down - 2 * tl.floor(down / 2)
+    up = (rest > 0.5) | ((rest == 0.5) & (odd != 0))
+    return tl.where(up, down + 1, down)
+""",
+    "pow": """
+def power(x, y):
+    size = tl.exp2(y * tl.log2(tl.abs(x)))
+    odd = y - 2 * tl.floor(y / 2) != 0
+    signed = tl.where((x < 0) & odd, -size, size)
+    return tl.where(y == 0, 1.0, tl.where(x == 0, tl.where(y > 0, 0.0, float("inf")), signed))
+""",
+    "floordiv": """
+def floor_divide(a, b):
+    q = a // b
+    return tl.where((q * b != a) & ((a < 0) != (b < 0)), q - 1, q)
+""",
+    "mod": """
+def modulo(a, b):
+    r = a % b
+    return tl.where((r != 0) & ((r < 0) != (b < 0)), r + b, r)
+""",
+    "prod": """
+def multiply(a, b):
+    return a * b
+""",
+    "search": """
+def search_sorted(table, stride, size, value, RIGHT: tl.constexpr):
+    # How many entries are < value, or <= value with RIGHT.
+    low = value * 0
+    high = low + size
+    while low < high:
+        middle = (low + high) // 2
+        entry = tl.load(table + middle * stride)
+        if RIGHT:
+            below = entry <= value
+        else:
+            below = entry < value
+        low = tl.where(below, middle + 1, low)
+        high = tl.where(below, high, middle)
+    return low
+""",
+}
+_DEVICE_NAME = {"round": "round_half_even", "pow": "power"}
+
+
+def write_call(
+    fn: str, args: list[Text], constants: list[float | int | bool | None], natural: bool
+) -> tuple[Text, str | None]:
+    """The text of an elementwise op, and the device function that it needs, if any.
+
+    ``constants`` are the numbers behind the arguments, where they are such; ``natural``: both
+    operands of an integer division are known not to be negative, so that truncating is flooring.
+    """
+    reads = frozenset[str]().union(*(a.reads for a in args))
+    if fn in _INFIX:
+        sign, level = _INFIX[fn]
+        right = level if fn in ("add", "mul", "and", "or") else level + 1
+        left = level + 1 if level == COMPARE else level
+        return Text(f"{args[0].at(left)} {sign} {args[1].at(right)}", level, reads), None
+    if fn in ("floordiv", "mod") and natural:
+        sign = "//" if fn == "floordiv" else "%"
+        return Text(f"{args[0].at(PRODUCT)} {sign} {args[1].at(UNARY)}", PRODUCT, reads), None
+    if fn in _PREFIX:
+        return Text(f"{_PREFIX[fn]}{args[0].at(UNARY)}", UNARY, reads), None
+    if fn == "pow":
+        special = _write_power(args, constants, reads)
+        if special is not None:
+            return special, None
+    inner = ", ".join(a.code for a in args)
+    if fn in _FUNCTION:
+        return Text(f"{_FUNCTION[fn]}({inner})", ATOM, reads), None
+    names = {"floordiv": "floor_divide", "mod": "modulo", **_DEVICE_NAME}
+    return Text(f"{names.get(fn, fn)}({inner})", ATOM, reads), fn
+
+
+_PREFIX: Mapping[str, str] = {"neg": "-", "not": "~"}
+
+
+def _write_power(
+    args: list[Text], constants: list[float | int | bool | None], reads: frozenset[str]
+) -> Text | None:
+    base, power = constants
+    match power:
+        case 1 | 1.0:
+            return args[0]
+        case 2 | 2.0 if args[0].level == ATOM:
+            return Text(f"{args[0].code} * {args[0].code}", PRODUCT, reads)
+        case 0.5:
+            return Text(f"tl.sqrt({args[0].code})", ATOM, reads)
+        case -0.5:
+            return Text(f"tl.rsqrt({args[0].code})", ATOM, reads)
+    if base is not None and base > 0:
+        rate = math.log2(base)
+        return Text(f"tl.exp2({args[1].at(PRODUCT)} * {rate!r})", ATOM, reads)
+    return None
+
+
+def write_number(value: float | int | bool) -> Text:
+    """A number as source."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return Text(f'float("{value}")')
+    return Text(repr(value), ATOM if value >= 0 else UNARY)

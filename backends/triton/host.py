@@ -1,0 +1,283 @@
+"""The Python function of an emitted module: sizes, buffers, launches."""
+
+from __future__ import annotations
+
+from ...ir.expression import Call, Expr, Literal, Scalar, Size
+from ...ir.mixer import Input, Layout, Mixer
+from ...ir.plan import Buffer, Kernel, Plan
+from ...ir.tile import (
+    BufferArgument,
+    DType,
+    HostArgument,
+    ParamArgument,
+    SizeArgument,
+    Tile,
+)
+from .kernel_text import wrap
+
+_INFIX = {
+    "add": ("+", 1),
+    "sub": ("-", 1),
+    "mul": ("*", 2),
+    "div": ("/", 2),
+    "floordiv": ("//", 2),
+    "mod": ("%", 2),
+    "lt": ("<", 0),
+    "le": ("<=", 0),
+    "gt": (">", 0),
+    "ge": (">=", 0),
+    "eq": ("==", 0),
+    "ne": ("!=", 0),
+}
+_MATH = {"exp", "log", "log2", "sqrt", "tanh", "sin", "cos", "acos", "erf", "floor", "ceil"}
+_TORCH = {d: f"torch.{d.value}" for d in DType}
+
+
+def host_text(expr: Expr, names: dict[str, str], level: int = 0) -> str:
+    """An expression in sizes and params as Python."""
+    match expr:
+        case Literal(value):
+            return f'float("{value}")' if value in (float("inf"), float("-inf")) else repr(value)
+        case Size(dim):
+            return names.get(dim, dim)
+        case Scalar(name):
+            return names.get(name, name)
+        case Call("pow", (a, b)):
+            return f"{host_text(a, names, 4)} ** {host_text(b, names, 4)}"
+        case Call("neg", (a,)):
+            text = f"-{host_text(a, names, 3)}"
+            return f"({text})" if level > 2 else text
+        case Call("where", (c, a, b)):
+            a_text, c_text, b_text = (host_text(x, names) for x in (a, c, b))
+            return f"({a_text} if {c_text} else {b_text})"
+        case Call("rsqrt", (a,)):
+            return f"{host_text(a, names, 4)} ** -0.5"
+        case Call("and" | "or", (a, b)):
+            return f"({host_text(a, names, 1)} {expr.fn} {host_text(b, names, 1)})"
+        case Call("not", (a,)):
+            return f"(not {host_text(a, names, 1)})"
+        case Call(fn, args) if fn in _INFIX:
+            sign, own = _INFIX[fn]
+            left, right = host_text(args[0], names, own), host_text(args[1], names, own + 1)
+            text = f"{left} {sign} {right}"
+            return f"({text})" if own < level else text
+        case Call(fn, args):
+            inner = ", ".join(host_text(a, names) for a in args)
+            return f"math.{fn}({inner})" if fn in _MATH else f"{fn}({inner})"
+    raise TypeError(f"not an expression in sizes and params: {expr}")
+
+
+class HostText:
+    """The writer of the function ``<mixer>(inputs, params)``."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.mixer: Mixer = plan.mixer
+        self.fixed = dict(plan.sizes)
+        self.names = {d: str(n) for d, n in plan.sizes}
+        self.lines: list[str] = []
+        self._write()
+
+    @property
+    def text(self) -> str:
+        """The function, whole."""
+        return "\n".join(self.lines)
+
+    def _add(self, text: str, depth: int = 1) -> None:
+        self.lines.extend("    " * depth + line for line in wrap(text, 4 * depth))
+
+    def _write(self) -> None:
+        mixer = self.mixer
+        names = [i.name for i in mixer.inputs]
+        params = [p for p in mixer.params if p.runtime]
+        keywords = [f"{p.name}={host_text(p.value, self.names)}" for p in params]
+        signature = ", ".join([*names, *(["*", *keywords] if keywords else [])])
+        self.lines.extend(wrap(f"def {mixer.name}({signature}):", 0))
+        self._docstring()
+        self._add("import torch")
+        self.lines.append("")
+        self._sizes()
+        used = {a.name for k in self.plan.kernels for a in k.program.arguments if _is_param(a)}
+        for name, value in self.plan.params:
+            if name in used or self._host_uses(name):
+                self._add(f"{name} = {value!r}")
+        self._buffers()
+        for kernel in self.plan.kernels:
+            self._launch(kernel)
+        self._results()
+
+    def _docstring(self) -> None:
+        shapes = [f"{i.name}: {_shape(i.layout)}" for i in self.mixer.inputs]
+        made = [f"{o.name}: {_shape(o.layout)}" for o in self.mixer.outputs]
+        self._add('"""' + f"{self.mixer.name}: from tensors on one device to new ones.")
+        self.lines.append("")
+        for line in shapes:
+            self._add(line)
+        self._add("Returns " + ", ".join(made) + ".")
+        self._add('"""')
+
+    def _host_uses(self, name: str) -> bool:
+        from ...ir.expression import walk
+
+        return any(
+            isinstance(node, Scalar) and node.name == name
+            for kernel in self.plan.kernels
+            for argument in kernel.program.arguments
+            if isinstance(argument, HostArgument)
+            for node in walk(argument.value)
+        ) or any(
+            isinstance(node, Scalar) and node.name == name
+            for _, value in self.mixer.sizes
+            for node in walk(value)
+        )
+
+    # ------------------------------------------------------------------------------- sizes
+
+    def _sizes(self) -> None:
+        """Lines that find every dim's length from the shapes of the inputs."""
+        known = set(self.fixed)
+        sequences = dict(self.mixer.sequences)
+        for given in self.mixer.inputs:
+            for axis, product in enumerate(given.layout):
+                if len(product) == 1 and product[0] not in known:
+                    self._add(f"{product[0]} = {given.name}.shape[{axis}]")
+                    known.add(product[0])
+        changed = True
+        while changed:
+            changed = self._more_sizes(known, sequences)
+
+    def _more_sizes(self, known: set[str], sequences: dict[str, str]) -> bool:
+        for dim, sequence in sequences.items():
+            for missing, partner in ((dim, sequence), (sequence, dim)):
+                if missing not in known and partner in known:
+                    self._add(f"{missing} = {partner}")
+                    known.add(missing)
+                    return True
+        for dim, value in self.mixer.sizes:
+            if dim not in known and _dims_of(value) <= known:
+                self._add(f"{dim} = {host_text(value, self.names)}")
+                known.add(dim)
+                return True
+        for given in self.mixer.inputs:
+            for axis, product in enumerate(given.layout):
+                missing_dims = [d for d in product if d not in known]
+                if len(missing_dims) == 1:
+                    rest = [self.names.get(d, d) for d in product if d in known]
+                    divisor = f" // ({' * '.join(rest)})" if rest else ""
+                    self._add(f"{missing_dims[0]} = {given.name}.shape[{axis}]{divisor}")
+                    known.add(missing_dims[0])
+                    return True
+        return False
+
+    # ----------------------------------------------------------------------------- buffers
+
+    def _buffers(self) -> None:
+        first = self.mixer.inputs[0].name if self.mixer.inputs else None
+        device = f"{first}.device" if first else '"cpu"'
+        tables = {t.name: t for t in self.mixer.tables}
+        for buffer in self.plan.buffers:
+            dtype = _TORCH[buffer.dtype]
+            match buffer.role:
+                case "input":
+                    continue
+                case "table":
+                    table = tables[buffer.name]
+                    values = f"torch.tensor({list(table.values)}, dtype={dtype}, device={device})"
+                    self._add(f"{buffer.name} = {values}.reshape({list(table.shape)})")
+                case _:
+                    shape = ", ".join(self.names.get(d, d) for d in buffer.dims)
+                    self._add(
+                        f"{buffer.name} = torch.empty([{shape}], dtype={dtype}, device={device})"
+                    )
+
+    # ------------------------------------------------------------------------------ launches
+
+    def _launch(self, kernel: Kernel) -> None:
+        program = kernel.program
+        counts = [
+            f"triton.cdiv({self.names.get(g.dim, g.dim)}, {program.tile(g.dim).block})"
+            if g.tiled
+            else self.names.get(g.dim, g.dim)
+            for g in program.grid
+        ]
+        self._add(f"programs = {' * '.join(counts) or '1'}")
+        self._add("if programs > 0:")
+        arguments = [b.name for b in program.buffers.values()]
+        for buffer in program.buffers.values():
+            arguments.extend(self._strides(buffer))
+        for argument in program.arguments:
+            match argument:
+                case SizeArgument(dim):
+                    arguments.append(dim)
+                case HostArgument(_, _, value):
+                    arguments.append(host_text(value, self.names))
+                case _:
+                    pass
+        params = [a for a in program.arguments if isinstance(a, ParamArgument)]
+        arguments.extend(p.name for p in params if p.runtime)
+        arguments.extend(f"{p.name}={p.name}" for p in params if not p.runtime)
+        arguments.extend(_block(t) for t in program.tiles)
+        arguments.extend(f"{name}={value}" for name, value in program.launch)
+        self._add(f"{program.name}_kernel[(programs,)](", 2)
+        for line in _filled(arguments, 12):
+            self.lines.append(line)
+        self._add(")", 2)
+
+    def _strides(self, buffer: BufferArgument) -> list[str]:
+        given = next((i for i in self.mixer.inputs if i.name == buffer.name), None)
+        if given is None:
+            return [f"{buffer.name}.stride({n})" for n in range(len(buffer.dims))]
+        return [self._stride(given, dim) for dim in buffer.dims]
+
+    def _stride(self, given: Input, dim: str) -> str:
+        for axis, product in enumerate(given.layout):
+            if dim in product:
+                inner = product[product.index(dim) + 1 :]
+                factors = [self.names.get(d, d) for d in inner]
+                return " * ".join([f"{given.name}.stride({axis})", *factors])
+        raise KeyError(dim)
+
+    # ------------------------------------------------------------------------------- results
+
+    def _results(self) -> None:
+        made = []
+        for output in self.mixer.outputs:
+            buffer: Buffer = self.plan.buffer(output.name)
+            text = output.name
+            if tuple((d,) for d in buffer.dims) != output.layout:
+                shape = ", ".join(
+                    " * ".join(self.names.get(d, d) for d in product) or "1"
+                    for product in output.layout
+                )
+                text = f"{output.name}.reshape([{shape}])"
+            made.append(text)
+        self._add("return " + ", ".join(made))
+
+
+def _is_param(argument: object) -> bool:
+    return isinstance(argument, ParamArgument)
+
+
+def _dims_of(expr: Expr) -> set[str]:
+    from ...ir.expression import walk
+
+    return {n.dim for n in walk(expr) if isinstance(n, Size)}
+
+
+def _shape(layout: Layout) -> str:
+    return "[" + ", ".join("*".join(p) or "1" for p in layout) + "]"
+
+
+def _block(tile: Tile) -> str:
+    return f"{tile.symbol}={tile.block}"
+
+
+def _filled(items: list[str], indent: int) -> list[str]:
+    lines: list[str] = []
+    line = ""
+    for item in items:
+        if line and indent + len(line) + len(item) + 2 > 100:
+            lines.append(" " * indent + line)
+            line = ""
+        line = f"{line} {item},".lstrip()
+    return [*lines, " " * indent + line] if line else lines

@@ -1,0 +1,559 @@
+"""One tile program as the text of one Triton kernel.
+
+A value that is used once is written where it is used; the others become statements under the
+names that the program gives them. Broadcasts and transposes follow from axis names.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from ...ir.tile import (
+    BufferArgument,
+    Carried,
+    Cast,
+    Comment,
+    Constant,
+    Dot,
+    DType,
+    Elementwise,
+    For,
+    HostArgument,
+    Load,
+    Op,
+    ParamArgument,
+    Program,
+    Range,
+    Reduce,
+    Scan,
+    Search,
+    SizeArgument,
+    Store,
+    Value,
+    all_ops,
+    operands,
+)
+from .functions import ATOM, PRODUCT, SUM, Text, write_call, write_number
+from .layout import Order, choose_layout, dot_operands
+
+TRITON_TYPE: Mapping[DType, str] = {
+    DType.BOOL: "tl.int1",
+    DType.INT32: "tl.int32",
+    DType.INT64: "tl.int64",
+    DType.FLOAT16: "tl.float16",
+    DType.BFLOAT16: "tl.bfloat16",
+    DType.FLOAT32: "tl.float32",
+}
+_WIDEST_INLINE = 60  # characters of a value that is still written where it is used
+_WIDEST_LINE = 100
+
+
+@dataclass
+class _Body:
+    """Lines in the making."""
+
+    depth: int
+    lines: list[str] = field(default_factory=list)
+
+    def add(self, text: str) -> None:
+        self.lines.extend("    " * self.depth + line for line in wrap(text, 4 * self.depth))
+
+
+class KernelText:
+    """The writer of one kernel; ``text`` is the result, ``device`` what it calls."""
+
+    def __init__(self, program: Program, kernel_name: str) -> None:
+        self.program = program
+        self.layout = choose_layout(program)
+        self.device: set[str] = set()
+        self._uses = _count_uses(program.body)
+        self._handed = _handed_over(program.body)
+        self._scope_of = _scopes(program.body)
+        self._texts: dict[str, Text] = {}
+        self._constants: dict[str, float | int | bool] = {}
+        self._natural: set[str] = set()
+        self._bases: dict[object, str] = {}
+        self._taken: set[str] = {a for a in _argument_names(program)}
+        self._bodies = [_Body(1)]
+        self._grid_names: set[str] = set()
+        self._write_grid()
+        self._write_ops(program.body)
+        self.text = "\n".join([*self._signature(kernel_name), *self._bodies[0].lines])
+
+    # ------------------------------------------------------------------------- signature
+
+    def _signature(self, name: str) -> list[str]:
+        lines = [f"def {name}("]
+        for group in argument_groups(self.program):
+            lines.extend(_fill([f"{a}," for a in group], 4))
+        return [*lines, "):"]
+
+    # ------------------------------------------------------------------------------ grid
+
+    def _write_grid(self) -> None:
+        body = self._bodies[0]
+        for argument in self.program.arguments:
+            match argument:
+                case SizeArgument(dim):
+                    self._name(dim, dim)
+                    self._natural.add(dim)
+                case HostArgument(arg, _, _) | ParamArgument(arg, _, _):
+                    self._name(arg, arg)
+        for tile in self.program.tiles:
+            self._name(tile.symbol, tile.symbol)
+            self._natural.add(tile.symbol)
+        body.add("program = tl.program_id(0)")
+        axes = sorted(self.program.grid, key=lambda g: not g.tiled)
+        for n, axis in enumerate(axes):
+            name = self._unique(axis.position.name)
+            size = self._size(axis.dim)
+            symbol = f"BLOCK_{axis.dim}"
+            count = f"tl.cdiv({size}, {symbol})" if axis.tiled else size
+            last = n == len(axes) - 1
+            code = "program" if last else f"program % {count}"
+            if axis.descending:
+                code = f"{count} - 1 - {code}"
+            if axis.tiled:
+                code = f"({code}) * {symbol}" if not code.isidentifier() else f"{code} * {symbol}"
+            body.add(f"{name} = {code}")
+            if not last:
+                body.add(f"program = program // {count}")
+            self._name(axis.position.name, name)
+            self._grid_names.add(axis.position.name)
+            self._natural.add(axis.position.name)
+
+    def _size(self, dim: str) -> str:
+        for tile in self.program.tiles:
+            if tile.dim == dim and tile.size is not None:
+                return str(tile.size)
+        return dim
+
+    # ------------------------------------------------------------------------------- ops
+
+    def _write_ops(self, ops: tuple[Op, ...]) -> None:
+        for op in ops:
+            _WRITERS[type(op)](self, op)
+
+    def _define(self, op: Op, out: Value, text: Text) -> None:
+        """Write a statement, or keep the text for the one place that uses it."""
+        once = self._uses[out.name] == 1 and self._scope_of[out.name][1]
+        pure = isinstance(op, Elementwise | Cast)
+        last = out.name in self._handed and self._uses[out.name] == 1
+        if (once and pure and len(text.code) <= _WIDEST_INLINE) or last:
+            self._texts[out.name] = text
+            return
+        name = self._unique(out.name)
+        self._bodies[-1].add(f"{name} = {text.code}")
+        self._name(out.name, name)
+
+    def _name(self, value: str, variable: str) -> None:
+        self._texts[value] = Text(variable, ATOM, frozenset({variable}))
+
+    def _unique(self, hint: str) -> str:
+        name, count = hint, 1
+        while name in self._taken or name in ("tl", "triton", "program"):
+            count += 1
+            name = f"{hint}_{count}"
+        self._taken.add(name)
+        return name
+
+    def _constant(self, op: Constant) -> None:
+        self._constants[op.out.name] = op.value
+        if not op.out.axes:
+            self._texts[op.out.name] = write_number(op.value)
+            if op.value >= 0:
+                self._natural.add(op.out.name)
+            return
+        shape = self._shape(self.layout.of(op.out))
+        dtype = TRITON_TYPE[op.out.dtype]
+        if op.value == 0:
+            code = f"tl.zeros({shape}, {dtype})"
+        else:
+            code = f"tl.full({shape}, {write_number(op.value).code}, {dtype})"
+        self._texts[op.out.name] = Text(code)
+
+    def _shape(self, order: Order) -> str:
+        return "[" + ", ".join(f"BLOCK_{a}" for a in order) + "]"
+
+    def _range(self, op: Range) -> None:
+        (dim,) = op.out.axes
+        name = self._unique(op.out.name)
+        code = f"tl.arange(0, BLOCK_{dim})"
+        if op.start is not None:
+            code = f"{self._texts[op.start.name].at(SUM)} + {code}"
+        if op.start is None or op.start.name in self._natural:
+            self._natural.add(op.out.name)
+        self._bodies[-1].add(f"{name} = {code}")
+        self._name(op.out.name, name)
+
+    def _elementwise(self, op: Elementwise) -> None:
+        order = self.layout.of(op.out)
+        args = [self._in(a, order) for a in op.args]
+        constants = [self._constants.get(a.name) for a in op.args]
+        signs = [a.name in self._natural for a in op.args]
+        if _keeps_natural(op, signs, constants):
+            self._natural.add(op.out.name)
+        text, device = write_call(op.fn, args, constants, all(signs))
+        if device is not None:
+            self.device.add(device)
+        self._define(op, op.out, text)
+
+    def _in(self, value: Value, order: Order) -> Text:
+        """A value's text, shaped to meet a tile whose axes are ``order``."""
+        text = self._texts[value.name]
+        own = self.layout.of(value)
+        if not own or own == order:
+            return text
+        shared = tuple(a for a in order if a in own)
+        if shared != own:
+            text = Text(f"tl.trans({text.code})", ATOM, text.reads)
+        if shared == order:
+            return text
+        places = ", ".join(":" if a in own else "None" for a in order)
+        return Text(f"{text.at(ATOM)}[{places}]", ATOM, text.reads)
+
+    def _cast(self, op: Cast) -> None:
+        text = self._in(op.x, self.layout.of(op.out))
+        if op.x.name in self._natural:
+            self._natural.add(op.out.name)
+        code = f"{text.at(ATOM)}.to({TRITON_TYPE[op.out.dtype]})"
+        self._define(op, op.out, Text(code, ATOM, text.reads))
+
+    # ---------------------------------------------------------------------------- memory
+
+    def _pointer(self, buffer: str, index: tuple[tuple[str, Value], ...], order: Order) -> Text:
+        base, rest = self._base(buffer, index)
+        terms, reads = [base], frozenset({base})
+        for dim, value in rest:
+            text = self._in(value, order)
+            terms.append(f"{text.at(PRODUCT)} * {buffer}_stride_{dim}")
+            reads |= text.reads
+        return Text(" + ".join(terms), SUM, reads)
+
+    def _base(
+        self, buffer: str, index: tuple[tuple[str, Value], ...]
+    ) -> tuple[str, list[tuple[str, Value]]]:
+        """The pointer to what the grid fixes of a buffer, and the indices that remain."""
+        fixed = [(d, v) for d, v in index if not v.axes and self._is_outermost(v)]
+        rest = [(d, v) for d, v in index if (d, v) not in fixed]
+        fixed = [(d, v) for d, v in fixed if self._constants.get(v.name) != 0]
+        if not fixed:
+            return buffer, rest
+        key = (buffer, tuple((d, v.name) for d, v in fixed))
+        if key not in self._bases:
+            name = self._unique(f"{buffer}_base")
+            terms = [
+                f"{self._texts[v.name].at(ATOM)}.to(tl.int64) * {buffer}_stride_{d}"
+                if v.name not in self._constants
+                else f"{self._constants[v.name]} * {buffer}_stride_{d}"
+                for d, v in fixed
+            ]
+            self._bodies[0].add(f"{name} = " + " + ".join([buffer, *terms]))
+            self._bases[key] = name
+        return self._bases[key], rest
+
+    def _is_outermost(self, value: Value) -> bool:
+        known = value.name in self._grid_names or value.name in self._constants
+        return known or self._scope_of.get(value.name, (1, False))[0] == 0
+
+    def _load(self, op: Load) -> None:
+        order = self.layout.of(op.out)
+        pointer = self._pointer(op.buffer, op.index, order)
+        if op.mask is None:
+            code = f"tl.load({pointer.code})"
+        else:
+            fill = write_number(op.fill).code
+            code = f"tl.load({pointer.code}, mask={self._mask(op.mask, order)}, other={fill})"
+        name = self._unique(op.out.name)
+        self._bodies[-1].add(f"{name} = {code}")
+        self._name(op.out.name, name)
+
+    def _mask(self, mask: Value, order: Order) -> str:
+        return self._in(mask, order).code
+
+    def _store(self, op: Store) -> None:
+        axes = frozenset[str]().union(*(v.axes for _, v in op.index))
+        order = self.layout.sort(axes)
+        pointer = self._pointer(op.buffer, op.index, order)
+        value = self._in(op.value, order).code
+        mask = "" if op.mask is None else f", mask={self._mask(op.mask, order)}"
+        self._bodies[-1].add(f"tl.store({pointer.code}, {value}{mask})")
+
+    def _search(self, op: Search) -> None:
+        self.device.add("search")
+        rest = tuple((d, v) for d, v in op.index if d != op.dim)
+        pointer = self._pointer(op.buffer, rest, ())
+        args = [
+            pointer.code,
+            f"{op.buffer}_stride_{op.dim}",
+            self._texts[op.size.name].code,
+            self._texts[op.value.name].code,
+            f"RIGHT={op.side == 'right'}",
+        ]
+        name = self._unique(op.out.name)
+        self._bodies[-1].add(f"{name} = search_sorted({', '.join(args)})")
+        self._natural.add(op.out.name)
+        self._name(op.out.name, name)
+
+    # ------------------------------------------------------------------------ reductions
+
+    def _dot(self, op: Dot) -> None:
+        (a, a_order), (b, b_order) = dot_operands(op, self.layout.order)
+        texts = [self._operand(a, a_order), self._operand(b, b_order)]
+        args = [t.code for t in texts]
+        if op.acc is not None:
+            texts.append(self._in(op.acc, self.layout.of(op.out)))
+            args.append(texts[-1].code)
+        if a.dtype is DType.FLOAT32:
+            args.append('input_precision="ieee"')
+        reads = frozenset[str]().union(*(t.reads for t in texts))
+        self._define(op, op.out, Text(f"tl.dot({', '.join(args)})", ATOM, reads))
+
+    def _operand(self, value: Value, order: Order) -> Text:
+        text = self._texts[value.name]
+        if self.layout.of(value) == order:
+            return text
+        return Text(f"tl.trans({text.code})", ATOM, text.reads)
+
+    def _reduce(self, op: Reduce) -> None:
+        order = self.layout.of(op.x)
+        axis = order.index(op.over)
+        text = self._texts[op.x.name]
+        names = {"sum": "tl.sum", "max": "tl.max", "min": "tl.min"}
+        if op.op in names:
+            code = f"{names[op.op]}({text.code}, {axis})"
+        else:
+            self.device.add("prod")
+            code = f"tl.reduce({text.code}, {axis}, multiply)"
+        self._define(op, op.out, Text(code, ATOM, text.reads))
+
+    def _scan(self, op: Scan) -> None:
+        axis = self.layout.of(op.x).index(op.over)
+        text = self._texts[op.x.name]
+        reverse = ", reverse=True" if op.reverse else ""
+        self._define(
+            op, op.out, Text(f"tl.cumsum({text.code}, {axis}{reverse})", ATOM, text.reads)
+        )
+
+    # ----------------------------------------------------------------------------- loops
+
+    def _for(self, op: For) -> None:
+        variables = [self._carry(c) for c in op.carried]
+        variable = self._unique(op.variable.name)
+        self._name(op.variable.name, variable)
+        if op.start.name in self._natural:
+            self._natural.add(op.variable.name)
+        start, stop = (self._texts[v.name].code for v in (op.start, op.stop))
+        step = "" if op.step == 1 else f", {op.step}"
+        outer = self._bodies[-1]
+        self._bodies.append(_Body(outer.depth + 1))
+        self._write_ops(op.body)
+        self._hand_over(variables, [self._texts[v.name] for v in op.yields])
+        inner = self._bodies.pop()
+        outer.add(f"for {variable} in range({start}, {stop}{step}):")
+        outer.lines.extend(inner.lines or ["    " * inner.depth + "pass"])
+        for carried, name in zip(op.carried, variables, strict=True):
+            self._name(carried.out.name, name)
+
+    def _carry(self, carried: Carried) -> str:
+        """The variable that a loop updates; the one of the loop before, if it goes on there."""
+        text = self._texts[carried.initial.name]
+        follows = carried.initial.name in self._handed_out and self._uses_left(carried.initial)
+        if follows:
+            name = text.code
+        else:
+            name = self._unique(carried.inner.name)
+            code = text.code
+            if not carried.inner.axes and not text.reads:
+                code = f"tl.full([], {code}, {TRITON_TYPE[carried.inner.dtype]})"
+            self._bodies[-1].add(f"{name} = {code}")
+        self._name(carried.inner.name, name)
+        self._handed_out.add(carried.out.name)
+        return name
+
+    def _uses_left(self, value: Value) -> bool:
+        return self._uses[value.name] == 1
+
+    @property
+    def _handed_out(self) -> set[str]:
+        if not hasattr(self, "_outs"):
+            self._outs: set[str] = set()
+        return self._outs
+
+    def _hand_over(self, variables: list[str], texts: list[Text]) -> None:
+        """Assign what the next turn gets, no variable before its old value was read."""
+        pending = [(v, t) for v, t in zip(variables, texts, strict=True) if t.code != v]
+        while pending:
+            for n, (variable, text) in enumerate(pending):
+                others = [t for m, (_, t) in enumerate(pending) if m != n]
+                if all(variable not in t.reads for t in others):
+                    self._bodies[-1].add(f"{variable} = {text.code}")
+                    del pending[n]
+                    break
+            else:
+                names = ", ".join(v for v, _ in pending)
+                codes = ", ".join(t.code for _, t in pending)
+                self._bodies[-1].add(f"{names} = {codes}")
+                return
+
+    def _comment(self, op: Comment) -> None:
+        self._bodies[-1].add(f"# {op.text}")
+
+
+_WRITERS: Mapping[type[Op], Callable[[KernelText, Op], None]] = {
+    Constant: KernelText._constant,
+    Range: KernelText._range,
+    Elementwise: KernelText._elementwise,
+    Cast: KernelText._cast,
+    Load: KernelText._load,
+    Store: KernelText._store,
+    Search: KernelText._search,
+    Dot: KernelText._dot,
+    Reduce: KernelText._reduce,
+    Scan: KernelText._scan,
+    For: KernelText._for,
+    Comment: KernelText._comment,
+}  # type: ignore[dict-item]
+
+
+# ------------------------------------------------------------------------------- what is used
+
+
+def argument_groups(program: Program) -> list[list[str]]:
+    """The kernel's parameters: tensors, their strides, numbers, compile-time numbers."""
+    buffers = list(program.buffers.values())
+    groups = [[b.name for b in buffers]]
+    groups.extend([f"{b.name}_stride_{d}" for d in b.dims] for b in buffers)
+    groups.append([a.dim for a in program.arguments if isinstance(a, SizeArgument)])
+    groups.append([a.name for a in program.arguments if isinstance(a, HostArgument)])
+    params = [a for a in program.arguments if isinstance(a, ParamArgument)]
+    groups.append([p.name for p in params if p.runtime])
+    groups.append([f"{p.name}: tl.constexpr" for p in params if not p.runtime])
+    groups.append([f"{t.symbol}: tl.constexpr" for t in program.tiles])
+    return [g for g in groups if g]
+
+
+def _argument_names(program: Program) -> list[str]:
+    return [a.split(":")[0] for group in argument_groups(program) for a in group]
+
+
+def _count_uses(body: tuple[Op, ...]) -> Counter[str]:
+    uses: Counter[str] = Counter()
+    for op in all_ops(body):
+        uses.update(v.name for v in operands(op))
+        if isinstance(op, For):
+            uses.update(v.name for v in op.yields)
+    return uses
+
+
+def _handed_over(body: tuple[Op, ...]) -> set[str]:
+    """Values that a loop hands to its next turn, made in that loop's own body."""
+    handed: set[str] = set()
+    for op in all_ops(body):
+        if isinstance(op, For):
+            own = {o.out.name for o in op.body if isinstance(o, Dot | Elementwise | Cast | Reduce)}
+            handed |= {v.name for v in op.yields} & own
+    return handed
+
+
+def _scopes(body: tuple[Op, ...]) -> dict[str, tuple[int, bool]]:
+    """Each value's loop depth, and whether all its uses are in the op list that makes it."""
+    places: dict[str, tuple[int, ...]] = {}
+    same: dict[str, bool] = {}
+
+    def visit(ops: tuple[Op, ...], path: tuple[int, ...]) -> None:
+        for n, op in enumerate(ops):
+            for value in operands(op):
+                if places.get(value.name, path) != path:
+                    same[value.name] = False
+            if isinstance(op, For):
+                inner = (*path, n)
+                for carried in op.carried:
+                    places[carried.inner.name] = inner
+                    places[carried.out.name] = path
+                places[op.variable.name] = inner
+                visit(op.body, inner)
+                for value in op.yields:
+                    if places.get(value.name, inner) != inner:
+                        same[value.name] = False
+            elif not isinstance(op, Store | Comment):
+                places[op.out.name] = path
+
+    visit(body, ())
+    return {name: (len(path), same.get(name, True)) for name, path in places.items()}
+
+
+def _keeps_natural(
+    op: Elementwise, signs: list[bool], constants: list[float | int | bool | None]
+) -> bool:
+    """Whether the result is known not to be negative."""
+    if op.out.dtype is not DType.INT32:
+        return False
+    match op.fn:
+        case "add" | "mul" | "floordiv" | "min":
+            return all(signs)
+        case "mod":
+            return signs[1]
+        case "max":
+            return any(signs)
+        case "where":
+            return signs[1] and signs[2]
+        case "abs" | "relu":
+            return True
+    return False
+
+
+# ---------------------------------------------------------------------------------- long lines
+
+
+def _fill(items: list[str], indent: int) -> list[str]:
+    lines, line = [], ""
+    for item in items:
+        if line and indent + len(line) + 1 + len(item) > _WIDEST_LINE:
+            lines.append(" " * indent + line)
+            line = ""
+        line = f"{line} {item}".lstrip()
+    return [*lines, " " * indent + line] if line else lines
+
+
+def wrap(text: str, indent: int) -> list[str]:
+    """A statement as lines of at most 100 characters, broken at the commas of its outer call."""
+    if indent + len(text) <= _WIDEST_LINE or "(" not in text or text.startswith("#"):
+        return [text]
+    open_at = text.index("(")
+    close_at = _closing(text, open_at)
+    parts = _split(text[open_at + 1 : close_at])
+    if len(parts) == 1 and text[close_at + 1 :].strip() == "" and open_at > 0:
+        inner = parts[0]
+        return [text[: open_at + 1], f"    {inner}", ")"]
+    if close_at < len(text) - 1 or len(parts) == 1:
+        head, _, value = text.partition(" = ")
+        return [f"{head} = (", f"    {value}", ")"] if value else [text]
+    lines = [text[: open_at + 1]]
+    for part in parts:
+        lines.extend("    " + line for line in wrap(part, indent + 4))
+        lines[-1] += ","
+    return [*lines, ")"]
+
+
+def _closing(text: str, open_at: int) -> int:
+    depth = 0
+    for n in range(open_at, len(text)):
+        depth += text[n] in "([{"
+        depth -= text[n] in ")]}"
+        if depth == 0:
+            return n
+    return len(text) - 1
+
+
+def _split(text: str) -> list[str]:
+    parts, depth, start = [], 0, 0
+    for n, char in enumerate(text):
+        depth += char in "([{"
+        depth -= char in ")]}"
+        if char == "," and depth == 0:
+            parts.append(text[start:n].strip())
+            start = n + 1
+    return [*parts, text[start:].strip()]

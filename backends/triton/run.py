@@ -1,0 +1,126 @@
+"""Run a mixer's generated kernels: on a GPU, or on a CPU under Triton's interpreter."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...ir.binding import Number, bind_sizes
+from ...ir.errors import ArgumentError
+from ...ir.expression import Kind
+from ...ir.mixer import Mixer
+from ...ir.optional import without_inputs
+from ...ir.plan import Plan
+from .emit import emit_module
+
+Lower = Callable[[Mixer, Mapping[str, int], str], Plan]
+
+
+def cache_folder() -> Path:
+    """Where emitted modules are kept: ``$MIXC_CACHE``, else the user's cache folder."""
+    named = os.environ.get("MIXC_CACHE")
+    if named:
+        return Path(named)
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "mixc"
+
+
+def import_source(source: str, name: str) -> ModuleType:
+    """The module that ``source`` makes; Triton reads kernels from a file, so it is kept as one.
+
+    The file is written aside and renamed, so that processes may share the folder.
+    """
+    digest = hashlib.sha256(source.encode()).hexdigest()[:24]
+    folder = cache_folder() / "modules"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}_{digest}.py"
+    if not path.exists() or path.read_text(encoding="utf-8") != source:
+        handle, aside = tempfile.mkstemp(suffix=".py", dir=folder)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(source)
+        os.replace(aside, path)
+    spec = importlib.util.spec_from_file_location(f"mixc_generated_{name}_{digest}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@dataclass
+class TritonRunner:
+    """A mixer that runs by generated kernels, compiled once per set of feature sizes and dtype.
+
+    ``lower`` is the compiler's; backends do not know it, so it is handed in.
+    """
+
+    mixer: Mixer
+    lower: Lower
+    modules: dict[object, Any] = field(default_factory=dict)
+
+    def __call__(
+        self, tensors: Mapping[str, Tensor], params: Mapping[str, Number] = {}
+    ) -> dict[str, Tensor]:
+        """The outputs by name.
+
+        Args:
+            tensors: inputs by name, on one device; real ones in one dtype.
+            params: values of run-time params.
+
+        Raises:
+            ArgumentError: tensors that do not fit the spec.
+        """
+        mixer = without_inputs(
+            self.mixer, [i.name for i in self.mixer.inputs if i.name not in tensors]
+        )
+        sizes = bind_sizes(mixer, {n: tuple(t.shape) for n, t in tensors.items()}, params)
+        dtype = _working_dtype(mixer, tensors)
+        function = self._function(mixer, sizes, dtype)
+        inputs = [_prepared(tensors[i.name], i.kind, dtype) for i in mixer.inputs]
+        runtime = {p.name: params[p.name] for p in mixer.params if p.runtime and p.name in params}
+        results = function(*inputs, **runtime)
+        made = results if isinstance(results, tuple) else (results,)
+        return {o.name: r for o, r in zip(mixer.outputs, made, strict=True)}
+
+    def _function(self, mixer: Mixer, sizes: Mapping[str, int], dtype: torch.dtype) -> Any:
+        from ...ir.roles import feature_dims
+
+        fixed = {d: sizes[d] for d in sorted(feature_dims(mixer))}
+        key = (tuple(i.name for i in mixer.inputs), tuple(fixed.items()), dtype)
+        if key not in self.modules:
+            name = str(dtype).removeprefix("torch.")
+            source = emit_module(self.lower(mixer, fixed, name))
+            self.modules[key] = getattr(import_source(source, mixer.name), mixer.name)
+        return self.modules[key]
+
+
+def _working_dtype(mixer: Mixer, tensors: Mapping[str, Tensor]) -> torch.dtype:
+    real = [tensors[i.name] for i in mixer.inputs if i.kind is Kind.REAL and i.dtype is None]
+    found = {t.dtype for t in real}
+    if len(found) > 1:
+        listed = ", ".join(sorted(str(d) for d in found))
+        raise ArgumentError(f"{mixer.name}: real inputs have to share one dtype, got {listed}")
+    dtype = found.pop() if found else torch.float32
+    if dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        raise ArgumentError(
+            f"{mixer.name}: kernels take float32, float16 or bfloat16, got {dtype}; the "
+            "reference takes float64"
+        )
+    return dtype
+
+
+def _prepared(tensor: Tensor, kind: Kind, dtype: torch.dtype) -> Tensor:
+    if kind is Kind.INT and tensor.dtype is not torch.int32:
+        return tensor.to(torch.int32)
+    return tensor if kind is not Kind.REAL else tensor.to(dtype)

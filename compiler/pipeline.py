@@ -1,0 +1,49 @@
+"""All of lowering on one page: from a mixer to checked tile programs.
+
+1. ``without_inputs`` (the caller's): an absent input is its default.
+2. ``fold_constants``: flags are known, and what they make trivial goes.
+3. the planner: names are written out, or get a buffer and a kernel of their own.
+4. the schedules: each kernel becomes a tile program.
+5. ``verify_plan``: every program is checked before a backend sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..ir.errors import ArgumentError
+from ..ir.mixer import Mixer
+from ..ir.plan import Plan
+from ..ir.tile import DType
+from .planner import make_planner
+
+_DTYPES: Mapping[str, DType] = {
+    "fp32": DType.FLOAT32,
+    "fp16": DType.FLOAT16,
+    "bf16": DType.BFLOAT16,
+    "float32": DType.FLOAT32,
+    "float16": DType.FLOAT16,
+    "bfloat16": DType.BFLOAT16,
+}
+
+
+def lower(mixer: Mixer, sizes: Mapping[str, int], dtype: str = "bfloat16") -> Plan:
+    """The plan for a mixer: kernels as tile programs, and the buffers between them.
+
+    Args:
+        sizes: lengths of the dims that kernels are compiled for (``feature_dims``); 64 for those
+            that are not given. Lengths of sequences have no influence.
+        dtype: the working precision, ``bfloat16``, ``float16`` or ``float32``.
+
+    Raises:
+        UnsupportedError: a term that no schedule computes.
+        ArgumentError: a dtype that kernels do not have.
+    """
+    if dtype not in _DTYPES:
+        known = ", ".join(_DTYPES)
+        raise ArgumentError(f"dtype: expected one of {known}, got {dtype!r}")
+    plan = make_planner(mixer, sizes, _DTYPES[dtype]).run()
+    from ..ir.verify_plan import verify_plan
+
+    verify_plan(plan)
+    return plan

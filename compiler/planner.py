@@ -1,0 +1,602 @@
+"""From a mixer to a plan: which values get a kernel of their own, and which are computed in place.
+
+A name is written out where it is used unless computing it there would repeat much work: running
+sums, reductions over a long axis, and costly functions of the keys alone (rotations, norms), which
+every block of queries would compute again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal as OneOf
+
+from ..ir.errors import UnsupportedError
+from ..ir.expression import (
+    TRANSCENDENTAL,
+    Call,
+    Cumsum,
+    Expr,
+    Kind,
+    Literal,
+    Read,
+    Reduce,
+    Ref,
+    Scalar,
+    call,
+    rebuild,
+    substitute,
+    walk,
+)
+from ..ir.host import Number, evaluate_host
+from ..ir.mixer import Attention, Equation, Map, Mixer
+from ..ir.plan import Buffer, Kernel, Plan
+from ..ir.tile import DType, Program
+from .analysis.facts import facts_of
+from .analysis.mask_ranges import key_ranges
+from .analysis.one_pass import Rescaled, TwoPass, classify
+from .defaults import attention_blocks, pointwise_blocks
+from ..ir.roles import DimRoles, dim_roles, equal_lengths
+from .passes.fold_constants import fold_constants
+from .schedules.evaluation import Context, move
+from .schedules.flash import FlashTask, flash, written
+from .schedules.pointwise import pointwise, running_sum
+
+_KIND_DTYPE = {Kind.BOOL: DType.BOOL, Kind.INT: DType.INT32}
+
+
+@dataclass
+class Planner:
+    """A plan in the making."""
+
+    mixer: Mixer
+    sizes: Mapping[str, int]
+    params: Mapping[str, Number]
+    dtype: DType
+    roles: DimRoles
+    context: Context
+    kernels: list[Kernel] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
+    names: dict[str, Expr] = field(default_factory=dict)  # written-out values by name
+    stored: dict[Expr, Ref] = field(default_factory=dict)  # written-out value -> its buffer
+
+    # ------------------------------------------------------------------------------- stages
+
+    def run(self) -> Plan:
+        """Every stage, then the outputs that no stage has stored."""
+        for let in self.mixer.lets:
+            self.names[let.name] = self._name(let.name, self.written_out(let.value))
+        for stage in self.mixer.stages:
+            match stage:
+                case Attention():
+                    self._attention(stage)
+                case Map(equations):
+                    for equation in equations:
+                        self._equation(equation)
+        for output in self.mixer.outputs:
+            self._output(output.name)
+        return Plan(
+            self.mixer,
+            tuple(self.kernels),
+            tuple(self.context.buffers[b] for b in self._used_buffers()),
+            tuple(sorted(self.context.sizes.items())),
+            tuple(sorted(self.params.items())),
+            self.dtype,
+            tuple(self.findings),
+        )
+
+    def _used_buffers(self) -> list[str]:
+        used = {name for k in self.kernels for name in (*k.reads, *k.writes)}
+        given = {i.name for i in self.mixer.inputs}
+        return [name for name in self.context.buffers if name in used or name in given]
+
+    def _name(self, name: str, value: Expr) -> Expr:
+        if not isinstance(value, Literal | Ref | Scalar):
+            self.context.names.setdefault(value, name)
+        return value
+
+    def _equation(self, equation: Equation) -> None:
+        self.names[equation.name] = self._name(equation.name, self.written_out(equation.value))
+
+    def _output(self, name: str) -> None:
+        value = self.names.get(name)
+        if value is None:
+            raise UnsupportedError(f"{self.mixer.name}: nothing computes the output {name}")
+        if isinstance(value, Ref) and value.name == name and self._role(name) == "output":
+            return
+        output = next(o for o in self.mixer.outputs if o.name == name)
+        self._store(name, value, output.dims, "output", "an output of the mixer")
+
+    def _role(self, name: str) -> OneOf["input", "output", "table", "temporary"]:
+        return self.context.buffers[name].role
+
+    # --------------------------------------------------------------------------- expressions
+
+    def written_out(self, expr: Expr) -> Expr:
+        """``expr`` with every name that has no buffer replaced by what it stands for."""
+
+        def change(node: Expr) -> Expr:
+            match node:
+                case Ref(name) if name in self.names:
+                    return self.names[name]
+                case Scalar(name, _, False) if name not in self.params:
+                    return self.written_out(self.mixer.param(name).value)
+            return rebuild(node, change)
+
+        return fold_constants(change(expr), self.params, self.context.sizes)
+
+    def prepared(
+        self, expr: Expr, block: str | None, loop: str | None, inside: bool = False
+    ) -> Expr:
+        """``expr`` for a kernel with these axes: what is better computed before is stored.
+
+        ``inside``: within a reduction over a long axis, or in an attention.
+        """
+        known = self.stored.get(expr)
+        if known is not None:
+            return known
+        reason = self._reason_to_store(expr, block, loop, inside)
+        if reason is not None:
+            return self._store(self._temporary_name(expr), expr, None, "temporary", reason)
+        if isinstance(expr, Read) and not self._is_stored(expr.x):
+            return self._prepared_read(expr, block, loop, inside)
+        deeper = inside or self._is_long(expr)
+        return rebuild(expr, lambda child: self.prepared(child, block, loop, deeper))
+
+    def _is_stored(self, expr: Expr) -> bool:
+        return isinstance(expr, Ref) and expr.name in self.context.buffers
+
+    def _is_long(self, expr: Expr) -> bool:
+        """A reduction over an axis that no tile holds."""
+        return isinstance(expr, Reduce) and any(d not in self.context.sizes for d in expr.over)
+
+    def _reason_to_store(
+        self, expr: Expr, block: str | None, loop: str | None, inside: bool
+    ) -> str | None:
+        if isinstance(expr, Cumsum) and expr.over not in self.context.sizes:
+            return "a running sum"
+        if self._is_long(expr) and inside:
+            return "a reduction over a long axis"
+        if loop is None or loop not in expr.axes or (block is not None and block in expr.axes):
+            return None
+        if self._is_stored(expr) or not expr.axes & self.roles.features:
+            return None
+        if any(isinstance(n, Ref) and n.name in ("score", "total") for n in walk(expr)):
+            return None
+        if is_costly(expr):
+            return "each block of queries would compute it again"
+        return None
+
+    def _prepared_read(
+        self, read: Read, block: str | None, loop: str | None, inside: bool
+    ) -> Expr:
+        """A read of a value that is in no buffer: pushed into it, or the value is stored."""
+        heavy = any(isinstance(n, Reduce | Cumsum) for n in walk(read.x))
+        at = tuple((d, self.prepared(e, block, loop, inside)) for d, e in read.at)
+        if heavy and not self._may_push(read):
+            ref = self._store(
+                self._temporary_name(read.x), read.x, None, "temporary", "it is read at an index"
+            )
+            return Read(ref, at, read.fill, span=read.span)
+        moved = move(read.x, dict(read.at))
+        value = self.prepared(moved, block, loop, inside)
+        inside_of = None
+        for dim, index in at:
+            for test in self._range_tests(dim, index):
+                inside_of = test if inside_of is None else call("and", inside_of, test)
+        if inside_of is None:
+            return value
+        fill = int(read.fill) if float(read.fill).is_integer() else read.fill
+        return call("where", inside_of, value, fill)
+
+    def _range_tests(self, dim: str, index: Expr) -> list[Expr]:
+        from ..ir.expression import Index, Size
+
+        equal = self.context.equal
+        match index:
+            case Index(other) if equal.get(other, other) == equal.get(dim, dim):
+                return []
+            case Call("floordiv", (Index(head), _)) if (dim, head) in self.context.heads:
+                return []
+        return [call("ge", index, 0), call("lt", index, Size(dim))]
+
+    def _may_push(self, read: Read) -> bool:
+        """Whether computing a reduction only where it is read is cheaper, and possible."""
+        free = frozenset[str]().union(*(e.axes for _, e in read.at))
+        bound: set[str] = set()
+        for node in walk(read.x):
+            if isinstance(node, Reduce):
+                bound |= set(node.over)
+            elif isinstance(node, Cumsum):
+                return False
+        heads = all((d, *e.axes) in self.context.heads for d, e in read.at)
+        if bound & (free | {d for d, _ in read.at}):
+            return False
+        if heads:
+            return True
+        if free & read.x.axes:
+            return False
+        return self.roles.cost(read.axes) < self.roles.cost(read.x.axes)
+
+    # ------------------------------------------------------------------------ stored values
+
+    def _temporary_name(self, expr: Expr) -> str:
+        name = self.context.names.get(expr)
+        if name is None:
+            leaves = [n.name for n in walk(expr) if isinstance(n, Ref)]
+            name = f"{leaves[0]}_made" if leaves else "made"
+        return self._free_name(name)
+
+    def _free_name(self, name: str) -> str:
+        taken = set(self.context.buffers) | {o.name for o in self.mixer.outputs}
+        free, count = name, 1
+        while free in taken:
+            count += 1
+            free = f"{name}_{count}"
+        return free
+
+    def _store(
+        self,
+        name: str,
+        expr: Expr,
+        dims: tuple[str, ...] | None,
+        role: OneOf["output", "temporary"],
+        reason: str,
+    ) -> Ref:
+        """A kernel that computes ``expr`` into a buffer of its own."""
+        order = dims if dims is not None else self._order(expr.axes)
+        tiled = self._tiled(expr, order)
+        block = tiled[0] if tiled else None
+        if isinstance(expr, Cumsum) and expr.over not in self.context.sizes:
+            inner = self.prepared(expr.x, None, None, inside=True)
+            self._declare(name, order, expr.kind, role, expr)
+            made = running_sum(
+                self._kernel_name(name),
+                name,
+                replace(expr, x=inner),
+                self._with_blocks(pointwise_blocks((expr.over,))),
+                (("num_warps", 4), ("num_stages", 2)),
+                f"{name}: a running sum along {expr.over}",
+            )
+            schedule = "running sum"
+        else:
+            value = rebuild(expr, lambda c: self.prepared(c, block, None, self._is_long(expr)))
+            if isinstance(expr, Read) and not self._is_stored(expr.x):
+                value = self._prepared_read(expr, block, None, False)
+            self._declare(name, order, expr.kind, role, expr)
+            looped = tuple(
+                d for n in walk(value) if isinstance(n, Reduce) for d in n.over
+            )
+            made = pointwise(
+                self._kernel_name(name),
+                name,
+                value,
+                self._with_blocks(pointwise_blocks(tiled, looped)),
+                tiled,
+                (("num_warps", 4), ("num_stages", 2)),
+                f"{name}: {reason}",
+            )
+            schedule = "pointwise"
+        self.kernels.append(Kernel(made, schedule, (name,), reason))
+        ref = Ref(name, expr.axes, expr.kind)
+        if role == "temporary":
+            self.stored[expr] = ref
+        return ref
+
+    def _order(self, axes: frozenset[str]) -> tuple[str, ...]:
+        """Axes of a temporary: batch dims, then sequences, then features."""
+
+        def rank(dim: str) -> tuple[int, str]:
+            if dim in self.roles.features:
+                return 2, dim
+            return (1 if dim in self.roles.long else 0), dim
+
+        return tuple(sorted(axes, key=rank))
+
+    def _tiled(self, expr: Expr, order: tuple[str, ...]) -> list[str]:
+        """The dims that a pointwise kernel cuts into tiles: at most two, the longest."""
+        long = [d for d in order if d in self.roles.long and d not in self.context.sizes]
+        if not long:
+            rest = [d for d in order if d not in self.context.sizes]
+            return rest[-1:]
+        features = [d for d in order if d in self.context.sizes]
+        return long[-1:] if features else long[-2:]
+
+    def _declare(
+        self,
+        name: str,
+        dims: tuple[str, ...],
+        kind: Kind,
+        role: OneOf["output", "temporary"],
+        expr: Expr | None,
+    ) -> None:
+        if kind is Kind.REAL:
+            wide = role == "temporary" and not set(dims) & self.roles.features
+            dtype = DType.FLOAT32 if wide else self.dtype
+        else:
+            dtype = _KIND_DTYPE[kind]
+        self.context.buffers[name] = Buffer(name, dims, dtype, role)
+
+    def _kernel_name(self, result: str) -> str:
+        return f"{self.mixer.name}_{result}"
+
+    def _with_blocks(self, blocks: Mapping[str, int]) -> Context:
+        widened = {**blocks, **{d: s[0] for d, s in self.mixer.tiling if d in blocks}}
+        return replace(self.context, blocks=widened)
+
+    # ----------------------------------------------------------------------------- attention
+
+    def _attention(self, stage: Attention) -> None:
+        parts = {
+            "score": stage.score,
+            "mask": stage.mask,
+            "sink": stage.sink,
+            "gain": stage.gain,
+        }
+        ready = {k: None if e is None else self.written_out(e) for k, e in parts.items()}
+        score = ready["score"]
+        assert score is not None
+        changed = replace(
+            stage,
+            score=score,
+            mask=ready["mask"],
+            sink=ready["sink"],
+            gain=ready["gain"],
+            weight=self._normaliser_part(stage.weight, score),
+            denominator=self._normaliser_part(stage.denominator, score),
+            outputs=tuple(replace(o, value=self.written_out(o.value)) for o in stage.outputs),
+        )
+        AttentionPlan(self, changed).run()
+
+    def _normaliser_part(self, expr: Expr, score: Expr) -> Expr:
+        """A normaliser's expression with names written out; score and total stay names."""
+        saved = {n: self.names.pop(n) for n in ("score", "total") if n in self.names}
+        made = self.written_out(expr)
+        self.names.update(saved)
+        return made
+
+
+def is_costly(expr: Expr) -> bool:
+    """Whether an expression is more than loads and a few operations per element."""
+    return any(
+        (isinstance(n, Call) and n.fn in TRANSCENDENTAL) or isinstance(n, Reduce | Cumsum)
+        for n in walk(expr)
+    )
+
+
+class AttentionPlan:
+    """The kernels of one attention: statistics first where one pass can't do, then the pass."""
+
+    def __init__(self, planner: Planner, stage: Attention) -> None:
+        self.planner = planner
+        self.stage = stage
+        self.form = classify(stage)
+        self.block = self._block_axis()
+
+    def run(self) -> None:
+        """Plan it, and make its results known to later stages."""
+        planner, stage = self.planner, self.stage
+        form = self.form
+        weight, denominator = stage.weight, stage.denominator
+        normaliser: Rescaled | None = None
+        match form:
+            case TwoPass():
+                weight, denominator = self._statistics(form)
+                planner.findings.append(f"two passes: {form.reason}")
+            case Rescaled():
+                normaliser = replace(form, exponent=form.exponent)
+                planner.findings.append("one pass with a running maximum")
+            case _:
+                planner.findings.append("one pass without rescaling")
+        outputs = self._declare_outputs()
+        lse = self._declare_row(stage.lse, "lse" if stage.weights else None, normaliser)
+        total = self._declare_total(normaliser, denominator)
+        task = self._task(weight, denominator, normaliser, outputs, lse, total)
+        blocks = attention_blocks(planner.sizes, planner.roles.features, planner.dtype, task)
+        context = planner._with_blocks(blocks.blocks)
+        made = flash(task, context, blocks.launch)
+        reason = "the attention itself"
+        results = tuple(r.name for r in stage.results if r.name != stage.weights)
+        planner.kernels.append(Kernel(made, "flash", results, reason))
+        if stage.weights is not None:
+            self._weights(task, normaliser, lse, total)
+
+    def _statistics(self, form: TwoPass) -> tuple[Expr, Expr]:
+        planner, stage = self.planner, self.stage
+        known: dict[Expr, Expr] = {}
+        for name, reduction in form.statistics:
+            value = written(substitute(reduction, known), stage.score)
+            free = planner._free_name(name)
+            ref = planner._store(free, value, None, "temporary", f"the weights need it: {name}")
+            known[Ref(name, reduction.axes, reduction.kind)] = ref
+        return substitute(form.weight, known), substitute(form.denominator, known)
+
+    def _task(
+        self,
+        weight: Expr,
+        denominator: Expr,
+        normaliser: Rescaled | None,
+        outputs: tuple[tuple[str, Expr], ...],
+        lse: str | None,
+        total: str | None,
+    ) -> FlashTask:
+        planner, stage, block = self.planner, self.stage, self.block
+
+        def ready(expr: Expr) -> Expr:
+            return planner.prepared(expr, block, stage.over, inside=True)
+
+        mask = None if stage.mask is None else ready(stage.mask)
+        ranges = key_ranges(mask, stage.over, block, planner.context.masks)
+        exponent = None if normaliser is None else replace(
+            normaliser, exponent=ready(normaliser.exponent), factor=ready(normaliser.factor)
+        )
+        queries = planner._order(stage.queries)
+        return FlashTask(
+            name=planner._kernel_name(stage.outputs[0].name if stage.outputs else "lse"),
+            over=stage.over,
+            block=block,
+            queries=queries,
+            score=ready(stage.score),
+            mask=mask,
+            ranges=ranges,
+            weight=ready(weight),
+            denominator=ready(denominator),
+            normaliser=exponent,
+            sink=None if stage.sink is None else ready(stage.sink),
+            gain=None if stage.gain is None else ready(stage.gain),
+            outputs=tuple((name, ready(value)) for name, value in outputs),
+            lse=lse,
+            total=total,
+            about=f"attention over {stage.over}, {planner.findings[-1]}",
+        )
+
+    def _block_axis(self) -> str:
+        """The query axis to cut: the other position of the key's sequence, else the one that the
+        keys of the score lack."""
+        stage, planner = self.stage, self.planner
+        mixer = planner.mixer
+        own = mixer.sequence(stage.over)
+        partners = [d for d in stage.queries if mixer.sequence(d) == own and own is not None]
+        if partners:
+            return sorted(partners)[0]
+        heads = {d for pair in mixer.heads for d in pair}
+        keyed = frozenset[str]().union(
+            *(n.axes for n in walk(stage.score) if isinstance(n, Ref) and stage.over in n.axes)
+        )
+        order = [d for i in mixer.inputs for d in i.dims]
+        choices = [d for d in stage.queries if d not in planner.roles.features]
+        if not choices:
+            raise UnsupportedError(f"{mixer.name}: the attention over {stage.over} has no query axis")
+
+        def rank(dim: str) -> tuple[bool, bool, bool, int]:
+            place = order.index(dim) if dim in order else -1
+            return (dim in keyed, dim in heads, dim not in planner.roles.long, -place)
+
+        return sorted(choices, key=rank)[0]
+
+    # ------------------------------------------------------------------------------- results
+
+    def _declare_outputs(self) -> tuple[tuple[str, Expr], ...]:
+        outputs = []
+        for made, ref in zip(self.stage.outputs, self.stage.results, strict=False):
+            self._declare_result(made.name, ref.axes, None)
+            outputs.append((made.name, made.value))
+        return tuple(outputs)
+
+    def _declare_result(self, name: str, axes: frozenset[str], dtype: DType | None) -> None:
+        planner = self.planner
+        output = next((o for o in planner.mixer.outputs if o.name == name), None)
+        direct = output is not None and frozenset(output.dims) == axes
+        dims = output.dims if output is not None and direct else planner._order(axes)
+        role: OneOf["output", "temporary"] = "output" if direct else "temporary"
+        planner.context.buffers[name] = Buffer(name, dims, dtype or planner.dtype, role)
+        planner.names[name] = Ref(name, axes, Kind.REAL)
+
+    def _declare_row(
+        self, given: str | None, needed: str | None, normaliser: Rescaled | None
+    ) -> str | None:
+        if given is None and (needed is None or normaliser is None):
+            return None
+        name = given or self.planner._free_name(needed or "lse")
+        self._declare_result(name, self.stage.queries, DType.FLOAT32)
+        return name
+
+    def _declare_total(self, normaliser: Rescaled | None, denominator: Expr) -> str | None:
+        needed = any(isinstance(n, Ref) and n.name == "total" for n in walk(denominator))
+        if self.stage.weights is None or normaliser is not None or not needed:
+            return None
+        name = self.planner._free_name("total")
+        self._declare_result(name, self.stage.queries, DType.FLOAT32)
+        return name
+
+    def _weights(
+        self, task: FlashTask, form: Rescaled | None, lse: str | None, total: str | None
+    ) -> None:
+        """The normalised weights as a value: the score once more, against the row's statistics."""
+        planner, stage = self.planner, self.stage
+        name = stage.weights
+        assert name is not None
+        if form is not None:
+            assert lse is not None and form.scaled_denominator is not None
+            row = Ref(lse, stage.queries, Kind.REAL)
+            gap = call("sub", written(task_exponent(task), task.score), row)
+            value: Expr = call("exp", gap)
+            if task.normaliser is not None and task.normaliser.factor != Literal(1.0):
+                value = call("mul", task.normaliser.factor, value)
+            denominator: Expr = _with_total(form.scaled_denominator, Literal(1.0), call("exp", row))
+        else:
+            value = written(task.weight, task.score)
+            row = Ref(total or "", stage.queries, Kind.REAL)
+            denominator = _with_total(task.denominator, row, Literal(1.0))
+        visible: Expr = call("ne", denominator, 0.0)
+        if task.mask is not None:
+            visible = call("and", task.mask, visible)
+        if denominator != Literal(1.0):
+            value = call("div", value, denominator)
+        value = call("where", visible, value, 0.0)
+        output = next((o for o in planner.mixer.outputs if o.name == name), None)
+        dims = output.dims if output is not None else None
+        role: OneOf["output", "temporary"] = "temporary" if output is None else "output"
+        axes = stage.queries | {stage.over}
+        made = planner._store(name, value, dims, role, "the weights as a value")
+        planner.names[name] = Ref(made.name, axes, Kind.REAL)
+
+
+def task_exponent(task: FlashTask) -> Expr:
+    """The exponent of an exponential weight."""
+    assert task.normaliser is not None
+    return task.normaliser.exponent
+
+
+def _with_total(expr: Expr, total: Expr, scale: Expr) -> Expr:
+    def change(node: Expr) -> Expr:
+        if isinstance(node, Ref) and node.name in ("total", "scale"):
+            return total if node.name == "total" else scale
+        return rebuild(node, change)
+
+    return change(expr)
+
+
+def make_planner(mixer: Mixer, sizes: Mapping[str, int], dtype: DType) -> Planner:
+    """A planner with the facts that the mixer's declarations give."""
+    roles = dim_roles(mixer, sizes)
+    fixed = {d: sizes.get(d, 64) for d in roles.features}
+    params = _fixed_params(mixer, fixed)
+    given = {
+        i.name: Buffer(i.name, i.dims, _input_dtype(i.dtype, i.kind, dtype), "input")
+        for i in mixer.inputs
+    }
+    tables = {
+        t.name: Buffer(t.name, t.dims, _KIND_DTYPE.get(t.kind, DType.FLOAT32), "table")
+        for t in mixer.tables
+    }
+    masks = facts_of(mixer, {n: float(v) for n, v in params.items()})
+    context = Context(
+        fixed,
+        params,
+        dtype,
+        {**given, **tables},
+        equal=equal_lengths(mixer),
+        heads=frozenset(mixer.heads),
+        masks=masks,
+    )
+    return Planner(mixer, sizes, params, dtype, roles, context)
+
+
+def _input_dtype(declared: str | None, kind: Kind, dtype: DType) -> DType:
+    if kind is Kind.REAL:
+        return dtype if declared is None else DType(declared)
+    return DType(declared) if declared in ("int64", "int32") else _KIND_DTYPE[kind]
+
+
+def _fixed_params(mixer: Mixer, sizes: Mapping[str, int]) -> dict[str, Number]:
+    """The params that compile time knows; one that depends on run-time sizes is written out."""
+    fixed: dict[str, Number] = {}
+    for param in mixer.params:
+        if param.runtime:
+            continue
+        try:
+            fixed[param.name] = evaluate_host(param.value, sizes, fixed)
+        except KeyError:
+            continue
+    return fixed

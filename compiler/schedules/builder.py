@@ -1,0 +1,367 @@
+"""Build a tile program op by op, each op in the outermost scope that has what it reads.
+
+A scope is the program's top or a loop body. Hoisting out of loops and sharing of equal ops follow
+from where an op lands and from a table of what the scope has already made; no schedule does
+either by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from ...ir.expression import Expr, Kind
+from ...ir.tile import (
+    Argument,
+    BufferArgument,
+    Carried,
+    Cast,
+    Comment,
+    Constant,
+    Dot,
+    DType,
+    Elementwise,
+    For,
+    GridAxis,
+    HostArgument,
+    Load,
+    Op,
+    ParamArgument,
+    Program,
+    Range,
+    Reduce,
+    Scan,
+    Search,
+    SizeArgument,
+    Store,
+    Tile,
+    Value,
+)
+
+KIND_DTYPE = {Kind.BOOL: DType.BOOL, Kind.INT: DType.INT32, Kind.REAL: DType.FLOAT32}
+
+
+@dataclass
+class Scope:
+    """The ops of the top level or of one loop body, and what is known inside it."""
+
+    ops: list[Op] = field(default_factory=list)
+    made: dict[object, Value] = field(default_factory=dict)  # equal op -> its value
+    values: dict[Expr, Value] = field(default_factory=dict)  # expression -> its value
+    positions: dict[str, Value] = field(default_factory=dict)  # dim -> index value
+    bounds: dict[str, Value] = field(default_factory=dict)  # dim -> which positions exist
+
+
+class Builder:
+    """A tile program in the making."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.scopes: list[Scope] = [Scope()]
+        self.tiles: dict[str, Tile] = {}
+        self.grid: list[GridAxis] = []
+        self._arguments: dict[str, Argument] = {}
+        self._argument_values: dict[str, Value] = {}
+        self._level: dict[str, int] = {}
+        self._names: set[str] = set()
+        self._constants: dict[str, float | int | bool] = {}
+
+    # ------------------------------------------------------------------------------ names
+
+    def fresh(self, hint: str) -> str:
+        """A name that is not taken, as near to ``hint`` as can be."""
+        name, count = hint, 1
+        while name in self._names:
+            count += 1
+            name = f"{hint}_{count}"
+        self._names.add(name)
+        return name
+
+    def value(self, hint: str, dtype: DType, axes: frozenset[str], level: int) -> Value:
+        """A new value, known from scope ``level`` inwards."""
+        made = Value(self.fresh(hint), dtype, axes)
+        self._level[made.name] = level
+        return made
+
+    def level(self, *values: Value | None) -> int:
+        """The outermost scope in which all of them are known."""
+        return max((self._level[v.name] for v in values if v is not None), default=0)
+
+    # -------------------------------------------------------------------------- arguments
+
+    def buffer(self, argument: BufferArgument) -> None:
+        """Declare a tensor argument."""
+        self._names.add(argument.name)
+        self._arguments.setdefault(argument.name, argument)
+
+    def scalar(self, argument: SizeArgument | HostArgument | ParamArgument) -> Value:
+        """Declare a number argument, or find the one declared before."""
+        match argument:
+            case SizeArgument(dim):
+                name, dtype = dim, DType.INT32
+            case HostArgument(name, dtype, _) | ParamArgument(name, dtype, _):
+                pass
+        if name not in self._argument_values:
+            self._names.add(name)
+            self._arguments[name] = argument
+            self._argument_values[name] = Value(name, dtype)
+            self._level[name] = 0
+        return self._argument_values[name]
+
+    def block(self, dim: str) -> Value:
+        """The block size of a tiled dim, as a number."""
+        symbol = self.tiles[dim].symbol
+        self._names.add(symbol)
+        self._level.setdefault(symbol, 0)
+        return Value(symbol, DType.INT32)
+
+    def host_argument(self, hint: str, dtype: DType, value: Expr) -> Value:
+        """A number computed by the host; equal expressions share one argument."""
+        for argument in self._arguments.values():
+            if isinstance(argument, HostArgument) and argument.value == value:
+                return self._argument_values[argument.name]
+        return self.scalar(HostArgument(self.fresh(hint), dtype, value))
+
+    # -------------------------------------------------------------------------------- ops
+
+    def _emit(self, key: object, level: int, make: Callable[[], tuple[Op, Value]]) -> Value:
+        for scope in self.scopes[: level + 1]:
+            if key in scope.made:
+                return scope.made[key]
+        op, out = make()
+        self.scopes[level].ops.append(op)
+        self.scopes[level].made[key] = out
+        return out
+
+    def constant(
+        self, value: float | int | bool, dtype: DType, axes: frozenset[str] = frozenset()
+    ) -> Value:
+        """The same number everywhere."""
+
+        def make() -> tuple[Op, Value]:
+            out = self.value("constant", dtype, axes, 0)
+            self._constants[out.name] = value
+            return Constant(out, value), out
+
+        return self._emit(("constant", repr(value), dtype, axes), 0, make)
+
+    def constant_of(self, value: Value) -> float | int | bool | None:
+        """The number behind a value that ``constant`` made."""
+        return self._constants.get(value.name)
+
+    def range(self, dim: str, start: Value | None, hint: str) -> Value:
+        """The positions of a tile of ``dim`` that begins at ``start``."""
+        level = self.level(start)
+
+        def make() -> tuple[Op, Value]:
+            out = self.value(hint, DType.INT32, frozenset({dim}), level)
+            return Range(out, start), out
+
+        return self._emit(("range", dim, start), level, make)
+
+    def elementwise(self, fn: str, *args: Value, dtype: DType, hint: str = "") -> Value:
+        """``fn`` of values that meet by axis name."""
+        level = self.level(*args)
+        axes = frozenset[str]().union(*(a.axes for a in args))
+
+        def make() -> tuple[Op, Value]:
+            out = self.value(hint or fn.rstrip("_"), dtype, axes, level)
+            return Elementwise(out, fn, args), out
+
+        return self._emit((fn, args, dtype), level, make)
+
+    def cast(self, x: Value, dtype: DType, hint: str = "") -> Value:
+        """``x`` as ``dtype``; x itself if it is one already."""
+        if x.dtype == dtype:
+            return x
+        constant = self.constant_of(x)
+        if constant is not None:
+            number = float(constant) if dtype.is_float else int(constant)
+            return self.constant(bool(number) if dtype is DType.BOOL else number, dtype, x.axes)
+        level = self.level(x)
+
+        def make() -> tuple[Op, Value]:
+            out = self.value(hint or x.name, dtype, x.axes, level)
+            return Cast(out, x), out
+
+        return self._emit(("cast", x, dtype), level, make)
+
+    def load(
+        self,
+        buffer: str,
+        index: Sequence[tuple[str, Value]],
+        mask: Value | None = None,
+        fill: float | int | bool = 0,
+        hint: str = "",
+    ) -> Value:
+        """Read a buffer at one index value per dim."""
+        argument = self._arguments[buffer]
+        assert isinstance(argument, BufferArgument)
+        places = tuple(index)
+        level = self.level(mask, *(v for _, v in places))
+        axes = frozenset[str]().union(*(v.axes for _, v in places))
+        if mask is not None:
+            axes |= mask.axes
+
+        def make() -> tuple[Op, Value]:
+            out = self.value(hint or f"{buffer}_tile", argument.dtype, axes, level)
+            return Load(out, buffer, places, mask, fill), out
+
+        return self._emit(("load", buffer, places, mask, fill), level, make)
+
+    def store(
+        self, buffer: str, index: Sequence[tuple[str, Value]], value: Value, mask: Value | None
+    ) -> None:
+        """Write to a buffer in the innermost scope."""
+        self.scopes[-1].ops.append(Store(buffer, tuple(index), value, mask))
+
+    def dot(self, a: Value, b: Value, over: str, acc: Value | None = None, hint: str = "") -> Value:
+        """Contract one axis, in float32."""
+        level = self.level(a, b, acc)
+        axes = (a.axes | b.axes) - {over}
+
+        def make() -> tuple[Op, Value]:
+            out = self.value(hint or "dot", DType.FLOAT32, axes, level)
+            return Dot(out, a, b, over, acc), out
+
+        return self._emit(("dot", a, b, over, acc), level, make)
+
+    def reduce(self, op: str, x: Value, over: str, hint: str = "") -> Value:
+        """Reduce one axis of a tile."""
+        level = self.level(x)
+
+        def make() -> tuple[Op, Value]:
+            out = self.value(hint or op, x.dtype, x.axes - {over}, level)
+            return Reduce(out, op, x, over), out
+
+        return self._emit(("reduce", op, x, over), level, make)
+
+    def scan(self, x: Value, over: str, reverse: bool = False, hint: str = "") -> Value:
+        """The running sum along one axis of a tile."""
+        level = self.level(x)
+
+        def make() -> tuple[Op, Value]:
+            out = self.value(hint or "running", x.dtype, x.axes, level)
+            return Scan(out, x, over, reverse), out
+
+        return self._emit(("scan", x, over, reverse), level, make)
+
+    def search(
+        self,
+        buffer: str,
+        index: Sequence[tuple[str, Value]],
+        dim: str,
+        size: Value,
+        value: Value,
+        side: str,
+    ) -> Value:
+        """Count the entries of a sorted table that are below ``value``."""
+        places = tuple(index)
+        level = self.level(size, value, *(v for _, v in places))
+
+        def make() -> tuple[Op, Value]:
+            out = self.value(f"{buffer}_found", DType.INT32, frozenset(), level)
+            return Search(out, buffer, places, dim, size, value, side), out
+
+        return self._emit(("search", buffer, places, dim, size, value, side), level, make)
+
+    def comment(self, text: str) -> None:
+        """A line for the reader, in the innermost scope."""
+        self.scopes[-1].ops.append(Comment(text))
+
+    # ------------------------------------------------------------------------------ loops
+
+    @contextmanager
+    def loop(
+        self,
+        variable: str,
+        start: Value,
+        stop: Value,
+        step: str | int,
+        carried: Sequence[tuple[str, Value]],
+    ) -> Iterator[Loop]:
+        """Open a loop; set ``yields`` on what this gives before the block ends."""
+        level = len(self.scopes)
+        self.scopes.append(Scope())
+        inner = tuple(self.value(hint, v.dtype, v.axes, level) for hint, v in carried)
+        turn = Loop(self.value(variable, DType.INT32, frozenset(), level), inner)
+        yield turn
+        scope = self.scopes.pop()
+        assert len(turn.yields) == len(inner), "a loop hands over what it carries"
+        outs = tuple(self.value(hint, v.dtype, v.axes, level - 1) for hint, v in carried)
+        handed = tuple(
+            Carried(i, v, o) for i, (_, v), o in zip(inner, carried, outs, strict=True)
+        )
+        self.scopes[-1].ops.append(
+            For(turn.variable, start, stop, step, handed, tuple(scope.ops), tuple(turn.yields))
+        )
+        turn.results = outs
+
+    # ---------------------------------------------------------------------- what is known
+
+    def position(self, dim: str) -> Value:
+        """The index value along ``dim`` that is in force."""
+        for scope in reversed(self.scopes):
+            if dim in scope.positions:
+                return scope.positions[dim]
+        raise KeyError(dim)
+
+    def has_position(self, dim: str) -> bool:
+        """Whether the program places ``dim`` at all."""
+        return any(dim in scope.positions for scope in self.scopes)
+
+    def bound(self, dim: str) -> Value | None:
+        """Which positions of the tile of ``dim`` exist; None: all of them."""
+        for scope in reversed(self.scopes):
+            if dim in scope.positions:
+                return scope.bounds.get(dim)
+        return None
+
+    def place(self, dim: str, position: Value, bound: Value | None = None) -> None:
+        """Set the index value of ``dim`` for the innermost scope."""
+        self.scopes[-1].positions[dim] = position
+        if bound is not None:
+            self.scopes[-1].bounds[dim] = bound
+
+    def lookup(self, expr: Expr) -> Value | None:
+        """The value already made for an expression, if it holds here.
+
+        A loop that places one of the expression's dims anew hides what outer scopes made of it.
+        """
+        for scope in reversed(self.scopes):
+            if expr in scope.values:
+                return scope.values[expr]
+            if not expr.axes.isdisjoint(scope.positions):
+                return None
+        return None
+
+    def bind(self, expr: Expr, value: Value, scope: int | None = None) -> None:
+        """Let ``expr`` stand for ``value`` from the value's scope (or a given one) inwards."""
+        level = self.level(value) if scope is None else scope
+        self.scopes[level].values[expr] = value
+
+    def finish(self, launch: tuple[tuple[str, int], ...] = (), about: str = "") -> Program:
+        """The program."""
+        assert len(self.scopes) == 1, "a loop is still open"
+        order = (BufferArgument, SizeArgument, HostArgument, ParamArgument)
+        arguments = sorted(self._arguments.values(), key=lambda a: order.index(type(a)))
+        return Program(
+            self.name,
+            tuple(arguments),
+            tuple(self.grid),
+            tuple(self.tiles.values()),
+            tuple(self.scopes[0].ops),
+            launch,
+            about,
+        )
+
+
+@dataclass
+class Loop:
+    """An open loop: its variable, what it carries, and what it hands over."""
+
+    variable: Value
+    carried: tuple[Value, ...]
+    yields: tuple[Value, ...] = ()
+    results: tuple[Value, ...] = ()

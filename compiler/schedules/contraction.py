@@ -1,0 +1,261 @@
+"""Reductions over axes that a tile holds: dots where the terms separate, else element by element.
+
+``sum(q * k, D)`` separates when its factors fall into two groups that share no axis of the tile
+but D: then it is a matrix product. What does not separate (``sum(w * tanh(q + k), D)``) runs as a
+loop over D with one position at a time, so that no three-dimensional tile is ever held.
+"""
+
+from __future__ import annotations
+
+from functools import reduce as fold
+
+from ...ir.expression import Call, Expr, Kind, Literal, Read, Reduce, Ref, call
+from ...ir.tile import DType, Value
+from .builder import KIND_DTYPE
+from .evaluation import Evaluator
+
+
+def reduce_on_tile(evaluator: Evaluator, expr: Reduce, hint: str) -> Value:
+    """A reduction whose axes are all on the tile."""
+    for dim in expr.over:
+        evaluator.position(dim)
+    if expr.op == "sum" and expr.x.kind is Kind.REAL:
+        return contract(evaluator, factors_of(expr.x), expr.over, expr.where, hint)
+    return _reduce_elements(evaluator, expr, hint)
+
+
+def _reduce_elements(evaluator: Evaluator, expr: Reduce, hint: str) -> Value:
+    builder = evaluator.builder
+    logical = expr.op in ("any", "all")
+    dtype = DType.INT32 if logical else KIND_DTYPE[max(expr.x.kind, Kind.INT)]
+    value = builder.cast(evaluator.evaluate(expr.x), dtype)
+    outside = builder.constant(evaluator.identity(expr.op, dtype), dtype)
+    admitted = evaluator.bounds_of(expr.over)
+    if expr.where is not None:
+        admitted = evaluator.both(admitted, evaluator.condition(expr.where))
+    if admitted is not None:
+        value = evaluator.where(admitted, value, outside)
+    value = _spread(evaluator, value, frozenset(expr.over))
+    op = {"any": "max", "all": "min"}.get(expr.op, expr.op)
+    for dim in expr.over:
+        value = builder.reduce(op, value, dim, hint)
+    if not logical:
+        return value
+    zero = builder.constant(0, DType.INT32)
+    return builder.elementwise("ne", value, zero, dtype=DType.BOOL, hint=hint)
+
+
+def _spread(evaluator: Evaluator, value: Value, axes: frozenset[str]) -> Value:
+    """``value`` with the axes it lacks, so that reducing over them counts every position."""
+    missing = axes - value.axes
+    if not missing:
+        return value
+    zero = evaluator.builder.constant(0, value.dtype, missing)
+    return evaluator.builder.elementwise("add", value, zero, dtype=value.dtype)
+
+
+# ------------------------------------------------------------------------------------ factors
+
+
+def factors_of(expr: Expr) -> list[Expr]:
+    """The factors of a product: a * b / c --> [a, b, 1 / c]."""
+    match expr:
+        case Call("mul", (a, b)):
+            return factors_of(a) + factors_of(b)
+        case Call("neg", (a,)):
+            return [Literal(-1.0), *factors_of(a)]
+        case Call("div", (a, b)):
+            return [*factors_of(a), call("div", 1.0, b)]
+        case _:
+            return [expr]
+
+
+def contract(
+    evaluator: Evaluator,
+    factors: list[Expr],
+    over: tuple[str, ...],
+    where: Expr | None,
+    hint: str = "",
+    acc: Value | None = None,
+) -> Value:
+    """acc + the sum over ``over`` (on the tile) of the product of ``factors``."""
+    outside = [f for f in factors if not f.axes & set(over)]
+    inside = [f for f in factors if f.axes & set(over)]
+    if where is not None:
+        inside = _admit(inside, where, over)
+    # A sum of terms of which no single product separates is taken term by term.
+    if len(inside) and not _separates(evaluator, inside, over):
+        terms = _distribute(inside)
+        if len(terms) > 1 and any(_separates(evaluator, t, over) for t in terms):
+            parts = [contract(evaluator, t + outside, over, None, hint) for t in terms]
+            return _accumulate(evaluator, [*parts, *([acc] if acc is not None else [])], hint)
+    if outside and acc is None:
+        inner = contract(evaluator, inside, over, None, hint) if inside else None
+        scale = [evaluator.real(f) for f in outside]
+        if inner is None:
+            inner = _count(evaluator, over)
+        return _product(evaluator, [*scale, inner], hint)
+    if outside:
+        return _accumulate(evaluator, [acc, contract(evaluator, factors, over, None, hint)], hint)
+    return _contract_inside(evaluator, inside, over, hint, acc)
+
+
+def _contract_inside(
+    evaluator: Evaluator,
+    inside: list[Expr],
+    over: tuple[str, ...],
+    hint: str,
+    acc: Value | None,
+) -> Value:
+    groups = _groups(evaluator, inside, over)
+    builder = evaluator.builder
+    if len(groups) == 2 and len(over) == 1 and all(len(axes) == 1 for axes, _ in groups):
+        a, b = (_operand(evaluator, members, over[0]) for _, members in groups)
+        return builder.dot(a, b, over[0], acc, hint)
+    if len(groups) <= 1 or not _can_step(evaluator, over):
+        value = _product(evaluator, [evaluator.real(f) for f in inside])
+        zero_outside = any(_is_zero_outside(evaluator, f) for f in inside)
+        for dim in over:
+            value = value if zero_outside else evaluator.masked(value, dim, 0.0)
+        value = _spread(evaluator, value, frozenset(over))
+        for dim in over:
+            value = builder.reduce("sum", value, dim, hint)
+        return value if acc is None else _accumulate(evaluator, [acc, value], hint)
+    return _step_through(evaluator, inside, over, hint, acc)
+
+
+def _step_through(
+    evaluator: Evaluator, inside: list[Expr], over: tuple[str, ...], hint: str, acc: Value | None
+) -> Value:
+    """One position of ``over[0]`` at a time: sum += product at that position."""
+    builder = evaluator.builder
+    dim, *rest = over
+    axes = _tile_axes(evaluator, inside) - set(over)
+    start = acc if acc is not None else builder.constant(0.0, DType.FLOAT32, axes)
+    begin = builder.constant(0, DType.INT32)
+    with builder.loop(dim.lower(), begin, evaluator.size(dim), 1, [(hint or "sum", start)]) as turn:
+        builder.place(dim, turn.variable)
+        if rest:
+            term = _contract_inside(evaluator, inside, tuple(rest), hint, None)
+        else:
+            term = _product(evaluator, [evaluator.real(f) for f in inside])
+        turn.yields = (_accumulate(evaluator, [turn.carried[0], term], hint),)
+    return turn.results[0]
+
+
+def _can_step(evaluator: Evaluator, over: tuple[str, ...]) -> bool:
+    return evaluator.context.length(over[0]) is not None
+
+
+def _admit(inside: list[Expr], where: Expr, over: tuple[str, ...]) -> list[Expr]:
+    """The product with 0 where ``where`` fails, put on a factor that has its axes already."""
+    for n, factor in enumerate(inside):
+        if where.axes <= factor.axes:
+            masked = call("where", where, factor, 0.0)
+            return [*inside[:n], masked, *inside[n + 1 :]]
+    return [*inside, call("where", where, 1.0, 0.0)] if inside else [call("where", where, 1.0, 0.0)]
+
+
+def _distribute(inside: list[Expr]) -> list[list[Expr]]:
+    """(a + b) * c --> a * c, b * c."""
+    terms: list[list[Expr]] = [[]]
+    for factor in inside:
+        match factor:
+            case Call("add", (a, b)):
+                choices = [factors_of(a), factors_of(b)]
+            case Call("sub", (a, b)):
+                choices = [factors_of(a), [Literal(-1.0), *factors_of(b)]]
+            case _:
+                choices = [[factor]]
+        terms = [term + choice for term in terms for choice in choices]
+    return terms
+
+
+# ------------------------------------------------------------------------------------- groups
+
+
+def _tile_axes(evaluator: Evaluator, factors: list[Expr]) -> frozenset[str]:
+    """The axes of the product that are on the tile, not fixed by the grid or by a loop."""
+    axes = frozenset[str]().union(*(f.axes for f in factors))
+    return frozenset(d for d in axes if evaluator.position(d).axes)
+
+
+def _groups(
+    evaluator: Evaluator, inside: list[Expr], over: tuple[str, ...]
+) -> list[tuple[frozenset[str], list[Expr]]]:
+    """Factors that share tile axes (beside ``over``) together; those without any join the first."""
+    groups: list[tuple[frozenset[str], list[Expr]]] = []
+    loose: list[Expr] = []
+    for factor in inside:
+        axes = _tile_axes(evaluator, [factor]) - set(over)
+        if not axes:
+            loose.append(factor)
+            continue
+        members = [factor]
+        for group in [g for g in groups if g[0] & axes]:
+            groups.remove(group)
+            axes, members = axes | group[0], group[1] + members
+        groups.append((axes, members))
+    if groups:
+        groups[0][1].extend(loose)
+    elif loose:
+        groups.append((frozenset(), loose))
+    return groups
+
+
+def _separates(evaluator: Evaluator, inside: list[Expr], over: tuple[str, ...]) -> bool:
+    groups = _groups(evaluator, inside, over)
+    return len(groups) <= 1 or (len(groups) == 2 and all(len(axes) == 1 for axes, _ in groups))
+
+
+def _operand(evaluator: Evaluator, factors: list[Expr], over: str) -> Value:
+    """One side of a dot: the product, zero where the tile has no positions, in the dot's type."""
+    builder = evaluator.builder
+    narrow = evaluator.context.dtype
+    if len(factors) == 1:
+        value = evaluator.evaluate(factors[0])
+    else:
+        value = _product(evaluator, [evaluator.real(f) for f in factors])
+    if not all(_is_zero_outside(evaluator, f) for f in factors):
+        value = evaluator.masked(value, over, 0.0)
+    return builder.cast(value, narrow)
+
+
+def _is_zero_outside(evaluator: Evaluator, factor: Expr) -> bool:
+    """Whether the value is 0 by itself where the tile has no positions."""
+    match factor:
+        case Ref(name, _, _):
+            return name in evaluator.context.buffers or name == "weight"
+        case Read(Ref(name, _, _), _, fill):
+            return name in evaluator.context.buffers and fill == 0
+        case _:
+            return False
+
+
+# ---------------------------------------------------------------------------------- arithmetic
+
+
+def _product(evaluator: Evaluator, values: list[Value], hint: str = "") -> Value:
+    builder = evaluator.builder
+    return fold(
+        lambda a, b: builder.elementwise("mul", a, b, dtype=DType.FLOAT32, hint=hint), values
+    )
+
+
+def _accumulate(evaluator: Evaluator, values: list[Value | None], hint: str) -> Value:
+    builder = evaluator.builder
+    present = [v for v in values if v is not None]
+    return fold(
+        lambda a, b: builder.elementwise("add", a, b, dtype=DType.FLOAT32, hint=hint), present
+    )
+
+
+def _count(evaluator: Evaluator, over: tuple[str, ...]) -> Value:
+    """How many positions ``over`` has on the tile, as a real number."""
+    builder = evaluator.builder
+    one: Value = builder.constant(1.0, DType.FLOAT32, frozenset(over))
+    for dim in over:
+        one = evaluator.masked(one, dim, 0.0)
+    for dim in over:
+        one = builder.reduce("sum", one, dim)
+    return one

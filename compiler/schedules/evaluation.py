@@ -1,0 +1,380 @@
+"""Evaluate an expression on a tile: from named axes to tile ops.
+
+Where an op lands (before the loops, in one of them) is the builder's doing; here is only what is
+computed. Integers are int32, reals float32; narrow inputs are widened where arithmetic begins and
+stay narrow as operands of a dot.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+
+from ...ir.host import evaluate_host, is_host
+from ...ir.errors import UnsupportedError
+from ...ir.expression import (
+    Call,
+    Cumsum,
+    Expr,
+    Index,
+    Kind,
+    Literal,
+    Read,
+    Reduce,
+    Ref,
+    Scalar,
+    Size,
+    call,
+    rebuild,
+    substitute,
+    walk,
+)
+from ...ir.plan import Buffer
+from ...ir.tile import BufferArgument, DType, ParamArgument, SizeArgument, Tile, Value
+from ..analysis.facts import Facts
+from .builder import KIND_DTYPE, Builder
+
+_IDENTITY: Mapping[str, float] = {
+    "sum": 0.0,
+    "prod": 1.0,
+    "max": -math.inf,
+    "min": math.inf,
+    "any": 0,
+    "all": 1,
+}
+_MERGE = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "max", "all": "min"}
+
+
+@dataclass(frozen=True)
+class Context:
+    """What is fixed while a plan is made.
+
+    ``sizes`` are the dims whose length is known at compile time: a tile holds them whole.
+    ``equal`` maps a dim to a representative of the dims that have its length. ``buffers`` are the
+    names that are in memory; every other name has been written out.
+    """
+
+    sizes: Mapping[str, int]
+    params: Mapping[str, int | float | bool]
+    dtype: DType
+    buffers: dict[str, Buffer]
+    names: dict[Expr, str] = field(default_factory=dict)  # what the spec calls an expression
+    equal: Mapping[str, str] = field(default_factory=dict)
+    heads: frozenset[tuple[str, str]] = frozenset()
+    blocks: Mapping[str, int] = field(default_factory=dict)  # dim -> default block size
+    masks: Facts = field(default_factory=Facts)  # what the mask analysis may take for granted
+
+    def length(self, dim: str) -> int | None:
+        """The dim's length where it is fixed."""
+        return self.sizes.get(dim)
+
+
+def padded(size: int, least: int = 1) -> int:
+    """The power of two that holds ``size`` positions."""
+    return max(least, 1 << max(0, size - 1).bit_length())
+
+
+class Evaluator:
+    """Expressions to values, on one builder."""
+
+    def __init__(self, builder: Builder, context: Context) -> None:
+        self.builder = builder
+        self.context = context
+
+    # --------------------------------------------------------------------------- entry
+
+    def evaluate(self, expr: Expr, hint: str = "") -> Value:
+        """The value of ``expr`` on the tile in force."""
+        if expr in self.context.names:
+            hint = self.context.names[expr]
+        known = self.builder.lookup(expr)
+        if known is not None:
+            return known
+        value = self._evaluate(expr, hint)
+        self.builder.bind(expr, value)
+        return value
+
+    def real(self, expr: Expr, hint: str = "") -> Value:
+        """The value as float32."""
+        return self.builder.cast(self.evaluate(expr, hint), DType.FLOAT32)
+
+    def integer(self, expr: Expr, hint: str = "") -> Value:
+        """The value as int32."""
+        return self.builder.cast(self.evaluate(expr, hint), DType.INT32)
+
+    def condition(self, expr: Expr, hint: str = "") -> Value:
+        """The value as a truth value."""
+        return self.builder.cast(self.evaluate(expr, hint), DType.BOOL)
+
+    def _evaluate(self, expr: Expr, hint: str) -> Value:
+        if not expr.axes and not isinstance(expr, Literal | Size | Scalar) and is_host(expr):
+            return self._host(expr, hint)
+        match expr:
+            case Literal(value):
+                return self.builder.constant(value, KIND_DTYPE[expr.kind])
+            case Size(dim):
+                return self.size(dim)
+            case Scalar(name, kind, runtime):
+                return self.builder.scalar(ParamArgument(name, KIND_DTYPE[kind], runtime))
+            case Index(dim):
+                return self.position(dim)
+            case Ref():
+                return self._read(expr, {}, 0.0, hint)
+            case Read(x, at, fill):
+                return self._read(x, dict(at), fill, hint)
+            case Call():
+                return self._call(expr, hint)
+            case Reduce():
+                return self._reduce(expr, hint)
+            case Cumsum(x, over, reverse, exclusive):
+                return self._cumsum(x, over, reverse, exclusive, hint)
+        raise UnsupportedError(f"no lowering for {type(expr).__name__}: {expr}")
+
+    # -------------------------------------------------------------------------- scalars
+
+    def size(self, dim: str) -> Value:
+        """The length of a dim: a number where it is fixed, an argument elsewhere."""
+        fixed = self.context.length(dim)
+        if fixed is not None:
+            return self.builder.constant(fixed, DType.INT32)
+        return self.builder.scalar(SizeArgument(dim))
+
+    def _host(self, expr: Expr, hint: str) -> Value:
+        fixed = self.fixed_number(expr)
+        if fixed is not None:
+            return self.builder.constant(fixed, KIND_DTYPE[expr.kind])
+        return self.builder.host_argument(hint or "host", KIND_DTYPE[expr.kind], expr)
+
+    def fixed_number(self, expr: Expr) -> int | float | bool | None:
+        """The number an expression stands for, if compile time knows it."""
+        if not is_host(expr) or expr.axes:
+            return None
+        for node in walk(expr):
+            if isinstance(node, Size) and node.dim not in self.context.sizes:
+                return None
+            if isinstance(node, Scalar) and (node.runtime or node.name not in self.context.params):
+                return None
+        return evaluate_host(expr, self.context.sizes, self.context.params)
+
+    # ------------------------------------------------------------------------ positions
+
+    def position(self, dim: str) -> Value:
+        """The index along ``dim``; a dim of fixed length is put on the tile when first met."""
+        if not self.builder.has_position(dim):
+            self.place_whole(dim)
+        return self.builder.position(dim)
+
+    def place_whole(self, dim: str) -> None:
+        """Hold all of a dim of fixed length in the tile."""
+        size = self.context.length(dim)
+        if size is None:
+            raise UnsupportedError(f"the kernel has no place for the axis {dim}")
+        builder = self.builder
+        block = padded(size, 16)
+        builder.tiles[dim] = Tile(dim, block, True, size)
+        position = builder.range(dim, None, dim.lower())
+        builder.scopes[0].positions[dim] = position
+        if block != size:
+            limit = builder.constant(size, DType.INT32)
+            bound = builder.elementwise("lt", position, limit, dtype=DType.BOOL)
+            builder.scopes[0].bounds[dim] = bound
+
+    def bounds_of(self, dims: Iterable[str]) -> Value | None:
+        """Which positions of the tile exist, along all of ``dims`` together."""
+        mask: Value | None = None
+        for dim in sorted(dims):
+            self.position(dim)
+            mask = self.both(mask, self.builder.bound(dim))
+        return mask
+
+    def both(self, a: Value | None, b: Value | None) -> Value | None:
+        """The conjunction; None is true."""
+        if a is None or b is None or a == b:
+            return b if a is None else a
+        return self.builder.elementwise("and", a, b, dtype=DType.BOOL, hint="mask")
+
+    # ---------------------------------------------------------------------------- reads
+
+    def _read(self, x: Expr, at: Mapping[str, Expr], fill: float, hint: str) -> Value:
+        if isinstance(x, Ref) and x.name in self.context.buffers:
+            return self._load(x, at, fill, hint)
+        moved = move(x, at)
+        mask = None
+        for dim, index in at.items():
+            mask = self.both(mask, self._inside(index, dim))
+        value = self.evaluate(moved, hint)
+        if mask is None:
+            return value
+        dtype = DType.FLOAT32 if value.dtype.is_narrow else value.dtype
+        if dtype is not DType.FLOAT32 and not float(fill).is_integer():
+            dtype = DType.FLOAT32
+        outside = self.builder.constant(_number(fill, dtype), dtype)
+        return self.where(mask, self.builder.cast(value, dtype), outside, hint)
+
+    def _load(self, ref: Ref, at: Mapping[str, Expr], fill: float, hint: str) -> Value:
+        buffer = self.context.buffers[ref.name]
+        self.builder.buffer(BufferArgument(buffer.name, buffer.dims, buffer.dtype))
+        places: list[tuple[str, Value]] = []
+        mask: Value | None = None
+        for dim in buffer.dims:
+            if dim in at:
+                index = at[dim]
+                places.append((dim, self.integer(index)))
+                mask = self.both(mask, self._inside(index, dim))
+                mask = self.both(mask, self.bounds_of(index.axes))
+            else:
+                places.append((dim, self.position(dim)))
+                mask = self.both(mask, self.builder.bound(dim))
+        value = self.builder.load(
+            buffer.name, places, mask, _number(fill, buffer.dtype), hint or f"{buffer.name}_tile"
+        )
+        if value.dtype is DType.INT64:
+            value = self.builder.cast(value, DType.INT32, hint)
+        return value
+
+    def _inside(self, index: Expr, dim: str) -> Value | None:
+        """Where ``index`` lies within the dim; None if it always does."""
+        if self._proves_inside(index, dim):
+            return None
+        low = self.condition(call("ge", index, 0))
+        high = self.condition(call("lt", index, Size(dim)))
+        return self.both(low, high)
+
+    def _proves_inside(self, index: Expr, dim: str) -> bool:
+        equal = self.context.equal
+        match index:
+            case Index(other) if equal.get(other, other) == equal.get(dim, dim):
+                return True
+            case Call("floordiv", (Index(head), Call("floordiv", (Size(whole), Size(part))))):
+                return whole == head and part == dim and (dim, head) in self.context.heads
+        return self._inside_everywhere(index, dim)
+
+    def _inside_everywhere(self, index: Expr, dim: str) -> bool:
+        """Try every position, where all of them are known at compile time."""
+        size = self.context.length(dim)
+        if size is None or not _is_positional(index) or len(index.axes) > 2:
+            return False
+        lengths = [self.context.length(d) for d in sorted(index.axes)]
+        if any(n is None or n > 1024 for n in lengths):
+            return False
+        for at in product(*(range(n or 0) for n in lengths)):
+            here = {Index(d): Literal(p) for d, p in zip(sorted(index.axes), at, strict=True)}
+            number = self.fixed_number(substitute(index, dict(here)))
+            if number is None or not 0 <= number < size:
+                return False
+        return True
+
+    # --------------------------------------------------------------------- elementwise
+
+    def _call(self, expr: Call, hint: str) -> Value:
+        fn, args = expr.fn, expr.args
+        dtype = KIND_DTYPE[expr.kind]
+        match fn:
+            case "detach":
+                return self.evaluate(args[0], hint)
+            case "where":
+                a, b = (self.builder.cast(self.evaluate(x), dtype) for x in args[1:])
+                return self.where(self.condition(args[0]), a, b, hint)
+            case "and" | "or" | "not":
+                values = [self.condition(a) for a in args]
+            case "floor" | "ceil" | "round":
+                if args[0].kind <= Kind.INT:
+                    return self.integer(args[0], hint)
+                rounded = self.builder.elementwise(fn, self.real(args[0]), dtype=DType.FLOAT32)
+                return self.builder.cast(rounded, DType.INT32, hint)
+            case "lt" | "le" | "gt" | "ge" | "eq" | "ne":
+                wide = KIND_DTYPE[max(Kind.INT, *(a.kind for a in args))]
+                values = [self.builder.cast(self.evaluate(a), wide) for a in args]
+            case _:
+                values = [self.builder.cast(self.evaluate(a), dtype) for a in args]
+        return self.builder.elementwise(fn, *values, dtype=dtype, hint=hint)
+
+    def where(self, mask: Value, a: Value, b: Value, hint: str = "") -> Value:
+        """a where mask holds, b elsewhere."""
+        return self.builder.elementwise("where", mask, a, b, dtype=a.dtype, hint=hint)
+
+    # ---------------------------------------------------------------------- reductions
+
+    def _reduce(self, expr: Reduce, hint: str) -> Value:
+        from .contraction import reduce_on_tile
+        from .reduction import reduce_in_loop
+
+        if expr.group:
+            return self.evaluate(ungroup(expr), hint)
+        looped = [dim for dim in expr.over if self.context.length(dim) is None]
+        if looped:
+            return reduce_in_loop(self, expr, looped, hint)
+        return reduce_on_tile(self, expr, hint)
+
+    def _cumsum(self, x: Expr, over: str, reverse: bool, exclusive: bool, hint: str) -> Value:
+        if self.context.length(over) is None:
+            raise UnsupportedError(f"a running sum along {over} inside another kernel")
+        self.position(over)
+        dtype = KIND_DTYPE[max(x.kind, Kind.INT)]
+        value = self.masked(self.builder.cast(self.evaluate(x), dtype), over, 0.0)
+        running = self.builder.scan(value, over, reverse, hint)
+        if not exclusive:
+            return running
+        return self.builder.elementwise("sub", running, value, dtype=dtype, hint=hint)
+
+    def masked(self, value: Value, dim: str, outside: float) -> Value:
+        """``value`` with ``outside`` where the tile of ``dim`` has no positions."""
+        bound = self.builder.bound(dim)
+        if bound is None or dim not in value.axes:
+            return value
+        fill = self.builder.constant(_number(outside, value.dtype), value.dtype)
+        return self.where(bound, value, fill)
+
+    def identity(self, op: str, dtype: DType) -> float | int | bool:
+        """The number that changes nothing under ``op``."""
+        identity = _IDENTITY[op]
+        if dtype is DType.INT32 and not math.isfinite(identity):
+            return int(math.copysign(2**31 - 1, identity))
+        return _number(identity, dtype)
+
+    def merge(self, op: str, a: Value, b: Value, hint: str = "") -> Value:
+        """Two partial results of a reduction into one."""
+        return self.builder.elementwise(_MERGE[op], a, b, dtype=a.dtype, hint=hint)
+
+
+def ungroup(expr: Reduce) -> Reduce:
+    """``Reduce(x, J, N=g)`` --> ``Reduce(x, J, where=g == n)``."""
+    where = expr.where
+    for dim, index in expr.group:
+        same = call("eq", index, Index(dim))
+        where = same if where is None else call("and", where, same)
+    return Reduce(expr.op, expr.x, expr.over, where, span=expr.span)
+
+
+def _is_positional(expr: Expr) -> bool:
+    return all(isinstance(n, Literal | Size | Scalar | Call | Index) for n in walk(expr))
+
+
+def move(x: Expr, at: Mapping[str, Expr]) -> Expr:
+    """``Read(x, at)`` with the read pushed to the tensors below; what lies outside is arbitrary."""
+    match x:
+        case Index(dim):
+            return at.get(dim, x)
+        case Ref(_, dims, _):
+            here = tuple((d, e) for d, e in at.items() if d in dims)
+            return Read(x, here) if here else x
+        case Read(inner, inner_at, fill):
+            indices = {d: move(e, at) for d, e in inner_at}
+            for dim, index in at.items():
+                if dim in inner.axes and dim not in indices:
+                    indices[dim] = index
+            return Read(inner, tuple(indices.items()), fill, span=x.span)
+        case Reduce() | Cumsum():
+            bound = set(x.over) if isinstance(x, Reduce) else {x.over}
+            free = frozenset[str]().union(*(e.axes for e in at.values()))
+            if bound & (free | set(at)):
+                raise UnsupportedError(f"a read through {x} along an axis that it reduces")
+    return rebuild(x, lambda child: move(child, at))
+
+
+def _number(value: float | int | bool, dtype: DType) -> float | int | bool:
+    if dtype is DType.BOOL:
+        return bool(value)
+    return float(value) if dtype.is_float else int(value)

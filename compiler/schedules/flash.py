@@ -1,0 +1,325 @@
+"""The attention schedule: one pass over the keys with a running normaliser.
+
+Where the weight is exponential in the score, w(s - m) = w(s) w(-m), sums taken against one
+maximum m are brought to another by a factor; so one pass keeps m, the total and the outputs, all
+relative to the largest score so far (Milakov and Gimelshein 2018, arXiv 1805.02867; Dao et al.
+2022, arXiv 2205.14135). Other elementwise weights need no maximum. Exponentials are taken to
+base 2, with the factor log2(e) folded into the score.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ...ir.expression import Call, Expr, Kind, Literal, Ref, call, rebuild, substitute, walk
+from ...ir.tile import BufferArgument, DType, Program, Value
+from ..analysis.mask_ranges import KeyRanges, Trend
+from ..analysis.one_pass import Rescaled
+from .builder import Builder
+from .contraction import contract, factors_of
+from .evaluation import Context, Evaluator
+from .grid import place_grid, store_result
+from .runs import sweep
+
+_LOG2_E = math.log2(math.e)
+
+
+@dataclass(frozen=True)
+class FlashTask:
+    """One attention as a kernel computes it: names written out, statistics in buffers.
+
+    ``normaliser`` is None where the weight needs no rescaling. ``outputs`` pair a buffer with
+    what is summed; ``total`` and ``lse`` name buffers for the row's sum and its logarithm.
+    """
+
+    name: str
+    over: str
+    block: str
+    queries: tuple[str, ...]
+    score: Expr
+    mask: Expr | None
+    ranges: KeyRanges
+    weight: Expr
+    denominator: Expr
+    normaliser: Rescaled | None
+    sink: Expr | None
+    gain: Expr | None
+    outputs: tuple[tuple[str, Expr], ...]
+    lse: str | None = None
+    total: str | None = None
+    about: str = ""
+
+
+def flash(task: FlashTask, context: Context, launch: tuple[tuple[str, int], ...]) -> Program:
+    """The tile program of an attention."""
+    builder = Builder(task.name)
+    evaluator = Evaluator(builder, context)
+    place_grid(evaluator, task.queries, task.block, descending=_later_rows_do_more(task.ranges))
+    for name in [*(o for o, _ in task.outputs), *filter(None, (task.lse, task.total))]:
+        buffer = context.buffers[name]
+        builder.buffer(BufferArgument(name, buffer.dims, buffer.dtype, written=True))
+    rows = frozenset(d for d in task.queries if evaluator.position(d).axes)
+    if task.normaliser is not None:
+        _rescaled(evaluator, task, task.normaliser, rows)
+    else:
+        _plain(evaluator, task, rows)
+    return builder.finish(launch, task.about)
+
+
+def _later_rows_do_more(ranges: KeyRanges) -> bool:
+    """Whether the last rows see the most keys: all upper ends rise, and some row start is fixed."""
+    return any(
+        not conjunct.lower and any(b.trend is Trend.RISING for b in conjunct.upper)
+        for conjunct in ranges.disjuncts
+    )
+
+
+# ------------------------------------------------------------------------- exponential weights
+
+
+def _rescaled(
+    evaluator: Evaluator, task: FlashTask, form: Rescaled, rows: frozenset[str]
+) -> None:
+    builder = evaluator.builder
+    exponent = in_base_two(written(form.exponent, task.score))
+    infinite = builder.constant(-math.inf, DType.FLOAT32)
+    if task.sink is None:
+        top: Value = builder.constant(-math.inf, DType.FLOAT32, rows)
+        total: Value = builder.constant(0.0, DType.FLOAT32, rows)
+    else:
+        sink = evaluator.real(in_base_two(written(form.exponent, task.sink)), "sink")
+        top = _as_tile(evaluator, sink, rows)
+        seen = builder.elementwise("gt", top, infinite, dtype=DType.BOOL)
+        total = builder.cast(seen, DType.FLOAT32)
+    outputs = [_zero_output(evaluator, task, rows, value) for _, value in task.outputs]
+    carried = [("m", top), ("total", total), *outputs]
+
+    def turn(
+        state: tuple[Value, ...], mask: Expr | None, exists: Value | None
+    ) -> tuple[Value, ...]:
+        top, total, *sums = state
+        score = evaluator.real(exponent, "score")
+        visible = exists
+        if mask is not None:
+            visible = evaluator.both(evaluator.condition(mask, "visible"), exists)
+        if visible is not None:
+            score = evaluator.where(visible, score, infinite, "score")
+        score = _as_tile(evaluator, score, rows | {task.over})
+        block_top = builder.reduce("max", score, task.over)
+        new_top = builder.elementwise("max", top, block_top, dtype=DType.FLOAT32, hint="m_new")
+        safe = _finite(evaluator, new_top)
+        weight = _exp2(evaluator, score, safe, "weight")
+        rescale = _exp2(evaluator, top, safe, "rescale")
+        kept = builder.elementwise("mul", total, rescale, dtype=DType.FLOAT32)
+        added = builder.reduce("sum", weight, task.over)
+        new_total = builder.elementwise("add", kept, added, dtype=DType.FLOAT32)
+        kept_sums = [
+            builder.elementwise("mul", s, rescale, dtype=DType.FLOAT32, hint=f"{name}_sum")
+            for s, (name, _) in zip(sums, task.outputs, strict=True)
+        ]
+        return (new_top, new_total, *_weighted_sums(evaluator, task, weight, kept_sums))
+
+    top, total, *sums = sweep(
+        evaluator, task.over, task.ranges, task.mask, carried, turn, task.name
+    )
+    builder.comment("normalise and store")
+    factor = form.factor
+    if factor != Literal(1) and factor != Literal(1.0):
+        scale = evaluator.real(factor)
+        total = builder.elementwise("mul", total, scale, dtype=DType.FLOAT32, hint="total")
+        sums = [builder.elementwise("mul", s, scale, dtype=DType.FLOAT32) for s in sums]
+    _store_rescaled(evaluator, task, form, (top, total, sums))
+
+
+def _store_rescaled(
+    evaluator: Evaluator, task: FlashTask, form: Rescaled, state: tuple[Value, Value, list[Value]]
+) -> None:
+    builder = evaluator.builder
+    top, total, sums = state
+    assert form.scaled_denominator is not None
+    axes = total.axes
+    total_ref, scale_ref = Ref("total", axes, Kind.REAL), Ref("scale", axes, Kind.REAL)
+    builder.bind(total_ref, total)
+    denominator_expr = substitute(
+        form.scaled_denominator,
+        {r: total_ref if r.name == "total" else scale_ref for r in _refs(form.scaled_denominator)},
+    )
+    if scale_ref in set(walk(denominator_expr)):
+        scale = builder.elementwise("exp2", _finite(evaluator, top), dtype=DType.FLOAT32)
+        builder.bind(scale_ref, scale)
+    _store_outputs(evaluator, task, sums, evaluator.real(denominator_expr))
+    if task.lse is not None:
+        log2 = builder.elementwise("log2", total, dtype=DType.FLOAT32)
+        log2 = builder.elementwise("add", _finite(evaluator, top), log2, dtype=DType.FLOAT32)
+        per_bit = builder.constant(1 / _LOG2_E, DType.FLOAT32)
+        lse = builder.elementwise("mul", log2, per_bit, dtype=DType.FLOAT32, hint="lse")
+        zero = builder.constant(0.0, DType.FLOAT32)
+        some = builder.elementwise("gt", total, zero, dtype=DType.BOOL)
+        empty = builder.constant(-math.inf, DType.FLOAT32)
+        store_result(evaluator, task.lse, evaluator.where(some, lse, empty, "lse"))
+
+
+def _refs(expr: Expr) -> list[Ref]:
+    return [n for n in walk(expr) if isinstance(n, Ref) and n.name in ("total", "scale")]
+
+
+def _finite(evaluator: Evaluator, top: Value) -> Value:
+    """The maximum, or 0 for a row that has seen nothing: so that no inf - inf arises."""
+    builder = evaluator.builder
+    infinite = builder.constant(-math.inf, DType.FLOAT32)
+    zero = builder.constant(0.0, DType.FLOAT32)
+    some = builder.elementwise("gt", top, infinite, dtype=DType.BOOL)
+    return evaluator.where(some, top, zero, "m_safe")
+
+
+def _exp2(evaluator: Evaluator, a: Value, b: Value, hint: str) -> Value:
+    builder = evaluator.builder
+    gap = builder.elementwise("sub", a, b, dtype=DType.FLOAT32)
+    return builder.elementwise("exp2", gap, dtype=DType.FLOAT32, hint=hint)
+
+
+def written(form: Expr, score: Expr) -> Expr:
+    """An expression in ``Ref("score")`` with the score written out."""
+
+    def change(node: Expr) -> Expr:
+        if isinstance(node, Ref) and node.name == "score":
+            return score
+        return rebuild(node, change)
+
+    return change(form)
+
+
+def in_base_two(expr: Expr) -> Expr:
+    """``expr * log2(e)`` with the factor moved to where a scale is multiplied anyway.
+
+    scale * dot - slope * d --> (scale * log2e) * dot - (slope * log2e) * d
+    """
+    match expr:
+        case Call("add" | "sub", (a, b)):
+            return call(expr.fn, in_base_two(a), in_base_two(b))
+        case Call("neg", (a,)):
+            return call("neg", in_base_two(a))
+        case Call("where", (c, a, b)):
+            return call("where", c, in_base_two(a), in_base_two(b))
+        case Call("mul", (a, b)):
+            least = a if len(a.axes) <= len(b.axes) else b
+            return call("mul", in_base_two(a), b) if least is a else call("mul", a, in_base_two(b))
+        case Call("div", (a, b)):
+            return call("div", in_base_two(a), b)
+        case Literal(value):
+            return Literal(value * _LOG2_E)
+        case _:
+            return call("mul", _LOG2_E, expr)
+
+
+# ------------------------------------------------------------------------------ other weights
+
+
+def _plain(evaluator: Evaluator, task: FlashTask, rows: frozenset[str]) -> None:
+    builder = evaluator.builder
+    weight_expr = written(task.weight, task.score)
+    needs_total = any(
+        isinstance(n, Ref) and n.name == "total" for n in walk(task.denominator)
+    ) or bool(task.lse or task.total)
+    total: Value = builder.constant(0.0, DType.FLOAT32, rows)
+    if task.sink is not None:
+        sink = evaluator.real(written(task.weight, task.sink), "sink")
+        total = _as_tile(evaluator, sink, rows)
+    outputs = [_zero_output(evaluator, task, rows, value) for _, value in task.outputs]
+    carried = [*([("total", total)] if needs_total else []), *outputs]
+    zero = builder.constant(0.0, DType.FLOAT32)
+
+    def turn(
+        state: tuple[Value, ...], mask: Expr | None, exists: Value | None
+    ) -> tuple[Value, ...]:
+        weight = evaluator.real(weight_expr, "weight")
+        visible = exists
+        if mask is not None:
+            visible = evaluator.both(evaluator.condition(mask, "visible"), exists)
+        if visible is not None:
+            weight = evaluator.where(visible, weight, zero, "weight")
+        weight = _as_tile(evaluator, weight, rows | {task.over})
+        sums = list(state[1:] if needs_total else state)
+        made: list[Value] = []
+        if needs_total:
+            added = builder.reduce("sum", weight, task.over)
+            made.append(builder.elementwise("add", state[0], added, dtype=DType.FLOAT32))
+        return (*made, *_weighted_sums(evaluator, task, weight, sums))
+
+    results = sweep(evaluator, task.over, task.ranges, task.mask, carried, turn, task.name)
+    builder.comment("normalise and store")
+    sums = list(results[1:] if needs_total else results)
+    if needs_total:
+        total = results[0]
+        builder.bind(Ref("total", total.axes, Kind.REAL), total)
+    denominator = substitute(
+        task.denominator,
+        {
+            n: Ref("total", total.axes, Kind.REAL)
+            for n in walk(task.denominator)
+            if isinstance(n, Ref) and n.name == "total"
+        },
+    )
+    value = None if denominator in (Literal(1), Literal(1.0)) else evaluator.real(denominator)
+    _store_outputs(evaluator, task, sums, value)
+    if task.lse is not None:
+        log = builder.elementwise("log", total, dtype=DType.FLOAT32, hint="lse")
+        store_result(evaluator, task.lse, log)
+    if task.total is not None:
+        store_result(evaluator, task.total, total)
+
+
+# ------------------------------------------------------------------------------------- shared
+
+
+def _zero_output(
+    evaluator: Evaluator, task: FlashTask, rows: frozenset[str], value: Expr
+) -> tuple[str, Value]:
+    """A running output, zero, with the rows' axes and the value's own."""
+    own = frozenset(d for d in value.axes - {task.over} if evaluator.position(d).axes)
+    name = next(name for name, v in task.outputs if v is value)
+    return f"{name}_sum", evaluator.builder.constant(0.0, DType.FLOAT32, rows | own)
+
+
+def _as_tile(evaluator: Evaluator, value: Value, axes: frozenset[str]) -> Value:
+    """``value`` with exactly these axes, spread along those that it lacks."""
+    if value.axes == axes:
+        return value
+    builder = evaluator.builder
+    zero = builder.constant(0.0, DType.FLOAT32, axes)
+    return builder.elementwise("add", value, zero, dtype=DType.FLOAT32, hint=value.name)
+
+
+def _weighted_sums(
+    evaluator: Evaluator, task: FlashTask, weight: Value, sums: Sequence[Value]
+) -> list[Value]:
+    """Each running output plus the sum over the block of weight * gain * value."""
+    builder = evaluator.builder
+    weight_ref = Ref("weight", weight.axes, Kind.REAL)
+    builder.bind(weight_ref, weight, len(builder.scopes) - 1)
+    made = []
+    for (name, value), running in zip(task.outputs, sums, strict=True):
+        gain = [] if task.gain is None else factors_of(task.gain)
+        factors = [weight_ref, *gain, *factors_of(value)]
+        made.append(
+            contract(evaluator, factors, (task.over,), None, f"{name}_sum", acc=running)
+        )
+    return made
+
+
+def _store_outputs(
+    evaluator: Evaluator, task: FlashTask, sums: Sequence[Value], denominator: Value | None
+) -> None:
+    builder = evaluator.builder
+    for (name, _), value in zip(task.outputs, sums, strict=True):
+        result = value
+        if denominator is not None:
+            zero = builder.constant(0.0, DType.FLOAT32)
+            one = builder.constant(1.0, DType.FLOAT32)
+            some = builder.elementwise("ne", denominator, zero, dtype=DType.BOOL)
+            divisor = evaluator.where(some, denominator, one, "divisor")
+            kept = evaluator.where(some, value, zero)
+            result = builder.elementwise("div", kept, divisor, dtype=DType.FLOAT32, hint=name)
+        store_result(evaluator, name, result)

@@ -1,0 +1,88 @@
+"""The schedule of everything that is no attention: one result, tile by tile.
+
+Each program instance computes a tile of the result; reductions inside run over what a tile holds,
+or as loops. A running sum along a long axis is a loop that stores as it goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...ir.expression import Cumsum, Expr, Kind
+from ...ir.tile import BufferArgument, DType, Program, Tile, Value
+from .builder import KIND_DTYPE, Builder
+from .evaluation import Context, Evaluator
+from .grid import place_grid, store_result
+
+
+def pointwise(
+    name: str,
+    result: str,
+    value: Expr,
+    context: Context,
+    tiled: Sequence[str],
+    launch: tuple[tuple[str, int], ...],
+    about: str = "",
+) -> Program:
+    """The tile program that stores ``value`` to the buffer ``result``, cut along ``tiled``."""
+    builder = Builder(name)
+    evaluator = Evaluator(builder, context)
+    buffer = context.buffers[result]
+    builder.buffer(BufferArgument(result, buffer.dims, buffer.dtype, written=True))
+    place_grid(evaluator, [d for d in buffer.dims if d not in tiled], None)
+    for dim in tiled:
+        place_grid(evaluator, [dim], dim)
+    store_result(evaluator, result, evaluator.evaluate(value, result))
+    return builder.finish(launch, about)
+
+
+def running_sum(
+    name: str,
+    result: str,
+    value: Cumsum,
+    context: Context,
+    launch: tuple[tuple[str, int], ...],
+    about: str = "",
+) -> Program:
+    """The tile program of a running sum along a long axis, with the sum so far carried."""
+    builder = Builder(name)
+    evaluator = Evaluator(builder, context)
+    buffer, axis = context.buffers[result], value.over
+    builder.buffer(BufferArgument(result, buffer.dims, buffer.dtype, written=True))
+    place_grid(evaluator, [d for d in buffer.dims if d != axis], None)
+    builder.tiles[axis] = Tile(axis, context.blocks.get(axis, 64))
+    dtype = KIND_DTYPE[max(value.x.kind, Kind.INT)]
+    size, block = evaluator.size(axis), builder.block(axis)
+    zero = builder.constant(0, DType.INT32)
+    rows = frozenset(d for d in buffer.dims if d != axis and evaluator.position(d).axes)
+    start = builder.constant(0.0 if dtype.is_float else 0, dtype, rows)
+    with builder.loop(f"{axis.lower()}_start", zero, size, block.name, [("so_far", start)]) as turn:
+        begin = turn.variable
+        if value.reverse:
+            begin = _from_the_end(evaluator, begin, axis)
+        position = builder.range(axis, begin, axis.lower())
+        bound = builder.elementwise("lt", position, size, dtype=DType.BOOL)
+        builder.place(axis, position, bound)
+        x = evaluator.masked(builder.cast(evaluator.evaluate(value.x), dtype), axis, 0)
+        running = builder.scan(x, axis, value.reverse)
+        running = builder.elementwise("add", running, turn.carried[0], dtype=dtype, hint=result)
+        stored = running
+        if value.exclusive:
+            stored = builder.elementwise("sub", running, x, dtype=dtype, hint=result)
+        store_result(evaluator, result, stored)
+        added = builder.reduce("sum", x, axis)
+        turn.yields = (builder.elementwise("add", turn.carried[0], added, dtype=dtype),)
+    return builder.finish(launch, about)
+
+
+def _from_the_end(evaluator: Evaluator, begin: Value, axis: str) -> Value:
+    """The start of the block as far from the last one as ``begin`` is from the first."""
+    from .runs import integer
+
+    builder = evaluator.builder
+    block = builder.block(axis)
+    one = builder.constant(1, DType.INT32)
+    last = integer(evaluator, "sub", evaluator.size(axis), one)
+    blocks = integer(evaluator, "floordiv", last, block)
+    last_start = integer(evaluator, "mul", blocks, block)
+    return integer(evaluator, "sub", last_start, begin, hint=f"{axis.lower()}_begin")

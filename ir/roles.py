@@ -1,0 +1,77 @@
+"""What part each dim of a mixer plays in its kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .expression import Size
+from .mixer import Attention, Mixer
+
+# A tile holds at most this many positions of an axis whole.
+LARGEST_WHOLE = 512
+
+
+@dataclass(frozen=True)
+class DimRoles:
+    """``features``: dims of fixed length that tiles hold whole (head dims and the like).
+
+    ``long``: positions of sequences and of what is derived from them, walked block by block.
+    Every other dim is a batch dim: one position per program instance.
+    """
+
+    features: frozenset[str]
+    long: frozenset[str]
+    weights: Mapping[str, int]
+
+    def cost(self, dims: frozenset[str]) -> int:
+        """A rough count of elements, to compare where a value is computed."""
+        total = 1
+        for dim in dims:
+            total *= self.weights.get(dim, 16)
+        return total
+
+
+def feature_dims(mixer: Mixer) -> frozenset[str]:
+    """The dims whose length a kernel is compiled for.
+
+    These are last axes of inputs that no attention attends over or has a row for: channels.
+    """
+    walked: set[str] = {dim for pair in mixer.sequences for dim in pair}
+    walked |= {dim for dim, _ in mixer.sizes} | {dim for pair in mixer.heads for dim in pair}
+    for stage in mixer.stages:
+        if isinstance(stage, Attention):
+            walked |= stage.queries | {stage.over}
+    last = {i.layout[-1][-1] for i in mixer.inputs if i.layout and i.layout[-1]}
+    several = {i.name for i in mixer.inputs if len(i.dims) > 1}
+    last = {i.dims[-1] for i in mixer.inputs if i.name in several} & last
+    return frozenset(last - walked)
+
+
+def dim_roles(mixer: Mixer, sizes: Mapping[str, int]) -> DimRoles:
+    """The roles, with the lengths of feature dims as given."""
+    features = frozenset(d for d in feature_dims(mixer) if sizes.get(d, 64) <= LARGEST_WHOLE)
+    long: set[str] = {dim for pair in mixer.sequences for dim in pair}
+    derived = {dim for dim, value in mixer.sizes}
+    for stage in mixer.stages:
+        if isinstance(stage, Attention):
+            long.add(stage.over)
+    heads = {dim for pair in mixer.heads for dim in pair}
+    last = {i.dims[-1] for i in mixer.inputs if len(i.dims) > 1}
+    table_rows = {i.dims[-2] for i in mixer.inputs if len(i.dims) > 1} & last
+    long |= derived | table_rows | {d for d in last if d not in features}
+    long -= heads | features
+    copies = {dim for dim, value in mixer.sizes if isinstance(value, Size)}
+    weights = {d: 4096 for d in long}
+    weights.update(dict.fromkeys(derived - copies, 64))
+    weights.update({d: sizes.get(d, 64) for d in features})
+    return DimRoles(features, frozenset(long), weights)
+
+
+def equal_lengths(mixer: Mixer) -> dict[str, str]:
+    """A representative for each dim that has another's length."""
+    equal = dict(mixer.sequences)
+    for dim, value in mixer.sizes:
+        if isinstance(value, Size):
+            equal[dim] = equal.get(value.dim, value.dim)
+    return equal

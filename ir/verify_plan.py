@@ -1,0 +1,173 @@
+"""The rules of the plan and tile levels, checked before a backend sees a program."""
+
+from __future__ import annotations
+
+from .errors import VerificationError
+from .plan import Plan
+from .tile import (
+    Carried,
+    Cast,
+    Comment,
+    Constant,
+    Dot,
+    DType,
+    Elementwise,
+    For,
+    HostArgument,
+    Load,
+    Op,
+    ParamArgument,
+    Program,
+    Range,
+    Reduce,
+    Scan,
+    Search,
+    SizeArgument,
+    Store,
+    Value,
+    operands,
+)
+
+
+def verify_plan(plan: Plan) -> None:
+    """Every kernel is sound, every buffer is written once and before it is read."""
+    written = {b.name for b in plan.buffers if b.role in ("input", "table")}
+    for kernel in plan.kernels:
+        verify_program(kernel.program)
+        for name in kernel.reads:
+            if name not in written:
+                raise VerificationError(f"{kernel.program.name} reads {name} before it is made")
+        for name in kernel.writes:
+            if name in written:
+                raise VerificationError(f"{kernel.program.name} writes {name} a second time")
+            written.add(name)
+    missing = [o.name for o in plan.mixer.outputs if o.name not in written]
+    if missing:
+        raise VerificationError(f"no kernel makes the output {missing[0]}")
+
+
+def verify_program(program: Program) -> None:
+    """Values are made once and before use, axes are tiled, and each op's types fit."""
+    _Checker(program).run()
+
+
+class _Checker:
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.tiled = {t.dim for t in program.tiles}
+        self.known: dict[str, Value] = {}
+        self.made: set[str] = set()
+
+    def run(self) -> None:
+        for axis in self.program.grid:
+            self._make(axis.position)
+        for tile in self.program.tiles:
+            self._make(Value(tile.symbol, DType.INT32))
+        for argument in self.program.arguments:
+            match argument:
+                case SizeArgument(dim):
+                    self._make(Value(dim, DType.INT32))
+                case HostArgument(name, dtype, _) | ParamArgument(name, dtype, _):
+                    self._make(Value(name, dtype))
+                case _:
+                    pass
+        self._ops(self.program.body)
+
+    def _fail(self, message: str) -> None:
+        raise VerificationError(f"{self.program.name}: {message}")
+
+    def _make(self, value: Value) -> None:
+        if value.name in self.made:
+            self._fail(f"{value.name} is made twice")
+        if not value.axes <= self.tiled:
+            self._fail(f"{value} has an axis that is not tiled")
+        self.made.add(value.name)
+        self.known[value.name] = value
+
+    def _read(self, value: Value) -> None:
+        if self.known.get(value.name) != value:
+            self._fail(f"{value} is read where it is not known")
+
+    def _ops(self, ops: tuple[Op, ...]) -> None:
+        outside = dict(self.known)
+        for op in ops:
+            for value in operands(op):
+                self._read(value)
+            self._op(op)
+        self.known = outside
+
+    def _op(self, op: Op) -> None:
+        match op:
+            case Load(out, buffer, index, mask, _):
+                self._memory(buffer, index, mask, out.axes, written=False)
+            case Store(buffer, index, value, mask):
+                axes = frozenset[str]().union(*(v.axes for _, v in index))
+                if not value.axes <= axes:
+                    self._fail(f"a store to {buffer} of {value}, whose axes have no place there")
+                self._memory(buffer, index, mask, axes, written=True)
+                return
+            case Dot(out, a, b, over, _):
+                self._dot(out, a, b, over)
+            case Reduce(out, _, x, over):
+                if over not in x.axes or out.axes != x.axes - {over}:
+                    self._fail(f"{out} is no reduction of {x} over {over}")
+            case Elementwise(out, _, args):
+                if out.axes != frozenset[str]().union(*(a.axes for a in args)):
+                    self._fail(f"{out} does not have the axes of its arguments")
+            case For():
+                self._loop(op)
+                return
+            case Comment():
+                return
+            case Constant() | Range() | Cast() | Scan() | Search():
+                pass
+        self._make(op.out)
+
+    def _memory(
+        self,
+        buffer: str,
+        index: tuple[tuple[str, Value], ...],
+        mask: Value | None,
+        axes: frozenset[str],
+        written: bool,
+    ) -> None:
+        argument = self.program.buffers.get(buffer)
+        if argument is None or argument.written != written:
+            self._fail(f"{buffer} is no argument to {'write' if written else 'read'}")
+            return
+        if tuple(dim for dim, _ in index) != argument.dims:
+            self._fail(f"{buffer} has the dims {argument.dims}, and is placed by {index}")
+        if written and mask is not None and not mask.axes <= axes:
+            self._fail(f"the mask {mask} of a store to {buffer} has axes of its own")
+
+    def _dot(self, out: Value, a: Value, b: Value, over: str) -> None:
+        if len(a.axes) != 2 or len(b.axes) != 2 or a.axes & b.axes != {over}:
+            self._fail(f"{out}: a dot of {a} and {b} over {over}")
+        if a.dtype != b.dtype:
+            self._fail(f"{out}: a dot of unlike types, {a} and {b}")
+
+    def _loop(self, op: For) -> None:
+        if len(op.yields) != len(op.carried):
+            self._fail(f"the loop over {op.variable} hands over {len(op.yields)} values")
+        before = dict(self.known)
+        self._make(op.variable)
+        for carried in op.carried:
+            self._same(carried)
+            self._make(carried.inner)
+        for inner in op.body:
+            for value in operands(inner):
+                self._read(value)
+            self._op(inner)
+        for carried, value in zip(op.carried, op.yields, strict=True):
+            self._read(value)
+            if value.axes != carried.inner.axes or value.dtype != carried.inner.dtype:
+                self._fail(f"{carried.inner} becomes {value}")
+        self.known = before
+        for carried in op.carried:
+            self._make(carried.out)
+
+    def _same(self, carried: Carried) -> None:
+        a, b, c = carried.inner, carried.initial, carried.out
+        if not (a.axes == b.axes == c.axes and a.dtype == b.dtype == c.dtype):
+            self._fail(f"a loop carries {b} as {a} and gives {c}")
+

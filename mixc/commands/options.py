@@ -25,6 +25,30 @@ size_option = click.option(
     "--size", "sizes", multiple=True, metavar="DIM=N", help="Fix a dim's size, e.g. D=128."
 )
 
+DTYPES = {"bf16": "bfloat16", "fp16": "float16", "f16": "float16", "fp32": "float32"}
+DTYPES |= {"f32": "float32"} | {name: name for name in ("bfloat16", "float16", "float32")}
+
+
+def dtype_option(multiple: bool, **settings: Any) -> Callable[[Any], Any]:
+    """``--dtype``, which takes torch's names and the short ones."""
+
+    def read(
+        ctx: click.Context, param: click.Parameter, value: str | tuple[str, ...]
+    ) -> str | tuple[str, ...]:
+        if isinstance(value, tuple):
+            return tuple(DTYPES[name] for name in value)
+        return DTYPES[value]
+
+    return click.option(
+        "--dtype",
+        "dtypes" if multiple else "dtype",
+        multiple=multiple,
+        type=click.Choice(list(DTYPES)),
+        metavar="[bf16|fp16|fp32]",
+        callback=read,
+        **settings,
+    )
+
 
 def assignments(texts: tuple[str, ...], option: str) -> dict[str, Number]:
     """``("window=512", "causal=true")`` --> ``{"window": 512, "causal": True}``."""

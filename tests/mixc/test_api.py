@@ -28,7 +28,7 @@ def test_a_library_mixer_by_position_and_by_name():
 
 
 def test_repr_says_how_to_call_it():
-    assert repr(mixc.load("alibi")) == "alibi(q, k, v, slope) -> o"
+    assert repr(mixc.load("alibi_window")) == "alibi_window(q, k, v, slope) -> o"
     assert repr(mixc.load("causal", backend="reference")).endswith("by reference")
 
 

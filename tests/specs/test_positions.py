@@ -413,3 +413,9 @@ def test_tupe_adds_the_positions_own_scores() -> None:
     scale = 1 / math.sqrt(2 * D)
     bias = scale * x["q_pos"] @ x["k_pos"].mT
     check("tupe", x, sdpa(x["q"], wide(x["k"]), wide(x["v"]), bias, scale))
+
+
+def test_seqpe_adds_the_products_of_encoded_positions() -> None:
+    x = tensors() | {"q_pos": normal(B, H, T, 3, grad=True), "k_pos": normal(B, H, T, 3, grad=True)}
+    bias = 0.5 * x["q_pos"] @ x["k_pos"].mT / math.sqrt(D) + FUTURE
+    check("seqpe", x, sdpa(x["q"], wide(x["k"]), wide(x["v"]), bias), share=0.5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from .expression import (
     Call,
@@ -18,7 +18,7 @@ from .expression import (
     Size,
     walk,
 )
-from .mixer import Attention, Equation, Layout, Map, Mixer, Stage
+from .mixer import Attention, Equation, Input, Layout, Map, Mixer, Stage
 
 # How tightly each operator binds; calls, names and numbers bind tightest.
 _OR, _AND, _NOT, _COMPARE, _SUM, _PRODUCT, _UNARY, _POWER, _ATOM = range(9)
@@ -41,13 +41,14 @@ _INFIX: Mapping[str, tuple[str, int]] = {
 }
 
 
-def write_expression(expr: Expr) -> str:
+def write_expression(expr: Expr, names: Iterable[str] = ()) -> str:
     """The expression as a spec would have it, with no parenthesis too many.
 
-    The index along D is ``d``, or ``index(D)`` where a name in the expression hides it.
+    The index along D is ``d``, or ``index(D)`` where a name hides it: one in the expression, or
+    one of ``names``.
     """
-    hidden = frozenset(n.name for n in walk(expr) if isinstance(n, Ref | Scalar))
-    return _Writer(hidden).write(expr, _OR)
+    own = (node.name for node in walk(expr) if isinstance(node, Ref | Scalar))
+    return _Writer(frozenset({*names, *own})).write(expr, _OR)
 
 
 class _Writer:
@@ -136,64 +137,89 @@ def write_layout(layout: Layout) -> str:
 def write_mixer(mixer: Mixer) -> str:
     """The whole mixer, a line per equation, each with its axes."""
     lines = [f"mixer {mixer.name}"]
-    for heading, body in _sections(mixer):
+    for heading, body in _Dump(mixer).sections():
         if body:
             lines += [f"{heading}:", *(f"  {line}" for line in body)]
     return "\n".join(lines) + "\n"
 
 
-def _sections(mixer: Mixer) -> Iterator[tuple[str, list[str]]]:
-    yield "inputs", [_input_line(mixer, name) for name in (i.name for i in mixer.inputs)]
-    relations = [f"{dim}: {sequence}" for dim, sequence in mixer.sequences]
-    yield "dims", relations + [f"{dim} = {value}" for dim, value in mixer.sizes]
-    yield "heads", [f"{small}: {large}" for small, large in mixer.heads]
-    yield (
-        "params",
-        [f"{p.name} = {p.value}{' (runtime)' if p.runtime else ''}" for p in mixer.params]
-        + [f"{t.name}[{', '.join(t.dims)}] = {list(t.values)}" for t in mixer.tables],
-    )
-    yield "let", [_equation_line(e) for e in mixer.lets]
-    for number, stage in enumerate(mixer.stages):
-        label = f" {stage.name}" if stage.name else f" {number + 1}"
-        yield f"{type(stage).__name__.lower()}{label}", list(_stage_lines(stage))
-    yield "outputs", [f"{o.name}: {write_layout(o.layout)}" for o in mixer.outputs]
+class _Dump:
+    def __init__(self, mixer: Mixer) -> None:
+        self.mixer = mixer
+        declared = (*mixer.inputs, *mixer.params, *mixer.tables, *mixer.lets)
+        self.names = frozenset(item.name for item in declared) | frozenset(
+            name for stage in mixer.stages for name in _made(stage)
+        )
+
+    def expression(self, expr: Expr) -> str:
+        return write_expression(expr, self.names)
+
+    def sections(self) -> Iterator[tuple[str, list[str]]]:
+        mixer = self.mixer
+        yield "inputs", [_input_line(item) for item in mixer.inputs]
+        relations = [f"{dim}: {sequence}" for dim, sequence in mixer.sequences]
+        sizes = [f"{dim} = {self.expression(value)}" for dim, value in mixer.sizes]
+        yield "dims", relations + sizes
+        yield "heads", [f"{small}: {large}" for small, large in mixer.heads]
+        yield "params", self.params()
+        yield "let", [self.equation(e) for e in mixer.lets]
+        for number, stage in enumerate(mixer.stages, start=1):
+            yield f"{type(stage).__name__.lower()} {stage.name or number}", list(self.stage(stage))
+        yield "outputs", [f"{o.name}: {write_layout(o.layout)}" for o in mixer.outputs]
+
+    def params(self) -> list[str]:
+        scalars = [
+            f"{p.name} = {self.expression(p.value)}{' (runtime)' if p.runtime else ''}"
+            for p in self.mixer.params
+        ]
+        tables = [f"{t.name}[{', '.join(t.dims)}] = {list(t.values)}" for t in self.mixer.tables]
+        return scalars + tables
+
+    def equation(self, equation: Equation) -> str:
+        return f"{equation.name}{_axes(equation.value)} = {self.expression(equation.value)}"
+
+    def stage(self, stage: Stage) -> Iterator[str]:
+        match stage:
+            case Map(equations):
+                yield from map(self.equation, equations)
+            case Attention():
+                yield from self.attention(stage)
+
+    def attention(self, stage: Attention) -> Iterator[str]:
+        yield f"over {stage.over}, queries [{', '.join(sorted(stage.queries))}]"
+        for clause in ("score", "mask", "weight", "denominator", "sink", "gain"):
+            value: Expr | None = getattr(stage, clause)
+            if value is not None:
+                yield f"{clause}{_axes(value)} = {self.expression(value)}"
+        for output in stage.outputs:
+            yield f"output {self.equation(output)}"
+        for clause in ("lse", "weights"):
+            if (name := getattr(stage, clause)) is not None:
+                yield f"{clause} {name}"
 
 
-def _input_line(mixer: Mixer, name: str) -> str:
-    item = mixer.input(name)
+def _made(stage: Stage) -> Iterator[str]:
+    match stage:
+        case Map(equations):
+            yield from (equation.name for equation in equations)
+        case Attention():
+            yield from (result.name for result in stage.results)
+
+
+def _input_line(item: Input) -> str:
     extras = [
         *([item.dtype] if item.dtype else []),
         *(["sorted"] if item.sorted else []),
         *([] if item.grad else ["no gradient"]),
         *([] if item.default is None else [f"default {_literal(item.default)[0]}"]),
     ]
-    return f"{name}: {write_layout(item.layout)}" + (f" ({', '.join(extras)})" if extras else "")
+    line = f"{item.name}: {write_layout(item.layout)}"
+    return f"{line} ({', '.join(extras)})" if extras else line
 
 
 def _axes(expr: Expr) -> str:
     kind = {Kind.BOOL: " bool", Kind.INT: " int", Kind.REAL: ""}[expr.kind]
     return f"[{', '.join(sorted(expr.axes))}]{kind}"
-
-
-def _equation_line(equation: Equation) -> str:
-    return f"{equation.name}{_axes(equation.value)} = {equation.value}"
-
-
-def _stage_lines(stage: Stage) -> Iterator[str]:
-    match stage:
-        case Map(equations):
-            yield from map(_equation_line, equations)
-        case Attention():
-            yield f"over {stage.over}, queries [{', '.join(sorted(stage.queries))}]"
-            for clause in ("score", "mask", "weight", "denominator", "sink", "gain"):
-                value: Expr | None = getattr(stage, clause)
-                if value is not None:
-                    yield f"{clause}{_axes(value)} = {value}"
-            for output in stage.outputs:
-                yield f"output {_equation_line(output)}"
-            for clause in ("lse", "weights"):
-                if (name := getattr(stage, clause)) is not None:
-                    yield f"{clause} {name}"
 
 
 __all__ = ["write_expression", "write_layout", "write_mixer"]

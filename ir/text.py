@@ -146,10 +146,9 @@ def write_mixer(mixer: Mixer) -> str:
 class _Dump:
     def __init__(self, mixer: Mixer) -> None:
         self.mixer = mixer
-        declared = (*mixer.inputs, *mixer.params, *mixer.tables, *mixer.lets)
-        self.names = frozenset(item.name for item in declared) | frozenset(
-            name for stage in mixer.stages for name in _made(stage)
-        )
+        self.names = {name for stage in mixer.stages for name in _made(stage)}
+        self.names |= {i.name for i in mixer.inputs} | {e.name for e in mixer.lets}
+        self.names |= {item.name for item in mixer.params} | {t.name for t in mixer.tables}
 
     def expression(self, expr: Expr) -> str:
         return write_expression(expr, self.names)

@@ -181,7 +181,8 @@ class _Verifier:
 
 
 def _dims(mixer: Mixer) -> frozenset[str]:
-    found = {dim for item in (*mixer.inputs, *mixer.outputs) for dim in item.dims}
+    found = {dim for item in mixer.inputs for dim in item.dims}
+    found |= {dim for output in mixer.outputs for dim in output.dims}
     found |= {dim for table in mixer.tables for dim in table.dims}
     found |= {dim for pair in (*mixer.sequences, *mixer.heads) for dim in pair}
     return frozenset(found | {dim for dim, _ in mixer.sizes})

@@ -17,7 +17,8 @@ from .tokens import Token, tokenize
 
 MAX_DEPTH = 96
 NESTING = 3  # what a parenthesis costs; an operator in a chain costs 1
-MAX_TOKENS = 2000
+MAX_TOKENS = 4000
+MAX_ARGUMENTS = 64
 _SUM = {"+": "add", "-": "sub"}
 _PRODUCT = {"*": "mul", "/": "div", "//": "floordiv", "%": "mod"}
 _COMPARE = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge", "==": "eq", "!=": "ne"}
@@ -79,7 +80,8 @@ class _Parser:
         self.tokens = tokenize(text)
         self.at = 0
         if len(self.tokens) > MAX_TOKENS:
-            raise text.error(
+            raise self.error(
+                self.tokens[MAX_TOKENS].span,
                 "this expression is too long",
                 allowed=f"at most {MAX_TOKENS} tokens",
                 do="name parts of it under `let:`",
@@ -108,9 +110,9 @@ class _Parser:
             do = "compare with `==`"
         return self.error(token.span, f"`{clip(token.text)}` where {expected} is expected", do=do)
 
-    def expect(self, word: str) -> Token:
+    def expect(self, word: str, others: str = "") -> Token:
         if self.now.text != word or self.now.kind != "op":
-            raise self.unexpected(f"`{word}`")
+            raise self.unexpected(f"`{word}`{others}")
         return self.advance()
 
     def name(self, expected: str) -> Name:
@@ -130,10 +132,13 @@ class _Parser:
 
     def deeper(self, depth: int, cost: int = 1) -> int:
         if depth + cost > MAX_DEPTH:
+            allowed = f"at most {MAX_DEPTH} operators in a chain"
+            if cost == NESTING:
+                allowed = f"at most {MAX_DEPTH // NESTING} brackets in one another"
             raise self.error(
                 self.now.span,
                 "this expression is nested too deeply",
-                allowed=f"at most {MAX_DEPTH // NESTING} brackets in one another",
+                allowed=allowed,
                 do="name parts of it under `let:`",
             )
         return depth + cost
@@ -159,8 +164,9 @@ class _Parser:
         first = self.sum(depth)
         rest = []
         while self.now.kind == "op" and self.now.text in _COMPARE:
+            depth = self.deeper(depth)
             token = self.advance()
-            rest.append((_COMPARE[token.text], self.sum(self.deeper(depth)), token.span))
+            rest.append((_COMPARE[token.text], self.sum(depth), token.span))
         return Compare(first, tuple(rest), rest[0][2]) if rest else first
 
     def sum(self, depth: int) -> Node:
@@ -213,7 +219,7 @@ class _Parser:
         at: list[tuple[Name | None, Node]] = []
         while self.now.text != "]" or not at:
             if at:
-                self.expect(",")
+                self.expect(",", " or `]`")
             key = self.keyword()
             at.append((key, self.expression(depth)))
         self.advance()
@@ -225,7 +231,10 @@ class _Parser:
         keywords: list[tuple[Name, Node]] = []
         while self.now.text != ")" or self.now.kind != "op":
             if args or keywords:
-                self.expect(",")
+                self.expect(",", " or `)`")
+            if len(args) + len(keywords) >= MAX_ARGUMENTS:
+                allowed = f"at most {MAX_ARGUMENTS}"
+                raise self.error(function.span, "too many arguments", allowed=allowed)
             if (key := self.keyword()) is not None:
                 keywords.append((key, self.expression(depth)))
             elif keywords:

@@ -68,9 +68,12 @@ def load_report(text: str, path: str = "<text>") -> tuple[Mixer, list[SpecWarnin
         SpecError: as ``load_text``.
     """
     source = Source(path, text)
-    spec = read_spec(read_document(source))
-    context = Context(source, collect_dims(spec))
-    return _load(spec, context), context.warnings
+    try:
+        spec = read_spec(read_document(source))
+        context = Context(source, collect_dims(spec))
+        return _load(spec, context), context.warnings
+    except RecursionError:  # the limits on nesting hold in an empty stack; a caller's may be full
+        raise source.error(Span(1, 1), "the spec is nested too deeply to be read here") from None
 
 
 def _load(spec: SpecDocument, context: Context) -> Mixer:

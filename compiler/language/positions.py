@@ -6,7 +6,6 @@ of YAML ever takes effect, and so that size and depth are bounded while reading.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import yaml
@@ -78,20 +77,26 @@ def read_document(source: Source) -> Block:
             f"the spec has {len(source.text)} characters",
             allowed=f"at most {MAX_CHARACTERS}",
         )
+    loader = None
     try:
-        return _Composer(source).document()
+        loader = yaml.SafeLoader(source.text)
+        return _Composer(source, loader).document()
     except yaml.reader.ReaderError as error:
-        start = min(error.position, len(source.text))
-        found = f"the character {error.character!r} is not allowed"
-        raise source.error(source.span(start, start + 1), found) from None
+        found = f"the character U+{ord(source.text[error.position]):04X} is not allowed"
+        span = source.span(error.position, error.position + 1)
+        raise source.error(span, found) from None
     except yaml.MarkedYAMLError as error:
         raise _yaml_error(source, error) from None
-    except (yaml.YAMLError, ValueError, OverflowError, IndexError) as error:
-        raise source.error(Span(1, 1), f"not readable as YAML: {error}") from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # a number or escape of YAML's
+        start = min(loader.index if loader else 0, len(source.text))
+        found = f"not readable as YAML: {clip(str(error))}"
+        raise source.error(source.span(start, start + 1), found) from None
 
 
 def _yaml_error(source: Source, error: yaml.MarkedYAMLError) -> SpecError:
     mark = error.problem_mark or error.context_mark
+    if error.context == "while scanning a quoted scalar" and error.context_mark is not None:
+        mark = error.context_mark  # the quote that opens it, not the end of the file
     start = min(mark.index, len(source.text)) if mark else 0
     span = source.span(start, start + 1)
     context = error.context or ""
@@ -113,21 +118,24 @@ def _yaml_error(source: Source, error: yaml.MarkedYAMLError) -> SpecError:
 class _Composer:
     """Events of the YAML parser to nodes."""
 
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        self.events: Iterator[yaml.Event] = yaml.parse(source.text, Loader=yaml.SafeLoader)
+    def __init__(self, source: Source, loader: yaml.SafeLoader) -> None:
+        self.source, self.loader = source, loader
         self.flow = 0
 
+    def next(self) -> yaml.Event:
+        event: yaml.Event = self.loader.get_event()
+        return event
+
     def document(self) -> Block:
-        next(self.events)  # the stream begins
-        event = next(self.events)
+        self.next()  # the stream begins
+        event = self.next()
         if isinstance(event, yaml.StreamEndEvent):
             raise self.source.error(
                 Span(1, 1), "the spec is empty", do="begin with `mixer: NAME`; see `mixc new`"
             )
-        node = self.node(next(self.events), 0)
-        next(self.events)  # the document ends
-        if not isinstance(event := next(self.events), yaml.StreamEndEvent):
+        node = self.node(self.next(), 0)
+        self.next()  # the document ends
+        if not isinstance(event := self.next(), yaml.StreamEndEvent):
             raise self.error(event, "a second YAML document", allowed="one document per file")
         if not isinstance(node, Block):
             raise self.source.error(
@@ -171,7 +179,7 @@ class _Composer:
     def items(self, event: yaml.SequenceStartEvent, depth: int) -> Items:
         self.flow += bool(event.flow_style)
         found = []
-        while not isinstance(item := next(self.events), yaml.SequenceEndEvent):
+        while not isinstance(item := self.next(), yaml.SequenceEndEvent):
             found.append(self.node(item, depth + 1))
         self.flow -= bool(event.flow_style)
         return Items(self.source, self.span(event), tuple(found))
@@ -179,11 +187,11 @@ class _Composer:
     def block(self, event: yaml.MappingStartEvent, depth: int) -> Block:
         self.flow += bool(event.flow_style)
         pairs: dict[str, tuple[Text, Node]] = {}
-        while not isinstance(key_event := next(self.events), yaml.MappingEndEvent):
+        while not isinstance(key_event := self.next(), yaml.MappingEndEvent):
             key = self.node(key_event, depth + 1)
             if not isinstance(key, Text):
                 raise self.error(key_event, f"a key is a name; this is {shape_name(key)}")
-            value = self.node(next(self.events), depth + 1)
+            value = self.node(self.next(), depth + 1)
             self.check_pair(key, value, pairs, bool(event.flow_style))
             pairs[key.value] = (key, value)
         self.flow -= bool(event.flow_style)

@@ -337,11 +337,20 @@ def _located(document: Block, error: ValidationError) -> SpecError:
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of the language, for editors."""
     schema = SpecDocument.model_json_schema()
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **schema,
-        "title": "mixc spec",
-    }
+    _admit_annotations(schema["$defs"]["AttentionSpec"], AttentionSpec.annotated)
+    dialect = "https://json-schema.org/draft/2020-12/schema"
+    return {"$schema": dialect, **schema, "title": "mixc spec"}
+
+
+def _admit_annotations(schema: dict[str, Any], keys: frozenset[str]) -> None:
+    """Let ``key[AXES]`` stand for ``key``; a required one may then be spelled either way."""
+    patterns = {}
+    for key in sorted(keys):
+        pattern = f"^{key}\\["
+        patterns[pattern] = schema["properties"][key]
+        if key in schema["required"]:
+            schema["required"].remove(key)
+    schema["patternProperties"] = patterns
 
 
 __all__ = [

@@ -56,7 +56,7 @@ class Source:
         if allowed:
             lines.append(f"  allowed: {allowed}")
         if do:
-            lines.append(f"  do: {do}")
+            lines.append(f"  {do}" if do.endswith("?") else f"  do: {do}")
         return SpecError("\n".join(lines), path=self.path, line=place.line, column=place.column)
 
 

@@ -7,17 +7,21 @@ from collections.abc import Mapping
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, get_args
 
-from . import arguments
+from . import arguments, compiling
 from .compiler.language.find import find_spec
 from .compiler.language.load import load_file
 from .ir.errors import ArgumentError
 from .ir.mixer import Mixer
+from .ir.targets import parse_target
 from .overrides import Values, override
 from .running import Backend, Chosen, Execution, choose
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+    from .backends.triton.binary_report import KernelReport
+    from .compiling import Generated
 
 
 def load(
@@ -44,7 +48,7 @@ def load(
     if backend not in get_args(Backend):
         known = ", ".join(get_args(Backend))
         raise ArgumentError(f"backend: expected one of {known}, got {backend!r}.")
-    return LoadedMixer(override(load_file(find_spec(fspath(name_or_path))), params), backend)
+    return _read(name_or_path, params, backend)
 
 
 def compile_source(
@@ -57,12 +61,21 @@ def compile_source(
 ) -> str:
     """The Triton module that mixc generates for a spec, as text.
 
-    ``sizes`` fixes the sizes that are known at compile time (``{"D": 128}``); the others have
-    defaults. Raises SpecError, ArgumentError, or UnsupportedError where a term can't be lowered.
+    ``sizes`` fixes feature sizes (``{"D": 128}``); one that is left out is 64. Raises SpecError,
+    ArgumentError, or UnsupportedError where a term can't be lowered.
 
-    >>> print(compile_source("causal", sizes={"D": 64}).splitlines()[0])
+    >>> source = compile_source("causal", sizes={"D": 64, "E": 64})
+    >>> "@triton.jit" in source
+    True
     """
-    return load(name_or_path, **params).source(target, dtype, sizes)
+    return _read(name_or_path, params).source(target, dtype, sizes)
+
+
+def _read(
+    name_or_path: str | PathLike[str], params: Mapping[str, Values], backend: Backend = "auto"
+) -> LoadedMixer:
+    mixer = load_file(find_spec(fspath(name_or_path)))
+    return LoadedMixer(override(mixer, params), backend)
 
 
 class LoadedMixer:
@@ -99,3 +112,36 @@ class LoadedMixer:
         import torch
 
         return choose(self.backend, torch.device(device))
+
+    def source(
+        self,
+        target: str = "cuda:90",
+        dtype: str = "bfloat16",
+        sizes: Mapping[str, int] | None = None,
+    ) -> str:
+        """The generated Triton module, as text; see ``compile_source``."""
+        return self._generated(target, dtype, sizes).source
+
+    def report(
+        self,
+        target: str = "cuda:90",
+        dtype: str = "bfloat16",
+        sizes: Mapping[str, int] | None = None,
+    ) -> list[KernelReport]:
+        """What each kernel costs on a target: registers, spilled and shared bytes, instructions.
+
+        Compiles in processes of their own; no GPU is needed.
+        """
+        return compiling.report(self._generated(target, dtype, sizes), [target])
+
+    def _generated(self, target: str, dtype: str, sizes: Mapping[str, int] | None) -> Generated:
+        parse_target(target)  # one module serves every target so far
+        return compiling.generate(self.mixer, sizes or {}, dtype)
+
+    def show(self) -> None:
+        """Print what ``mixc show`` prints: equations, key ranges, the mask, the plan."""
+        from .commands.options import console
+        from .commands.show_spec import write
+        from .lowering import lowering
+
+        write(console(), self.mixer, lowering(self.mixer))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,9 +12,7 @@ from .ir.mixer import Mixer
 from .running import Chosen, by_backend
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from .autotune.checking import Case
+    from .autotune.checking import Case, Runner
 
 DType = Literal["float32", "float16", "bfloat16"]
 # The interpreter has no bfloat16 product, and takes its time: one precision unless asked.
@@ -64,14 +62,12 @@ def verify_mixer(
             raise ArgumentError("backend 'triton' needs a GPU; 'interpreter' runs kernels without")
         precisions = [getattr(torch, name) for name in dtypes or USUAL[backend]]
         device = "cuda" if backend == "triton" else "cpu"
-        run = {backend: runner(backend)}
+        run: dict[str, Runner] = {backend: _runner(backend)}
         found += verify(mixer, run, precisions, params, cases=cases, device=device)
     return found
 
 
-def runner(
-    backend: Chosen,
-) -> Callable[[Mixer, Mapping[str, Tensor], Mapping[str, Number]], Mapping[str, Tensor]]:
+def _runner(backend: Chosen) -> Runner:
     """One backend as ``autotune.checking`` calls it."""
     return lambda mixer, tensors, params: by_backend(mixer, tensors, params, backend)
 

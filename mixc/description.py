@@ -41,7 +41,7 @@ def describe(mixer: Mixer) -> tuple[Section, ...]:
     sections = [
         Section("inputs", tuple(_input(entry) for entry in mixer.inputs)),
         Section("dims", tuple(_dims(mixer))),
-        Section("params", tuple(_number(param) for param in (*mixer.params, *mixer.tables))),
+        Section("params", (*map(_param, mixer.params), *map(_table, mixer.tables))),
         Section("let", tuple(_equation(equation, order) for equation in mixer.lets)),
         *(_stage(stage, order) for stage in mixer.stages),
         Section("outputs", tuple(_output(output) for output in mixer.outputs)),
@@ -62,7 +62,8 @@ def description(mixer: Mixer) -> dict[str, Any]:
 
 def axis_order(mixer: Mixer) -> dict[str, int]:
     """Where a dim stands among the axes of a line: as in the inputs, then as in the outputs."""
-    dims = [dim for entry in (*mixer.inputs, *mixer.outputs) for dim in entry.dims]
+    dims = [dim for entry in mixer.inputs for dim in entry.dims]
+    dims += [dim for output in mixer.outputs for dim in output.dims]
     return {dim: place for place, dim in enumerate(dict.fromkeys(dims))}
 
 
@@ -103,11 +104,13 @@ def _dims(mixer: Mixer) -> Iterator[Line]:
         yield Line(dim, text=str(size))
 
 
-def _number(param: Param | Table) -> Line:
-    if isinstance(param, Table):
-        shown = ", ".join(_plain(value) for value in param.values[:8])
-        return Line(param.name, param.dims, shown + (", …" if len(param.values) > 8 else ""))
+def _param(param: Param) -> Line:
     return Line(param.name, text=str(param.value), note="run time" if param.runtime else "")
+
+
+def _table(table: Table) -> Line:
+    shown = ", ".join(_plain(value) for value in table.values[:8])
+    return Line(table.name, table.dims, shown + (", …" if len(table.values) > 8 else ""))
 
 
 def _equation(equation: Equation, order: dict[str, int]) -> Line:

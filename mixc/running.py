@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from .arguments import device_of, working_dtype
-from .ir.binding import Number, bind_sizes, without_inputs
+from .ir.binding import Number
 from .ir.errors import ArgumentError, UnsupportedError
 from .ir.mixer import Mixer
+from .overrides import override
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +30,7 @@ class Execution:
         """Nothing is generated before the first call."""
         self.mixer = mixer
         self.backend: Backend = backend
-        self._runners: dict[frozenset[str], TritonRunner] = {}
+        self._runners: dict[bool, TritonRunner] = {}
 
     def __call__(
         self,
@@ -63,13 +64,10 @@ class Execution:
 
     def _runner(self, given: Mapping[str, Tensor], chosen: Chosen) -> TritonRunner:
         refuse_gradients(given)
-        key = frozenset(given)
-        if key not in self._runners:
-            mixer = self._variant(given)
-            absent = {entry.name for entry in mixer.inputs} - given.keys()
-            bind_sizes(mixer, {name: tuple(tensor.shape) for name, tensor in given.items()})
-            self._runners[key] = triton_runner(without_inputs(mixer, absent), chosen)
-        return self._runners[key]
+        packed = "cu_seqlens" in given
+        if packed not in self._runners:
+            self._runners[packed] = triton_runner(self._variant(given), chosen)
+        return self._runners[packed]
 
 
 def triton_runner(mixer: Mixer, chosen: Chosen) -> TritonRunner:
@@ -77,18 +75,20 @@ def triton_runner(mixer: Mixer, chosen: Chosen) -> TritonRunner:
     if chosen == "interpreter":
         use_interpreter()
     from .backends.triton.run import TritonRunner
+    from .compiler.pipeline import lower
 
-    return TritonRunner(mixer)
+    return TritonRunner(mixer, lower)
 
 
 def by_backend(
     mixer: Mixer, given: Mapping[str, Tensor], params: Mapping[str, Number], chosen: Chosen
 ) -> dict[str, Tensor]:
-    """One run, with the dtypes that the backend itself gives."""
+    """One run with all params set, in the dtypes that the backend itself gives."""
     if chosen == "reference":
         return by_reference(mixer, given, params, working_dtype(mixer, given))
-    absent = {entry.name for entry in mixer.inputs} - given.keys()
-    return triton_runner(without_inputs(mixer, absent), chosen)(given, params)
+    runtime = {p.name: params[p.name] for p in mixer.params if p.runtime and p.name in params}
+    fixed = {name: value for name, value in params.items() if name not in runtime}
+    return triton_runner(override(mixer, fixed), chosen)(given, runtime)
 
 
 def choose(backend: Backend, device: torch.device) -> Chosen:

@@ -1,11 +1,115 @@
-"""``mixc compile``."""
+"""``mixc compile``: the generated kernels, and what they cost on a target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from .options import spec_argument
+from .options import (
+    answer,
+    console,
+    dim_sizes,
+    dtype_option,
+    json_option,
+    load_spec,
+    param_option,
+    size_option,
+    spec_argument,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from ..backends.triton.binary_report import KernelReport
 
 
 @click.command("compile")
 @spec_argument
-def command(spec: str) -> None:
-    """To come."""
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    default=("cuda:90",),
+    help="cuda:80, cuda:90, cuda:100, cuda:120, hip:gfx942; several are allowed.",
+)
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the module here."
+)
+@dtype_option(multiple=False, default="bf16", help="The working precision; bf16 if not given.")
+@param_option
+@size_option
+@json_option
+def command(
+    spec: str,
+    targets: tuple[str, ...],
+    output: Path | None,
+    dtype: str,
+    params: tuple[str, ...],
+    sizes: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Generate SPEC's kernels and compile them for a target.
+
+    No GPU is needed. The module goes to -o or to stdout, the report to stderr; with --json the
+    report alone goes to stdout.
+    """
+    from .. import compiling
+    from ..backends.triton.cross_compile import CompileWorkers
+    from ..ir.targets import parse_target
+
+    fixed = dim_sizes(sizes)
+    for target in targets:
+        parse_target(target)
+    mixer = load_spec(spec, params)
+    with CompileWorkers() as workers:  # they import triton while the spec is lowered
+        generated = compiling.generate(mixer, fixed, dtype)
+        reports = compiling.report(generated, targets, workers)
+    data = compiling.as_json(reports)
+    if output is not None:
+        write_whole(output, generated.source)
+    elif not as_json:
+        click.echo(generated.source, nl=False)
+    answer(data, as_json, lambda _: write(console(stderr=output is None), reports))
+    if any(kernel.error for kernel in reports):
+        click.get_current_context().exit(1)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that it is there whole or not at all."""
+    aside = path.with_name(f".{path.name}.part")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write(console: Console, reports: Sequence[KernelReport]) -> None:
+    """A row per kernel and target, what the compilers said below."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("kernel", "target"):
+        table.add_column(heading, no_wrap=True)
+    numbers = ("registers", "spilled bytes", "shared bytes", "tensor-core ops", "async copies")
+    for heading in numbers:
+        table.add_column(heading, justify="right")
+    for kernel in reports:
+        found = (
+            kernel.registers,
+            kernel.spilled_bytes,
+            kernel.shared_bytes,
+            kernel.tensor_core_instructions,
+            kernel.async_copies,
+        )
+        cells = ["-" if number is None else f"{number:,}" for number in found]
+        table.add_row(kernel.name, kernel.target, *cells)
+    console.print(table)
+    for kernel in reports:
+        for remark in filter(None, (kernel.error, kernel.note)):
+            console.print(Text(f"{kernel.name} on {kernel.target}: {remark}"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -114,4 +115,4 @@ def console(stderr: bool = False) -> Console:
 
 
 def _on_terminal(stderr: bool) -> bool:
-    return click.get_text_stream("stderr" if stderr else "stdout").isatty()
+    return (sys.stderr if stderr else sys.stdout).isatty()

@@ -111,7 +111,7 @@ def shapes(*dims):
         (shapes((1, 2, 5, 8), (1, 1, 5, 8)), "v: expected a tensor [B, G, J, E], got none"),
         (
             shapes((1, 2, 5, 8), (1, 1, 5, 8), (1, 1, 6, 8)),
-            "v: expected [B, G, J, E] with J = 5 as in k",
+            "v: expected [B, G, J, E] with J = 5 as I in q, got [1, 1, 6, 8]",
         ),
         (shapes((1, 2, 5, 8), (1, 1, 5, 8), (1, 5, 8)), "v: expected [B, G, J, E], a tensor of 4"),
         (shapes((1, 3, 5, 8), (1, 2, 5, 8), (1, 2, 5, 8)), "G must divide H"),
@@ -134,6 +134,17 @@ def test_wrong_tensors_are_told_in_the_words_of_the_spec(given, message):
     with pytest.raises(ArgumentError) as caught:
         mixc.load("causal")(*given)
     assert message in str(caught.value)
+
+
+def test_a_length_is_told_with_the_input_that_gave_it(both):
+    with pytest.raises(ArgumentError, match=r"v: expected \[B, J, E\] with .*J = 5 as in k, got"):
+        both(*shapes((2, 3, 4), (2, 5, 4), (2, 6, 7)))
+
+
+def test_real_inputs_share_a_dtype():
+    q, k, v = tensors()
+    with pytest.raises(ArgumentError, match="v: expected float32 as q, got bfloat16"):
+        mixc.load("causal")(q, k, v.bfloat16())
 
 
 @pytest.mark.parametrize(
@@ -174,3 +185,33 @@ def test_public_names():
     assert issubclass(ArgumentError, mixc.MixcError)
     with pytest.raises(AttributeError, match="has no attribute 'laod'"):
         _ = mixc.laod
+
+
+def test_source_is_the_text_of_the_kernels():
+    source = mixc.compile_source("alibi_window", sizes={"D": 32, "E": 16}, window=77)
+    assert "@triton.jit" in source
+    assert "window = 77" in source
+    assert source == mixc.load("alibi_window", window=77).source(sizes={"D": 32, "E": 16})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"target": "cuda:91"}, "did you mean 'cuda:90'?"),
+        ({"sizes": {"H": 4}}, "the size of H is known at run time only"),
+        ({"sizes": {"Z": 4}}, "causal has no dim 'Z'"),
+        ({"dtype": "int8"}, "dtype: expected one of"),
+    ],
+)
+def test_sources_that_there_are_not(settings, message):
+    with pytest.raises(ArgumentError) as caught:
+        mixc.compile_source("causal", **settings)
+    assert message in str(caught.value)
+
+
+def test_show_prints_equations_ranges_and_the_plan(capsys):
+    mixc.load("alibi_window").show()
+    text = capsys.readouterr().out
+    assert "score[B, H, I, J] = scale * sum(q * k, D) - slope * (i - j)" in text
+    assert "j in [max(0, i0 - window + 1), i1 + 1), full in" in text
+    assert "one pass with a running maximum" in text

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 # Python's precedence, as far as emitted expressions use it.
-COMPARE, OR, AND, SUM, PRODUCT, UNARY, ATOM = range(7)
+# QUOTIENT: what ends in `/`, `//` or `%`, and so can't stand right of a `*` as it is.
+COMPARE, OR, AND, SUM, QUOTIENT, PRODUCT, UNARY, ATOM = range(8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ _INFIX: Mapping[str, tuple[str, int]] = {
     "add": ("+", SUM),
     "sub": ("-", SUM),
     "mul": ("*", PRODUCT),
-    "div": ("/", PRODUCT),
+    "div": ("/", QUOTIENT),
     "and": ("&", AND),
     "or": ("|", OR),
     "lt": ("<", COMPARE),
@@ -191,12 +192,13 @@ def write_call(
     reads = frozenset[str]().union(*(a.reads for a in args))
     if fn in _INFIX:
         sign, level = _INFIX[fn]
-        right = level if fn in ("add", "mul", "and", "or") else level + 1
-        left = level + 1 if level == COMPARE else level
-        return Text(f"{args[0].at(left)} {sign} {args[1].at(right)}", level, reads), None
+        right = UNARY if fn == "div" else level if fn in ("add", "mul", "and", "or") else level + 1
+        left = level + 1 if level == COMPARE else QUOTIENT if fn == "mul" else level
+        whole = QUOTIENT if fn == "mul" and args[0].level == QUOTIENT else level
+        return Text(f"{args[0].at(left)} {sign} {args[1].at(right)}", whole, reads), None
     if fn in ("floordiv", "mod") and natural:
         sign = "//" if fn == "floordiv" else "%"
-        return Text(f"{args[0].at(PRODUCT)} {sign} {args[1].at(UNARY)}", PRODUCT, reads), None
+        return Text(f"{args[0].at(PRODUCT)} {sign} {args[1].at(UNARY)}", QUOTIENT, reads), None
     if fn in _PREFIX:
         return Text(f"{_PREFIX[fn]}{args[0].at(UNARY)}", UNARY, reads), None
     if fn == "pow":

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from keyword import iskeyword
 
 from ...ir.tile import (
     BufferArgument,
@@ -48,6 +49,7 @@ TRITON_TYPE: Mapping[DType, str] = {
 }
 _WIDEST_INLINE = 60  # characters of a value that is still written where it is used
 _WIDEST_LINE = 100
+_RESERVED = ("tl", "triton", "program", "range", "float")  # what the text itself calls
 
 
 @dataclass
@@ -153,7 +155,7 @@ class KernelText:
 
     def _unique(self, hint: str) -> str:
         name, count = hint, 1
-        while name in self._taken or name in ("tl", "triton", "program"):
+        while name in self._taken or name in _RESERVED or iskeyword(name):
             count += 1
             name = f"{hint}_{count}"
         self._taken.add(name)
@@ -333,9 +335,7 @@ class KernelText:
         axis = self.layout.of(op.x).index(op.over)
         text = self._texts[op.x.name]
         reverse = ", reverse=True" if op.reverse else ""
-        self._define(
-            op, op.out, Text(f"tl.cumsum({text.code}, {axis}{reverse})", ATOM, text.reads)
-        )
+        self._define(op, op.out, Text(f"tl.cumsum({text.code}, {axis}{reverse})", ATOM, text.reads))
 
     # ----------------------------------------------------------------------------- loops
 

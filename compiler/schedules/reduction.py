@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from ...ir.expression import Kind, Reduce
+from ...ir.expression import Expr, Kind, Reduce
 from ...ir.tile import DType, Value
-from ..analysis.mask_ranges import key_ranges
+from ..analysis.mask_ranges import Conjunct, KeyRanges, key_ranges
 from .builder import KIND_DTYPE
 from .evaluation import Evaluator
 from .runs import sweep
+
+
+def _ranges(evaluator: Evaluator, where: Expr | None, axis: str) -> KeyRanges:
+    """What ``where`` admits for the rows that it tells apart; everything if they are of two axes."""
+    rows = [g.dim for g in evaluator.builder.grid if g.tiled]
+    told = [dim for dim in rows if where is not None and dim in where.axes]
+    if len(told) > 1 and where is not None:
+        return KeyRanges(axis, told[0], (Conjunct((), (), (), (where,), exact=False),))
+    block = (told or rows or [""])[0]
+    return key_ranges(where, axis, block, evaluator.context.masks)
 
 
 def reduce_in_loop(evaluator: Evaluator, expr: Reduce, looped: list[str], hint: str) -> Value:
@@ -19,15 +29,12 @@ def reduce_in_loop(evaluator: Evaluator, expr: Reduce, looped: list[str], hint: 
     builder = evaluator.builder
     logical = expr.op in ("any", "all")
     dtype = DType.INT32 if logical else KIND_DTYPE[max(expr.x.kind, Kind.INT)]
-    tiled = next((g.dim for g in builder.grid if g.tiled), "")
-    ranges = key_ranges(expr.where, axis, tiled, evaluator.context.masks)
+    ranges = _ranges(evaluator, expr.where, axis)
     inner = Reduce(expr.op, expr.x, rest, expr.where) if rest else None
     axes = frozenset(d for d in expr.axes if evaluator.position(d).axes)
     start = builder.constant(evaluator.identity(expr.op, dtype), dtype, axes)
 
-    def turn(
-        carried: tuple[Value, ...], mask: object, bound: Value | None
-    ) -> tuple[Value, ...]:
+    def turn(carried: tuple[Value, ...], mask: object, bound: Value | None) -> tuple[Value, ...]:
         where = None if mask is None else expr.where
         if expr.op == "sum" and expr.x.kind is Kind.REAL and inner is None:
             factors = factors_of(expr.x)

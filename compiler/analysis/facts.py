@@ -17,6 +17,7 @@ from ...ir.expression import (
     Ref,
     Scalar,
     Size,
+    rebuild,
     transform,
     walk,
 )
@@ -32,6 +33,7 @@ class Facts:
     are greater than 0. ``sequences``: (dim, sequence) as in ``Mixer.sequences``; a read at the
     position of one dim of a sequence is never outside another. ``lets``: names to look through.
     ``values``: compile-time params whose number is known; conditions on them alone are decided.
+    ``heads``: (G, H) pairs as in ``Mixer.heads``; head h reads group h // (H // G).
     """
 
     sorted: frozenset[tuple[str, str]] = frozenset()
@@ -39,11 +41,21 @@ class Facts:
     sequences: tuple[tuple[str, str], ...] = ()
     lets: tuple[tuple[str, Expr], ...] = ()
     values: tuple[tuple[str, float], ...] = ()
+    heads: tuple[tuple[str, str], ...] = ()
 
     def decided(self, expr: Expr) -> bool | None:
         """The value of a condition on known params alone, else None."""
         number = _number(expr, self)
         return None if number is None else bool(number)
+
+    def divides(self, groups: str, heads: str) -> bool:
+        """Whether one dim of heads is declared to divide another, over steps or at once."""
+        larger = dict(self.heads)
+        while groups in larger:
+            groups = larger.pop(groups)
+            if groups == heads:
+                return True
+        return False
 
     def one_length(self, first: str, second: str) -> bool:
         """Whether two dims are positions of one sequence (or the same dim)."""
@@ -62,7 +74,9 @@ def facts_of(mixer: Mixer, values: Mapping[str, float] | None = None) -> Facts:
         for given in mixer.inputs
         if given.sorted and given.layout and len(given.layout[-1]) == 1
     }
-    facts = Facts(frozenset(ordered), sequences=mixer.sequences, lets=_lets(mixer))
+    facts = Facts(
+        frozenset(ordered), sequences=mixer.sequences, lets=_lets(mixer), heads=mixer.heads
+    )
     for param in mixer.params:
         if param.runtime:
             continue
@@ -159,25 +173,34 @@ def _is_plain(expr: Expr) -> bool:
 
 
 def _read_inside(read: Read, facts: Facts) -> Expr | None:
-    if not _is_plain(read.x) or any(isinstance(node, Read) for node in walk(read.x)):
+    """``(a + b)[T=e] --> a[T=e] + b[T=e]``, where e is never outside T."""
+    if not _is_plain(read.x) or not all(in_range(e, dim, facts) for dim, e in read.at):
         return None
-    if not all(in_range(index, dim, facts) for dim, index in read.at):
-        return None
-    at = dict(read.at)
+    return _moved(read.x, dict(read.at))
 
-    def move(node: Expr) -> Expr | None:
-        match node:
-            case Index(dim):
-                return at.get(dim)
-            case Ref():
-                here = tuple((dim, index) for dim, index in read.at if dim in node.axes)
-                return Read(node, here, read.fill) if here else None
-            case _:
-                return None
 
-    return transform(read.x, move)
+def _moved(expr: Expr, at: Mapping[str, Expr]) -> Expr:
+    match expr:
+        case Index(dim):
+            return at.get(dim, expr)
+        case Ref():
+            here = tuple((dim, index) for dim, index in at.items() if dim in expr.axes)
+            return Read(expr, here, span=expr.span) if here else expr
+        case Read(x, inner, fill):
+            bound = {dim for dim, _ in inner}
+            places = [(dim, _moved(index, at)) for dim, index in inner]
+            places += [(d, e) for d, e in at.items() if d in x.axes and d not in bound]
+            return Read(x, tuple(places), fill, span=expr.span)
+        case _:
+            return rebuild(expr, lambda child: _moved(child, at))
 
 
 def in_range(index: Expr, dim: str, facts: Facts) -> bool:
     """Whether a read at ``index`` is shown never to be outside ``dim``."""
-    return isinstance(index, Index) and facts.one_length(index.dim, dim)
+    match index:
+        case Index(own):
+            return facts.one_length(own, dim)
+        case Call("floordiv", (Index(heads), Call("floordiv", (Size(whole), Size(groups))))):
+            return heads == whole and groups == dim and facts.divides(groups, heads)
+        case _:
+            return False

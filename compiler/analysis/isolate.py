@@ -32,9 +32,8 @@ from .linear import (
     times,
 )
 from .normal_form import FALSE, TRUE, Atom, Every, Formula, Some, formula
+from .trend import LIMIT
 
-# No position is as large; every bound that comes from a real number is cut to it.
-LIMIT = 2**30
 _FLIPPED = {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le"}
 
 

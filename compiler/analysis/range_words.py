@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ...ir.expression import Call, Expr, Index, Kind, Literal, Scalar, transform
@@ -94,12 +95,11 @@ class _Words:
                 case Index(dim) if dim == self.block and name is not None:
                     return Scalar(name, Kind.INT)
                 case Call("min", (Call("max", (inner, Literal(least))), Literal(most))) if (
-                    least,
-                    most,
-                ) == (-float(LIMIT), float(LIMIT)):
+                    math.isinf(least) and math.isinf(most)
+                ):
                     return inner
                 case Literal(value) if value in (LIMIT, -LIMIT):
-                    return Literal(value / LIMIT * float("inf"))
+                    return Literal(math.copysign(math.inf, value))
                 case _:
                     return None
 

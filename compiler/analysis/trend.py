@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import enum
 
-from ...ir.expression import Call, Expr, Index, Read, Ref
+from ...ir.expression import Call, Expr, Index, Literal, Read, Ref
 from .facts import Facts, in_range, is_positive
 from .linear import linear, plus, times
+
+# No position is as large; every bound that comes from a real number is cut to it.
+LIMIT = 2**30
 
 
 class Trend(enum.Enum):
@@ -65,8 +68,8 @@ def _trend_of_call(fn: str, args: tuple[Expr, ...], dim: str, facts: Facts) -> T
             return _trend_of_sum(plus(a, times(b, -1 if fn == "sub" else 1)), dim, facts)
         case (("and" | "or" | "min" | "max" | "logaddexp"), (a, b)):
             return trend(a, dim, facts).joined(trend(b, dim, facts))
-        case "where", (c, a, b) if dim not in c.axes:
-            return trend(a, dim, facts).joined(trend(b, dim, facts))
+        case "where", (c, a, b):
+            return _trend_of_choice(c, a, b, dim, facts)
         case "mul", (a, b):
             return _trend_of_product(a, b, dim, facts)
         case (("floordiv" | "div"), (a, b)) if is_positive(b, facts) and dim not in b.axes:
@@ -83,6 +86,21 @@ def _trend_of_sum(expr: Expr, dim: str, facts: Facts) -> Trend:
         moves = trend(term, dim, facts)
         result = result.joined(moves if coefficient > 0 else moves.reversed)
     return result
+
+
+def _trend_of_choice(c: Expr, a: Expr, b: Expr, dim: str, facts: Facts) -> Trend:
+    """Of ``where(c, a, b)``: c constant, or turning once between a value and one without end."""
+    either = trend(a, dim, facts).joined(trend(b, dim, facts))
+    if dim not in c.axes:
+        return either
+    turns = trend(c, dim, facts)  # rising: b comes first, then a
+    for sign, value in ((1, a), (-1, b)):
+        if not isinstance(value, Literal) or abs(value.value) < LIMIT or turns is Trend.UNKNOWN:
+            continue
+        to_infinite = (turns is Trend.RISING) == (sign == 1)
+        moved = Trend.RISING if to_infinite == (value.value > 0) else Trend.FALLING
+        return moved.joined(either)
+    return Trend.UNKNOWN
 
 
 def _trend_of_product(a: Expr, b: Expr, dim: str, facts: Facts) -> Trend:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...ir.expression import Expr, Kind, Scalar, Size, Span, walk
 from ...ir.mixer import Layout, Param
-from .definitions import resolve
+from .definitions import check_host, resolve
 from .dims import Dims
 from .layouts import known_dim, read_dim, read_layout
 from .names import NAME
@@ -30,8 +30,24 @@ def collect_dims(spec: SpecDocument) -> Dims:
             dims.known.add(text.value.strip())
             dims.sequences[str(key)] = text.value.strip()
     _settle_sequences(spec, dims)
+    _check_products(spec, dims)
     _collect_heads(spec, dims)
     return dims
+
+
+def _check_products(spec: SpecDocument, dims: Dims) -> None:
+    """A sequence is the outermost factor of a product, so that packing can cut it."""
+    inputs = (v.dims if isinstance(v, InputSpec) else v for v in spec.inputs.values())
+    for axes in (*inputs, *spec.outputs.values()):
+        for item, product in zip(axes, read_layout(axes), strict=True):
+            late = [dim for dim in product[1:] if dim in dims.sequences]
+            if late:
+                assert isinstance(item, Text)
+                rest = "*".join(dim for dim in product if dim != late[0])
+                raise item.error(
+                    f"the sequence {late[0]} is not the outermost factor",
+                    do=f"write `{late[0]}*{rest}`",
+                )
 
 
 def _factors(layout: Layout) -> set[str]:
@@ -88,11 +104,7 @@ def read_sizes(spec: SpecDocument, scope: Scope) -> None:
         if is_sequence(text, spec):
             continue
         value = resolve(f"the size {key}", text, scope)
-        if value.axes:
-            raise text.error(
-                f"the size of {key} has the axes [{', '.join(sorted(value.axes))}]",
-                allowed="integers, sizes and params",
-            )
+        check_host(f"the size of {key}", text, value)
         if value.kind is Kind.REAL:
             raise text.error(
                 f"the size of {key} is a real number",

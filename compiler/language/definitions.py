@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...ir.expression import Expr, Ref, walk
+from ...ir.expression import Expr, Read, Reduce, Ref, walk
 from ...ir.mixer import Equation
 from .functions import FUNCTIONS, LATER
 from .grammar import parse, parse_target
@@ -140,9 +140,24 @@ def resolve(name: str, text: Text, scope: Scope) -> Expr:
     return context.settle(value, text.span)
 
 
+def check_host(what: str, text: Text, value: Expr) -> None:
+    """A value that the host computes before any tensor is read.
+
+    Raises:
+        SpecError: one with axes, or one that reads a tensor.
+    """
+    allowed = "numbers, sizes and params"
+    if value.axes:
+        axes = ", ".join(sorted(value.axes))
+        do = "name an expression with axes under `let:`"
+        raise text.error(f"{what} has the axes [{axes}]", allowed=allowed, do=do)
+    if any(isinstance(node, Ref | Read | Reduce) for node in walk(value)):
+        raise text.error(f"{what} reads a tensor or a let", allowed=allowed)
+
+
 def flat(text: Text) -> str:
     """A scalar as one line."""
     return " ".join(text.value.split())
 
 
-__all__ = ["Lets", "check_annotation", "flat", "read_macros", "resolve"]
+__all__ = ["Lets", "check_annotation", "check_host", "flat", "read_macros", "resolve"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ...ir.expression import Expr, Kind, Literal, Read, Reduce, Ref, Scalar, walk
+from ...ir.expression import Expr, Kind, Literal, Ref, Scalar
 from ...ir.mixer import Param, Table
-from .definitions import resolve
+from .definitions import check_host, resolve
 from .inputs import read_number
 from .layouts import read_layout
 from .names import declare
@@ -53,24 +53,11 @@ class _ParamReader:
     def read(self) -> Param:
         if self.param is None:
             value = resolve(self.name, self.text, self.scope)
-            if value.axes:
-                raise self.text.error(
-                    f"the param `{self.name}` has the axes [{', '.join(sorted(value.axes))}]",
-                    allowed="numbers, sizes and other params",
-                    do="name an expression with axes under `let:`",
-                )
-            _check_scalar(self.text, value)
+            check_host(f"the param `{self.name}`", self.text, value)
             flag = value.kind is Kind.BOOL
             span = self.key.text.span
             self.param = Param(self.name, value, value.kind, self.runtime, flag, span)
         return self.param
-
-
-def _check_scalar(text: Text, value: Expr) -> None:
-    if any(isinstance(node, Ref | Read | Reduce) for node in walk(value)):
-        raise text.error(
-            "a param's value reads a tensor", allowed="numbers, sizes and other params"
-        )
 
 
 def finish_params(spec: SpecDocument, scope: Scope) -> tuple[tuple[Param, ...], tuple[Table, ...]]:

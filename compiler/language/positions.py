@@ -123,7 +123,7 @@ class _Composer:
         self.flow = 0
 
     def next(self) -> yaml.Event:
-        event: yaml.Event = self.loader.get_event()
+        event: yaml.Event = self.loader.get_event()  # type: ignore[no-untyped-call]
         return event
 
     def document(self) -> Block:

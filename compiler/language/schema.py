@@ -20,9 +20,24 @@ from pydantic import (
 )
 
 from ...ir.errors import SpecError
-from ...ir.expression import Span
+from .fields import (
+    Axes,
+    Expression,
+    Expressions,
+    Flag,
+    Key,
+    Label,
+    Numbers,
+    Sizes,
+    Wholes,
+    Word,
+    as_items,
+    as_pairs,
+    expected,
+    shape,
+)
 from .positions import Block, Items, Node, Text, broken_flow, clip, shape_name
-from .source import Source, closest, listed
+from .source import closest, listed
 
 LATER = {
     "recurrence": "the form `recurrence`",
@@ -32,111 +47,6 @@ LATER = {
     "carry": "`carry` in an attention",
     "feedback": "`feedback` in an attention",
 }
-
-
-class Word(str):
-    """A key with its place."""
-
-    text: Text
-
-    def __new__(cls, text: Text) -> Word:
-        word = super().__new__(cls, text.value)
-        word.text = text
-        return word
-
-
-def _where(node: object) -> tuple[Source, Span]:
-    assert isinstance(node, Text | Items | Block)
-    return node.source, node.span
-
-
-def _expected(node: object, what: str, do: str | None = None) -> SpecError:
-    source, span = _where(node)
-    assert isinstance(node, Text | Items | Block)
-    return source.error(span, f"{shape_name(node)} where {what} is expected", do=do)
-
-
-def _as_text(node: object) -> Text:
-    if isinstance(node, Text):
-        return node
-    raise _expected(node, "an expression or a name")
-
-
-def _as_items(node: object) -> tuple[Node, ...]:
-    if isinstance(node, Items):
-        return node.items
-    raise _expected(node, "a list", "write it as `[A, B]`")
-
-
-def _as_pairs(node: object) -> dict[Word, Node]:
-    if isinstance(node, Block):
-        return {Word(key): value for key, value in node.pairs}
-    raise _expected(node, "a mapping", "write one `name: value` per line")
-
-
-def _as_word(word: object) -> Word:
-    assert isinstance(word, Word)
-    return word
-
-
-def _as_flag(node: object) -> bool:
-    text = _as_text(node)
-    if text.value not in ("true", "false"):
-        raise text.error(f"`{clip(text.value)}` is no truth value", allowed="true, false")
-    return text.value == "true"
-
-
-def _as_whole(node: object) -> int:
-    text = _as_text(node)
-    if not (text.value.isascii() and text.value.isdecimal() and len(text.value) < 10):
-        raise text.error(f"`{clip(text.value)}` is no whole number below 10^9")
-    return int(text.value)
-
-
-def _as_wholes(node: object) -> tuple[int, ...]:
-    if isinstance(node, Items):
-        return tuple(_as_whole(item) for item in node.items)
-    return (_as_whole(node),)
-
-
-def _shape(node: object) -> str:
-    return {Text: "text", Items: "items", Block: "block"}.get(type(node), "block")
-
-
-Expression = Annotated[
-    Text,
-    PlainValidator(_as_text),
-    WithJsonSchema({"type": ["string", "number", "boolean"], "description": "An expression."}),
-]
-Label = Annotated[Text, PlainValidator(_as_text), WithJsonSchema({"type": "string"})]
-Axes = Annotated[
-    tuple[Node, ...],
-    PlainValidator(_as_items),
-    WithJsonSchema(
-        {
-            "type": "array",
-            "items": {"type": ["string", "integer"]},
-            "description": "Axes in order: dims, products such as `G*R`, or 1.",
-        }
-    ),
-]
-Numbers = Annotated[
-    tuple[Node, ...],
-    PlainValidator(_as_items),
-    WithJsonSchema({"type": "array", "items": {"type": ["number", "string", "array"]}}),
-]
-Flag = Annotated[bool, PlainValidator(_as_flag), WithJsonSchema({"type": "boolean"})]
-Whole = Annotated[int, PlainValidator(_as_whole), WithJsonSchema({"type": "integer"})]
-Wholes = Annotated[
-    tuple[int, ...],
-    PlainValidator(_as_wholes),
-    WithJsonSchema(
-        {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}}]}
-    ),
-]
-Key = Annotated[Word, PlainValidator(_as_word), WithJsonSchema({"type": "string"})]
-Expressions = Annotated[dict[Key, Expression], BeforeValidator(_as_pairs)]
-Sizes = Annotated[dict[Key, Whole], BeforeValidator(_as_pairs)]
 
 
 class Section(BaseModel):
@@ -153,7 +63,7 @@ class Section(BaseModel):
     @classmethod
     def _open(cls, node: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
         if not isinstance(node, Block):
-            raise _expected(node, "a mapping", f"its keys may be: {listed(cls.keys())}")
+            raise expected(node, "a mapping", f"its keys may be: {listed(cls.keys())}")
         values: dict[str, Any] = {}
         keys: dict[str, Text] = {}
         for key, value in node.pairs:
@@ -248,13 +158,13 @@ class NormalizeSpec(Section):
 
 
 Normalizer = Annotated[
-    Annotated[Label, Tag("text")] | Annotated[NormalizeSpec, Tag("block")], Discriminator(_shape)
+    Annotated[Label, Tag("text")] | Annotated[NormalizeSpec, Tag("block")], Discriminator(shape)
 ]
 AnyInput = Annotated[
-    Annotated[Axes, Tag("items")] | Annotated[InputSpec, Tag("block")], Discriminator(_shape)
+    Annotated[Axes, Tag("items")] | Annotated[InputSpec, Tag("block")], Discriminator(shape)
 ]
 AnyParam = Annotated[
-    Annotated[Expression, Tag("text")] | Annotated[ParamSpec, Tag("block")], Discriminator(_shape)
+    Annotated[Expression, Tag("text")] | Annotated[ParamSpec, Tag("block")], Discriminator(shape)
 ]
 
 
@@ -295,19 +205,19 @@ class SpecDocument(Section):
     mixer: Label
     about: Label | None = None
     source: Label | None = None
-    inputs: Annotated[dict[Key, AnyInput], BeforeValidator(_as_pairs)]
+    inputs: Annotated[dict[Key, AnyInput], BeforeValidator(as_pairs)]
     dims: Expressions = {}
-    heads: Annotated[dict[Key, Label], BeforeValidator(_as_pairs)] = {}
-    params: Annotated[dict[Key, AnyParam], BeforeValidator(_as_pairs)] = {}
+    heads: Annotated[dict[Key, Label], BeforeValidator(as_pairs)] = {}
+    params: Annotated[dict[Key, AnyParam], BeforeValidator(as_pairs)] = {}
     let: Expressions = {}
     define: Expressions = {}
     attention: AttentionSpec | None = None
     map: Expressions | None = None
-    stages: Annotated[tuple[StageSpec, ...], BeforeValidator(_as_items)] | None = None
-    outputs: Annotated[dict[Key, Axes], BeforeValidator(_as_pairs)]
-    tiling: Annotated[dict[Key, Wholes], BeforeValidator(_as_pairs)] = {}
+    stages: Annotated[tuple[StageSpec, ...], BeforeValidator(as_items)] | None = None
+    outputs: Annotated[dict[Key, Axes], BeforeValidator(as_pairs)]
+    tiling: Annotated[dict[Key, Wholes], BeforeValidator(as_pairs)] = {}
     check: Sizes = {}
-    bench: Annotated[tuple[Sizes, ...], BeforeValidator(_as_items)] = ()
+    bench: Annotated[tuple[Sizes, ...], BeforeValidator(as_items)] = ()
 
 
 def read_spec(document: Block) -> SpecDocument:

@@ -169,7 +169,8 @@ class _Exponential:
             if sink is not None:
                 shift = torch.maximum(shift, sink.tensor.to(shift.dtype))
             if not isinstance(stage.denominator, Ref):
-                shift = shift.clamp(min=0)  # the terms beside total are scaled by exp(-shift)
+                # The terms beside total get the factor exp(-shift): keep it finite.
+                shift = shift.clamp(min=-math.log(torch.finfo(shift.dtype).max) / 2)
             shift = torch.where(torch.isfinite(shift), shift, 0)
         return cls(pairs, fn, sink, Value(shift, pairs.queries))
 

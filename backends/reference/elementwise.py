@@ -127,11 +127,12 @@ def nothing_from_nothing(fn: Callable[..., Tensor], tensors: Sequence[Tensor]) -
     """``fn(*tensors)``, elementwise, whose gradient is 0 wherever that of the result is."""
     idle: list[Tensor] = []
 
-    def remember(gradient: Tensor) -> None:
-        idle[:] = [gradient == 0]
+    # Autograd hands over None where no gradient is defined at all.
+    def remember(gradient: Tensor | None) -> None:
+        idle[:] = [] if gradient is None else [gradient == 0]
 
-    def silence(gradient: Tensor) -> Tensor:
-        return torch.where(idle[0], 0, gradient)
+    def silence(gradient: Tensor | None) -> Tensor | None:
+        return gradient if gradient is None or not idle else torch.where(idle[0], 0, gradient)
 
     together = torch.broadcast_tensors(*tensors)  # type: ignore[no-untyped-call]
     inner = [t.view_as(t) for t in together]

@@ -1,0 +1,112 @@
+"""Inputs left out: a number without axes, and what follows for the equations."""
+
+import pytest
+import torch
+
+from mixc.backends.reference.evaluate import run
+from mixc.compiler.language.load import load_text
+from mixc.ir.mixer import Attention
+from mixc.ir.optional import free_dims, without_inputs
+
+BIASED = """
+mixer: biased
+inputs:
+  q: [B, H, I, D]
+  k: [B, G, J, D]
+  v: [B, G, J, E]
+  bias: {dims: [B, H, I, J], default: 0.5}
+  slope: {dims: [G], default: 2}
+  rows: {dims: [N, E], default: 3}
+dims: {I: T, J: T}
+heads: {G: H}
+let:
+  steep: slope * (i - j)
+attention:
+  over: J
+  score: sum(q * k, D) + bias - steep
+  normalize: softmax
+  output:
+    o: v + at(rows, N=j)
+outputs: {o: [B, H, I, E]}
+"""
+
+
+def tensors(**shapes):
+    return {name: torch.randn(shape, dtype=torch.float64) for name, shape in shapes.items()}
+
+
+def test_an_absent_input_is_its_default():
+    mixer = load_text(BIASED)
+    given = tensors(q=(2, 6, 5, 4), k=(2, 3, 5, 4), v=(2, 3, 5, 7))
+    bias = torch.full((2, 6, 5, 5), 0.5, dtype=torch.float64)
+    full = {**given, "bias": bias, "slope": torch.full((3,), 2.0).double()}
+    full["rows"] = torch.full((5, 7), 3.0).double()
+    absent = run(mixer, {**given, "rows": full["rows"]})["o"]
+    torch.testing.assert_close(absent, run(mixer, full)["o"], rtol=1e-12, atol=0)
+
+
+def test_names_lose_the_axes_of_what_is_absent():
+    mixer = load_text(BIASED)
+    reduced = without_inputs(mixer, ["bias", "slope", "rows"])
+    assert [i.name for i in reduced.inputs] == ["q", "k", "v"]
+    (steep,) = reduced.lets
+    assert steep.value.axes == {"I", "J"}
+    (stage,) = reduced.stages
+    assert isinstance(stage, Attention)
+    assert stage.score.axes == {"B", "H", "I", "J"}
+    assert stage.queries == {"B", "H", "I"}
+
+
+def test_an_axis_that_only_the_absent_bias_had_leaves_the_stage():
+    text = """
+mixer: shared
+inputs:
+  k: [J, D]
+  q: [I, D]
+  v: [J, E]
+  bias: {dims: [H, I, J], default: 0}
+attention:
+  over: J
+  score: sum(q * k, D) + bias
+  normalize: {weight: exp(score), denominator: total + 1}
+  output: {o: v}
+  lse: lse
+outputs: {o: [H, I, E]}
+"""
+    mixer = load_text(text)
+    (stage,) = without_inputs(mixer, ["bias"]).stages
+    assert isinstance(stage, Attention)
+    assert stage.queries == {"I"}
+    assert {r.name: r.dims for r in stage.results} == {"o": {"I", "E"}, "lse": {"I"}}
+    assert "H" in free_dims(without_inputs(mixer, ["bias"]))
+
+
+@pytest.mark.parametrize(
+    ("term", "value"),
+    [
+        ("sum(w, C)", 6.0),
+        ("max(w, C)", 2.0),
+        ("mean(w, C)", 2.0),
+        ("w[C=1]", 2.0),
+        ("w[C=7]", 0.0),
+        ("sum(cumsum(w, C), C)", 12.0),
+        ("sum(cumsum(w, C, exclusive=true), C)", 6.0),
+        ("cumsum(w, C, reverse=true)[C=0]", 6.0),
+    ],
+)
+def test_terms_along_an_axis_that_is_gone(term, value):
+    text = f"""
+mixer: terms
+inputs:
+  x: [T, C]
+  w: {{dims: [C], default: 2}}
+map:
+  o: "sum(x, C) * 0 + {term}"
+outputs: {{o: [T]}}
+"""
+    x = torch.ones(2, 3, dtype=torch.float64)
+    w = torch.full((3,), 2.0, dtype=torch.float64)
+    mixer = load_text(text)
+    wanted = torch.full((2,), value, dtype=torch.float64)
+    assert torch.equal(run(mixer, {"x": x, "w": w})["o"], wanted)
+    assert torch.equal(run(mixer, {"x": x})["o"], wanted)

@@ -290,9 +290,29 @@ def call_kind(fn: str, args: tuple[Expr, ...]) -> Kind:
         return max(Kind.INT, *(a.kind for a in args))
     if fn == "pow":
         base, power = args
-        natural = isinstance(power, Literal) and power.kind <= Kind.INT and power.value >= 0
-        return Kind.INT if natural and base.kind <= Kind.INT else Kind.REAL
+        return Kind.INT if base.kind <= Kind.INT and is_natural(power) else Kind.REAL
     return Kind.REAL
+
+
+def is_natural(expr: Expr) -> bool:
+    """Whether an expression is an integer that can't be negative, as far as its form shows."""
+    if expr.kind is Kind.REAL:
+        return False
+    match expr:
+        case Literal(value):
+            return value >= 0
+        case Size() | Index():
+            return True
+        case Call("add" | "mul" | "floordiv" | "mod" | "min", args):
+            return all(is_natural(a) for a in args)
+        case Call("max", args):
+            return any(is_natural(a) for a in args)
+        case Call("abs" | "relu"):
+            return True
+        case Call("where", (_, yes, no)):
+            return is_natural(yes) and is_natural(no)
+        case _:
+            return expr.kind is Kind.BOOL
 
 
 def call(fn: str, *args: Expr | float | int | bool, span: Span | None = None) -> Call:
@@ -366,6 +386,7 @@ __all__ = [
     "Span",
     "call",
     "call_kind",
+    "is_natural",
     "rebuild",
     "substitute",
     "transform",

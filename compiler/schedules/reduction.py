@@ -11,7 +11,7 @@ from .runs import sweep
 
 
 def _ranges(evaluator: Evaluator, where: Expr | None, axis: str) -> KeyRanges:
-    """What ``where`` admits for the rows that it tells apart; everything if they are of two axes."""
+    """What ``where`` admits for the rows that it tells apart; all, if they are of two axes."""
     rows = [g.dim for g in evaluator.builder.grid if g.tiled]
     told = [dim for dim in rows if where is not None and dim in where.axes]
     if len(told) > 1 and where is not None:

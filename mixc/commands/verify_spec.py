@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from ..autotune.checking import Case
     from ..checking import DType
+    from ..ir.mixer import Mixer
     from ..running import Chosen
 
 
@@ -65,12 +66,12 @@ def command(
         mixer, named, cast("tuple[DType, ...]", dtypes), values, fixed, cases
     )
     data = checking.as_json(found)
-    answer(data, as_json, lambda console: write(console, mixer.name, found))
+    answer(data, as_json, lambda console: write(console, mixer, found))
     if not data["ok"]:
         click.get_current_context().exit(1)
 
 
-def write(console: Console, name: str, cases: Sequence[Case]) -> None:
+def write(console: Console, mixer: Mixer, cases: Sequence[Case]) -> None:
     """A row per case, what failed below, and the verdict."""
     from rich.table import Table
     from rich.text import Text
@@ -78,8 +79,9 @@ def write(console: Console, name: str, cases: Sequence[Case]) -> None:
     table = Table(box=None, pad_edge=False)
     for heading in ("case", "backend", "dtype", "sizes", "error", "limit", ""):
         table.add_column(heading, justify="right" if heading in ("error", "limit") else "left")
+    same = {dim for dim, sequence in mixer.sequences if dim != sequence}
     for case in cases:
-        sizes = " ".join(f"{dim}={size}" for dim, size in case.sizes.items())
+        sizes = " ".join(f"{dim}={size}" for dim, size in case.sizes.items() if dim not in same)
         verdict = Text("ok", style="green") if case.ok else Text("wrong", style="red")
         numbers = (f"{case.error:.1e}", f"{case.limit:.1e}")
         table.add_row(case.name, case.backend, case.dtype, Text(sizes), *numbers, verdict)
@@ -91,4 +93,4 @@ def write(console: Console, name: str, cases: Sequence[Case]) -> None:
     verdict = (
         f"{wrong} of {len(cases)} cases are wrong" if wrong else f"{len(cases)} cases, all right"
     )
-    console.print(Text(f"{name}: {verdict}", style="red" if wrong else "green"))
+    console.print(Text(f"{mixer.name}: {verdict}", style="red" if wrong else "green"))

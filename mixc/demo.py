@@ -1,0 +1,206 @@
+"""``make demo``: two specs, from text to checked kernels, on the bytes of a real text.
+
+One spec is the library's, the other is what ``mixc new`` writes. Both are shown, compiled for
+cuda:90, verified, and run on embeddings of the README's bytes.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+    from torch import Tensor
+
+    from .autotune.checking import Case
+    from .backends.triton.binary_report import KernelReport
+    from .ir.mixer import Mixer
+    from .lowering import Lowering
+    from .running import Chosen
+
+TEXT_BYTES = 1000  # no block divides it
+HEADS, GROUPS, CHANNELS = 4, 2, 64
+CASES = 5
+TARGET = "cuda:90"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one spec."""
+
+    mixer: Mixer
+    found: Lowering
+    reports: list[KernelReport]
+    cases: list[Case]
+    text_error: float
+    text_limit: float
+    backend: Chosen
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything that was tried was right."""
+        compiled = not any(report.error for report in self.reports)
+        right = self.text_error <= self.text_limit
+        return compiled and right and all(case.ok for case in self.cases)
+
+
+def main() -> None:
+    """Run the demo; exit code 1 where a kernel was wrong."""
+    from .commands.options import console
+
+    started, out = time.monotonic(), console()
+    with tempfile.TemporaryDirectory() as folder:
+        path = new_spec(Path(folder))
+        specs: dict[str, dict[str, int]] = {"alibi_window": {"window": 300}, str(path): {}}
+        outcomes = [try_spec(spec, params, out) for spec, params in specs.items()]
+    heading(out, "Summary")
+    write(out, outcomes)
+    out.print(
+        f"{time.monotonic() - started:.0f} s. Next: mixc --help, and the README's first spec."
+    )
+    raise SystemExit(0 if all(outcome.ok for outcome in outcomes) else 1)
+
+
+def new_spec(folder: Path) -> Path:
+    """What ``mixc new my_mixer`` writes."""
+    from .commands.new_spec import STARTER
+
+    path = folder / "my_mixer.yaml"
+    path.write_text(STARTER.format(name=path.stem), encoding="utf-8")
+    return path
+
+
+def heading(out: Console, title: str) -> None:
+    """A line across the terminal."""
+    out.rule(f"[bold]{title}", align="left")
+
+
+def try_spec(spec: str, params: dict[str, int], out: Console) -> Outcome:
+    """Show, compile, verify and run one spec, printing each step."""
+    from . import checking, compiling
+    from .api import load
+    from .commands import compile_spec, show_spec, verify_spec
+    from .lowering import lowering
+    from .running import use_interpreter
+
+    mixer = load(spec, **params).mixer
+    found = lowering(mixer)
+    heading(out, f"mixc show {mixer.name}")
+    show_spec.write(out, mixer, found)
+    heading(out, f"mixc compile {mixer.name} --target {TARGET}")
+    sizes = dict.fromkeys(("D", "E"), CHANNELS)
+    reports = compiling.report(compiling.generate(mixer, sizes, "bfloat16"), [TARGET])
+    compile_spec.write(out, reports)
+    heading(out, f"mixc verify {mixer.name} --cases {CASES}")
+    backend = checking.usual_backend()
+    if backend == "interpreter":
+        use_interpreter()
+    cases = checking.verify_mixer(mixer, limit=CASES)
+    verify_spec.write(out, mixer, cases)
+    error, limit = on_text(mixer, backend)
+    return Outcome(mixer, found, reports, cases, error, limit, backend)
+
+
+def on_text(mixer: Mixer, backend: Chosen) -> tuple[float, float]:
+    """The error of the kernels on the text in float32, and the limit it has to keep."""
+    import torch
+
+    from .autotune.tolerances import error_limit, error_of
+    from .backends.reference.evaluate import run
+    from .running import by_backend
+
+    inputs = embeddings(mixer)
+    device = "cuda" if backend == "triton" else "cpu"
+    placed = {name: tensor.to(device) for name, tensor in inputs.items()}
+    with torch.no_grad():
+        results = by_backend(mixer, placed, {}, backend)
+        exact = run(mixer, inputs)
+        plain = run(mixer, inputs, dtype=torch.float32)
+    errors = {name: error_of(results[name], exact[name]) for name in exact}
+    worst = max(errors, key=errors.__getitem__)
+    return errors[worst], error_limit(torch.float32, error_of(plain[worst], exact[worst]))
+
+
+def embeddings(mixer: Mixer) -> dict[str, Tensor]:
+    """Queries, keys and values of the first bytes of the README, by tables of random rows."""
+    import torch
+
+    from .ir.binding import shape_of
+
+    text = torch.tensor(list(real_text()[:TEXT_BYTES]))
+    generator = torch.Generator().manual_seed(0)
+    sizes = {"B": 1, "H": HEADS, "G": GROUPS, "D": CHANNELS, "E": CHANNELS}
+    sizes |= dict.fromkeys(("I", "J", "T"), len(text))
+    tensors = {}
+    for given in mixer.inputs:
+        shape = shape_of(given.layout, sizes)
+        if {"I", "J", "T"} & set(given.dims):
+            table = torch.randn(256, shape[1], shape[3], generator=generator)
+            tensors[given.name] = table[text].transpose(0, 1).unsqueeze(0)
+        else:
+            tensors[given.name] = torch.rand(shape, generator=generator)
+    return tensors
+
+
+def real_text() -> bytes:
+    """The README, which lies beside the package in a checkout and in its metadata elsewhere."""
+    readme = Path(__file__).resolve().parents[1] / "README.md"
+    if readme.exists():
+        return readme.read_bytes()
+    from importlib.metadata import metadata
+
+    return str(metadata("mixc").get_payload()).encode()
+
+
+def write(out: Console, outcomes: list[Outcome]) -> None:
+    """The table: spec, what was derived, kernels, worst error, registers and spills."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for title in ("spec", "derived", "kernels", "worst error", "reg.", "spills"):
+        table.add_column(title, no_wrap=title != "derived", overflow="fold")
+    for one in outcomes:
+        ranges = [line.strip() for stage in one.found.ranges for line in stage.lines]
+        worst = max(one.cases, key=lambda case: case.error / case.limit)
+        table.add_row(
+            one.mixer.name,
+            Text("\n".join((*ranges, *(finding.split(":")[0] for finding in one.found.findings)))),
+            Text("\n".join(kernel.name for kernel in one.found.kernels)),
+            Text("\n").join(
+                compared(what, error, limit)
+                for what, error, limit in (
+                    ("cases", worst.error, worst.limit),
+                    ("text ", one.text_error, one.text_limit),
+                )
+            ),
+            "\n".join(str(report.registers) for report in one.reports),
+            "\n".join(str(report.spilled_bytes) for report in one.reports),
+            end_section=True,
+        )
+    out.print(table)
+    backends = sorted({one.backend for one in outcomes})
+    out.print(
+        f"Errors: against float64, relative to the largest value, in float32 by the {backends[0]}: "
+        f"the worst of {CASES} cases, and on {TEXT_BYTES} bytes of the README. Registers and "
+        f"spilled bytes per thread: the {TARGET} binaries in bfloat16."
+    )
+
+
+def compared(what: str, error: float, limit: float) -> Text:
+    """``text 2.9e-07 < 2.4e-06``, green or red."""
+    from rich.text import Text
+
+    good = error <= limit
+    relation = "<" if good else ">"
+    return Text(f"{what} {error:.1e} {relation} {limit:.1e}", style="green" if good else "red")
+
+
+if __name__ == "__main__":
+    main()

@@ -83,12 +83,12 @@ def _verify_trial(
         absent=trial.absent,
         strided=trial.strided,
         scale=trial.scale,
+        nothing=trial.nothing,
         params=trial.params,
     )
     with torch.no_grad():
         reference = run(mixer, inputs, trial.params)
         pytorch = run(mixer, inputs, trial.params, dtype=dtype)
-        # Moving a view would make it contiguous, so the storage moves and the view is made anew.
         moved = {name: _moved(tensor, device) for name, tensor in inputs.items()}
         limits = {
             name: error_limit(dtype, error_of(pytorch[name], reference[name])) for name in reference
@@ -153,6 +153,7 @@ def _first_mismatch(found: Tensor, wanted: Tensor) -> str:
 
 
 def _moved(tensor: Tensor, device: str | torch.device) -> Tensor:
+    """The tensor on a device with its strides: moving a view would make it contiguous."""
     if tensor.device == torch.device(device) or tensor.is_contiguous():
         return tensor.to(device)
     storage = torch.as_strided(

@@ -87,6 +87,7 @@ NORMALISERS = {
     ),
     "{weight: exp(score), denominator: sqrt(total)}": weigh(torch.exp, torch.sqrt),
     "{weight: exp2(score), denominator: total}": weigh(torch.exp2),
+    '{weight: exp(score), denominator: "1"}': weigh(torch.exp, lambda t: 1.0),
     "{weight: relu(score) ** 2, denominator: total}": weigh(lambda s: torch.relu(s) ** 2),
     '{weight: "exp(score - max(score, J))", denominator: total}': weigh(
         lambda s: torch.exp(s - s.max())

@@ -118,7 +118,7 @@ def check_annotation(
         return
     declared = [known_axis(axis, context.source, context.dims.known) for axis in axes]
     span = axes[0].span if axes else None
-    check_axes(what, value, declared, context.source, span)
+    check_axes(what, value, declared, context.source, span, heads=context.dims.heads)
 
 
 def resolve(name: str, text: Text, scope: Scope) -> Expr:

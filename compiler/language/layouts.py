@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 
-from ...ir.errors import SpecError
 from ...ir.expression import Expr, Span
 from ...ir.mixer import AxisProduct, Layout
 from .positions import Node, Text, clip, shape_name
@@ -99,6 +99,7 @@ def check_axes(
     source: Source,
     span: Span | None,
     origin: str = "",
+    heads: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Compare the axes of a value with those that the spec declares for it.
 
@@ -109,32 +110,32 @@ def check_axes(
     missing = sorted(set(declared) - value.axes)
     if not extra and not missing:
         return
-    found = ", ".join(sorted(value.axes))
-    want = ", ".join(declared)
     parts = []
     if extra:
         parts.append(f"{', '.join(extra)} should not be there")
     if missing:
         parts.append(f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
-    raise _axes_error(source, span, f"{what} has the axes [{found}]", parts, want, extra, origin)
-
-
-def _axes_error(
-    source: Source,
-    span: Span | None,
-    found: str,
-    parts: list[str],
-    want: str,
-    extra: list[str],
-    origin: str,
-) -> SpecError:
-    do = None
-    if extra:
-        over = ", ".join(extra)
-        do = f"a sum over {over} is probably forgotten: `sum(…, {over})`{origin}"
-    return source.error(
-        span, f"{found}; {' and '.join(parts)}", allowed=f"[{want}], as declared", do=do
+    found = f"{what} has the axes [{', '.join(sorted(value.axes))}]"
+    raise source.error(
+        span,
+        f"{found}; {' and '.join(parts)}",
+        allowed=f"[{', '.join(declared)}], as declared",
+        do=_remedy(extra, missing, origin, heads),
     )
+
+
+def _remedy(
+    extra: list[str], missing: list[str], origin: str, heads: Mapping[str, str]
+) -> str | None:
+    if not extra:
+        return None
+    small = extra[0]
+    if len(extra) == 1 and heads.get(small) in missing:
+        large = heads[small]
+        index = f"{large.lower()} // ({large} // {small})"
+        return f"declare it with {small}, or read the groups per head: `x[{small}={index}]`"
+    over = ", ".join(extra)
+    return f"a sum over {over} is probably forgotten: `sum(…, {over})`{origin}"
 
 
 __all__ = ["check_axes", "known_axis", "known_dim", "read_dim", "read_layout"]

@@ -24,7 +24,7 @@ def read_outputs(spec: SpecDocument, scope: Scope, stages: tuple[Stage, ...]) ->
         declared = [dim for product in layout for dim in product]
         origin = _origin(str(key), stages, value.axes - set(declared))
         source, span = scope.context.source, key.text.span
-        check_axes(f"`{key}`", value, declared, source, span, origin)
+        check_axes(f"`{key}`", value, declared, source, span, origin, scope.context.dims.heads)
         found.append(Output(str(key), layout, value.kind, span))
     if not found:
         raise spec.key("outputs").error("the spec has no outputs", do="name at least one result")

@@ -32,10 +32,13 @@ def clip(a: Arguments) -> Expr:
     return a.dims.call("min", a.dims.call("max", x, low), high, span=a.span)
 
 
-def _group(a: Arguments, x: Expr, over: Over) -> Group:
+def _group(a: Arguments, x: Expr, over: Over, where: Expr | None) -> Group:
     group: list[tuple[str, Expr]] = []
-    for key, index in a.indices():
-        if key.name in x.axes - set(over) or key.name in dict(group):
+    indices = a.indices()
+    parts = [x, *([] if where is None else [where]), *(index for _, index in indices)]
+    kept = frozenset[str]().union(*(p.axes for p in parts)) - set(over)
+    for key, index in indices:
+        if key.name in kept or key.name in dict(group):
             raise a.error(key.span, f"the value reduced already has the axis {key.name}")
         group.append((key.name, index))
     return tuple(group)
@@ -72,7 +75,7 @@ def reduction(reduce: Reduction) -> Callable[[Arguments], Expr]:
     def build(a: Arguments) -> Expr:
         x, where = a.value(0), a.where()
         over = _over(a, x)
-        group = _group(a, x, over)
+        group = _group(a, x, over, where)
         _check_axes(a, over, x, where, *(index for _, index in group))
         return reduce(a, x, over, where, group)
 

@@ -7,7 +7,8 @@ every block of queries would compute again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal as OneOf
 
@@ -34,9 +35,9 @@ from ..ir.plan import Buffer, Kernel, Plan
 from ..ir.tile import DType, Program
 from .analysis.facts import facts_of
 from .analysis.mask_ranges import key_ranges
-from .analysis.one_pass import Rescaled, TwoPass, classify
+from .analysis.one_pass import Plain, Rescaled, TwoPass, classify
 from .defaults import attention_blocks, pointwise_blocks
-from ..ir.roles import DimRoles, dim_roles, equal_lengths
+from ..ir.roles import DimRoles, dim_roles, equal_lengths, query_axis
 from .passes.fold_constants import fold_constants
 from .schedules.evaluation import Context, move
 from .schedules.flash import FlashTask, flash, written
@@ -371,27 +372,21 @@ class AttentionPlan:
         self.planner = planner
         self.stage = stage
         self.form = classify(stage)
-        self.block = self._block_axis()
+        self.block = query_axis(planner.mixer, stage)
 
     def run(self) -> None:
         """Plan it, and make its results known to later stages."""
         planner, stage = self.planner, self.stage
         form = self.form
-        weight, denominator = stage.weight, stage.denominator
-        normaliser: Rescaled | None = None
-        match form:
-            case TwoPass():
-                weight, denominator = self._statistics(form)
-                planner.findings.append(f"two passes: {form.reason}")
-            case Rescaled():
-                normaliser = replace(form, exponent=form.exponent)
-                planner.findings.append("one pass with a running maximum")
-            case _:
-                planner.findings.append("one pass without rescaling")
+        if isinstance(form, TwoPass):
+            planner.findings.append(f"two passes: {form.reason}")
+            form = self._with_statistics(form)
+        else:
+            planner.findings.append(f"one pass: {form.reason}")
         outputs = self._declare_outputs()
-        lse = self._declare_row(stage.lse, "lse" if stage.weights else None, normaliser)
-        total = self._declare_total(normaliser, denominator)
-        task = self._task(weight, denominator, normaliser, outputs, lse, total)
+        lse = self._declare_row(stage.lse, "lse", form)
+        total = self._declare_total(form)
+        task = self._task(form, outputs, lse, total)
         blocks = attention_blocks(planner.sizes, planner.roles.features, planner.dtype, task)
         context = planner._with_blocks(blocks.blocks)
         made = flash(task, context, blocks.launch)
@@ -399,9 +394,10 @@ class AttentionPlan:
         results = tuple(r.name for r in stage.results if r.name != stage.weights)
         planner.kernels.append(Kernel(made, "flash", results, reason))
         if stage.weights is not None:
-            self._weights(task, normaliser, lse, total)
+            self._weights(task, lse, total)
 
-    def _statistics(self, form: TwoPass) -> tuple[Expr, Expr]:
+    def _with_statistics(self, form: TwoPass) -> Rescaled | Plain:
+        """The normaliser with its statistics in buffers that kernels before it fill."""
         planner, stage = self.planner, self.stage
         known: dict[Expr, Expr] = {}
         for name, reduction in form.statistics:
@@ -409,13 +405,11 @@ class AttentionPlan:
             free = planner._free_name(name)
             ref = planner._store(free, value, None, "temporary", f"the weights need it: {name}")
             known[Ref(name, reduction.axes, reduction.kind)] = ref
-        return substitute(form.weight, known), substitute(form.denominator, known)
+        return _each(form.then, lambda expr: substitute(expr, known))
 
     def _task(
         self,
-        weight: Expr,
-        denominator: Expr,
-        normaliser: Rescaled | None,
+        form: Rescaled | Plain,
         outputs: tuple[tuple[str, Expr], ...],
         lse: str | None,
         total: str | None,
@@ -427,9 +421,6 @@ class AttentionPlan:
 
         mask = None if stage.mask is None else ready(stage.mask)
         ranges = key_ranges(mask, stage.over, block, planner.context.masks)
-        exponent = None if normaliser is None else replace(
-            normaliser, exponent=ready(normaliser.exponent), factor=ready(normaliser.factor)
-        )
         queries = planner._order(stage.queries)
         return FlashTask(
             name=planner._kernel_name(stage.outputs[0].name if stage.outputs else "lse"),
@@ -439,40 +430,14 @@ class AttentionPlan:
             score=ready(stage.score),
             mask=mask,
             ranges=ranges,
-            weight=ready(weight),
-            denominator=ready(denominator),
-            normaliser=exponent,
+            form=_each(form, ready),
             sink=None if stage.sink is None else ready(stage.sink),
             gain=None if stage.gain is None else ready(stage.gain),
             outputs=tuple((name, ready(value)) for name, value in outputs),
             lse=lse,
             total=total,
-            about=f"attention over {stage.over}, {planner.findings[-1]}",
+            about=f"attention over {stage.over}: {planner.findings[-1]}",
         )
-
-    def _block_axis(self) -> str:
-        """The query axis to cut: the other position of the key's sequence, else the one that the
-        keys of the score lack."""
-        stage, planner = self.stage, self.planner
-        mixer = planner.mixer
-        own = mixer.sequence(stage.over)
-        partners = [d for d in stage.queries if mixer.sequence(d) == own and own is not None]
-        if partners:
-            return sorted(partners)[0]
-        heads = {d for pair in mixer.heads for d in pair}
-        keyed = frozenset[str]().union(
-            *(n.axes for n in walk(stage.score) if isinstance(n, Ref) and stage.over in n.axes)
-        )
-        order = [d for i in mixer.inputs for d in i.dims]
-        choices = [d for d in stage.queries if d not in planner.roles.features]
-        if not choices:
-            raise UnsupportedError(f"{mixer.name}: the attention over {stage.over} has no query axis")
-
-        def rank(dim: str) -> tuple[bool, bool, bool, int]:
-            place = order.index(dim) if dim in order else -1
-            return (dim in keyed, dim in heads, dim not in planner.roles.long, -place)
-
-        return sorted(choices, key=rank)[0]
 
     # ------------------------------------------------------------------------------- results
 
@@ -492,60 +457,62 @@ class AttentionPlan:
         planner.context.buffers[name] = Buffer(name, dims, dtype or planner.dtype, role)
         planner.names[name] = Ref(name, axes, Kind.REAL)
 
-    def _declare_row(
-        self, given: str | None, needed: str | None, normaliser: Rescaled | None
-    ) -> str | None:
-        if given is None and (needed is None or normaliser is None):
+    def _declare_row(self, given: str | None, needed: str, form: Rescaled | Plain) -> str | None:
+        wanted = self.stage.weights is not None and isinstance(form, Rescaled)
+        if given is None and not wanted:
             return None
-        name = given or self.planner._free_name(needed or "lse")
+        name = given or self.planner._free_name(needed)
         self._declare_result(name, self.stage.queries, DType.FLOAT32)
         return name
 
-    def _declare_total(self, normaliser: Rescaled | None, denominator: Expr) -> str | None:
-        needed = any(isinstance(n, Ref) and n.name == "total" for n in walk(denominator))
-        if self.stage.weights is None or normaliser is not None or not needed:
+    def _declare_total(self, form: Rescaled | Plain) -> str | None:
+        needed = any(isinstance(n, Ref) and n.name == "total" for n in walk(form.denominator))
+        if self.stage.weights is None or isinstance(form, Rescaled) or not needed:
             return None
         name = self.planner._free_name("total")
         self._declare_result(name, self.stage.queries, DType.FLOAT32)
         return name
 
-    def _weights(
-        self, task: FlashTask, form: Rescaled | None, lse: str | None, total: str | None
-    ) -> None:
+    def _weights(self, task: FlashTask, lse: str | None, total: str | None) -> None:
         """The normalised weights as a value: the score once more, against the row's statistics."""
-        planner, stage = self.planner, self.stage
+        planner, stage, form = self.planner, self.stage, task.form
         name = stage.weights
         assert name is not None
-        if form is not None:
-            assert lse is not None and form.scaled_denominator is not None
-            row = Ref(lse, stage.queries, Kind.REAL)
-            gap = call("sub", written(task_exponent(task), task.score), row)
-            value: Expr = call("exp", gap)
-            if task.normaliser is not None and task.normaliser.factor != Literal(1.0):
-                value = call("mul", task.normaliser.factor, value)
-            denominator: Expr = _with_total(form.scaled_denominator, Literal(1.0), call("exp", row))
-        else:
-            value = written(task.weight, task.score)
-            row = Ref(total or "", stage.queries, Kind.REAL)
-            denominator = _with_total(task.denominator, row, Literal(1.0))
-        visible: Expr = call("ne", denominator, 0.0)
+        match form:
+            case Rescaled():
+                assert lse is not None
+                row = Ref(lse, stage.queries, Kind.REAL)
+                value: Expr = call("exp", call("sub", written(form.exponent, task.score), row))
+                if form.factor != Literal(1):
+                    value = call("mul", written(form.factor, task.score), value)
+                denominator = _with_total(form.denominator, Literal(1.0), call("exp", row))
+                visible: Expr = call("gt", row, -math.inf)
+            case Plain():
+                value = written(form.weight, task.score)
+                row = Ref(total or "", stage.queries, Kind.REAL)
+                denominator = _with_total(form.denominator, row, Literal(1.0))
+                visible = call("ne", denominator, 0.0)
         if task.mask is not None:
             visible = call("and", task.mask, visible)
         if denominator != Literal(1.0):
             value = call("div", value, denominator)
-        value = call("where", visible, value, 0.0)
+        value = fold_constants(call("where", visible, value, 0.0), planner.params)
         output = next((o for o in planner.mixer.outputs if o.name == name), None)
         dims = output.dims if output is not None else None
         role: OneOf["output", "temporary"] = "temporary" if output is None else "output"
-        axes = stage.queries | {stage.over}
         made = planner._store(name, value, dims, role, "the weights as a value")
-        planner.names[name] = Ref(made.name, axes, Kind.REAL)
+        planner.names[name] = Ref(made.name, stage.queries | {stage.over}, Kind.REAL)
 
 
-def task_exponent(task: FlashTask) -> Expr:
-    """The exponent of an exponential weight."""
-    assert task.normaliser is not None
-    return task.normaliser.exponent
+def _each(form: Rescaled | Plain, change: Callable[[Expr], Expr]) -> Rescaled | Plain:
+    """The normaliser with its expressions changed."""
+    denominator = change(form.denominator)
+    match form:
+        case Rescaled():
+            exponent, factor = change(form.exponent), change(form.factor)
+            return replace(form, exponent=exponent, factor=factor, denominator=denominator)
+        case Plain():
+            return replace(form, weight=change(form.weight), denominator=denominator)
 
 
 def _with_total(expr: Expr, total: Expr, scale: Expr) -> Expr:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .expression import Size
+from .errors import UnsupportedError
+from .expression import Ref, Size, walk
 from .mixer import Attention, Mixer
 
 # A tile holds at most this many positions of an axis whole.
@@ -55,7 +56,7 @@ def dim_roles(mixer: Mixer, sizes: Mapping[str, int]) -> DimRoles:
     derived = {dim for dim, value in mixer.sizes}
     for stage in mixer.stages:
         if isinstance(stage, Attention):
-            long.add(stage.over)
+            long |= {stage.over, query_axis(mixer, stage)}
     heads = {dim for pair in mixer.heads for dim in pair}
     last = {i.dims[-1] for i in mixer.inputs if len(i.dims) > 1}
     table_rows = {i.dims[-2] for i in mixer.inputs if len(i.dims) > 1} & last
@@ -66,6 +67,30 @@ def dim_roles(mixer: Mixer, sizes: Mapping[str, int]) -> DimRoles:
     weights.update(dict.fromkeys(derived - copies, 64))
     weights.update({d: sizes.get(d, 64) for d in features})
     return DimRoles(features, frozenset(long), weights)
+
+
+def query_axis(mixer: Mixer, stage: Attention) -> str:
+    """The query axis that kernels cut into blocks.
+
+    It is the other position of the key's sequence; where there is none, the one that the keys of
+    the score lack. UnsupportedError where the attention has no query axis at all.
+    """
+    own = mixer.sequence(stage.over)
+    partners = [d for d in stage.queries if own is not None and mixer.sequence(d) == own]
+    if partners:
+        return min(partners)
+    heads = {d for pair in mixer.heads for d in pair}
+    keyed = frozenset[str]().union(
+        *(n.axes for n in walk(stage.score) if isinstance(n, Ref) and stage.over in n.axes)
+    )
+    order = [d for i in mixer.inputs for d in i.dims]
+    if not stage.queries:
+        raise UnsupportedError(f"{mixer.name}: the attention over {stage.over} has no query axis")
+
+    def rank(dim: str) -> tuple[bool, bool, int]:
+        return dim in keyed, dim in heads, -order.index(dim) if dim in order else 0
+
+    return min(stage.queries, key=rank)
 
 
 def equal_lengths(mixer: Mixer) -> dict[str, str]:

@@ -93,11 +93,16 @@ class SizeArgument:
 
 @dataclass(frozen=True, slots=True)
 class HostArgument:
-    """A number that the host computes from sizes and params before the launch."""
+    """A number that the host computes from sizes and params before the launch.
+
+    ``fixed``: all it depends on is known at compile time; ``natural``: it is never negative.
+    """
 
     name: str
     dtype: DType
     value: Expr
+    fixed: bool = False
+    natural: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,7 @@ class ParamArgument:
     name: str
     dtype: DType
     runtime: bool = False
+    natural: bool = False
 
 
 Argument = BufferArgument | SizeArgument | HostArgument | ParamArgument

@@ -67,7 +67,7 @@ class _Checker:
             match argument:
                 case SizeArgument(dim):
                     self._make(Value(dim, DType.INT32))
-                case HostArgument(name, dtype, _) | ParamArgument(name, dtype, _):
+                case HostArgument(name, dtype) | ParamArgument(name, dtype):
                     self._make(Value(name, dtype))
                 case _:
                     pass
@@ -170,4 +170,3 @@ class _Checker:
         a, b, c = carried.inner, carried.initial, carried.out
         if not (a.axes == b.axes == c.axes and a.dtype == b.dtype == c.dtype):
             self._fail(f"a loop carries {b} as {a} and gives {c}")
-

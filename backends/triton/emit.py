@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from importlib.metadata import version
 
 from ...ir.plan import Plan
@@ -28,8 +27,6 @@ def emit_module(plan: Plan) -> str:
     for kernel, text in zip(plan.kernels, kernels, strict=True):
         about = f"# {kernel.program.about}" if kernel.program.about else ""
         parts.append("\n".join(filter(None, [about, _decorator(kernel.program), text.text])))
-    # A mixer may be called like a device function (relu): the module's name is the mixer's.
-    parts = [re.sub(rf"\b{plan.mixer.name}\(", f"{plan.mixer.name}_of(", part) for part in parts]
     host = HostText(plan).text
     parts.append(host)
     imports = ["import triton", "import triton.language as tl"]
@@ -43,7 +40,7 @@ def _decorator(program: Program) -> str:
     """Lengths must not be specialised: a new length would compile anew."""
     names = [a.dim for a in program.arguments if isinstance(a, SizeArgument)]
     names += [
-        a.name for a in program.arguments if isinstance(a, HostArgument) and a.dtype is DType.INT32
+        a.name for a in program.arguments if isinstance(a, HostArgument) and a.dtype is DType.INT32 and not a.fixed
     ]
     if not names:
         return "@triton.jit"

@@ -60,65 +60,61 @@ _FUNCTION: Mapping[str, str] = {
 # Device functions put at the head of a module that uses them, by the function that they serve.
 DEVICE_FUNCTIONS: Mapping[str, str] = {
     "tanh": """
-def tanh(x):
+def _tanh(x):
     return 2 * tl.sigmoid(2 * x) - 1
 """,
     "expm1": """
-def expm1(x):
+def _expm1(x):
     small = x * (1 + x * (0.5 + x * (1 / 6 + x * (1 / 24 + x / 120))))
     return tl.where(tl.abs(x) < 0.1, small, tl.exp(x) - 1)
 """,
     "log1p": """
-def log1p(x):
+def _log1p(x):
     u = 1 + x
     return tl.where(u == 1, x, tl.log(u) * x / tl.where(u == 1, 1.0, u - 1))
 """,
     "softplus": """
-def softplus(x):
+def _softplus(x):
     e = tl.exp(-tl.abs(x))
     u = 1 + e
     tail = tl.where(u == 1, e, tl.log(u) * e / tl.where(u == 1, 1.0, u - 1))
     return tl.maximum(x, 0) + tail
 """,
     "logsigmoid": """
-def logsigmoid(x):
+def _logsigmoid(x):
     e = tl.exp(-tl.abs(x))
     u = 1 + e
     tail = tl.where(u == 1, e, tl.log(u) * e / tl.where(u == 1, 1.0, u - 1))
     return tl.minimum(x, 0) - tail
 """,
     "logaddexp": """
-def logaddexp(a, b):
+def _logaddexp(a, b):
     top = tl.maximum(a, b)
     gap = tl.where(a == b, 0.0, tl.abs(a - b))
     return top + tl.log(1 + tl.exp(-gap))
 """,
     "gelu": """
-def gelu(x):
+def _gelu(x):
     return 0.5 * x * (1 + tl.erf(x * 0.7071067811865476))
 """,
     "gelu_tanh": """
-def gelu_tanh(x):
+def _gelu_tanh(x):
     return x * tl.sigmoid(1.5957691216057308 * (x + 0.044715 * x * x * x))
 """,
     "silu": """
-def silu(x):
+def _silu(x):
     return x * tl.sigmoid(x)
 """,
     "elu": """
-def elu(x):
+def _elu(x):
     return tl.where(x > 0, x, tl.exp(tl.minimum(x, 0)) - 1)
 """,
-    "relu": """
-def relu(x):
-    return tl.maximum(x, 0)
-""",
     "sign": """
-def sign(x):
+def _sign(x):
     return (x > 0).to(tl.int32) - (x < 0).to(tl.int32)
 """,
     "acos": """
-def acos(x):
+def _acos(x):
     # 4.4.45 of Abramowitz and Stegun, extended to eight terms: error below 2e-8.
     a = tl.abs(x)
     p = -0.0012624911
@@ -133,7 +129,7 @@ def acos(x):
     return tl.where(x < 0, 3.141592653589793 - p, p)
 """,
     "round": """
-def round_half_even(x):
+def _round_half_even(x):
     down = tl.floor(x)
     rest = x - down
     odd = down - 2 * tl.floor(down / 2)
@@ -141,28 +137,28 @@ def round_half_even(x):
     return tl.where(up, down + 1, down)
 """,
     "pow": """
-def power(x, y):
+def _power(x, y):
     size = tl.exp2(y * tl.log2(tl.abs(x)))
     odd = y - 2 * tl.floor(y / 2) != 0
     signed = tl.where((x < 0) & odd, -size, size)
     return tl.where(y == 0, 1.0, tl.where(x == 0, tl.where(y > 0, 0.0, float("inf")), signed))
 """,
     "floordiv": """
-def floor_divide(a, b):
+def _floor_divide(a, b):
     q = a // b
     return tl.where((q * b != a) & ((a < 0) != (b < 0)), q - 1, q)
 """,
     "mod": """
-def modulo(a, b):
+def _modulo(a, b):
     r = a % b
     return tl.where((r != 0) & ((r < 0) != (b < 0)), r + b, r)
 """,
     "prod": """
-def multiply(a, b):
+def _multiply(a, b):
     return a * b
 """,
     "search": """
-def search_sorted(table, stride, size, value, RIGHT: tl.constexpr):
+def _search_sorted(table, stride, size, value, RIGHT: tl.constexpr):
     # How many entries are < value, or <= value with RIGHT.
     low = value * 0
     high = low + size
@@ -199,6 +195,8 @@ def write_call(
     if fn in ("floordiv", "mod") and natural:
         sign = "//" if fn == "floordiv" else "%"
         return Text(f"{args[0].at(PRODUCT)} {sign} {args[1].at(UNARY)}", QUOTIENT, reads), None
+    if fn == "relu":
+        return Text(f"tl.maximum({args[0].code}, 0)", ATOM, reads), None
     if fn in _PREFIX:
         return Text(f"{_PREFIX[fn]}{args[0].at(UNARY)}", UNARY, reads), None
     if fn == "pow":
@@ -209,7 +207,7 @@ def write_call(
     if fn in _FUNCTION:
         return Text(f"{_FUNCTION[fn]}({inner})", ATOM, reads), None
     names = {"floordiv": "floor_divide", "mod": "modulo", **_DEVICE_NAME}
-    return Text(f"{names.get(fn, fn)}({inner})", ATOM, reads), fn
+    return Text(f"_{names.get(fn, fn)}({inner})", ATOM, reads), fn
 
 
 _PREFIX: Mapping[str, str] = {"neg": "-", "not": "~"}

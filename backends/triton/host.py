@@ -13,7 +13,7 @@ from ...ir.tile import (
     SizeArgument,
     Tile,
 )
-from .kernel_text import wrap
+from .lines import fill, wrap
 
 _INFIX = {
     "add": ("+", 1),
@@ -96,11 +96,11 @@ class HostText:
         self._docstring()
         self._add("import torch")
         self.lines.append("")
-        self._sizes()
         used = {a.name for k in self.plan.kernels for a in k.program.arguments if _is_param(a)}
         for name, value in self.plan.params:
             if name in used or self._host_uses(name):
                 self._add(f"{name} = {value!r}")
+        self._sizes()
         self._buffers()
         for kernel in self.plan.kernels:
             self._launch(kernel)
@@ -209,18 +209,19 @@ class HostText:
             match argument:
                 case SizeArgument(dim):
                     arguments.append(dim)
-                case HostArgument(_, _, value):
+                case HostArgument(_, _, value) if not argument.fixed:
                     arguments.append(host_text(value, self.names))
                 case _:
                     pass
         params = [a for a in program.arguments if isinstance(a, ParamArgument)]
         arguments.extend(p.name for p in params if p.runtime)
         arguments.extend(f"{p.name}={p.name}" for p in params if not p.runtime)
+        hosts = [a for a in program.arguments if isinstance(a, HostArgument) and a.fixed]
+        arguments.extend(f"{a.name}={host_text(a.value, self.names)}" for a in hosts)
         arguments.extend(_block(t) for t in program.tiles)
         arguments.extend(f"{name}={value}" for name, value in program.launch)
         self._add(f"{program.name}_kernel[(programs,)](", 2)
-        for line in _filled(arguments, 12):
-            self.lines.append(line)
+        self.lines.extend(fill(arguments, 12))
         self._add(")", 2)
 
     def _strides(self, buffer: BufferArgument) -> list[str]:
@@ -270,14 +271,3 @@ def _shape(layout: Layout) -> str:
 
 def _block(tile: Tile) -> str:
     return f"{tile.symbol}={tile.block}"
-
-
-def _filled(items: list[str], indent: int) -> list[str]:
-    lines: list[str] = []
-    line = ""
-    for item in items:
-        if line and indent + len(line) + len(item) + 2 > 100:
-            lines.append(" " * indent + line)
-            line = ""
-        line = f"{line} {item},".lstrip()
-    return [*lines, " " * indent + line] if line else lines

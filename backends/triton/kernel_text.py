@@ -6,10 +6,12 @@ names that the program gives them. Broadcasts and transposes follow from axis na
 
 from __future__ import annotations
 
+import builtins
+import keyword
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from keyword import iskeyword
 
 from ...ir.tile import (
     BufferArgument,
@@ -38,6 +40,7 @@ from ...ir.tile import (
 )
 from .functions import ATOM, PRODUCT, SUM, Text, write_call, write_number
 from .layout import Order, choose_layout, dot_operands
+from .lines import fill, wrap
 
 TRITON_TYPE: Mapping[DType, str] = {
     DType.BOOL: "tl.int1",
@@ -48,8 +51,7 @@ TRITON_TYPE: Mapping[DType, str] = {
     DType.FLOAT32: "tl.float32",
 }
 _WIDEST_INLINE = 60  # characters of a value that is still written where it is used
-_WIDEST_LINE = 100
-_RESERVED = ("tl", "triton", "program", "range", "float")  # what the text itself calls
+_RESERVED = {*dir(builtins), *keyword.kwlist, "tl", "triton", "program"}
 
 
 @dataclass
@@ -80,6 +82,13 @@ class KernelText:
         self._taken: set[str] = {a for a in _argument_names(program)}
         self._bodies = [_Body(1)]
         self._grid_names: set[str] = set()
+        self._outs: set[str] = set()
+        self._compile_time = {
+            a.name
+            for a in program.arguments
+            if (isinstance(a, ParamArgument) and not a.runtime)
+            or (isinstance(a, HostArgument) and a.fixed)
+        }
         self._write_grid()
         self._write_ops(program.body)
         self.text = "\n".join([*self._signature(kernel_name), *self._bodies[0].lines])
@@ -89,7 +98,7 @@ class KernelText:
     def _signature(self, name: str) -> list[str]:
         lines = [f"def {name}("]
         for group in argument_groups(self.program):
-            lines.extend(_fill([f"{a}," for a in group], 4))
+            lines.extend(fill(group, 4))
         return [*lines, "):"]
 
     # ------------------------------------------------------------------------------ grid
@@ -101,13 +110,18 @@ class KernelText:
                 case SizeArgument(dim):
                     self._name(dim, dim)
                     self._natural.add(dim)
-                case HostArgument(arg, _, _) | ParamArgument(arg, _, _):
+                case HostArgument(arg) | ParamArgument(arg):
                     self._name(arg, arg)
+                    if argument.natural:
+                        self._natural.add(arg)
+                case _:
+                    pass
         for tile in self.program.tiles:
             self._name(tile.symbol, tile.symbol)
             self._natural.add(tile.symbol)
         body.add("program = tl.program_id(0)")
-        axes = sorted(self.program.grid, key=lambda g: not g.tiled)
+        tiled = [g for g in self.program.grid if g.tiled]
+        axes = [*reversed(tiled), *reversed([g for g in self.program.grid if not g.tiled])]
         for n, axis in enumerate(axes):
             name = self._unique(axis.position.name)
             size = self._size(axis.dim)
@@ -115,7 +129,12 @@ class KernelText:
             count = f"tl.cdiv({size}, {symbol})" if axis.tiled else size
             last = n == len(axes) - 1
             code = "program" if last else f"program % {count}"
+            if axis.tiled:
+                body.add(f"{name[:-6]}_blocks = {count}")
+                count = f"{name[:-6]}_blocks"
+                code = "program" if last else f"program % {count}"
             if axis.descending:
+                body.add("# the last block first: it has the most to do")
                 code = f"{count} - 1 - {code}"
             if axis.tiled:
                 code = f"({code}) * {symbol}" if not code.isidentifier() else f"{code} * {symbol}"
@@ -154,10 +173,13 @@ class KernelText:
         self._texts[value] = Text(variable, ATOM, frozenset({variable}))
 
     def _unique(self, hint: str) -> str:
-        name, count = hint, 1
-        while name in self._taken or name in _RESERVED or iskeyword(name):
+        """A variable name; those of a loop's body are free again after the loop."""
+        stem = re.sub(r"_\d+$", "", hint) or hint
+        stem = f"{stem}_" if stem in _RESERVED else stem
+        name, count = stem, 1
+        while name in self._taken:
             count += 1
-            name = f"{hint}_{count}"
+            name = f"{stem}_{count}"
         self._taken.add(name)
         return name
 
@@ -220,6 +242,9 @@ class KernelText:
         text = self._in(op.x, self.layout.of(op.out))
         if op.x.name in self._natural:
             self._natural.add(op.out.name)
+        if op.x.name in self._compile_time:  # a plain number, which meets any type
+            self._texts[op.out.name] = text
+            return
         code = f"{text.at(ATOM)}.to({TRITON_TYPE[op.out.dtype]})"
         self._define(op, op.out, Text(code, ATOM, text.reads))
 
@@ -295,7 +320,7 @@ class KernelText:
             f"RIGHT={op.side == 'right'}",
         ]
         name = self._unique(op.out.name)
-        self._bodies[-1].add(f"{name} = search_sorted({', '.join(args)})")
+        self._bodies[-1].add(f"{name} = _search_sorted({', '.join(args)})")
         self._natural.add(op.out.name)
         self._name(op.out.name, name)
 
@@ -328,7 +353,7 @@ class KernelText:
             code = f"{names[op.op]}({text.code}, {axis})"
         else:
             self.device.add("prod")
-            code = f"tl.reduce({text.code}, {axis}, multiply)"
+            code = f"tl.reduce({text.code}, {axis}, _multiply)"
         self._define(op, op.out, Text(code, ATOM, text.reads))
 
     def _scan(self, op: Scan) -> None:
@@ -348,10 +373,12 @@ class KernelText:
         start, stop = (self._texts[v.name].code for v in (op.start, op.stop))
         step = "" if op.step == 1 else f", {op.step}"
         outer = self._bodies[-1]
+        before = set(self._taken)
         self._bodies.append(_Body(outer.depth + 1))
         self._write_ops(op.body)
         self._hand_over(variables, [self._texts[v.name] for v in op.yields])
         inner = self._bodies.pop()
+        self._taken = before | set(self._bases.values())
         outer.add(f"for {variable} in range({start}, {stop}{step}):")
         outer.lines.extend(inner.lines or ["    " * inner.depth + "pass"])
         for carried, name in zip(op.carried, variables, strict=True):
@@ -360,7 +387,7 @@ class KernelText:
     def _carry(self, carried: Carried) -> str:
         """The variable that a loop updates; the one of the loop before, if it goes on there."""
         text = self._texts[carried.initial.name]
-        follows = carried.initial.name in self._handed_out and self._uses_left(carried.initial)
+        follows = carried.initial.name in self._outs and self._uses_left(carried.initial)
         if follows:
             name = text.code
         else:
@@ -370,17 +397,11 @@ class KernelText:
                 code = f"tl.full([], {code}, {TRITON_TYPE[carried.inner.dtype]})"
             self._bodies[-1].add(f"{name} = {code}")
         self._name(carried.inner.name, name)
-        self._handed_out.add(carried.out.name)
+        self._outs.add(carried.out.name)
         return name
 
     def _uses_left(self, value: Value) -> bool:
         return self._uses[value.name] == 1
-
-    @property
-    def _handed_out(self) -> set[str]:
-        if not hasattr(self, "_outs"):
-            self._outs: set[str] = set()
-        return self._outs
 
     def _hand_over(self, variables: list[str], texts: list[Text]) -> None:
         """Assign what the next turn gets, no variable before its old value was read."""
@@ -427,10 +448,12 @@ def argument_groups(program: Program) -> list[list[str]]:
     groups = [[b.name for b in buffers]]
     groups.extend([f"{b.name}_stride_{d}" for d in b.dims] for b in buffers)
     groups.append([a.dim for a in program.arguments if isinstance(a, SizeArgument)])
-    groups.append([a.name for a in program.arguments if isinstance(a, HostArgument)])
+    hosts = [a for a in program.arguments if isinstance(a, HostArgument)]
+    groups.append([a.name for a in hosts if not a.fixed])
     params = [a for a in program.arguments if isinstance(a, ParamArgument)]
     groups.append([p.name for p in params if p.runtime])
-    groups.append([f"{p.name}: tl.constexpr" for p in params if not p.runtime])
+    fixed = [p.name for p in params if not p.runtime] + [a.name for a in hosts if a.fixed]
+    groups.append([f"{name}: tl.constexpr" for name in fixed])
     groups.append([f"{t.symbol}: tl.constexpr" for t in program.tiles])
     return [g for g in groups if g]
 
@@ -503,57 +526,3 @@ def _keeps_natural(
         case "abs" | "relu":
             return True
     return False
-
-
-# ---------------------------------------------------------------------------------- long lines
-
-
-def _fill(items: list[str], indent: int) -> list[str]:
-    lines, line = [], ""
-    for item in items:
-        if line and indent + len(line) + 1 + len(item) > _WIDEST_LINE:
-            lines.append(" " * indent + line)
-            line = ""
-        line = f"{line} {item}".lstrip()
-    return [*lines, " " * indent + line] if line else lines
-
-
-def wrap(text: str, indent: int) -> list[str]:
-    """A statement as lines of at most 100 characters, broken at the commas of its outer call."""
-    if indent + len(text) <= _WIDEST_LINE or "(" not in text or text.startswith("#"):
-        return [text]
-    open_at = text.index("(")
-    close_at = _closing(text, open_at)
-    parts = _split(text[open_at + 1 : close_at])
-    if len(parts) == 1 and text[close_at + 1 :].strip() == "" and open_at > 0:
-        inner = parts[0]
-        return [text[: open_at + 1], f"    {inner}", ")"]
-    if close_at < len(text) - 1 or len(parts) == 1:
-        head, _, value = text.partition(" = ")
-        return [f"{head} = (", f"    {value}", ")"] if value else [text]
-    lines = [text[: open_at + 1]]
-    for part in parts:
-        lines.extend("    " + line for line in wrap(part, indent + 4))
-        lines[-1] += ","
-    return [*lines, ")"]
-
-
-def _closing(text: str, open_at: int) -> int:
-    depth = 0
-    for n in range(open_at, len(text)):
-        depth += text[n] in "([{"
-        depth -= text[n] in ")]}"
-        if depth == 0:
-            return n
-    return len(text) - 1
-
-
-def _split(text: str) -> list[str]:
-    parts, depth, start = [], 0, 0
-    for n, char in enumerate(text):
-        depth += char in "([{"
-        depth -= char in ")]}"
-        if char == "," and depth == 0:
-            parts.append(text[start:n].strip())
-            start = n + 1
-    return [*parts, text[start:].strip()]

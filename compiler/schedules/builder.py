@@ -100,7 +100,7 @@ class Builder:
         match argument:
             case SizeArgument(dim):
                 name, dtype = dim, DType.INT32
-            case HostArgument(name, dtype, _) | ParamArgument(name, dtype, _):
+            case HostArgument(name, dtype) | ParamArgument(name, dtype):
                 pass
         if name not in self._argument_values:
             self._names.add(name)
@@ -116,12 +116,15 @@ class Builder:
         self._level.setdefault(symbol, 0)
         return Value(symbol, DType.INT32)
 
-    def host_argument(self, hint: str, dtype: DType, value: Expr) -> Value:
+    def host_argument(
+        self, hint: str, dtype: DType, value: Expr, fixed: bool = False, natural: bool = False
+    ) -> Value:
         """A number computed by the host; equal expressions share one argument."""
-        for argument in self._arguments.values():
-            if isinstance(argument, HostArgument) and argument.value == value:
-                return self._argument_values[argument.name]
-        return self.scalar(HostArgument(self.fresh(hint), dtype, value))
+        for known in self._arguments.values():
+            if isinstance(known, HostArgument) and known.value == value:
+                return self._argument_values[known.name]
+        argument = HostArgument(self.fresh(hint), dtype, value, fixed, natural)
+        return self.scalar(argument)
 
     # -------------------------------------------------------------------------------- ops
 

@@ -33,7 +33,7 @@ from ...ir.expression import (
 )
 from ...ir.plan import Buffer
 from ...ir.tile import BufferArgument, DType, ParamArgument, SizeArgument, Tile, Value
-from ..analysis.facts import Facts
+from ..analysis.facts import Facts, is_natural
 from .builder import KIND_DTYPE, Builder
 
 _IDENTITY: Mapping[str, float] = {
@@ -44,6 +44,7 @@ _IDENTITY: Mapping[str, float] = {
     "any": 0,
     "all": 1,
 }
+_LOG2_E = math.log2(math.e)
 _MERGE = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "max", "all": "min"}
 
 
@@ -117,7 +118,9 @@ class Evaluator:
             case Size(dim):
                 return self.size(dim)
             case Scalar(name, kind, runtime):
-                return self.builder.scalar(ParamArgument(name, KIND_DTYPE[kind], runtime))
+                natural = is_natural(expr, self.context.masks)
+                argument = ParamArgument(name, KIND_DTYPE[kind], runtime, natural)
+                return self.builder.scalar(argument)
             case Index(dim):
                 return self.position(dim)
             case Ref():
@@ -142,10 +145,13 @@ class Evaluator:
         return self.builder.scalar(SizeArgument(dim))
 
     def _host(self, expr: Expr, hint: str) -> Value:
-        fixed = self.fixed_number(expr)
-        if fixed is not None:
-            return self.builder.constant(fixed, KIND_DTYPE[expr.kind])
-        return self.builder.host_argument(hint or "host", KIND_DTYPE[expr.kind], expr)
+        dtype, fixed = KIND_DTYPE[expr.kind], self.fixed_number(expr)
+        if fixed is not None and (expr.kind is not Kind.REAL or not _has_param(expr)):
+            return self.builder.constant(fixed, dtype)
+        natural = is_natural(expr, self.context.masks)
+        return self.builder.host_argument(
+            hint or name_of(expr), dtype, expr, fixed is not None, natural
+        )
 
     def fixed_number(self, expr: Expr) -> int | float | bool | None:
         """The number an expression stands for, if compile time knows it."""
@@ -346,6 +352,30 @@ def ungroup(expr: Reduce) -> Reduce:
         same = call("eq", index, Index(dim))
         where = same if where is None else call("and", where, same)
     return Reduce(expr.op, expr.x, expr.over, where, span=expr.span)
+
+
+_WORDS = {"add": "plus", "sub": "minus", "mul": "times", "div": "per", "floordiv": "per"}
+
+
+def name_of(expr: Expr) -> str:
+    """A name for a number that the host computes: ``H // G`` --> ``H_per_G``."""
+    match expr:
+        case Size(dim):
+            return dim
+        case Scalar(name):
+            return name
+        case Literal(value) if value == _LOG2_E:
+            return "log2e"
+        case Literal(int(value)) if value >= 0:
+            return str(value)
+        case Call(fn, (a, b)) if fn in _WORDS:
+            name = f"{name_of(a)}_{_WORDS[fn]}_{name_of(b)}"
+            return name if name[0].isalpha() and len(name) < 32 else "number"
+    return "number"
+
+
+def _has_param(expr: Expr) -> bool:
+    return any(isinstance(n, Scalar) for n in walk(expr))
 
 
 def _is_positional(expr: Expr) -> bool:

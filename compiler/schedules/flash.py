@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ...ir.expression import Call, Expr, Kind, Literal, Ref, call, rebuild, substitute, walk
 from ...ir.tile import BufferArgument, DType, Program, Value
 from ..analysis.mask_ranges import KeyRanges, Trend
-from ..analysis.one_pass import Rescaled
+from ..analysis.one_pass import Plain, Rescaled
 from .builder import Builder
 from .contraction import contract, factors_of
 from .evaluation import Context, Evaluator
@@ -30,8 +30,8 @@ _LOG2_E = math.log2(math.e)
 class FlashTask:
     """One attention as a kernel computes it: names written out, statistics in buffers.
 
-    ``normaliser`` is None where the weight needs no rescaling. ``outputs`` pair a buffer with
-    what is summed; ``total`` and ``lse`` name buffers for the row's sum and its logarithm.
+    ``form`` is how the weights are normalised in one pass. ``outputs`` pair a buffer with what is
+    summed; ``total`` and ``lse`` name buffers for the row's sum and its logarithm.
     """
 
     name: str
@@ -41,9 +41,7 @@ class FlashTask:
     score: Expr
     mask: Expr | None
     ranges: KeyRanges
-    weight: Expr
-    denominator: Expr
-    normaliser: Rescaled | None
+    form: Rescaled | Plain
     sink: Expr | None
     gain: Expr | None
     outputs: tuple[tuple[str, Expr], ...]
@@ -61,10 +59,11 @@ def flash(task: FlashTask, context: Context, launch: tuple[tuple[str, int], ...]
         buffer = context.buffers[name]
         builder.buffer(BufferArgument(name, buffer.dims, buffer.dtype, written=True))
     rows = frozenset(d for d in task.queries if evaluator.position(d).axes)
-    if task.normaliser is not None:
-        _rescaled(evaluator, task, task.normaliser, rows)
-    else:
-        _plain(evaluator, task, rows)
+    match task.form:
+        case Rescaled():
+            _rescaled(evaluator, task, task.form, rows)
+        case Plain():
+            _plain(evaluator, task, task.form, rows)
     return builder.finish(launch, task.about)
 
 
@@ -85,14 +84,10 @@ def _rescaled(
     builder = evaluator.builder
     exponent = in_base_two(written(form.exponent, task.score))
     infinite = builder.constant(-math.inf, DType.FLOAT32)
-    if task.sink is None:
-        top: Value = builder.constant(-math.inf, DType.FLOAT32, rows)
-        total: Value = builder.constant(0.0, DType.FLOAT32, rows)
-    else:
-        sink = evaluator.real(in_base_two(written(form.exponent, task.sink)), "sink")
-        top = _as_tile(evaluator, sink, rows)
-        seen = builder.elementwise("gt", top, infinite, dtype=DType.BOOL)
-        total = builder.cast(seen, DType.FLOAT32)
+    top: Value = builder.constant(form.start, DType.FLOAT32, rows)
+    total: Value = builder.constant(0.0, DType.FLOAT32, rows)
+    if task.sink is not None:
+        top, total = _with_sink(evaluator, task.sink, form, rows)
     outputs = [_zero_output(evaluator, task, rows, value) for _, value in task.outputs]
     carried = [("m", top), ("total", total), *outputs]
 
@@ -111,6 +106,8 @@ def _rescaled(
         new_top = builder.elementwise("max", top, block_top, dtype=DType.FLOAT32, hint="m_new")
         safe = _finite(evaluator, new_top)
         weight = _exp2(evaluator, score, safe, "weight")
+        if form.factor != Literal(1):
+            weight = _with_factor(evaluator, weight, written(form.factor, task.score), visible)
         rescale = _exp2(evaluator, top, safe, "rescale")
         kept = builder.elementwise("mul", total, rescale, dtype=DType.FLOAT32)
         added = builder.reduce("sum", weight, task.over)
@@ -125,11 +122,6 @@ def _rescaled(
         evaluator, task.over, task.ranges, task.mask, carried, turn, task.name
     )
     builder.comment("normalise and store")
-    factor = form.factor
-    if factor != Literal(1) and factor != Literal(1.0):
-        scale = evaluator.real(factor)
-        total = builder.elementwise("mul", total, scale, dtype=DType.FLOAT32, hint="total")
-        sums = [builder.elementwise("mul", s, scale, dtype=DType.FLOAT32) for s in sums]
     _store_rescaled(evaluator, task, form, (top, total, sums))
 
 
@@ -138,13 +130,12 @@ def _store_rescaled(
 ) -> None:
     builder = evaluator.builder
     top, total, sums = state
-    assert form.scaled_denominator is not None
     axes = total.axes
     total_ref, scale_ref = Ref("total", axes, Kind.REAL), Ref("scale", axes, Kind.REAL)
     builder.bind(total_ref, total)
     denominator_expr = substitute(
-        form.scaled_denominator,
-        {r: total_ref if r.name == "total" else scale_ref for r in _refs(form.scaled_denominator)},
+        form.denominator,
+        {r: total_ref if r.name == "total" else scale_ref for r in _refs(form.denominator)},
     )
     if scale_ref in set(walk(denominator_expr)):
         scale = builder.elementwise("exp2", _finite(evaluator, top), dtype=DType.FLOAT32)
@@ -159,6 +150,35 @@ def _store_rescaled(
         some = builder.elementwise("gt", total, zero, dtype=DType.BOOL)
         empty = builder.constant(-math.inf, DType.FLOAT32)
         store_result(evaluator, task.lse, evaluator.where(some, lse, empty, "lse"))
+
+
+def _with_sink(
+    evaluator: Evaluator, sink: Expr, form: Rescaled, rows: frozenset[str]
+) -> tuple[Value, Value]:
+    """Maximum and total to start from, when a logit without a value has been seen."""
+    builder = evaluator.builder
+    logit = evaluator.real(in_base_two(written(form.exponent, sink)), "sink")
+    logit = _as_tile(evaluator, logit, rows)
+    least = builder.constant(form.start, DType.FLOAT32)
+    top = logit
+    if form.start > -math.inf:
+        top = builder.elementwise("max", logit, least, dtype=DType.FLOAT32, hint="m")
+    total = _exp2(evaluator, logit, _finite(evaluator, top), "total")
+    if form.factor != Literal(1):
+        total = _with_factor(evaluator, total, written(form.factor, sink), None)
+    return top, total
+
+
+def _with_factor(
+    evaluator: Evaluator, weight: Value, factor: Expr, visible: Value | None
+) -> Value:
+    """The weight times a factor that is no exponential, 0 where nothing is visible."""
+    builder = evaluator.builder
+    scaled = builder.elementwise("mul", weight, evaluator.real(factor), dtype=DType.FLOAT32)
+    if visible is None:
+        return scaled
+    zero = builder.constant(0.0, DType.FLOAT32)
+    return evaluator.where(visible, scaled, zero, "weight")
 
 
 def _refs(expr: Expr) -> list[Ref]:
@@ -217,15 +237,13 @@ def in_base_two(expr: Expr) -> Expr:
 # ------------------------------------------------------------------------------ other weights
 
 
-def _plain(evaluator: Evaluator, task: FlashTask, rows: frozenset[str]) -> None:
+def _plain(evaluator: Evaluator, task: FlashTask, form: Plain, rows: frozenset[str]) -> None:
     builder = evaluator.builder
-    weight_expr = written(task.weight, task.score)
-    needs_total = any(
-        isinstance(n, Ref) and n.name == "total" for n in walk(task.denominator)
-    ) or bool(task.lse or task.total)
+    weight_expr = written(form.weight, task.score)
+    needs_total = bool(_refs(form.denominator) or task.lse or task.total)
     total: Value = builder.constant(0.0, DType.FLOAT32, rows)
     if task.sink is not None:
-        sink = evaluator.real(written(task.weight, task.sink), "sink")
+        sink = evaluator.real(written(form.weight, task.sink), "sink")
         total = _as_tile(evaluator, sink, rows)
     outputs = [_zero_output(evaluator, task, rows, value) for _, value in task.outputs]
     carried = [*([("total", total)] if needs_total else []), *outputs]
@@ -254,14 +272,8 @@ def _plain(evaluator: Evaluator, task: FlashTask, rows: frozenset[str]) -> None:
     if needs_total:
         total = results[0]
         builder.bind(Ref("total", total.axes, Kind.REAL), total)
-    denominator = substitute(
-        task.denominator,
-        {
-            n: Ref("total", total.axes, Kind.REAL)
-            for n in walk(task.denominator)
-            if isinstance(n, Ref) and n.name == "total"
-        },
-    )
+    total_ref = Ref("total", total.axes, Kind.REAL)
+    denominator = substitute(form.denominator, dict.fromkeys(_refs(form.denominator), total_ref))
     value = None if denominator in (Literal(1), Literal(1.0)) else evaluator.real(denominator)
     _store_outputs(evaluator, task, sums, value)
     if task.lse is not None:

@@ -134,7 +134,8 @@ def sample_inputs(
         shape = shape_of(declared.layout, sizes)
         if declared.kind is Kind.REAL:
             tensor = torch.randn(shape, generator=generator, dtype=torch.float64)
-            tensor = (tensor * scale if declared.name == scaled else tensor).to(dtype)
+            own = getattr(torch, declared.dtype) if declared.dtype else dtype
+            tensor = (tensor * scale if declared.name == scaled else tensor).to(own)
         else:
             tensor = _integers(declared, shape, ranges.get(declared.name), generator)
             if nothing:

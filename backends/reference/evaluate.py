@@ -168,7 +168,8 @@ def _factors(expr: Expr) -> list[Expr]:
 def _named_axes(setting: Setting, declared: Input, tensor: Tensor) -> Value:
     """An input as a value: products taken apart, in the precision of the run."""
     if declared.kind is Kind.REAL:
-        tensor = tensor.to(setting.dtype)
+        # An input with a dtype of its own keeps it until it meets others, as positions do.
+        tensor = tensor.to(setting.position_dtype if declared.dtype else setting.dtype)
     value = Value(tensor.reshape(setting.shape(declared.dims)), declared.dims)
     return setting.reordered(setting.of_kind(value, declared.kind))
 

@@ -132,6 +132,13 @@ def test_leaving_an_input_out_changes_no_other():
     )
 
 
+def test_an_input_may_have_a_dtype_of_its_own():
+    mixer = load_text(GROUPED.replace("bias: {dims: [H, R]", "bias: {dtype: float32, dims: [H, R]"))
+    made = sample_inputs(mixer, default_sizes(mixer), torch.bfloat16)
+    assert made["bias"].dtype == torch.float32
+    assert made["q"].dtype == torch.bfloat16
+
+
 def test_only_one_factor_of_a_score_is_scaled():
     mixer = load_text(GROUPED)
     sizes = default_sizes(mixer)

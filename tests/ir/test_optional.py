@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from mixc.autotune.sampling import default_sizes, sample_inputs
 from mixc.backends.reference.evaluate import run
-from mixc.compiler.language.load import load_text
+from mixc.compiler.language.find import library
+from mixc.compiler.language.load import load_file, load_text
 from mixc.ir.mixer import Attention
 from mixc.ir.optional import free_dims, without_inputs
 
@@ -110,3 +112,19 @@ outputs: {{o: [T]}}
     wanted = torch.full((2,), value, dtype=torch.float64)
     assert torch.equal(run(mixer, {"x": x, "w": w})["o"], wanted)
     assert torch.equal(run(mixer, {"x": x})["o"], wanted)
+
+
+OPTIONAL = [m for m in map(load_file, library()) if any(i.default is not None for i in m.inputs)]
+
+
+@pytest.mark.parametrize("mixer", OPTIONAL, ids=lambda m: m.name)
+def test_an_absent_input_of_the_library_is_a_tensor_of_its_default(mixer):
+    given = sample_inputs(mixer, default_sizes(mixer), torch.float64)
+    filled = dict(given)
+    for declared in mixer.inputs:
+        if declared.default is not None:
+            filled[declared.name] = torch.full_like(given[declared.name], declared.default)
+            del given[declared.name]
+    absent, present = run(mixer, given), run(mixer, filled)
+    for name, wanted in present.items():
+        torch.testing.assert_close(absent[name], wanted, rtol=1e-12, atol=1e-12, equal_nan=True)

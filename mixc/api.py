@@ -83,8 +83,9 @@ class LoadedMixer:
 
     Inputs are passed in the spec's order or by name, and run-time params by name. One output comes
     back as a tensor, several as a named tuple, in the dtype of the first real input.
-    With ``cu_seqlens`` (int32, [N + 1], from 0 to the total length) the sequences of a batch of
-    one are packed one after another, and don't see each other.
+    With ``cu_seqlens`` (integers [documents + 1], from 0 to the length) documents lie end to end
+    along the sequence and don't see each other; cross attention takes one for each axis,
+    ``{"I": ..., "J": ...}``.
     """
 
     def __init__(self, mixer: Mixer, backend: Backend = "auto") -> None:
@@ -100,7 +101,12 @@ class LoadedMixer:
         where = "" if self.backend == "auto" else f" by {self.backend}"
         return f"{self.mixer.name}({', '.join(self.inputs)}) -> {', '.join(self.outputs)}{where}"
 
-    def __call__(self, *inputs: object, cu_seqlens: Tensor | None = None, **named: object) -> Any:
+    def __call__(
+        self,
+        *inputs: object,
+        cu_seqlens: Tensor | Mapping[str, Tensor] | None = None,
+        **named: object,
+    ) -> Any:
         """Run the mixer; see the class."""
         tensors, params = arguments.by_name(self.mixer, inputs, named)
         results = self._execution(tensors, params, cu_seqlens)

@@ -86,7 +86,6 @@ def try_spec(spec: str, params: dict[str, int], out: Console) -> Outcome:
     from .api import load
     from .commands import compile_spec, show_spec, verify_spec
     from .lowering import lowering
-    from .running import use_interpreter
 
     mixer = load(spec, **params).mixer
     found = lowering(mixer)
@@ -98,8 +97,6 @@ def try_spec(spec: str, params: dict[str, int], out: Console) -> Outcome:
     compile_spec.write(out, reports)
     heading(out, f"mixc verify {mixer.name} --cases {CASES}")
     backend = checking.usual_backend()
-    if backend == "interpreter":
-        use_interpreter()
     cases = checking.verify_mixer(mixer, limit=CASES)
     verify_spec.write(out, mixer, cases)
     error, limit = on_text(mixer, backend)

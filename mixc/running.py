@@ -12,12 +12,14 @@ from .ir.binding import Number
 from .ir.errors import ArgumentError, UnsupportedError
 from .ir.mixer import Mixer
 from .overrides import override
+from .packing import document_tables
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
     from .backends.triton.run import TritonRunner
+    from .compiler.passes.pack_sequences import Packing
 
 Backend = Literal["auto", "triton", "interpreter", "reference"]
 Chosen = Literal["triton", "interpreter", "reference"]
@@ -30,43 +32,45 @@ class Execution:
         """Nothing is generated before the first call."""
         self.mixer = mixer
         self.backend: Backend = backend
+        self._packing: Packing | None = None
         self._runners: dict[bool, TritonRunner] = {}
 
     def __call__(
         self,
         tensors: Mapping[str, Tensor],
         params: Mapping[str, Number],
-        cu_seqlens: Tensor | None = None,
+        cu_seqlens: Tensor | Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """The outputs by name, real ones in the dtype of the first real input.
+        """The outputs by name, real ones in the dtype of the real inputs.
 
-        Raises ArgumentError where shapes, devices or the backend don't fit.
+        Raises ArgumentError where shapes, dtypes, devices or the backend don't fit.
         """
-        given = dict(tensors)
+        chosen = choose(self.backend, device_of(tensors))
+        dtype = working_dtype(self.mixer, tensors)
+        given, mixer = dict(tensors), self.mixer
         if cu_seqlens is not None:
-            given["cu_seqlens"] = cu_seqlens
-        chosen = choose(self.backend, device_of(given))
-        dtype = working_dtype(self.mixer, given)
+            packed = self._packed()
+            given |= document_tables(packed, mixer, cu_seqlens, tensors, params)
+            mixer = packed.mixer
         if chosen == "reference":
-            results = by_reference(self._variant(given), given, params, dtype)
+            results = by_reference(mixer, given, params, dtype)
         else:
-            results = self._runner(given, chosen)(given, params)
+            refuse_gradients(given)
+            results = self._runner(mixer, chosen)(given, params)
         real = {name for name, result in results.items() if result.is_floating_point()}
         return {n: result.to(dtype) if n in real else result for n, result in results.items()}
 
-    def _variant(self, given: Mapping[str, Tensor]) -> Mixer:
-        """The mixer, packed where cu_seqlens is given."""
-        if "cu_seqlens" not in given:
-            return self.mixer
-        from .compiler.passes.pack_sequences import pack_sequences
+    def _packed(self) -> Packing:
+        from .compiler.passes.pack_sequences import packing
 
-        return pack_sequences(self.mixer)
+        if self._packing is None:
+            self._packing = packing(self.mixer)
+        return self._packing
 
-    def _runner(self, given: Mapping[str, Tensor], chosen: Chosen) -> TritonRunner:
-        refuse_gradients(given)
-        packed = "cu_seqlens" in given
+    def _runner(self, mixer: Mixer, chosen: Chosen) -> TritonRunner:
+        packed = mixer is not self.mixer
         if packed not in self._runners:
-            self._runners[packed] = triton_runner(self._variant(given), chosen)
+            self._runners[packed] = triton_runner(mixer, chosen)
         return self._runners[packed]
 
 

@@ -64,6 +64,8 @@ def command(
     fixed = dim_sizes(sizes)
     for target in targets:
         parse_target(target)
+    if output is not None and not output.parent.is_dir():
+        raise click.UsageError(f"there is no folder {output.parent} for {output.name}.")
     mixer = load_spec(spec, params)
     with CompileWorkers() as workers:  # they import triton while the spec is lowered
         generated = compiling.generate(mixer, fixed, dtype)

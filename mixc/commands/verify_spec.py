@@ -57,10 +57,7 @@ def command(
     values, fixed = assignments(params, "-p"), dim_sizes(sizes)
 
     from .. import checking
-    from ..running import use_interpreter
 
-    if "triton" not in backends and checking.usual_backend() == "interpreter":
-        use_interpreter()
     named = cast("tuple[Chosen, ...]", backends)
     found = checking.verify_mixer(
         mixer, named, cast("tuple[DType, ...]", dtypes), values, fixed, cases

@@ -156,8 +156,9 @@ class _Parser:
 
     def negation(self, depth: int) -> Node:
         if self.now.kind == "name" and self.now.text == "not":
+            depth = self.deeper(depth)
             span = self.advance().span
-            return Unary("not", self.negation(self.deeper(depth)), span)
+            return Unary("not", self.negation(depth), span)
         return self.comparison(depth)
 
     def comparison(self, depth: int) -> Node:
@@ -183,8 +184,9 @@ class _Parser:
     def unary(self, depth: int) -> Node:
         if self.now.kind != "op" or self.now.text not in "-+":
             return self.power(depth)
+        depth = self.deeper(depth)
         token = self.advance()
-        x = self.unary(self.deeper(depth))
+        x = self.unary(depth)
         if token.text == "+":
             return x
         if isinstance(x, Number) and not isinstance(x.value, bool):
@@ -195,8 +197,9 @@ class _Parser:
         base = self.postfix(depth)
         if self.now.text != "**" or self.now.kind != "op":
             return base
+        depth = self.deeper(depth)
         span = self.advance().span
-        return Binary("pow", base, self.unary(self.deeper(depth)), span)
+        return Binary("pow", base, self.unary(depth), span)
 
     def postfix(self, depth: int) -> Node:
         node = self.atom(depth)
@@ -261,8 +264,9 @@ class _Parser:
                 return Number(_CONSTANTS[token.text], token.span)
             return Name(token.text, token.span)
         if token.text == "(":
+            depth = self.deeper(depth, NESTING)
             self.advance()
-            inner = self.expression(self.deeper(depth, NESTING))
+            inner = self.expression(depth)
             self.expect(")")
             return Group(inner, token.span)
         raise self.unexpected("a number, a name or `(`")

@@ -148,7 +148,7 @@ def test_reductions_by_group():
     split = [X[:, blocks == n].logsumexp(1) for n in range(3)]
     same(compute("logsumexp(x_BJD, J, N=j // 3)", "[B, N, D]"), torch.stack(split, 1))
     # what falls outside the new dim counts nowhere, and an empty group has the mean 0
-    at = torch.tensor([X[0, P == n].sum() for n in range(3)])
+    at = torch.tensor([X[0, n == P].sum() for n in range(3)])
     same(compute("sum(x_BJD, J, D, N=p_J)", "[B, N]")[0], at)
     assert compute("mean(x_BJD, J, D, N=p_J)", "[B, N]")[0, 1] == 0
 

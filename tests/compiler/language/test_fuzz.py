@@ -64,19 +64,19 @@ def check(text: str) -> None:
         assert write_mixer(found)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(damaged() | swapped())
 def test_a_damaged_spec(text):
     check(text)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.text(max_size=200) | words | words.map("mixer: m\nmap: {o: x}\nlet: {a: ".__add__))
 def test_any_text(text):
     check(text)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(words)
 def test_any_expression(text):
     spec = (

@@ -19,7 +19,8 @@ from ...ir.targets import Target
 _SASS_OPCODE = re.compile(r"^\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*)", re.MULTILINE)
 _SASS_TENSOR_CORE = re.compile(r"(UTC\w*|[A-Z]G?)MMA")
 _SASS_ASYNC_COPY = re.compile(r"LDGSTS|UTMALDG|UBLKCP")
-_SASS_LOCAL_MEMORY = re.compile(r"LDL|STL")
+_PTXAS_REGISTERS = re.compile(r"\bUsed (\d+) registers")
+_PTXAS_SPILLS = re.compile(r"\b(\d+) bytes spill stores, (\d+) bytes spill loads")
 _PTX_TENSOR_CORE = re.compile(r"\b(?:mma\.sync|wgmma\.mma_async|tcgen05\.mma)\b")
 _PTX_ASYNC_COPY = re.compile(r"\bcp\.async(?:\.c[ag]|\.bulk(?:\.tensor\S*)?)\.shared\b")
 _AMD_TENSOR_CORE = re.compile(r"^\s+v_(?:mfma|smfmac|wmma)_", re.MULTILINE)
@@ -62,20 +63,25 @@ class KernelReport:
 
 
 def read_binary(
-    name: str, target: Target, shared_bytes: int, asm: Mapping[str, str | bytes], tools: Path | None
+    name: str,
+    target: Target,
+    shared_bytes: int,
+    asm: Mapping[str, str | bytes],
+    log: str,
+    disassembler: Path | None,
 ) -> KernelReport:
     """Read the report of a compiled kernel.
 
-    ``asm`` is what Triton keeps of its stages (``ptx`` and ``cubin``, or ``amdgcn``), ``tools`` the
-    folder with ``cuobjdump`` and ``nvdisasm``; where it lacks one, the PTX text is counted.
+    ``asm`` is what Triton keeps of its stages (``ptx`` and ``cubin``, or ``amdgcn``), ``log`` what
+    ``ptxas -v`` said, ``disassembler`` the path of ``nvdisasm``; without one the PTX is counted.
     """
     report = KernelReport(name, target.name, shared_bytes=shared_bytes)
     if target.backend == "hip":
         report = _read_amdgcn(report, str(asm["amdgcn"]))
     else:
-        cubin = asm["cubin"]
-        assert isinstance(cubin, bytes)
-        report = _read_cubin(report, cubin, str(asm["ptx"]), tools)
+        report = _read_log(report, log)
+        sass = _disassembled(asm["cubin"], disassembler)
+        report = _count_instructions(report, sass, str(asm["ptx"]))
     return replace(report, error=_over_the_limit(report, target))
 
 
@@ -104,31 +110,25 @@ def _read_amdgcn(report: KernelReport, text: str) -> KernelReport:
     )
 
 
-def _read_cubin(report: KernelReport, cubin: bytes, ptx: str, tools: Path | None) -> KernelReport:
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        usage = _tool_output(tools, "cuobjdump", "-res-usage", file.name)
-        sass = _tool_output(tools, "nvdisasm", "-c", "-ndf", file.name)
-    report = _count_instructions(report, sass, ptx)
-    found = re.search(r"\bREG:(\d+) STACK:(\d+)", usage or "")
-    if found is None:
-        return replace(report, note=_join(report.note, "no cuobjdump: registers unknown"))
-    registers, stack_bytes = map(int, found.groups())
-    # A frame that nothing reads or writes is no spill.
-    spills = sass is None or any(_SASS_LOCAL_MEMORY.fullmatch(op) for op in _opcodes(sass))
-    return replace(report, registers=registers, spilled_bytes=stack_bytes if spills else 0)
+def _read_log(report: KernelReport, log: str) -> KernelReport:
+    """Registers and spills; a stack frame may also hold arrays, which are no spills."""
+    registers = [int(found) for found in _PTXAS_REGISTERS.findall(log)]
+    spills = [max(map(int, found)) for found in _PTXAS_SPILLS.findall(log)]
+    if not registers or not spills:
+        return replace(report, note="no log of ptxas: registers and spills unknown")
+    return replace(report, registers=max(registers), spilled_bytes=sum(spills))
 
 
 def _count_instructions(report: KernelReport, sass: str | None, ptx: str) -> KernelReport:
     if sass is None:
+        said = "no nvdisasm: instructions counted in the PTX text"
         return replace(
             report,
             tensor_core_instructions=len(_PTX_TENSOR_CORE.findall(ptx)),
             async_copies=len(_PTX_ASYNC_COPY.findall(ptx)),
-            note="no nvdisasm: instructions counted in the PTX text",
+            note=said if report.note is None else f"{report.note}; {said}",
         )
-    opcodes = _opcodes(sass)
+    opcodes = _SASS_OPCODE.findall(sass)
     return replace(
         report,
         tensor_core_instructions=sum(bool(_SASS_TENSOR_CORE.fullmatch(op)) for op in opcodes),
@@ -136,18 +136,13 @@ def _count_instructions(report: KernelReport, sass: str | None, ptx: str) -> Ker
     )
 
 
-def _opcodes(sass: str) -> list[str]:
-    return _SASS_OPCODE.findall(sass)
-
-
-def _join(first: str | None, second: str) -> str:
-    return second if first is None else f"{first}; {second}"
-
-
-def _tool_output(tools: Path | None, tool: str, *arguments: str) -> str | None:
-    """Run one of NVIDIA's binary tools; None where it is absent or can't read the file."""
-    path = None if tools is None else tools / tool
-    if path is None or not path.exists():
+def _disassembled(cubin: str | bytes, disassembler: Path | None) -> str | None:
+    """Give the SASS text; None where the tool is absent or can't read the binary."""
+    if disassembler is None or isinstance(cubin, str):
         return None
-    done = subprocess.run([path, *arguments], capture_output=True, text=True, check=False)
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [disassembler, "-c", "-ndf", file.name]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout if done.returncode == 0 else None

@@ -232,8 +232,12 @@ def _start_worker() -> _Worker:
 
 
 def _environment() -> dict[str, str]:
-    """Give the worker our environment, but never the interpreter in place of the compiler."""
-    return {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    """Give the worker our environment, but never the interpreter in place of the compiler.
+
+    Registers and spills are in the log of ``ptxas``, which a cached kernel comes without.
+    """
+    ours = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    return ours | {"TRITON_ALWAYS_COMPILE": "1", "TRITON_DUMP_PTXAS_LOG": "1"}
 
 
 def _finished(busy: list[_Worker]) -> list[_Worker]:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from ...ir.sign import keeps_natural
 from ...ir.tile import (
     BufferArgument,
     Carried,
@@ -217,7 +218,7 @@ class KernelText:
         args = [self._in(a, order) for a in op.args]
         constants = [self._constants.get(a.name) for a in op.args]
         signs = [a.name in self._natural for a in op.args]
-        if _keeps_natural(op, signs, constants):
+        if op.out.dtype is DType.INT32 and keeps_natural(op.fn, op.args, signs, constants[-1]):
             self._natural.add(op.out.name)
         text, device = write_call(op.fn, args, constants, all(signs))
         if device is not None:
@@ -506,23 +507,3 @@ def _scopes(body: tuple[Op, ...]) -> dict[str, tuple[int, bool]]:
 
     visit(body, ())
     return {name: (len(path), same.get(name, True)) for name, path in places.items()}
-
-
-def _keeps_natural(
-    op: Elementwise, signs: list[bool], constants: list[float | int | bool | None]
-) -> bool:
-    """Whether the result is known not to be negative."""
-    if op.out.dtype is not DType.INT32:
-        return False
-    match op.fn:
-        case "add" | "mul" | "floordiv" | "min":
-            return all(signs)
-        case "mod":
-            return signs[1]
-        case "max":
-            return any(signs)
-        case "where":
-            return signs[1] and signs[2]
-        case "abs" | "relu":
-            return True
-    return False

@@ -7,8 +7,10 @@ pass of the Triton compiler may abort or hang, and takes this process with it, n
 from __future__ import annotations
 
 import importlib.util
+import io
 import signal
 import sys
+from contextlib import redirect_stdout
 from functools import lru_cache
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -67,8 +69,12 @@ def compile_kernel(job: CompileJob) -> KernelReport:
     if target.backend == "cuda":
         options["maxnreg"] = kernel.max_registers
     gpu = GPUTarget(target.backend, arch, target.warp_size)
-    compiled = triton.compile(source, target=gpu, options=options)
-    return read_binary(kernel.name, target, compiled.metadata.shared, compiled.asm, _tools(target))
+    with redirect_stdout(io.StringIO()) as log:
+        compiled = triton.compile(source, target=gpu, options=options)
+    shared_bytes = compiled.metadata.shared
+    return read_binary(
+        kernel.name, target, shared_bytes, compiled.asm, log.getvalue(), _disassembler()
+    )
 
 
 @lru_cache(maxsize=8)
@@ -112,10 +118,10 @@ def _ast_source(function: triton.JITFunction[Any], kernel: KernelSignature) -> A
     )
 
 
-def _tools(target: Target) -> Path | None:
-    """Find the folder of NVIDIA's binary tools, which comes with Triton."""
-    folder = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-    return folder if target.backend == "cuda" and folder.is_dir() else None
+def _disassembler() -> Path | None:
+    """Find ``nvdisasm``, which comes with Triton."""
+    path = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "nvdisasm"
+    return path if path.exists() else None
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ...ir.expression import Expr, Kind
+from ...ir.sign import keeps_natural
 from ...ir.tile import (
     Argument,
     BufferArgument,
@@ -38,7 +39,22 @@ from ...ir.tile import (
     Tile,
     Value,
 )
+from .simplify import simplify
 
+# What results are called that nobody named.
+_HINTS = {
+    "add": "sum",
+    "sub": "difference",
+    "mul": "product",
+    "div": "quotient",
+    "floordiv": "quotient",
+    "mod": "remainder",
+    "where": "chosen",
+    "and": "mask",
+    "or": "mask",
+    "max": "largest",
+    "min": "smallest",
+}
 KIND_DTYPE = {Kind.BOOL: DType.BOOL, Kind.INT: DType.INT32, Kind.REAL: DType.FLOAT32}
 
 
@@ -66,6 +82,8 @@ class Builder:
         self._level: dict[str, int] = {}
         self._names: set[str] = set()
         self._constants: dict[str, float | int | bool] = {}
+        self._natural: set[str] = set()
+        self.shifts: dict[str, tuple[Value, int]] = {}  # x + 3 -> (x, 3)
 
     # ------------------------------------------------------------------------------ names
 
@@ -82,6 +100,12 @@ class Builder:
         """A new value, known from scope ``level`` inwards."""
         made = Value(self.fresh(hint), dtype, axes)
         self._level[made.name] = level
+        return made
+
+    def grid_position(self, dim: str, hint: str) -> Value:
+        """A new scalar that the grid sets: a position of ``dim``, or where a block of it starts."""
+        made = self.value(hint, DType.INT32, frozenset(), 0)
+        self._natural.add(made.name)
         return made
 
     def level(self, *values: Value | None) -> int:
@@ -107,6 +131,8 @@ class Builder:
             self._arguments[name] = argument
             self._argument_values[name] = Value(name, dtype)
             self._level[name] = 0
+            if isinstance(argument, SizeArgument) or argument.natural:
+                self._natural.add(name)
         return self._argument_values[name]
 
     def block(self, dim: str) -> Value:
@@ -114,6 +140,7 @@ class Builder:
         symbol = self.tiles[dim].symbol
         self._names.add(symbol)
         self._level.setdefault(symbol, 0)
+        self._natural.add(symbol)
         return Value(symbol, DType.INT32)
 
     def host_argument(
@@ -159,20 +186,37 @@ class Builder:
 
         def make() -> tuple[Op, Value]:
             out = self.value(hint, DType.INT32, frozenset({dim}), level)
+            if start is None or self.is_natural(start):
+                self._natural.add(out.name)
             return Range(out, start), out
 
         return self._emit(("range", dim, start), level, make)
 
     def elementwise(self, fn: str, *args: Value, dtype: DType, hint: str = "") -> Value:
         """``fn`` of values that meet by axis name."""
-        level = self.level(*args)
         axes = frozenset[str]().union(*(a.axes for a in args))
+        if dtype is DType.INT32 and not axes:
+            simple = simplify(self, fn, args)
+            if simple is not None:
+                return simple
+        level = self.level(*args)
 
         def make() -> tuple[Op, Value]:
-            out = self.value(hint or fn.rstrip("_"), dtype, axes, level)
+            out = self.value(hint or _HINTS.get(fn, fn), dtype, axes, level)
+            number = self.constant_of(args[-1])
+            signs = [self.is_natural(a) for a in args]
+            if dtype is DType.INT32 and keeps_natural(fn, args, signs, number):
+                self._natural.add(out.name)
+            if fn in ("add", "sub") and isinstance(number, int) and not axes:
+                self.shifts[out.name] = (args[0], number if fn == "add" else -number)
             return Elementwise(out, fn, args), out
 
         return self._emit((fn, args, dtype), level, make)
+
+    def is_natural(self, value: Value) -> bool:
+        """Whether an integer is known not to be negative."""
+        number = self.constant_of(value)
+        return value.name in self._natural if number is None else number >= 0
 
     def cast(self, x: Value, dtype: DType, hint: str = "") -> Value:
         """``x`` as ``dtype``; x itself if it is one already."""
@@ -233,9 +277,10 @@ class Builder:
     def reduce(self, op: str, x: Value, over: str, hint: str = "") -> Value:
         """Reduce one axis of a tile."""
         level = self.level(x)
+        named = hint or {"sum": "sum", "max": "largest", "min": "smallest"}.get(op, op)
 
         def make() -> tuple[Op, Value]:
-            out = self.value(hint or op, x.dtype, x.axes - {over}, level)
+            out = self.value(named, x.dtype, x.axes - {over}, level)
             return Reduce(out, op, x, over), out
 
         return self._emit(("reduce", op, x, over), level, make)
@@ -265,6 +310,7 @@ class Builder:
 
         def make() -> tuple[Op, Value]:
             out = self.value(f"{buffer}_found", DType.INT32, frozenset(), level)
+            self._natural.add(out.name)
             return Search(out, buffer, places, dim, size, value, side), out
 
         return self._emit(("search", buffer, places, dim, size, value, side), level, make)
@@ -289,6 +335,8 @@ class Builder:
         self.scopes.append(Scope())
         inner = tuple(self.value(hint, v.dtype, v.axes, level) for hint, v in carried)
         turn = Loop(self.value(variable, DType.INT32, frozenset(), level), inner)
+        if self.is_natural(start):
+            self._natural.add(turn.variable.name)
         yield turn
         scope = self.scopes.pop()
         assert len(turn.yields) == len(inner), "a loop hands over what it carries"

@@ -227,7 +227,7 @@ class Evaluator:
         for dim in buffer.dims:
             if dim in at:
                 index = at[dim]
-                places.append((dim, self.integer(index)))
+                places.append((dim, self.integer(index, dim.lower())))
                 mask = self.both(mask, self._inside(index, dim))
                 mask = self.both(mask, self.bounds_of(index.axes))
             else:
@@ -290,12 +290,36 @@ class Evaluator:
                     return self.integer(args[0], hint)
                 rounded = self.builder.elementwise(fn, self.real(args[0]), dtype=DType.FLOAT32)
                 return self.builder.cast(rounded, DType.INT32, hint)
+            case "pow" if (power := self._whole_power(args[1])) is not None:
+                return self._power(self.builder.cast(self.evaluate(args[0]), dtype), power, hint)
             case "lt" | "le" | "gt" | "ge" | "eq" | "ne":
                 wide = KIND_DTYPE[max(Kind.INT, *(a.kind for a in args))]
                 values = [self.builder.cast(self.evaluate(a), wide) for a in args]
             case _:
                 values = [self.builder.cast(self.evaluate(a), dtype) for a in args]
-        return self.builder.elementwise(fn, *values, dtype=dtype, hint=hint)
+        return self.builder.elementwise(fn, *values, dtype=dtype, hint=hint or name_of_scaled(expr))
+
+    def _whole_power(self, expr: Expr) -> int | None:
+        """The exponent, where it is a small natural number at compile time."""
+        number = self.fixed_number(expr)
+        whole = number is not None and float(number).is_integer() and 1 <= number <= 64
+        return int(number) if whole and number is not None else None
+
+    def _power(self, base: Value, power: int, hint: str) -> Value:
+        """base ** power by squaring."""
+        result: Value | None = None
+        square = base
+        while power:
+            if power % 2:
+                result = square if result is None else self._times(result, square, hint)
+            power //= 2
+            if power:
+                square = self._times(square, square, "square")
+        assert result is not None
+        return result
+
+    def _times(self, a: Value, b: Value, hint: str) -> Value:
+        return self.builder.elementwise("mul", a, b, dtype=a.dtype, hint=hint)
 
     def where(self, mask: Value, a: Value, b: Value, hint: str = "") -> Value:
         """a where mask holds, b elsewhere."""
@@ -372,6 +396,14 @@ def name_of(expr: Expr) -> str:
             name = f"{name_of(a)}_{_WORDS[fn]}_{name_of(b)}"
             return name if name[0].isalpha() and len(name) < 32 else "number"
     return "number"
+
+
+def name_of_scaled(expr: Call) -> str:
+    """A name for a tensor's value times log2(e): ``slope_log2e``; "" for anything else."""
+    match expr:
+        case Call("mul", (Literal(value), Ref(name) | Read(Ref(name)))) if value == _LOG2_E:
+            return f"{name}_log2e"
+    return ""
 
 
 def _has_param(expr: Expr) -> bool:

@@ -102,7 +102,7 @@ def _rescaled(
         if visible is not None:
             score = evaluator.where(visible, score, infinite, "score")
         score = _as_tile(evaluator, score, rows | {task.over})
-        block_top = builder.reduce("max", score, task.over)
+        block_top = builder.reduce("max", score, task.over, "m_block")
         new_top = builder.elementwise("max", top, block_top, dtype=DType.FLOAT32, hint="m_new")
         safe = _finite(evaluator, new_top)
         weight = _exp2(evaluator, score, safe, "weight")
@@ -110,7 +110,7 @@ def _rescaled(
             weight = _with_factor(evaluator, weight, written(form.factor, task.score), visible)
         rescale = _exp2(evaluator, top, safe, "rescale")
         kept = builder.elementwise("mul", total, rescale, dtype=DType.FLOAT32)
-        added = builder.reduce("sum", weight, task.over)
+        added = builder.reduce("sum", weight, task.over, "added")
         new_total = builder.elementwise("add", kept, added, dtype=DType.FLOAT32)
         kept_sums = [
             builder.elementwise("mul", s, rescale, dtype=DType.FLOAT32, hint=f"{name}_sum")
@@ -118,9 +118,7 @@ def _rescaled(
         ]
         return (new_top, new_total, *_weighted_sums(evaluator, task, weight, kept_sums))
 
-    top, total, *sums = sweep(
-        evaluator, task.over, task.ranges, task.mask, carried, turn, task.name
-    )
+    top, total, *sums = sweep(evaluator, task.over, task.ranges, task.mask, carried, turn)
     builder.comment("normalise and store")
     _store_rescaled(evaluator, task, form, (top, total, sums))
 
@@ -262,11 +260,11 @@ def _plain(evaluator: Evaluator, task: FlashTask, form: Plain, rows: frozenset[s
         sums = list(state[1:] if needs_total else state)
         made: list[Value] = []
         if needs_total:
-            added = builder.reduce("sum", weight, task.over)
+            added = builder.reduce("sum", weight, task.over, "added")
             made.append(builder.elementwise("add", state[0], added, dtype=DType.FLOAT32))
         return (*made, *_weighted_sums(evaluator, task, weight, sums))
 
-    results = sweep(evaluator, task.over, task.ranges, task.mask, carried, turn, task.name)
+    results = sweep(evaluator, task.over, task.ranges, task.mask, carried, turn)
     builder.comment("normalise and store")
     sums = list(results[1:] if needs_total else results)
     if needs_total:
@@ -330,7 +328,7 @@ def _store_outputs(
         if denominator is not None:
             zero = builder.constant(0.0, DType.FLOAT32)
             one = builder.constant(1.0, DType.FLOAT32)
-            some = builder.elementwise("ne", denominator, zero, dtype=DType.BOOL)
+            some = builder.elementwise("ne", denominator, zero, dtype=DType.BOOL, hint="some")
             divisor = evaluator.where(some, denominator, one, "divisor")
             kept = evaluator.where(some, value, zero)
             result = builder.elementwise("div", kept, divisor, dtype=DType.FLOAT32, hint=name)

@@ -18,7 +18,7 @@ def place_grid(
         name = dim.lower()
         if dim == block:
             builder.tiles[dim] = Tile(dim, context.blocks.get(dim, 64))
-            start = builder.value(f"{name}_start", DType.INT32, frozenset(), 0)
+            start = builder.grid_position(dim, f"{name}_start")
             builder.grid.append(GridAxis(dim, start, True, descending))
             position = builder.range(dim, start, name)
             size = evaluator.size(dim)
@@ -27,7 +27,7 @@ def place_grid(
             )
             builder.place(dim, position, bound)
         elif context.length(dim) is None:
-            position = builder.value(name, DType.INT32, frozenset(), 0)
+            position = builder.grid_position(dim, name)
             builder.grid.append(GridAxis(dim, position))
             builder.place(dim, position)
             evaluator.size(dim)

@@ -136,10 +136,7 @@ class Rows:
 
 
 def integer(evaluator: Evaluator, fn: str, *args: Value, hint: str = "") -> Value:
-    """Integer arithmetic on scalars, with what numbers make trivial left out."""
-    known = [evaluator.builder.constant_of(a) for a in args]
-    if fn == "max" and known[0] == 0 and known[1] == 0:
-        return args[0]
+    """Integer arithmetic on scalars."""
     return evaluator.builder.elementwise(fn, *args, dtype=DType.INT32, hint=hint)
 
 
@@ -245,9 +242,9 @@ def _cut(
     low = item.low
     zero = evaluator.builder.constant(0, DType.INT32)
     aligned = low == zero or evaluator.builder.constant_of(low) == 0
-    start = low if aligned else _down(evaluator, low, axis, f"{name}_start")
+    start = low if aligned else _down(evaluator, low, axis, f"{name}_first")
     if end is not None:
-        start = integer(evaluator, "max", start, end, hint=f"{name}_start")
+        start = integer(evaluator, "max", start, end, hint=f"{name}_first")
     stop = item.high
     new_end = _up(evaluator, stop, axis, f"{name}_end") if more else None
     if new_end is not None and end is not None:
@@ -284,7 +281,7 @@ def _up(evaluator: Evaluator, value: Value, axis: str, hint: str) -> Value:
     """The first start of a block that is not before ``value``."""
     builder = evaluator.builder
     block = builder.block(axis)
-    less = integer(evaluator, "sub", block, builder.constant(1, DType.INT32))
+    less = integer(evaluator, "sub", block, builder.constant(1, DType.INT32), hint="fill")
     return _down(evaluator, integer(evaluator, "add", value, less), axis, hint)
 
 
@@ -300,7 +297,6 @@ def sweep(
     mask: Expr | None,
     carried: Sequence[tuple[str, Value]],
     turn: Turn,
-    about: str = "",
 ) -> tuple[Value, ...]:
     """Visit the blocks of ``axis`` that the ranges admit; what ``carried`` has become.
 
@@ -313,8 +309,6 @@ def sweep(
     state = tuple(carried)
     for full, group in ((True, runs.full), (False, runs.partial)):
         if group:
-            kind = "full" if full else "partial"
-            builder.comment(f"{about or axis}: {kind} blocks")
             results = _visit(evaluator, axis, group, None if full else mask, full, state, turn)
             state = tuple((h, v) for (h, _), v in zip(state, results, strict=True))
     return tuple(v for _, v in state)
@@ -350,6 +344,8 @@ def _visit(
                 "lt", position, evaluator.size(axis), dtype=DType.BOOL, hint=f"{name}_exists"
             )
         builder.place(axis, position, bound)
+        kind = "every row sees all of it" if full else "the mask applies"
+        builder.comment(f"a block of {axis}: {kind}")
         loop.yields = turn(loop.carried, mask, bound)
     return loop.results
 
@@ -359,12 +355,13 @@ def _counts(evaluator: Evaluator, group: tuple[Run, ...], axis: str) -> list[Val
     builder = evaluator.builder
     block = builder.block(axis)
     zero = builder.constant(0, DType.INT32)
-    less = integer(evaluator, "sub", block, builder.constant(1, DType.INT32))
+    less = integer(evaluator, "sub", block, builder.constant(1, DType.INT32), hint="fill")
     totals: list[Value] = []
     for run in group:
         length = integer(evaluator, "sub", run.stop, run.start)
         length = integer(evaluator, "max", length, zero)
-        blocks = integer(evaluator, "floordiv", integer(evaluator, "add", length, less), block)
+        length = integer(evaluator, "add", length, less)
+        blocks = integer(evaluator, "floordiv", length, block, hint=f"{axis.lower()}_left_blocks")
         total = blocks if not totals else integer(evaluator, "add", totals[-1], blocks)
         totals.append(total)
     return totals

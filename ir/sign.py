@@ -1,0 +1,37 @@
+"""What is known of the sign of integers in a tile program.
+
+Positions, sizes and block sizes are never negative; this tells which results are not either, so
+that floor division may be truncating division, and ``max(x, 0)`` may be ``x``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .tile import Value
+
+
+def keeps_natural(
+    fn: str, args: Sequence[Value], natural: Sequence[bool], number: float | int | bool | None
+) -> bool:
+    """Whether an elementwise op on integers gives none that is negative.
+
+    ``natural`` tells which arguments are not negative, ``number`` what the last one is, if that
+    is known.
+    """
+    if any(a.dtype.is_float for a in args):
+        return False
+    match fn:
+        case "sub":  # a block has one position at least
+            return args[0].name.startswith("BLOCK_") and number in (0, 1)
+        case "add" | "mul" | "floordiv" | "min":
+            return all(natural)
+        case "mod":
+            return natural[1]
+        case "max":
+            return any(natural)
+        case "where":
+            return natural[1] and natural[2]
+        case "abs" | "relu":
+            return True
+    return False

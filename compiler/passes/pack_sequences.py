@@ -297,19 +297,21 @@ class _Rewrite:
             else:
                 place, guard = self._placed(read, family, index)
                 at.append((dim, place))
-                guards.append(guard)
+                guards += guard
         found: Expr = Read(self(read.x), tuple(at), read.fill, span=read.span)
         for guard in guards:
             found = call("where", guard, found, _fill(read), span=read.span)
         return found
 
-    def _placed(self, term: Expr, family: str, index: Expr) -> tuple[Expr, Expr]:
-        """An index inside a document as a place in the row, and whether it is in the document."""
+    def _placed(self, term: Expr, family: str, index: Expr) -> tuple[Expr, list[Expr]]:
+        """An index inside a document as a place in the row, and what puts it in the document."""
         home = self._home(term, index.axes if self.families.positions(index.axes) else self.scope)
         inside = self._at(home)(index)
         place = expression(linear(call("add", inside, self.families.first(family, home))))
-        low = call("ge", inside, 0)
-        return place, call("and", low, call("lt", inside, self.families.length(family, home)))
+        if self.families.covers(family, index):
+            return place, []
+        low, high = call("ge", inside, 0), call("lt", inside, self.families.length(family, home))
+        return place, [call("and", low, high)]
 
     def _reduce(self, reduce: Reduce) -> Expr:
         packed = [d for d in reduce.over if self.families.of(d) and d not in self.visible]
@@ -324,7 +326,7 @@ class _Rewrite:
             home = packed[0]
             place, guard = replace(self, origin=None, near=False)._placed(reduce, family, index)
             groups.append((dim, place))
-            admitted.append(guard)
+            admitted += guard
         if home is None:
             home = self._home(reduce, reduce.axes)
             if home in packed:

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ...ir.errors import UnsupportedError
-from ...ir.expression import Expr, Index, Kind, Read, Ref, Size, call, walk
+from ...ir.expression import Call, Expr, Index, Kind, Read, Ref, Size, call, walk
 from ...ir.mixer import Attention, Input, Map, Mixer
+from ..analysis.linear import linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,24 @@ class Families:
             call("lt", Index(dim), self.edge(family, origin, True)),
         )
 
+    def covers(self, family: str, index: Expr) -> bool:
+        """Whether an index is of a document's own blocks: ``i // block`` along an axis of
+        ``(T + block - 1) // block`` positions."""
+        match index, dict(self.derived).get(family):
+            case (
+                Call("floordiv", (Index(dim), block)),
+                Call("floordiv", (size, divisor)),
+            ) if block == divisor:
+                form = linear(call("sub", size, divisor))
+                sizes = [term for term, factor in form.terms if factor == 1]
+                own = self.of(dim)
+                return form.constant == -1 and any(
+                    isinstance(s, Size) and self.of(s.dim) == own and len(form.terms) == 1
+                    for s in sizes
+                )
+            case _:
+                return False
+
     def inputs(self) -> tuple[Input, ...]:
         """The tables as inputs of the packed mixer."""
         return tuple(
@@ -90,16 +109,21 @@ class Families:
 def families_of(mixer: Mixer) -> Families:
     """The packed axes of a mixer.
 
+    These are its sequences; without any, the query and key axes of its attentions; without any,
+    the axis T, which is how the language calls the positions of a sequence.
+
     Raises:
         UnsupportedError: the mixer has no sequence and no attention, so there is nothing to pack.
     """
     base = tuple(dict.fromkeys(sequence for _, sequence in mixer.sequences))
     if not base:
         base = tuple(dict.fromkeys(dim for pair in _cross_axes(mixer) for dim in pair))
+    if not base and any("T" in given.dims for given in mixer.inputs):
+        base = ("T",)
     if not base:
         raise UnsupportedError(
             f"{mixer.name}: no axis to pack documents along\n"
-            "  allowed: a sequence (`dims: {I: T, J: T}`) or an attention over some axis"
+            "  allowed: a sequence (`dims: {I: T, J: T}`), an axis T, or an attention"
         )
     found = Families(mixer, base)
     for dim, size in mixer.sizes:

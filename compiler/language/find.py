@@ -29,7 +29,7 @@ def find_spec(name_or_path: str) -> Path:
         SpecError: there is none; with the nearest name.
     """
     path = Path(name_or_path)
-    if "\0" not in name_or_path and path.suffix in _SUFFIXES and path.is_file():
+    if path.suffix in _SUFFIXES and _is_file(path):
         return path
     specs = {path.stem: path for path in library()}
     if name_or_path in specs:
@@ -44,6 +44,13 @@ def find_spec(name_or_path: str) -> Path:
     if (guess := closest(name_or_path, specs)) is not None:
         lines.append(f"  do: {guess}")
     raise SpecError("\n".join(lines))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 __all__ = ["find_spec", "library"]

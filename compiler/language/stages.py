@@ -144,20 +144,25 @@ class _Stages:
         self.makers: dict[str, str] = {}
 
     def read(self, draft: _Draft) -> Stage:
-        local = self.scope.child()
-        for key, text in draft.renaming.values.items():
-            if self.scope.find(key) is None and key not in self.scope.context.dims.known:
-                made = set(_Draft(draft.form, None, "", Renaming()).made())
-                if str(key) not in made:
-                    raise key.text.error(f"`{key}` is no name that the stage could read")
-                continue
-            node = parse(text)
-            local.names[str(key)] = Argument(node, self.scope, infer(node, self.scope))
-        inner = local.child()
-        self.lets.declare(draft.form.let, inner)
+        local = self.replaced(draft).child()
+        self.lets.declare(draft.form.let, local)
         if draft.form.attention is not None:
-            return self.attention(draft, inner)
-        return self.map(draft, inner)
+            return self.attention(draft, local)
+        return self.map(draft, local)
+
+    def replaced(self, draft: _Draft) -> Scope:
+        """The scope of a stage, with the names that ``with`` replaces by values."""
+        scope = self.scope.child()
+        made = set(_Draft(draft.form, None, "", Renaming()).made())
+        for key, text in draft.renaming.values.items():
+            if key in made:
+                check_name(text, text.value, scope.context)
+                continue
+            if self.scope.find(key) is None and key not in scope.context.dims.known:
+                raise key.text.error(f"`{key}` is no name that the stage could read")
+            node = parse(text)
+            scope.names[str(key)] = Argument(node, self.scope, infer(node, self.scope))
+        return scope
 
     def attention(self, draft: _Draft, local: Scope) -> Stage:
         spec = draft.form.attention

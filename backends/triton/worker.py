@@ -21,7 +21,6 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from ...ir.targets import Target
 from .binary_report import KernelReport, read_binary
 from .cross_compile import CompileJob, KernelSignature
 

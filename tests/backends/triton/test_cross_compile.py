@@ -218,13 +218,30 @@ PTX = """
 """
 
 
+LOG = """
+ptxas info    : Compiling entry function 'flash' for 'sm_90a'
+ptxas info    : Function properties for flash
+    64 bytes stack frame, 24 bytes spill stores, 40 bytes spill loads
+ptxas info    : Used 255 registers, used 1 barriers, 64 bytes cumulative stack size
+"""
+
+
+def test_the_log_tells_spills_from_arrays_on_the_stack() -> None:
+    target = parse_target("cuda:90")
+    report = read_binary("flash", target, 1024, {"ptx": PTX, "cubin": b""}, LOG, None)
+    assert report.registers == 255
+    assert report.spilled_bytes == 40
+
+
 def test_without_the_binary_tools_the_ptx_is_counted_and_the_report_says_so() -> None:
-    report = read_binary("flash", parse_target("cuda:90"), 1024, {"ptx": PTX, "cubin": b""}, None)
+    target = parse_target("cuda:90")
+    report = read_binary("flash", target, 1024, {"ptx": PTX, "cubin": b""}, "", None)
     assert report.tensor_core_instructions == 3
     assert report.async_copies == 1
     assert report.registers is None
     assert report.note == (
-        "no nvdisasm: instructions counted in the PTX text; no cuobjdump: registers unknown"
+        "no log of ptxas: registers and spills unknown; "
+        "no nvdisasm: instructions counted in the PTX text"
     )
 
 
@@ -239,5 +256,5 @@ AMDGCN = """
 
 
 def test_the_amd_text_is_read() -> None:
-    report = read_binary("flash", parse_target("hip:gfx942"), 4096, {"amdgcn": AMDGCN}, None)
+    report = read_binary("flash", parse_target("hip:gfx942"), 4096, {"amdgcn": AMDGCN}, "", None)
     assert report == KernelReport("flash", "hip:gfx942", 178, 12, 4096, 1, 2)

@@ -43,7 +43,8 @@ def verify_mixer(
     Args:
         mixer: as loaded; ``params`` are the values to verify at.
         sizes: verify at these too, the other dims at their usual sizes.
-        limit: the number of cases per backend and precision, the most telling ones first.
+        limit: the number of cases per backend and precision, the most telling ones first;
+            without it there is one of packed documents too.
 
     Raises ArgumentError for params, sizes or backends that there are not.
     """
@@ -51,6 +52,7 @@ def verify_mixer(
 
     from .autotune.checking import verify
     from .autotune.sampling import verification_cases
+    from .packed_case import packed_case
 
     check_params(mixer, params)
     check_sizes(mixer, sizes)
@@ -64,6 +66,10 @@ def verify_mixer(
         device = "cuda" if backend == "triton" else "cpu"
         run: dict[str, Runner] = {backend: _runner(backend)}
         found += verify(mixer, run, precisions, params, cases=cases, device=device)
+        if limit is None:
+            trial = next((case for case in cases if case.strided), cases[0])
+            packed = (packed_case(mixer, trial, backend, dtype, device) for dtype in precisions)
+            found += [case for case in packed if case is not None]
     return found
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from ..ir.errors import SpecError
-from .options import answer, json_option, load_spec
+from .options import answer, json_option
 
 
 @click.command("check")
@@ -18,15 +20,23 @@ def command(specs: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         answer({"ok": good, "specs": verdicts}, as_json, lambda console: None)
     for found in () if as_json else verdicts:
+        for warning in found.get("warnings", ()):
+            click.echo(warning, err=True)
         click.echo(f"{found['spec']}: ok" if found["ok"] else found["error"], err=not found["ok"])
     if not good:
         click.get_current_context().exit(2)
 
 
-def verdict(spec: str) -> dict[str, object]:
-    """Whether one spec can be read, and the error where it can't."""
+def verdict(spec: str) -> dict[str, Any]:
+    """Whether one spec can be read, with warnings, and the error where it can't."""
+    from ..compiler.language.find import find_spec
+    from ..compiler.language.load import load_report, read_file
+
     try:
-        return {"spec": spec, "ok": True, "name": load_spec(spec).name}
+        path = find_spec(spec)
+        mixer, warnings = load_report(read_file(path), str(path))
+        texts = [warning.text for warning in warnings]
+        return {"spec": spec, "ok": True, "name": mixer.name, "warnings": texts}
     except SpecError as error:
         place = {"path": error.path, "line": error.line, "column": error.column}
         return {"spec": spec, "ok": False, "error": str(error), **place}

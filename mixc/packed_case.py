@@ -1,0 +1,138 @@
+"""One more case for ``verify``: documents end to end against each document alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from .ir.binding import shape_of
+from .ir.errors import UnsupportedError
+from .ir.mixer import Layout, Mixer
+from .overrides import override
+from .packing import Edges, document_edges, document_tables
+from .running import Chosen, by_backend
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from .autotune.checking import Case
+    from .autotune.sampling import VerificationCase
+
+
+def packed_case(
+    mixer: Mixer, trial: VerificationCase, backend: Chosen, dtype: torch.dtype, device: str
+) -> Case | None:
+    """Three documents, one of them empty, by ``backend``; the reference takes them one by one.
+
+    ``trial`` gives the params, and how long the documents are together. None where the mixer has
+    one value for a whole sequence, so that no row can hold several documents.
+    """
+    import torch
+
+    from .autotune.checking import Case
+    from .autotune.sampling import sample_inputs
+    from .compiler.passes.pack_sequences import packing
+
+    fixed = override(mixer, dict(trial.params))
+    try:
+        packed = packing(fixed)
+    except UnsupportedError:
+        return None
+    cu_seqlens = {axis: _thirds(trial.sizes[axis]) for axis in packed.axes}
+    edges = document_edges(packed, fixed, cu_seqlens, {})
+    sizes = {dim: _total(fixed, dim, size, edges) for dim, size in trial.sizes.items()}
+    inputs = sample_inputs(fixed, sizes, dtype, trial.seed)
+    tables = document_tables(packed, fixed, cu_seqlens, inputs)
+    placed = {name: tensor.to(device) for name, tensor in {**inputs, **tables}.items()}
+    with torch.no_grad():
+        exact = one_by_one(fixed, inputs, edges, sizes, torch.float64)
+        plain = one_by_one(fixed, inputs, edges, sizes, dtype)
+        try:
+            results = by_backend(packed.mixer, placed, {}, backend)
+            error, limit, message = _worst(results, exact, plain, dtype)
+        except Exception as failure:  # whatever a backend raises is its failure
+            error, limit, message = math.inf, 0.0, f"{type(failure).__name__}: {failure}"
+    name = str(dtype).removeprefix("torch.")
+    return Case(backend, name, sizes, error, limit, message, "packed")
+
+
+def one_by_one(
+    mixer: Mixer,
+    inputs: Mapping[str, Tensor],
+    edges: Edges,
+    sizes: Mapping[str, int],
+    dtype: torch.dtype,
+) -> dict[str, Tensor]:
+    """The reference of each document, put together again."""
+    import torch
+
+    from .backends.reference.evaluate import run
+
+    made: dict[str, list[Tensor]] = {output.name: [] for output in mixer.outputs}
+    for number in range(len(next(iter(edges.values()))) - 1):
+        alone = {
+            given.name: _cut(mixer, given.layout, inputs[given.name], edges, number, sizes)
+            for given in mixer.inputs
+        }
+        for name, result in run(mixer, alone, dtype=dtype).items():
+            made[name].append(result)
+    places = {o.name: _places(mixer, o.layout, edges) for o in mixer.outputs}
+    return {name: torch.cat(parts, next(iter(places[name]))) for name, parts in made.items()}
+
+
+def _thirds(length: int) -> Tensor:
+    import torch
+
+    return torch.tensor([0, length // 3, length // 3, length], dtype=torch.int32)
+
+
+def _total(mixer: Mixer, dim: str, size: int, edges: Edges) -> int:
+    along = edges.get(mixer.sequence(dim) or dim)
+    return size if along is None else along[-1]
+
+
+def _places(mixer: Mixer, layout: Layout, edges: Edges) -> dict[int, str]:
+    """The axes of a tensor that documents lie along, and whose boundaries count there."""
+    families = {
+        place: mixer.sequence(product[0]) or product[0]
+        for place, product in enumerate(layout)
+        if product
+    }
+    return {place: family for place, family in families.items() if family in edges}
+
+
+def _cut(
+    mixer: Mixer,
+    layout: Layout,
+    tensor: Tensor,
+    edges: Edges,
+    number: int,
+    sizes: Mapping[str, int],
+) -> Tensor:
+    """One document of a tensor; where a product has the axis, it is the outermost factor."""
+    for place, family in _places(mixer, layout, edges).items():
+        (inner,) = shape_of((layout[place][1:],), sizes)
+        start, end = (edge * inner for edge in list(pairwise(edges[family]))[number])
+        tensor = tensor.narrow(place, start, end - start)
+    return tensor
+
+
+def _worst(
+    results: Mapping[str, Tensor],
+    exact: Mapping[str, Tensor],
+    plain: Mapping[str, Tensor],
+    dtype: torch.dtype,
+) -> tuple[float, float, str]:
+    """Error, limit and message of the output that is furthest off for its limit."""
+    from .autotune.tolerances import error_limit, error_of
+
+    found = []
+    for name, wanted in exact.items():
+        error = error_of(results[name], wanted)
+        limit = error_limit(dtype, error_of(plain[name], wanted))
+        message = "" if error <= limit else f"{name}: error {error:.3g}, limit {limit:.3g}"
+        found.append((error, limit, message))
+    return max(found, key=lambda one: one[0] / one[1])

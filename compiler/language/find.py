@@ -42,7 +42,7 @@ def find_spec(name_or_path: str) -> Path:
         f"  allowed: a path ending in .yaml, or {names}",
     ]
     if (guess := closest(name_or_path, specs)) is not None:
-        lines.append(f"  do: {guess}")
+        lines.append(f"  {guess}")
     raise SpecError("\n".join(lines))
 
 

@@ -9,7 +9,7 @@ from .constants import check_operator
 from .functions import FUNCTIONS, LATER
 from .positions import Text
 from .reading import integer_index, position_axis, read, read_axis
-from .scope import Argument, Clash, Macro, Pending, Scope, SpecWarning, placed
+from .scope import Argument, Clash, Macro, Pending, Scope, placed
 from .source import closest, listed
 from .surface import (
     Apply,
@@ -162,7 +162,7 @@ def _warn_hidden(a: Node, x: Expr, b: Node, y: Expr, scope: Scope) -> None:
                 f"`{node.name}` is a declared name here and hides the index of {dims[0]}; "
                 f"write `index({dims[0]})` if the position is meant"
             )
-            scope.context.warnings.append(SpecWarning(message, node.span))
+            scope.context.warn(node.span, message)
 
 
 def _bracket(node: Bracket, scope: Scope) -> Expr:

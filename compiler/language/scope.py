@@ -21,10 +21,11 @@ MAX_LEVELS = 120  # of macros and brackets in one another
 
 @dataclass(frozen=True)
 class SpecWarning:
-    """Something that is probably not meant; the spec loads."""
+    """Something that is probably not meant; the spec loads. ``text`` shows it in its line."""
 
     message: str
     span: Span
+    text: str
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,11 @@ class Context:
     def error(self, span: Span | None, found: str, **more: str | None) -> SpecError:
         """An error at a place in the spec."""
         return self.source.error(span, found, **more)
+
+    def warn(self, span: Span, message: str) -> None:
+        """Keep a warning for the one who loads the spec."""
+        text = str(self.source.error(span, f"warning: {message}"))
+        self.warnings.append(SpecWarning(message, span, text))
 
     def unused(self, name: str) -> str:
         """The name, with a number where something has it already."""

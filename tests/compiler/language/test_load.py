@@ -280,6 +280,7 @@ def test_a_name_that_hides_an_index_is_a_warning_where_they_meet():
     _, warnings = load_report(text)
     assert [(w.span.line, w.span.column) for w in warnings] == [(5, 17), (6, 12)]
     assert "write `index(T)` if the position is meant" in warnings[0].message
+    assert warnings[0].text.startswith("<text>:5:17: warning: `t` is a declared name here")
 
 
 def test_check_tiling_and_bench():

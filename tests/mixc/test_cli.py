@@ -130,7 +130,7 @@ def test_check_json_has_the_place_of_each_error(run, broken):
     answer = json.loads(result.stdout)
     assert answer["ok"] is False
     good, bad = answer["specs"]
-    assert good == {"spec": "causal", "ok": True, "name": "causal"}
+    assert good == {"spec": "causal", "ok": True, "name": "causal", "warnings": []}
     assert (bad["line"], bad["column"]) == (5, 18)
 
 

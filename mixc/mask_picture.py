@@ -11,13 +11,14 @@ from .ir.expression import Expr, Kind, Literal, Ref, walk
 from .ir.mixer import Attention, Equation, Map, Mixer, Output
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from .ir.host import Number
 
-# How much of the largest param (a window, a block) fits into the length that is drawn.
-_SPANS, _SHORTEST, _LONGEST = 3, 48, 2048
+# How often the largest param (a window, a block) fits into the length that is drawn.
+_SPANS, _SHORTEST, _LONGEST = 8, 48, 2048
+# One in so many positions is true in an input that marks some (global tokens, pictures).
+_MARKED = 16
 # (upper cell, lower cell) of a character; a cell is empty, partial or full.
 _CHARACTERS = {
     (0, 0): " ", (0, 1): "░", (0, 2): "▄",
@@ -49,8 +50,9 @@ def pictures(
 ) -> list[MaskPicture]:
     """One picture per attention that has a query axis, computed by the reference.
 
-    Inputs that a mask depends on are sampled, and sorted ids make four documents. ``sizes`` fixes
-    dims; lengths that it leaves out are such that windows and blocks can be seen.
+    Inputs that a mask depends on are sampled: sorted ids make four documents, truth values mark
+    a few positions, and what has a default has that. ``sizes`` fixes dims; lengths that it leaves
+    out are such that windows and blocks can be seen.
     """
     from .compiler.passes.packing_plan import query_axis
 
@@ -77,7 +79,7 @@ def _picture(
     stage = mixer.stages[number]
     assert isinstance(stage, Attention)
     length = _length(mixer, params)
-    drawn = _drawn_sizes(mixer, (row, stage.over), length, sizes, params)
+    drawn = _drawn_sizes(mixer, stage, row, length, sizes, params)
     if stage.mask is None:
         matrix = torch.ones(drawn[row], drawn[stage.over], dtype=torch.bool)
     else:
@@ -102,7 +104,8 @@ def _length(mixer: Mixer, params: Mapping[str, Number]) -> int:
 
 def _drawn_sizes(
     mixer: Mixer,
-    axes: tuple[str, str],
+    stage: Attention,
+    row: str,
     length: int,
     sizes: Mapping[str, int],
     params: Mapping[str, Number],
@@ -111,8 +114,10 @@ def _drawn_sizes(
 
     usual = default_sizes(mixer, params=params)
     derived = {dim for dim, _ in mixer.sizes}
-    long = {dim: length for dim in axes if dim not in derived and dim not in sizes}
-    return resized(mixer, usual, {**long, **sizes}, params)
+    heads = {dim for pair in mixer.heads for dim in pair}
+    single = dict.fromkeys((heads | stage.queries) - derived, 1)
+    long = {dim: length for dim in (row, stage.over) if dim not in derived}
+    return resized(mixer, usual, {**single, **long, **sizes}, params)
 
 
 def _mask_alone(mixer: Mixer, number: int, mask: Expr) -> Mixer:
@@ -147,11 +152,16 @@ def _inputs(
 
     made = sample_inputs(mixer, sizes, torch.float64, params=params)
     for given in mixer.inputs:
-        tensor = made.get(given.name)
-        if given.sorted and tensor is not None and tensor.ndim:
-            count = max(tensor.shape[-1], 1)
-            documents = torch.arange(count, device=tensor.device) * 4 // count
-            made[given.name] = documents.to(tensor.dtype)[: tensor.shape[-1]].expand_as(tensor)
+        tensor = made[given.name]
+        if given.default is not None:
+            del made[given.name]
+        elif given.sorted and tensor.ndim:
+            count = tensor.shape[-1]
+            documents = torch.arange(count) * 4 // max(count, 1)
+            made[given.name] = documents.to(tensor.dtype).expand_as(tensor)
+        elif given.kind is Kind.BOOL and any(mixer.sequence(dim) for dim in given.dims):
+            chance = torch.Generator().manual_seed(0)
+            made[given.name] = torch.randint(_MARKED, tensor.shape, generator=chance) == 0
     return made
 
 
@@ -193,28 +203,20 @@ def terminal_lines(picture: MaskPicture, width: int = 48) -> list[str]:
 
 
 def cell_shades(matrix: Tensor, rows: int, columns: int) -> list[list[int]]:
-    """The matrix in rows × columns cells: 0 where nothing is visible, 2 where all is, else 1."""
+    """The matrix in rows by columns cells: 0 where nothing is visible, 2 where all is, else 1."""
     import torch
 
-    counts = matrix.to(torch.int64)
+    counts = matrix.long()
+    whole = matrix.new_ones(()).long()
     for axis, cells in ((0, rows), (1, columns)):
-        running = (
-            torch.cat([torch.zeros_like(counts.narrow(axis, 0, 1)), counts.cumsum(axis)], axis)
-            if counts.shape[axis]
-            else counts
-        )
         edges = _edges(matrix.shape[axis], cells)
-        counts = running.index_select(axis, edges[1:]) - running.index_select(axis, edges[:-1])
-    heights, widths = (
-        _edges(size, cells).diff()
-        for size, cells in zip(matrix.shape, (rows, columns), strict=True)
-    )
-    whole = heights[:, None] * widths[None, :]
-    shades = (counts > 0).to(torch.int64) + (counts == whole)
-    return [
-        [int(shade) if area else 0 for shade, area in zip(*pair, strict=True)]
-        for pair in zip(shades.tolist(), whole.tolist(), strict=True)
-    ]
+        running = counts.cumsum(axis)
+        before = running.new_zeros([1 if a == axis else n for a, n in enumerate(counts.shape)])
+        counts = torch.cat([before, running], axis).index_select(axis, edges).diff(dim=axis)
+        whole = whole[..., None] * edges.diff()
+    full = (counts == whole) & (counts > 0)
+    shades: list[list[int]] = ((counts > 0).long() + full).tolist()
+    return shades
 
 
 def _edges(size: int, cells: int) -> Tensor:

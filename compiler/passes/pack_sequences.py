@@ -149,21 +149,19 @@ def _changed(stage: Stage, change: Callable[[Expr], Expr]) -> Stage:
             return replace(stage, equations=equations)
         case Attention():
             outputs = tuple(replace(o, value=change(o.value)) for o in stage.outputs)
-            optional = {
-                name: None if value is None else change(value)
-                for name, value in (
-                    ("mask", stage.mask),
-                    ("sink", stage.sink),
-                    ("gain", stage.gain),
-                )
-            }
+            mask, sink, gain = (
+                None if value is None else change(value)
+                for value in (stage.mask, stage.sink, stage.gain)
+            )
             return replace(
                 stage,
                 score=change(stage.score),
+                mask=mask,
                 weight=change(stage.weight),
                 denominator=change(stage.denominator),
+                sink=sink,
+                gain=gain,
                 outputs=outputs,
-                **optional,
             )
 
 
@@ -287,7 +285,8 @@ class _Rewrite:
         return replace(self, origin=home, near=True)
 
     def _read(self, read: Read) -> Expr:
-        at, guards = [], []
+        at: list[tuple[str, Expr]] = []
+        guards: list[Expr] = []
         for dim, index in read.at:
             family = self.families.of(dim)
             if family is None:
@@ -295,9 +294,9 @@ class _Rewrite:
             elif isinstance(index, Index) and self.families.of(index.dim) == family:
                 at.append((dim, index))
             else:
-                place, guard = self._placed(read, family, index)
+                place, inside = self._placed(read, family, index)
                 at.append((dim, place))
-                guards += guard
+                guards += inside
         found: Expr = Read(self(read.x), tuple(at), read.fill, span=read.span)
         for guard in guards:
             found = call("where", guard, found, _fill(read), span=read.span)
@@ -317,16 +316,18 @@ class _Rewrite:
         packed = [d for d in reduce.over if self.families.of(d) and d not in self.visible]
         if not packed:
             return rebuild(reduce, self)
-        groups, admitted, home = [], [], None
+        groups: list[tuple[str, Expr]] = []
+        admitted: list[Expr] = []
+        home: str | None = None
         for dim, index in reduce.group:
             family = self.families.of(dim)
             if family is None:
                 groups.append((dim, self(index)))
                 continue
             home = packed[0]
-            place, guard = replace(self, origin=None, near=False)._placed(reduce, family, index)
+            place, inside = replace(self, origin=None, near=False)._placed(reduce, family, index)
             groups.append((dim, place))
-            admitted += guard
+            admitted += inside
         if home is None:
             home = self._home(reduce, reduce.axes)
             if home in packed:

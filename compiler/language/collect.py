@@ -12,6 +12,8 @@ from .positions import Text
 from .schema import InputSpec, ParamSpec, SpecDocument, Word
 from .scope import Context, Scope
 
+MAX_DIMS = 100
+
 
 def collect_dims(spec: SpecDocument) -> Dims:
     """Every dim that the spec names, with sequences and head groups; sizes come later."""
@@ -29,6 +31,9 @@ def collect_dims(spec: SpecDocument) -> Dims:
         if is_sequence(text, spec):
             dims.known.add(text.value.strip())
             dims.sequences[str(key)] = text.value.strip()
+    if len(dims.known) > MAX_DIMS:
+        place = spec.key("dims" if spec.dims else "inputs")
+        raise place.error(f"the spec has {len(dims.known)} dims", allowed=f"at most {MAX_DIMS}")
     _settle_sequences(spec, dims)
     _check_products(spec, dims)
     _collect_heads(spec, dims)

@@ -32,8 +32,11 @@ def infer(node: Node, scope: Scope) -> Expr:
     Raises:
         SpecError: an unknown name, axes or kinds that do not fit, or an expression too large.
     """
-    with scope.context.level(node.span):
+    scope.context.enter(node.span)
+    try:
         return scope.context.weigh(_infer(node, scope), node.span)
+    finally:
+        scope.context.leave()
 
 
 def _infer(node: Node, scope: Scope) -> Expr:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from ...ir.errors import SpecError
@@ -14,7 +13,7 @@ from .source import Source
 from .surface import Node
 
 MAX_NODES = 10_000  # of one expression, written out as a tree
-MAX_TOTAL = 50_000  # of all expressions of a spec
+MAX_TOTAL = 20_000  # of all expressions of a spec
 MAX_HEIGHT = 110  # of an expression, functions written out
 MAX_LEVELS = 120  # of macros and brackets in one another
 
@@ -97,18 +96,17 @@ class Context:
         self.taken.add(candidate)
         return candidate
 
-    @contextmanager
-    def level(self, span: Span) -> Iterator[None]:
-        """One level deeper in an expression, macros included."""
+    def enter(self, span: Span) -> None:
+        """One level deeper in an expression, macros included; ``leave`` goes back."""
         if self._levels >= MAX_LEVELS:
             raise self.error(
                 span, "this expression is nested too deeply", do="name parts of it under `let:`"
             )
         self._levels += 1
-        try:
-            yield
-        finally:
-            self._levels -= 1
+
+    def leave(self) -> None:
+        """Back from ``enter``."""
+        self._levels -= 1
 
     def weigh(self, expr: Expr, span: Span) -> Expr:
         """The expression, if it is not too large once macros and functions are written out."""

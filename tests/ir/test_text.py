@@ -103,26 +103,30 @@ def compared(draw, numbers):
 
 integers = st.recursive(
     st.sampled_from(INTEGERS) | literal_integers,
-    lambda inner: st.builds(
-        lambda fn, a, b: call(fn, a, b),
-        st.sampled_from(["add", "sub", "mul", "min"]),
-        inner,
-        inner,
-    )
-    | st.builds(
-        lambda fn, a, b: call(fn, a, b),
-        st.sampled_from(["floordiv", "mod"]),
-        inner,
-        st.integers(1, 9).map(Literal),
+    lambda inner: (
+        st.builds(
+            lambda fn, a, b: call(fn, a, b),
+            st.sampled_from(["add", "sub", "mul", "min"]),
+            inner,
+            inner,
+        )
+        | st.builds(
+            lambda fn, a, b: call(fn, a, b),
+            st.sampled_from(["floordiv", "mod"]),
+            inner,
+            st.integers(1, 9).map(Literal),
+        )
     ),
     max_leaves=4,
 )
 truths = st.recursive(
     st.sampled_from(TRUTHS) | compared(integers),
-    lambda inner: st.builds(
-        lambda fn, a, b: call(fn, a, b), st.sampled_from(["and", "or", "eq"]), inner, inner
-    )
-    | inner.map(lambda a: call("not", a)),
+    lambda inner: (
+        st.builds(
+            lambda fn, a, b: call(fn, a, b), st.sampled_from(["and", "or", "eq"]), inner, inner
+        )
+        | inner.map(lambda a: call("not", a))
+    ),
     max_leaves=4,
 )
 numbers = st.recursive(

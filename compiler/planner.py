@@ -136,6 +136,12 @@ class Planner:
         known = self.stored.get(expr)
         if known is not None:
             return known
+        if (
+            isinstance(expr, Read)
+            and self._by_head(expr)
+            and self._reason_to_store(expr.x, block, loop, inside) is not None
+        ):  # one copy per group of heads, which each head of the group then reads
+            return replace(expr, x=self.prepared(expr.x, block, loop, inside))
         reason = self._reason_to_store(expr, block, loop, inside)
         if reason is not None:
             return self._store(self._temporary_name(expr), expr, None, "temporary", reason)
@@ -143,6 +149,10 @@ class Planner:
             return self._prepared_read(expr, block, loop, inside)
         deeper = inside or self._is_long(expr)
         return rebuild(expr, lambda child: self.prepared(child, block, loop, deeper))
+
+    def _by_head(self, read: Read) -> bool:
+        """Whether a read only spreads groups over their heads."""
+        return all((d, *e.axes) in self.context.heads for d, e in read.at)
 
     def _is_stored(self, expr: Expr) -> bool:
         return isinstance(expr, Ref) and expr.name in self.context.buffers

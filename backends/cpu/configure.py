@@ -1,0 +1,75 @@
+"""Block sizes and other knobs of a plan, bound for a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from ...ir.plan import Kernel, Plan
+from ...ir.tile import Program, Tile
+from .target import CpuTarget
+
+
+@dataclass(frozen=True, slots=True)
+class Knob:
+    """A number that only speed depends on; ``default`` is one of ``choices``."""
+
+    name: str
+    choices: tuple[int, ...]
+    default: int
+    reason: str
+
+
+BLOCK_ROWS = Knob("block_rows", (16, 32, 64, 128), 64, "queries that share a pass over the keys")
+BLOCK_KEYS = Knob("block_keys", (32, 64, 128, 256), 64, "a tile of scores has to stay in the L1")
+DOT_ROWS = Knob("dot_rows", (4, 6, 8, 12), 6, "rows of a product that stay in registers")
+DOT_VECTORS = Knob("dot_vectors", (1, 2, 4), 4, "vectors of a row that stay in registers")
+VECTORS_AT_ONCE = Knob("vectors_at_once", (1, 2, 4), 4, "independent chains in a loop nest")
+
+
+def knobs(target: CpuTarget) -> tuple[Knob, ...]:
+    """The knobs of every kernel, with the defaults of a target."""
+    if target.registers < 32:
+        rows = replace(DOT_ROWS, default=6)
+        return (
+            BLOCK_ROWS,
+            BLOCK_KEYS,
+            rows,
+            replace(DOT_VECTORS, default=2),
+            replace(VECTORS_AT_ONCE, default=2),
+        )
+    return (BLOCK_ROWS, BLOCK_KEYS, DOT_ROWS, DOT_VECTORS, VECTORS_AT_ONCE)
+
+
+def defaults(target: CpuTarget) -> dict[str, int]:
+    """The default configuration for a target."""
+    return {knob.name: knob.default for knob in knobs(target)}
+
+
+def configure(plan: Plan, configuration: Mapping[str, int]) -> Plan:
+    """The plan with its tiles and launch settings as a configuration has them."""
+    kernels = tuple(
+        replace(kernel, program=_configured(kernel.program, configuration))
+        for kernel in plan.kernels
+    )
+    return replace(plan, kernels=kernels)
+
+
+def _configured(program: Program, configuration: Mapping[str, int]) -> Program:
+    tiled = {axis.dim for axis in program.grid if axis.tiled}
+    tiles = tuple(_tile(tile, tile.dim in tiled, configuration) for tile in program.tiles)
+    launch = tuple(
+        (name, configuration[name]) for name in ("dot_rows", "dot_vectors", "vectors_at_once")
+    )
+    return replace(program, tiles=tiles, launch=launch)
+
+
+def _tile(tile: Tile, rows: bool, configuration: Mapping[str, int]) -> Tile:
+    if tile.whole:
+        # Padded to whole vectors; no power of two is needed here.
+        size = tile.block if tile.size is None else tile.size
+        return replace(tile, block=max(16, -(-size // 16) * 16))
+    return replace(tile, block=configuration["block_rows" if rows else "block_keys"])
+
+
+__all__ = ["Kernel", "Knob", "configure", "defaults", "knobs"]

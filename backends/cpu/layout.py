@@ -1,0 +1,111 @@
+"""The order of a tile's axes in local arrays, decided once for a whole program.
+
+The last axis of a tile is the one along vectors. A dot's result [rows, columns] wants columns in
+vectors; its operand with the columns must then lie with them last, while the other operand is read
+number by number and may lie anyhow. So what matters is which operand is fresh from memory the
+wrong way round, how deep in loops, and along which axis reductions run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import permutations
+
+from ...ir.tile import Dot, For, Load, Op, Program, Reduce, Store, Value, all_ops, operands
+
+Order = tuple[str, ...]
+_DEEPER = 8  # how much more an op weighs for each loop around it
+
+
+@dataclass(frozen=True)
+class Layout:
+    """``order`` ranks the axes; the last of a value's axes lies along vectors."""
+
+    order: Order
+
+    def of(self, value: Value) -> Order:
+        """The value's axes as its array has them."""
+        return self.sort(value.axes)
+
+    def sort(self, axes: frozenset[str]) -> Order:
+        """Axes in array order."""
+        return tuple(a for a in self.order if a in axes)
+
+
+@dataclass(frozen=True, slots=True)
+class DotOperands:
+    """A dot as out[row, column] = sum over k of left[row, k] * right[k, column]."""
+
+    left: Value
+    right: Value
+    row: str
+    column: str
+
+
+def dot_operands(dot: Dot, layout: Layout) -> DotOperands:
+    """Which operand of a dot is read in vectors: the one with the result's last axis."""
+    row, column = layout.of(dot.out)
+    if column in dot.b.axes:
+        return DotOperands(dot.a, dot.b, row, column)
+    return DotOperands(dot.b, dot.a, row, column)
+
+
+def choose_layout(program: Program) -> Layout:
+    """The order of the least cost; among equals, the first in the order that tiles are declared."""
+    axes = [t.dim for t in program.tiles]
+    loads = {op.out.name: op for op in all_ops(program.body) if isinstance(op, Load)}
+    packed = _only_read_by_dots(program)
+    ops = [
+        (op, weight)
+        for op, weight in _weighted(program.body, 1)
+        if not (isinstance(op, Load) and op.out.name in packed)
+    ]
+
+    def cost(order: Order) -> int:
+        layout = Layout(order)
+        return sum(weight * _cost(op, layout, program, loads) for op, weight in ops)
+
+    return Layout(min(permutations(axes), key=cost))
+
+
+def _only_read_by_dots(program: Program) -> set[str]:
+    read = {
+        value.name
+        for op in all_ops(program.body)
+        for value in operands(op)
+        if not isinstance(op, Dot) or value is op.acc
+    }
+    return {op.out.name for op in all_ops(program.body) if isinstance(op, Load)} - read
+
+
+def _weighted(ops: tuple[Op, ...], weight: int) -> Iterator[tuple[Op, int]]:
+    for op in ops:
+        yield op, weight
+        if isinstance(op, For):
+            yield from _weighted(op.body, weight * _DEEPER)
+
+
+def _cost(op: Op, layout: Layout, program: Program, loads: dict[str, Load]) -> int:
+    match op:
+        case Dot():
+            operands = dot_operands(op, layout)
+            right, left = loads.get(operands.right.name), loads.get(operands.left.name)
+            wrong = right is not None and _contiguous(right, program) == op.over
+            interleaved = left is not None and _contiguous(left, program) == operands.row
+            if right is None:
+                wrong = layout.of(operands.right)[0] != op.over
+            return 8 * wrong + 2 * interleaved
+        case Reduce(_, _, x, over) if len(x.axes) > 1:
+            return 2 * (layout.of(x)[-1] == over)
+        case Load(out) if len(out.axes) > 1:
+            return 3 * (_contiguous(op, program) != layout.of(out)[-1])
+        case Store(_, _, value) if len(value.axes) > 1:
+            return 3 * (_contiguous(op, program) != layout.of(value)[-1])
+    return 0
+
+
+def _contiguous(op: Load | Store, program: Program) -> str | None:
+    """The axis along which neighbours in memory lie, if the buffer is in its declared order."""
+    last = op.index[-1][1].axes
+    return next(iter(last)) if len(last) == 1 else None

@@ -1,0 +1,100 @@
+"""Index maps and masks of loads and stores, as far as they are affine.
+
+An affine index is an offset plus a number per axis; then a tile has one stride per axis, and
+no index is computed per element. A mask that only says which positions exist becomes a count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ...ir.tile import Elementwise, Load, Op, Range, Store, Value
+
+ScalarText = Callable[[Value], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """``offset`` + sum of coefficient * position along each axis, as C++ text."""
+
+    offset: str
+    axes: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A tile in memory: where it starts, its stride per axis, how many positions exist."""
+
+    pointer: str
+    strides: Mapping[str, str]
+    counts: Mapping[str, str]
+
+
+class AccessReader:
+    """Reads accesses of one kernel; ``makers`` are the ops behind values."""
+
+    def __init__(self, makers: Mapping[str, Op], scalar: ScalarText) -> None:
+        self.makers = makers
+        self.scalar = scalar
+
+    def access(self, op: Load | Store) -> Access | None:
+        """The access of an op, or None where it is no affine one."""
+        strides: dict[str, list[str]] = {}
+        offsets: list[str] = []
+        for dim, value in op.index:
+            affine = self.affine(value)
+            if affine is None:
+                return None
+            stride = f"{op.buffer}_stride_{dim}"
+            if affine.offset != "0":
+                offsets.append(f"int64_t({affine.offset}) * {stride}")
+            for axis, factor in affine.axes.items():
+                term = stride if factor == "1" else f"int64_t({factor}) * {stride}"
+                strides.setdefault(axis, []).append(term)
+        counts = {} if op.mask is None else self.counts(op.mask)
+        if counts is None:
+            return None
+        pointer = " + ".join([op.buffer, *offsets])
+        return Access(pointer, {a: " + ".join(t) for a, t in strides.items()}, counts)
+
+    def affine(self, value: Value) -> Affine | None:
+        """An index as an affine map, or None."""
+        if not value.axes:
+            return Affine(self.scalar(value), {})
+        match self.makers.get(value.name):
+            case Range(out, start):
+                (axis,) = out.axes
+                return Affine("0" if start is None else self.scalar(start), {axis: "1"})
+            case Elementwise(_, "add" | "sub" as fn, (a, b)):
+                left, right = self.affine(a), self.affine(b)
+                if left is None or right is None or left.axes.keys() & right.axes.keys():
+                    return None
+                sign = "+" if fn == "add" else "-"
+                moved = {x: f if fn == "add" else f"-({f})" for x, f in right.axes.items()}
+                offset = f"({left.offset} {sign} {right.offset})"
+                return Affine(offset, {**left.axes, **moved})
+            case Elementwise(_, "mul", (a, b)) if not (a.axes and b.axes):
+                number, moving = (b, a) if a.axes else (a, b)
+                inner, factor = self.affine(moving), self.scalar(number)
+                if inner is None:
+                    return None
+                scaled = {x: f"({f}) * ({factor})" for x, f in inner.axes.items()}
+                return Affine(f"({inner.offset}) * ({factor})", scaled)
+        return None
+
+    def counts(self, mask: Value) -> dict[str, str] | None:
+        """How many positions of each axis a mask admits, if that is all it says."""
+        match self.makers.get(mask.name):
+            case Elementwise(_, "lt", (position, bound)) if not bound.axes:
+                affine = self.affine(position)
+                if affine is None or list(affine.axes.values()) != ["1"]:
+                    return None
+                (axis,) = affine.axes
+                return {axis: f"int64_t({self.scalar(bound)}) - ({affine.offset})"}
+            case Elementwise(_, "and", (a, b)):
+                left, right = self.counts(a), self.counts(b)
+                if left is None or right is None or left.keys() & right.keys():
+                    return None
+                return {**left, **right}
+        return None

@@ -1,0 +1,259 @@
+"""Run a mixer's generated kernels on the CPU."""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...ir.binding import Number, bind_sizes, evaluate_host, param_values, shape_of
+from ...ir.errors import ArgumentError
+from ...ir.expression import Kind
+from ...ir.mixer import Mixer
+from ...ir.optional import without_inputs
+from ...ir.plan import Buffer, Plan
+from ...ir.roles import feature_dims
+from ...ir.tile import BufferArgument, DType, HostArgument, ParamArgument, SizeArgument
+from .build import build, find_compiler, load_function
+from .configure import configure, defaults
+from .emit import emit_source
+
+Lower = Callable[[Mixer, Mapping[str, int], str], Plan]
+_TORCH: Mapping[DType, torch.dtype] = {
+    DType.BOOL: torch.bool,
+    DType.INT32: torch.int32,
+    DType.INT64: torch.int64,
+    DType.FLOAT16: torch.float16,
+    DType.BFLOAT16: torch.bfloat16,
+    DType.FLOAT32: torch.float32,
+}
+
+
+@dataclass(frozen=True)
+class Module:
+    """A plan that has been built: the function, and for which plan."""
+
+    plan: Plan
+    mixer: Mixer
+    function: Any
+
+
+@dataclass
+class Launch:
+    """All of a call that shapes, strides and params decide; a call only adds addresses."""
+
+    module: Module
+    inputs: tuple[tuple[str, torch.dtype], ...]
+    made: tuple[tuple[str, tuple[int, ...], torch.dtype], ...]  # outputs and temporaries
+    fixed: tuple[Tensor, ...]  # constant tables, kept alive
+    arguments: array[int]
+    places: tuple[tuple[int, str], ...]  # where in the arguments each buffer's address goes
+    results: tuple[tuple[str, tuple[int, ...] | None], ...]
+    empty: bool
+
+    def run(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """One call."""
+        at: dict[str, Tensor] = {}
+        for name, dtype in self.inputs:
+            tensor = tensors[name]
+            at[name] = tensor if tensor.dtype is dtype else tensor.to(dtype)
+        for name, shape, dtype in self.made:
+            at[name] = torch.empty(shape, dtype=dtype)
+        arguments = array("q", self.arguments)
+        for place, name in self.places:
+            arguments[place] = at[name].data_ptr()
+        if not self.empty:
+            self.module.function(arguments.buffer_info()[0], torch.get_num_threads())
+        return {n: at[n] if s is None else at[n].view(s) for n, s in self.results}
+
+
+@dataclass
+class CpuRunner:
+    """A mixer that runs by native kernels, built once per set of feature sizes and dtype.
+
+    ``lower`` is the compiler's; backends do not know it, so it is handed in. ``configuration``
+    overrides default knobs by name.
+    """
+
+    mixer: Mixer
+    lower: Lower
+    configuration: Mapping[str, int] = field(default_factory=dict)
+    modules: dict[object, Module] = field(default_factory=dict)
+    launches: dict[object, Launch] = field(default_factory=dict)
+
+    def __call__(
+        self, tensors: Mapping[str, Tensor], params: Mapping[str, Number] = {}
+    ) -> dict[str, Tensor]:
+        """The outputs by name.
+
+        Args:
+            tensors: inputs by name, on the CPU; real ones in one dtype.
+            params: values of run-time params.
+
+        Raises:
+            ArgumentError: tensors that do not fit the spec.
+            UnsupportedError: no C++ compiler.
+        """
+        key = (
+            tuple([(n, t.shape, t.stride(), t.dtype) for n, t in tensors.items()]),
+            tuple(params.items()) if params else (),
+        )
+        launch = self.launches.get(key)
+        if launch is None:
+            launch = self.launches[key] = self._prepare(tensors, params)
+        return launch.run(tensors)
+
+    def source(self, sizes: Mapping[str, int], dtype: torch.dtype) -> str:
+        """The C++ that a call with these feature sizes runs."""
+        return emit_source(self._plan(self.mixer, sizes, dtype), find_compiler().target).text
+
+    # ----------------------------------------------------------------------------- building
+
+    def _plan(self, mixer: Mixer, sizes: Mapping[str, int], dtype: torch.dtype) -> Plan:
+        knobs = {**defaults(find_compiler().target), **self.configuration}
+        return configure(self.lower(mixer, sizes, str(dtype).removeprefix("torch.")), knobs)
+
+    def _module(self, mixer: Mixer, sizes: Mapping[str, int], dtype: torch.dtype) -> Module:
+        fixed = {d: sizes[d] for d in sorted(feature_dims(mixer))}
+        key = (tuple(i.name for i in mixer.inputs), tuple(fixed.items()), dtype)
+        if key not in self.modules:
+            plan = self._plan(mixer, fixed, dtype)
+            source = emit_source(plan, find_compiler().target)
+            function = load_function(build(source.text, mixer.name), source.entry)
+            self.modules[key] = Module(plan, mixer, function)
+        return self.modules[key]
+
+    # ---------------------------------------------------------------------------- launching
+
+    def _prepare(self, tensors: Mapping[str, Tensor], params: Mapping[str, Number]) -> Launch:
+        mixer = without_inputs(
+            self.mixer, [i.name for i in self.mixer.inputs if i.name not in tensors]
+        )
+        sizes = bind_sizes(mixer, {n: tuple(t.shape) for n, t in tensors.items()}, params)
+        dtype = _working_dtype(mixer, tensors)
+        module = self._module(mixer, sizes, dtype)
+        return _Arguments(module, tensors, sizes, param_values(mixer, sizes, params)).launch()
+
+
+class _Arguments:
+    """Finds what the kernels of a module are passed for tensors of given shapes."""
+
+    def __init__(
+        self,
+        module: Module,
+        tensors: Mapping[str, Tensor],
+        sizes: Mapping[str, int],
+        params: Mapping[str, Number],
+    ) -> None:
+        self.module, self.tensors, self.sizes, self.params = module, tensors, sizes, params
+        self.plan = module.plan
+        self.values = array("q")
+        self.places: list[tuple[int, str]] = []
+        self.strides: dict[str, dict[str, int]] = {}
+        self.tables: list[Tensor] = []
+
+    def launch(self) -> Launch:
+        """The launch, with every number but the addresses."""
+        made = []
+        for buffer in self.plan.buffers:
+            match buffer.role:
+                case "input":
+                    self._input(buffer)
+                case "table":
+                    self._table(buffer)
+                case _:
+                    shape = tuple(self.sizes[d] for d in buffer.dims)
+                    self.strides[buffer.name] = _contiguous(buffer.dims, shape)
+                    made.append((buffer.name, shape, _TORCH[buffer.dtype]))
+        for kernel in self.plan.kernels:
+            for argument in kernel.program.arguments:
+                if isinstance(argument, BufferArgument):
+                    self._buffer(argument)
+            for argument in kernel.program.arguments:
+                self._number(argument)
+        return Launch(
+            self.module,
+            tuple((b.name, _TORCH[b.dtype]) for b in self.plan.buffers if b.role == "input"),
+            tuple(made),
+            tuple(self.tables),
+            self.values,
+            tuple(self.places),
+            self._results(),
+            empty=False,
+        )
+
+    def _input(self, buffer: Buffer) -> None:
+        tensor = self.tensors[buffer.name]
+        own = tensor.stride()
+        if tensor.dtype is not _TORCH[buffer.dtype]:
+            own = tensor.to(_TORCH[buffer.dtype]).stride()
+        strides = {}
+        for axis, product in enumerate(self.module.mixer.input(buffer.name).layout):
+            for place, dim in enumerate(product):
+                inner = prod(self.sizes[d] for d in product[place + 1 :])
+                strides[dim] = own[axis] * inner
+        self.strides[buffer.name] = strides
+
+    def _table(self, buffer: Buffer) -> None:
+        table = next(t for t in self.module.mixer.tables if t.name == buffer.name)
+        values = torch.tensor(list(table.values), dtype=_TORCH[buffer.dtype]).reshape(table.shape)
+        self.tables.append(values)
+        self.strides[buffer.name] = _contiguous(buffer.dims, table.shape)
+
+    def _buffer(self, argument: BufferArgument) -> None:
+        table = next((t for t in self.module.mixer.tables if t.name == argument.name), None)
+        if table is None:
+            self.places.append((len(self.values), argument.name))
+            self.values.append(0)
+        else:
+            names = [b.name for b in self.plan.buffers if b.role == "table"]
+            self.values.append(self.tables[names.index(argument.name)].data_ptr())
+        self.values.extend(self.strides[argument.name][dim] for dim in argument.dims)
+
+    def _number(self, argument: object) -> None:
+        match argument:
+            case SizeArgument(dim):
+                self.values.append(self.sizes[dim])
+            case HostArgument(_, dtype, value):
+                self.values.append(_bits(evaluate_host(value, self.sizes, self.params), dtype))
+            case ParamArgument(name, dtype, True):
+                self.values.append(_bits(self.params[name], dtype))
+
+    def _results(self) -> tuple[tuple[str, tuple[int, ...] | None], ...]:
+        results = []
+        for output in self.module.mixer.outputs:
+            plain = tuple((d,) for d in self.plan.buffer(output.name).dims) == output.layout
+            results.append((output.name, None if plain else shape_of(output.layout, self.sizes)))
+        return tuple(results)
+
+
+def _contiguous(dims: tuple[str, ...], shape: tuple[int, ...]) -> dict[str, int]:
+    return {dim: prod(shape[place + 1 :]) for place, dim in enumerate(dims)}
+
+
+def _bits(value: Number, dtype: DType) -> int:
+    if not dtype.is_float:
+        return int(value)
+    (bits,) = struct.unpack("q", struct.pack("d", float(value)))
+    return int(bits)
+
+
+def _working_dtype(mixer: Mixer, tensors: Mapping[str, Tensor]) -> torch.dtype:
+    real = [tensors[i.name] for i in mixer.inputs if i.kind is Kind.REAL and i.dtype is None]
+    found = {t.dtype for t in real}
+    if len(found) > 1:
+        listed = ", ".join(sorted(str(d) for d in found))
+        raise ArgumentError(f"{mixer.name}: real inputs have to share one dtype, got {listed}")
+    dtype = found.pop() if found else torch.float32
+    if dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        raise ArgumentError(
+            f"{mixer.name}: kernels take float32, float16 or bfloat16, got {dtype}; the "
+            "reference takes float64"
+        )
+    return dtype

@@ -1,0 +1,142 @@
+// Tiles between memory and local arrays. A tile lies row-major in its array; memory has a stride
+// per axis. Only the first rows and columns of a tile may exist: the others get the fill value.
+namespace mx {
+
+// A number that the host passes: a double in 64 bits.
+MX_INLINE float number(int64_t bits) {
+  double x;
+  memcpy(&x, &bits, 8);
+  return float(x);
+}
+MX_INLINE int clip(int64_t count, int block) {
+  return count < 0 ? 0 : count < block ? int(count) : block;
+}
+
+template <int ROWS, int COLUMNS, class To, class From>
+static inline void load_tile(To* __restrict to, const From* __restrict from, int64_t row_stride,
+                             int64_t column_stride, int rows, int columns, To fill) {
+  for (int r = 0; r < ROWS; ++r) {
+    To* row = to + r * COLUMNS;
+    int count = r < rows ? columns : 0;
+    const From* source = from + r * row_stride;
+    if (count == COLUMNS && column_stride == 1)
+      for (int c = 0; c < COLUMNS; ++c) row[c] = To(widen(source[c]));
+    else {
+      for (int c = 0; c < count; ++c) row[c] = To(widen(source[c * column_stride]));
+      for (int c = count; c < COLUMNS; ++c) row[c] = fill;
+    }
+  }
+}
+
+// Booleans become 0 and -1, as comparisons of vectors give them.
+template <int ROWS, int COLUMNS>
+static inline void load_flags(int32_t* __restrict to, const bool* __restrict from,
+                              int64_t row_stride, int64_t column_stride, int rows, int columns,
+                              int32_t fill) {
+  for (int r = 0; r < ROWS; ++r)
+    for (int c = 0; c < COLUMNS; ++c)
+      to[r * COLUMNS + c] = r < rows && c < columns
+                                ? -int32_t(from[r * row_stride + c * column_stride])
+                                : fill;
+}
+
+template <int ROWS, int COLUMNS, class To, class From>
+static inline void store_tile(To* __restrict to, const From* __restrict from, int64_t row_stride,
+                              int64_t column_stride, int rows, int columns) {
+  if (column_stride == 1)
+    for (int r = 0; r < rows; ++r)
+      for (int c = 0; c < columns; ++c)
+        to[r * row_stride + c] = narrow<To>(from[r * COLUMNS + c]);
+  else
+    for (int c = 0; c < columns; ++c)
+      for (int r = 0; r < rows; ++r)
+        to[r * row_stride + c * column_stride] = narrow<To>(from[r * COLUMNS + c]);
+}
+
+// ------------------------------------------------------------------ bfloat16 operands of dots
+
+// Pairs of adjacent rows side by side: to[r / 2][c] = (from[r][c], from[r + 1][c]).
+template <int ROWS, int COLUMNS>
+static inline void load_pairs(uint32_t* __restrict to, const bf16* __restrict from,
+                              int64_t row_stride, int64_t column_stride, int rows, int columns) {
+  const uint16_t* bits = (const uint16_t*)from;
+  if (rows == ROWS && columns == COLUMNS && column_stride == 1) {
+    for (int r = 0; r < ROWS; r += 2)
+      for (int c = 0; c < COLUMNS; c += LANES) {
+        const uint16_t* source = bits + r * row_stride + c;
+        vu low = __builtin_convertvector(load(source), vu);
+        vu high = __builtin_convertvector(load(source + row_stride), vu);
+        store((int32_t*)to + r / 2 * COLUMNS + c, (vi)(low | high << 16));
+      }
+  } else if (rows == ROWS && row_stride == 1) {
+    for (int c = 0; c < COLUMNS; ++c)
+      for (int r = 0; r < ROWS; r += 2) {
+        uint32_t pair = 0;
+        if (c < columns) memcpy(&pair, bits + c * column_stride + r, 4);
+        to[r / 2 * COLUMNS + c] = pair;
+      }
+  } else {
+    for (int r = 0; r < ROWS; r += 2)
+      for (int c = 0; c < COLUMNS; ++c) {
+        const uint16_t* source = bits + r * row_stride + c * column_stride;
+        uint32_t low = r < rows && c < columns ? source[0] : 0;
+        uint32_t high = r + 1 < rows && c < columns ? source[row_stride] : 0;
+        to[r / 2 * COLUMNS + c] = low | high << 16;
+      }
+  }
+}
+
+// Rows of bfloat16, as they are.
+template <int ROWS, int COLUMNS>
+static inline void load_rows(uint16_t* __restrict to, const bf16* __restrict from,
+                             int64_t row_stride, int64_t column_stride, int rows, int columns) {
+  for (int r = 0; r < ROWS; ++r)
+    for (int c = 0; c < COLUMNS; ++c)
+      to[r * COLUMNS + c] =
+          r < rows && c < columns ? from[r * row_stride + c * column_stride].bits : 0;
+}
+
+// The same two forms from an array of floats.
+template <int ROWS, int COLUMNS>
+static inline void make_pairs(uint32_t* __restrict to, const float* __restrict from,
+                              int row_stride, int column_stride) {
+  for (int r = 0; r < ROWS; r += 2)
+    for (int c = 0; c < COLUMNS; ++c) {
+      const float* source = from + r * row_stride + c * column_stride;
+      uint32_t high = to_bf16(source[row_stride]).bits;
+      to[r / 2 * COLUMNS + c] = to_bf16(source[0]).bits | high << 16;
+    }
+}
+
+template <int ROWS, int COLUMNS>
+static inline void make_rows(uint16_t* __restrict to, const float* __restrict from, int row_stride,
+                             int column_stride) {
+  for (int r = 0; r < ROWS; ++r)
+    for (int c = 0; c < COLUMNS; ++c)
+      to[r * COLUMNS + c] = to_bf16(from[r * row_stride + c * column_stride]).bits;
+}
+
+template <int ROWS, int COLUMNS>
+static inline void make_columns(float* __restrict to, const float* __restrict from, int row_stride,
+                                int column_stride) {
+  for (int r = 0; r < ROWS; ++r)
+    for (int c = 0; c < COLUMNS; ++c)
+      to[r * COLUMNS + c] = from[r * row_stride + c * column_stride];
+}
+
+// --------------------------------------------------------------------------------- searching
+
+// How many of the first ``size`` entries of a sorted table are < value (<= value with RIGHT).
+template <bool RIGHT, class T>
+static inline int32_t search_sorted(const T* table, int64_t stride, int32_t size, int32_t value) {
+  int32_t low = 0, high = size;
+  while (low < high) {
+    int32_t middle = low + (high - low) / 2;
+    bool below = RIGHT ? table[middle * stride] <= value : table[middle * stride] < value;
+    if (below) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+}  // namespace mx

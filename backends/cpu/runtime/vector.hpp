@@ -1,0 +1,166 @@
+// Vectors of LANES elements, with GCC vector extensions: one source for every instruction set.
+#include <cstdint>
+#include <cstring>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+#define MX_INLINE static inline __attribute__((always_inline))
+#define MX_UNROLL _Pragma("GCC unroll 32")
+
+namespace mx {
+
+constexpr int LANES = MIXC_LANES;
+constexpr float INF = __builtin_inff();
+
+typedef float vf __attribute__((vector_size(4 * LANES)));
+typedef int32_t vi __attribute__((vector_size(4 * LANES)));
+typedef uint32_t vu __attribute__((vector_size(4 * LANES)));
+typedef uint16_t vh __attribute__((vector_size(2 * LANES)));
+
+struct bf16 { uint16_t bits; };
+struct fp16 { uint16_t bits; };
+
+template <class T> struct vector_of { using type = vf; };
+template <> struct vector_of<int32_t> { using type = vi; };
+
+MX_INLINE vf load(const float* p) { vf x; memcpy(&x, p, sizeof x); return x; }
+MX_INLINE vi load(const int32_t* p) { vi x; memcpy(&x, p, sizeof x); return x; }
+MX_INLINE vh load(const uint16_t* p) { vh x; memcpy(&x, p, sizeof x); return x; }
+MX_INLINE void store(float* p, vf x) { memcpy(p, &x, sizeof x); }
+MX_INLINE void store(int32_t* p, vi x) { memcpy(p, &x, sizeof x); }
+MX_INLINE void store(uint16_t* p, vh x) { memcpy(p, &x, sizeof x); }
+MX_INLINE vf splat(float x) { return x - vf{}; }
+MX_INLINE vi splat(int32_t x) { return x - vi{}; }
+MX_INLINE vi splat(bool x) { return -int32_t(x) - vi{}; }  // as a comparison gives it: 0 or -1
+MX_INLINE vi iota() {
+  vi x;
+  for (int n = 0; n < LANES; ++n) x[n] = n;
+  return x;
+}
+MX_INLINE vf select(vi c, vf a, vf b) { return c ? a : b; }
+MX_INLINE vi select(vi c, vi a, vi b) { return c ? a : b; }
+template <class T> MX_INLINE T select(bool c, T a, T b) { return c ? a : b; }
+MX_INLINE vf to_float(vi x) { return __builtin_convertvector(x, vf); }
+MX_INLINE vi to_int(vf x) { return __builtin_convertvector(x, vi); }
+MX_INLINE vf as_float(vi x) { return (vf)x; }
+MX_INLINE vi as_int(vf x) { return (vi)x; }
+
+// A NaN on either side gives a NaN, as in torch.
+MX_INLINE vf min(vf a, vf b) { return (a < b) | (a != a) ? a : b; }
+MX_INLINE vf max(vf a, vf b) { return (a > b) | (a != a) ? a : b; }
+MX_INLINE float min(float a, float b) { return a < b || a != a ? a : b; }
+MX_INLINE float max(float a, float b) { return a > b || a != a ? a : b; }
+// The second where either is a NaN: one instruction. For running maxima of scores.
+MX_INLINE vf quick_max(vf a, vf b) { return a > b ? a : b; }
+MX_INLINE vi quick_max(vi a, vi b) { return a > b ? a : b; }
+MX_INLINE float quick_max(float a, float b) { return a > b ? a : b; }
+MX_INLINE int32_t quick_max(int32_t a, int32_t b) { return a > b ? a : b; }
+MX_INLINE vi min(vi a, vi b) { return a < b ? a : b; }
+MX_INLINE vi max(vi a, vi b) { return a > b ? a : b; }
+MX_INLINE int32_t min(int32_t a, int32_t b) { return a < b ? a : b; }
+MX_INLINE int32_t max(int32_t a, int32_t b) { return a > b ? a : b; }
+
+template <class V> MX_INLINE auto sum_lanes(V x) {
+  auto s = x[0];
+  for (int n = 1; n < LANES; ++n) s += x[n];
+  return s;
+}
+template <class V> MX_INLINE auto prod_lanes(V x) {
+  auto s = x[0];
+  for (int n = 1; n < LANES; ++n) s *= x[n];
+  return s;
+}
+template <class V> MX_INLINE auto max_lanes(V x) {
+  auto s = x[0];
+  for (int n = 1; n < LANES; ++n) s = max(s, x[n]);
+  return s;
+}
+template <class V> MX_INLINE auto min_lanes(V x) {
+  auto s = x[0];
+  for (int n = 1; n < LANES; ++n) s = min(s, x[n]);
+  return s;
+}
+MX_INLINE bool any_lanes(vi x) { return min_lanes(x) != 0; }
+MX_INLINE bool all_lanes(vi x) { return max_lanes(x) != 0; }
+
+// ---------------------------------------------------------------------- narrow floating point
+
+MX_INLINE float widen(float x) { return x; }
+MX_INLINE int32_t widen(int32_t x) { return x; }
+MX_INLINE bool widen(bool x) { return x; }
+MX_INLINE int64_t widen(int64_t x) { return x; }
+MX_INLINE float widen(bf16 x) {
+  uint32_t bits = uint32_t(x.bits) << 16;
+  float y;
+  memcpy(&y, &bits, 4);
+  return y;
+}
+MX_INLINE vf widen_bf16(vh x) { return (vf)(__builtin_convertvector(x, vu) << 16); }
+
+// To nearest, ties to even; a NaN stays one.
+MX_INLINE bf16 to_bf16(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, 4);
+  uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  return bf16{uint16_t(x != x ? 0x7fc0 : rounded)};
+}
+MX_INLINE vu bf16_bits(vf x) {  // in the low half of each lane
+  vu bits = (vu)x;
+  vu rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  return x != x ? vu{} + 0x7fc0 : rounded;
+}
+MX_INLINE vf round_bf16(vf x) { return (vf)(bf16_bits(x) << 16); }
+MX_INLINE float round_bf16(float x) { return widen(to_bf16(x)); }
+#if defined(__AVX512BF16__) && MIXC_LANES == 16
+MX_INLINE vh narrow_bf16(vf x) { return (vh)_mm512_cvtneps_pbh((__m512)x); }
+// (low, high) of each lane side by side, as a dot of pairs wants them.
+MX_INLINE vu pair_bf16(vf low, vf high) {
+  const vi order = {0x100000, 0x110001, 0x120002, 0x130003, 0x140004, 0x150005,
+                    0x160006, 0x170007, 0x180008, 0x190009, 0x1a000a, 0x1b000b,
+                    0x1c000c, 0x1d000d, 0x1e000e, 0x1f000f};
+  __m512i both = (__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
+  return (vu)_mm512_permutexvar_epi16((__m512i)order, both);
+}
+#else
+MX_INLINE vh narrow_bf16(vf x) { return __builtin_convertvector(bf16_bits(x), vh); }
+MX_INLINE vu pair_bf16(vf low, vf high) { return bf16_bits(low) | bf16_bits(high) << 16; }
+#endif
+
+MX_INLINE float widen(fp16 x) {
+  uint32_t magnitude = uint32_t(x.bits & 0x7fff) << 13;
+  uint32_t bits = magnitude >= 0xf800000 ? magnitude + 0x70000000 : magnitude;
+  float y;
+  memcpy(&y, &bits, 4);
+  if (magnitude < 0xf800000) y *= 0x1p112f;
+  return x.bits & 0x8000 ? -y : y;
+}
+MX_INLINE fp16 to_fp16(float x) {  // to nearest, ties to even; a NaN stays one
+  uint32_t bits;
+  memcpy(&bits, &x, 4);
+  uint32_t sign = (bits >> 16) & 0x8000, size = bits & 0x7fffffff, half;
+  if (size > 0x7f800000) half = 0x7e00;
+  else if (size >= 0x477ff000) half = 0x7c00;
+  else if (size < 0x38800000) {  // subnormal: the addition rounds
+    float y;
+    memcpy(&y, &size, 4);
+    y += 0.5f;
+    memcpy(&half, &y, 4);
+    half -= 0x3f000000;
+  } else half = (size - 0x38000000 + 0xfff + ((size >> 13) & 1)) >> 13;
+  return fp16{uint16_t(half | sign)};
+}
+MX_INLINE float round_fp16(float x) { return widen(to_fp16(x)); }
+MX_INLINE vf round_fp16(vf x) {
+  vf y;
+  for (int n = 0; n < LANES; ++n) y[n] = round_fp16(x[n]);
+  return y;
+}
+
+template <class T> inline T narrow(float x);
+template <> inline float narrow<float>(float x) { return x; }
+template <> inline bf16 narrow<bf16>(float x) { return to_bf16(x); }
+template <> inline fp16 narrow<fp16>(float x) { return to_fp16(x); }
+template <class T> MX_INLINE T narrow(int32_t x) { return T(x); }
+
+}  // namespace mx

@@ -1,19 +1,15 @@
 """Block sizes and launch settings to start from, before anything is tuned.
 
-Measured by cross-compiling for cuda:80, 90, 100 and 120: no spills, loads pipelined, and within
-the smallest shared memory sold (99 KiB on cuda:120).
+Candidates were measured by cross-compiling for cuda:80, 90, 100 and 120; of those for a head size
+the first is taken that the smallest GPU sold has room for (see ``estimates``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ..ir.tile import DType
-
-if TYPE_CHECKING:
-    from .schedules.flash import FlashTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,21 +20,30 @@ class Configuration:
     launch: tuple[tuple[str, int], ...]
 
 
-# Largest feature size -> (rows, keys, warps, pipeline stages), for two-byte and four-byte inputs.
-_NARROW = ((64, (128, 64, 8, 3)), (128, (128, 32, 8, 3)), (512, (64, 32, 8, 2)))
-_WIDE = ((64, (128, 32, 8, 2)), (128, (64, 32, 8, 2)), (512, (32, 32, 8, 1)))
+# (rows, keys, warps, pipeline stages), the fastest first, by the largest feature size.
+_Shape = tuple[int, int, int, int]
+_NARROW: Mapping[int, tuple[_Shape, ...]] = {
+    64: ((128, 64, 8, 3), (64, 64, 4, 3), (64, 64, 4, 2), (64, 32, 4, 2), (32, 32, 4, 1)),
+    128: ((128, 32, 8, 3), (64, 32, 4, 2), (64, 32, 8, 2), (32, 32, 4, 1)),
+    512: ((64, 32, 8, 2), (32, 32, 8, 1), (16, 16, 8, 1)),
+}
+_WIDE: Mapping[int, tuple[_Shape, ...]] = {
+    64: ((128, 32, 8, 2), (64, 32, 8, 2), (32, 32, 4, 2), (32, 32, 4, 1)),
+    128: ((64, 32, 8, 2), (32, 32, 8, 1), (16, 32, 4, 1)),
+    512: ((32, 32, 8, 1), (16, 16, 8, 1)),
+}
 
 
-def attention_blocks(
-    sizes: Mapping[str, int], features: frozenset[str], dtype: DType, task: FlashTask
-) -> Configuration:
-    """The default configuration of an attention with these feature sizes."""
+def attention_configurations(
+    sizes: Mapping[str, int], features: frozenset[str], dtype: DType, block: str, over: str
+) -> Iterator[Configuration]:
+    """Configurations of an attention with these feature sizes, the fastest first."""
     largest = max((sizes.get(d, 64) for d in features), default=64)
     table = _NARROW if dtype.is_narrow else _WIDE
-    rows, keys, warps, stages = next(c for most, c in table if largest <= most or most == 512)
-    return Configuration(
-        {task.block: rows, task.over: keys}, (("num_warps", warps), ("num_stages", stages))
-    )
+    most = next((size for size in table if largest <= size), 512)
+    for rows, keys, warps, stages in table[most]:
+        launch = (("num_warps", warps), ("num_stages", stages))
+        yield Configuration({block: rows, over: keys}, launch)
 
 
 def pointwise_blocks(tiled: Sequence[str], looped: Sequence[str] = ()) -> dict[str, int]:

@@ -32,12 +32,13 @@ from ..ir.expression import (
 from ..ir.host import Number, evaluate_host
 from ..ir.mixer import Attention, Equation, Map, Mixer
 from ..ir.plan import Buffer, Kernel, Plan
+from ..ir.roles import DimRoles, dim_roles, equal_lengths, query_axis
 from ..ir.tile import DType, Program
 from .analysis.facts import facts_of
 from .analysis.mask_ranges import key_ranges
 from .analysis.one_pass import Plain, Rescaled, TwoPass, classify
-from .defaults import attention_blocks, pointwise_blocks
-from ..ir.roles import DimRoles, dim_roles, equal_lengths, query_axis
+from .defaults import attention_configurations, pointwise_blocks
+from .estimates import fits
 from .passes.fold_constants import fold_constants
 from .schedules.evaluation import Context, move
 from .schedules.flash import FlashTask, flash, written
@@ -178,14 +179,12 @@ class Planner:
             return "each block of queries would compute it again"
         return None
 
-    def _prepared_read(
-        self, read: Read, block: str | None, loop: str | None, inside: bool
-    ) -> Expr:
+    def _prepared_read(self, read: Read, block: str | None, loop: str | None, inside: bool) -> Expr:
         """A read of a value that is in no buffer: pushed into it, or the value is stored."""
         heavy = any(isinstance(n, Reduce | Cumsum) for n in walk(read.x))
         at = tuple((d, self.prepared(e, block, loop, inside)) for d, e in read.at)
         if heavy and not self._may_push(read):
-            ref = self._store(
+            ref = self.stored.get(read.x) or self._store(
                 self._temporary_name(read.x), read.x, None, "temporary", "it is read at an index"
             )
             return Read(ref, at, read.fill, span=read.span)
@@ -275,9 +274,7 @@ class Planner:
             if isinstance(expr, Read) and not self._is_stored(expr.x):
                 value = self._prepared_read(expr, block, None, False)
             self._declare(name, order, expr.kind, role, expr)
-            looped = tuple(
-                d for n in walk(value) if isinstance(n, Reduce) for d in n.over
-            )
+            looped = tuple(d for n in walk(value) if isinstance(n, Reduce) for d in n.over)
             made = pointwise(
                 self._kernel_name(name),
                 name,
@@ -397,14 +394,26 @@ class AttentionPlan:
         lse = self._declare_row(stage.lse, "lse", form)
         total = self._declare_total(form)
         task = self._task(form, outputs, lse, total)
-        blocks = attention_blocks(planner.sizes, planner.roles.features, planner.dtype, task)
-        context = planner._with_blocks(blocks.blocks)
-        made = flash(task, context, blocks.launch)
+        made = self._program(task)
         reason = "the attention itself"
         results = tuple(r.name for r in stage.results if r.name != stage.weights)
         planner.kernels.append(Kernel(made, "flash", results, reason))
         if stage.weights is not None:
             self._weights(task, lse, total)
+
+    def _program(self, task: FlashTask) -> Program:
+        """The kernel at the first configuration that fits the smallest GPU, or at the leanest."""
+        planner = self.planner
+        made: Program | None = None
+        for configuration in attention_configurations(
+            planner.sizes, planner.roles.features, planner.dtype, task.block, task.over
+        ):
+            context = planner._with_blocks(configuration.blocks)
+            made = flash(task, context, configuration.launch)
+            if fits(made):
+                break
+        assert made is not None
+        return made
 
     def _with_statistics(self, form: TwoPass) -> Rescaled | Plain:
         """The normaliser with its statistics in buffers that kernels before it fill."""

@@ -54,13 +54,15 @@ def dim_roles(mixer: Mixer, sizes: Mapping[str, int]) -> DimRoles:
     features = frozenset(d for d in feature_dims(mixer) if sizes.get(d, 64) <= LARGEST_WHOLE)
     long: set[str] = {dim for pair in mixer.sequences for dim in pair}
     derived = {dim for dim, value in mixer.sizes}
+    queries: set[str] = set()
     for stage in mixer.stages:
         if isinstance(stage, Attention):
             long |= {stage.over, query_axis(mixer, stage)}
+            queries |= stage.queries
     heads = {dim for pair in mixer.heads for dim in pair}
-    last = {i.dims[-1] for i in mixer.inputs if len(i.dims) > 1}
-    table_rows = {i.dims[-2] for i in mixer.inputs if len(i.dims) > 1} & last
-    long |= derived | table_rows | {d for d in last if d not in features}
+    tables = [i.dims for i in mixer.inputs if len(i.dims) > 1]
+    rows = {dims[-2] for dims in tables if dims[-1] in features} - queries
+    long |= derived | rows | {dims[-1] for dims in tables}
     long -= heads | features
     copies = {dim for dim, value in mixer.sizes if isinstance(value, Size)}
     weights = {d: 4096 for d in long}

@@ -40,7 +40,9 @@ def _decorator(program: Program) -> str:
     """Lengths must not be specialised: a new length would compile anew."""
     names = [a.dim for a in program.arguments if isinstance(a, SizeArgument)]
     names += [
-        a.name for a in program.arguments if isinstance(a, HostArgument) and a.dtype is DType.INT32 and not a.fixed
+        a.name
+        for a in program.arguments
+        if isinstance(a, HostArgument) and a.dtype is DType.INT32 and not a.fixed
     ]
     if not names:
         return "@triton.jit"

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 
 from ...ir.sign import keeps_natural
 from ...ir.tile import (
-    BufferArgument,
     Carried,
     Cast,
     Comment,

@@ -100,7 +100,9 @@ def _operands(text: str, indent: int) -> list[str]:
         if len(parts) > 1:
             lines = []
             for part in parts:
-                sign = next((s.strip() + " " for s in signs if part.startswith(s.strip() + " ")), "")
+                sign = next(
+                    (s.strip() + " " for s in signs if part.startswith(s.strip() + " ")), ""
+                )
                 inner = wrap(part.removeprefix(sign), indent + len(sign))
                 lines.extend([f"    {sign}{inner[0]}", *(f"    {line}" for line in inner[1:])])
             return lines

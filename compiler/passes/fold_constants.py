@@ -49,7 +49,7 @@ def _fold_call(
             return a if one is not True and a.kind >= type_kind(one) else None
         case "add", (Literal(0 | 0.0 as zero), a) | (a, Literal(0 | 0.0 as zero)):
             return a if zero is not False and a.kind >= type_kind(zero) else None
-        case ("lt" | "le" | "gt" | "ge" | "eq" | "ne"), args if _known(args, known, sizes):
+        case (("lt" | "le" | "gt" | "ge" | "eq" | "ne"), args) if _known(args, known, sizes):
             return Literal(bool(evaluate_host(node, sizes, known)))
     return None
 
@@ -79,5 +79,3 @@ def _is_known(
             return _known(args, known, sizes)
         case _:
             return False
-
-

@@ -341,9 +341,7 @@ class Builder:
         scope = self.scopes.pop()
         assert len(turn.yields) == len(inner), "a loop hands over what it carries"
         outs = tuple(self.value(hint, v.dtype, v.axes, level - 1) for hint, v in carried)
-        handed = tuple(
-            Carried(i, v, o) for i, (_, v), o in zip(inner, carried, outs, strict=True)
-        )
+        handed = tuple(Carried(i, v, o) for i, (_, v), o in zip(inner, carried, outs, strict=True))
         self.scopes[-1].ops.append(
             For(turn.variable, start, stop, step, handed, tuple(scope.ops), tuple(turn.yields))
         )

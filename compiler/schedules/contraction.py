@@ -28,21 +28,52 @@ def _reduce_elements(evaluator: Evaluator, expr: Reduce, hint: str) -> Value:
     builder = evaluator.builder
     logical = expr.op in ("any", "all")
     dtype = DType.INT32 if logical else KIND_DTYPE[max(expr.x.kind, Kind.INT)]
-    value = builder.cast(evaluator.evaluate(expr.x), dtype)
-    outside = builder.constant(evaluator.identity(expr.op, dtype), dtype)
-    admitted = evaluator.bounds_of(expr.over)
-    if expr.where is not None:
-        admitted = evaluator.both(admitted, evaluator.condition(expr.where))
-    if admitted is not None:
-        value = evaluator.where(admitted, value, outside)
-    value = _spread(evaluator, value, frozenset(expr.over))
-    op = {"any": "max", "all": "min"}.get(expr.op, expr.op)
-    for dim in expr.over:
-        value = builder.reduce(op, value, dim, hint)
+    parts = [expr.x] if expr.where is None else [expr.x, expr.where]
+    held = _tile_axes(evaluator, parts) - set(expr.over)
+    if len(held) > 1 and _can_step(evaluator, expr.over):
+        value = _step_reduce(evaluator, expr, dtype, held, hint)
+    else:
+        value = _spread(evaluator, _admitted(evaluator, expr, dtype), frozenset(expr.over))
+        op = {"any": "max", "all": "min"}.get(expr.op, expr.op)
+        for dim in expr.over:
+            value = builder.reduce(op, value, dim, hint)
     if not logical:
         return value
     zero = builder.constant(0, DType.INT32)
     return builder.elementwise("ne", value, zero, dtype=DType.BOOL, hint=hint)
+
+
+def _admitted(evaluator: Evaluator, expr: Reduce, dtype: DType) -> Value:
+    """What is reduced, with the identity where nothing is."""
+    builder = evaluator.builder
+    value = builder.cast(evaluator.evaluate(expr.x), dtype)
+    admitted = evaluator.bounds_of(expr.over)
+    if expr.where is not None:
+        admitted = evaluator.both(admitted, evaluator.condition(expr.where))
+    if admitted is None:
+        return value
+    outside = builder.constant(evaluator.identity(expr.op, dtype), dtype)
+    return evaluator.where(admitted, value, outside)
+
+
+def _step_reduce(
+    evaluator: Evaluator, expr: Reduce, dtype: DType, held: frozenset[str], hint: str
+) -> Value:
+    """One position of the first axis at a time, so that no three-dimensional tile is held."""
+    builder = evaluator.builder
+    dim, *rest = expr.over
+    start = builder.constant(evaluator.identity(expr.op, dtype), dtype, held)
+    begin = builder.constant(0, DType.INT32)
+    name = hint or expr.op
+    with builder.loop(dim.lower(), begin, evaluator.size(dim), 1, [(name, start)]) as turn:
+        builder.place(dim, turn.variable)
+        if rest:
+            inner = Reduce(expr.op, expr.x, tuple(rest), expr.where)
+            value = builder.cast(_reduce_elements(evaluator, inner, ""), dtype)
+        else:
+            value = _admitted(evaluator, expr, dtype)
+        turn.yields = (evaluator.merge(expr.op, turn.carried[0], value, hint),)
+    return turn.results[0]
 
 
 def _spread(evaluator: Evaluator, value: Value, axes: frozenset[str]) -> Value:
@@ -112,7 +143,8 @@ def _contract_inside(
     if len(groups) == 2 and len(over) == 1 and all(len(axes) == 1 for axes, _ in groups):
         a, b = (_operand(evaluator, members, over[0]) for _, members in groups)
         return builder.dot(a, b, over[0], acc, hint)
-    if len(groups) <= 1 or not _can_step(evaluator, over):
+    held = frozenset[str]().union(*(axes for axes, _ in groups))
+    if len(held) <= 1 or not _can_step(evaluator, over):
         value = _product(evaluator, [evaluator.real(f) for f in inside])
         zero_outside = any(_is_zero_outside(evaluator, f) for f in inside)
         for dim in over:

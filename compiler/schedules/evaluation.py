@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 
-from ...ir.host import evaluate_host, is_host
 from ...ir.errors import UnsupportedError
 from ...ir.expression import (
     Call,
@@ -31,6 +30,7 @@ from ...ir.expression import (
     substitute,
     walk,
 )
+from ...ir.host import evaluate_host, is_host
 from ...ir.plan import Buffer
 from ...ir.tile import BufferArgument, DType, ParamArgument, SizeArgument, Tile, Value
 from ..analysis.facts import Facts, is_natural

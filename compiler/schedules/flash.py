@@ -78,9 +78,7 @@ def _later_rows_do_more(ranges: KeyRanges) -> bool:
 # ------------------------------------------------------------------------- exponential weights
 
 
-def _rescaled(
-    evaluator: Evaluator, task: FlashTask, form: Rescaled, rows: frozenset[str]
-) -> None:
+def _rescaled(evaluator: Evaluator, task: FlashTask, form: Rescaled, rows: frozenset[str]) -> None:
     builder = evaluator.builder
     exponent = in_base_two(written(form.exponent, task.score))
     infinite = builder.constant(-math.inf, DType.FLOAT32)
@@ -167,9 +165,7 @@ def _with_sink(
     return top, total
 
 
-def _with_factor(
-    evaluator: Evaluator, weight: Value, factor: Expr, visible: Value | None
-) -> Value:
+def _with_factor(evaluator: Evaluator, weight: Value, factor: Expr, visible: Value | None) -> Value:
     """The weight times a factor that is no exponential, 0 where nothing is visible."""
     builder = evaluator.builder
     scaled = builder.elementwise("mul", weight, evaluator.real(factor), dtype=DType.FLOAT32)
@@ -313,9 +309,7 @@ def _weighted_sums(
     for (name, value), running in zip(task.outputs, sums, strict=True):
         gain = [] if task.gain is None else factors_of(task.gain)
         factors = [weight_ref, *gain, *factors_of(value)]
-        made.append(
-            contract(evaluator, factors, (task.over,), None, f"{name}_sum", acc=running)
-        )
+        made.append(contract(evaluator, factors, (task.over,), None, f"{name}_sum", acc=running))
     return made
 
 

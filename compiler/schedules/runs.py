@@ -193,9 +193,7 @@ def _full_part(
     return low, high
 
 
-def _ends(
-    rows: Rows, bounds: Sequence[Bound], *, loose: bool, largest: bool
-) -> list[Value | None]:
+def _ends(rows: Rows, bounds: Sequence[Bound], *, loose: bool, largest: bool) -> list[Value | None]:
     return [rows.extreme(bound, loose=loose, largest=largest) for bound in bounds]
 
 

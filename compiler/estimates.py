@@ -1,0 +1,67 @@
+"""What a configuration of a tile program asks of a GPU, before any compiler has seen it."""
+
+from __future__ import annotations
+
+from math import prod
+
+from ..ir.tile import Dot, For, Load, Op, Program, Value, all_ops
+
+# The smallest shared memory sold (cuda:120), and registers that leave room for addresses.
+SHARED_LIMIT_BYTES = 99 * 1024
+REGISTER_LIMIT = 100
+_THREADS_PER_WARP = 32
+
+
+def shared_bytes(program: Program) -> int:
+    """Bytes of tiles in flight: what a loop loads, once per pipeline stage, and operands of dots
+    that stay for the whole loop."""
+    stages = dict(program.launch).get("num_stages", 1)
+    operands = {v.name for op in all_ops(program.body) if isinstance(op, Dot) for v in (op.a, op.b)}
+    resident = sum(
+        _tile_bytes(program, op.out)
+        for op in program.body
+        if isinstance(op, Load) and op.out.name in operands
+    )
+    loops = [op for op in program.body if isinstance(op, For)]
+    return resident + max((stages * _loaded_bytes(program, loop) for loop in loops), default=0)
+
+
+def registers(program: Program) -> int:
+    """32-bit registers a thread holds for what a loop carries and for its two-axis tiles that are
+    no operands of dots straight from memory."""
+    threads = dict(program.launch).get("num_warps", 4) * _THREADS_PER_WARP
+    most = 0
+    for op in all_ops(program.body):
+        if isinstance(op, For):
+            carried = sum(_elements(program, c.inner) for c in op.carried)
+            scores = {o.out.axes for o in op.body if isinstance(o, Dot)}
+            gathered = [o.out for o in op.body if isinstance(o, Load) and o.out.axes in scores]
+            scored = max((_elements(program, v) for v in _made(op.body)), default=0)
+            held = carried + scored + sum(_elements(program, v) for v in gathered)
+            most = max(most, held // threads)
+    return most
+
+
+def fits(program: Program) -> bool:
+    """Whether the smallest GPU takes the program without spills, as far as one can tell."""
+    return shared_bytes(program) <= SHARED_LIMIT_BYTES and registers(program) <= REGISTER_LIMIT
+
+
+def _made(body: tuple[Op, ...]) -> list[Value]:
+    return [op.out for op in body if isinstance(op, Dot) and op.acc is None]
+
+
+def _elements(program: Program, value: Value) -> int:
+    return prod(program.tile(dim).block for dim in value.axes)
+
+
+def _tile_bytes(program: Program, value: Value) -> int:
+    return _elements(program, value) * value.dtype.size_bytes
+
+
+def _loaded_bytes(program: Program, loop: For) -> int:
+    return sum(
+        _tile_bytes(program, op.out)
+        for op in loop.body
+        if isinstance(op, Load) and len(op.out.axes) > 1
+    )

@@ -34,6 +34,7 @@ from .linear import (
 from .normal_form import FALSE, TRUE, Atom, Every, Formula, Some, formula
 from .trend import LIMIT
 
+_DEEPEST = 5
 _FLIPPED = {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le"}
 
 
@@ -121,6 +122,7 @@ def bounds_of(mask: Expr, axis: str, facts: Facts) -> Formula:
 class _Solver:
     axis: str
     facts: Facts
+    depth: int = 0  # of piecewise functions inside each other; the formula doubles with each
 
     def other(self, value: Expr) -> Formula:
         return Atom(Residual(value)) if self.axis in value.axes else self._free(value)
@@ -219,6 +221,11 @@ class _Solver:
         return integer and is_positive(divisor, self.facts)
 
     def _piecewise(self, kind: str, args: tuple[Expr, ...], fn: str, side: _Side) -> Formula | None:
+        if self.depth >= _DEEPEST:
+            return None
+        return replace(self, depth=self.depth + 1)._opened(kind, args, fn, side)
+
+    def _opened(self, kind: str, args: tuple[Expr, ...], fn: str, side: _Side) -> Formula | None:
         upper = fn in ("lt", "le")
         parts: tuple[Formula | None, ...]
         match kind, args:

@@ -261,7 +261,7 @@ def _merged(found: Sequence[Conjunction]) -> tuple[Conjunction, ...]:
     a, b = max(((a, b) for a in range(count) for b in range(a + 1, count)), key=common)
     hull = (*(atom for atom in found[a] if atom in found[b]), _DROPPED)
     rest = [c for place, c in enumerate(found) if place not in (a, b)]
-    return absorbed([*rest, tuple(dict.fromkeys(hull))])
+    return tuple(absorbed([*rest, tuple(dict.fromkeys(hull))]))
 
 
 def _conjunct(atoms: Conjunction, block: str, facts: Facts) -> Conjunct:

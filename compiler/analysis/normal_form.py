@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import TypeVar
 
 from ...ir.expression import Call, Expr, Kind, Literal, call
 
@@ -32,6 +33,7 @@ class Some:
     parts: tuple[Formula, ...]
 
 
+_Part = TypeVar("_Part", bound=Hashable)
 Formula = Atom | Every | Some
 Conjunction = tuple[Atom, ...]
 TRUE = Every(())
@@ -43,15 +45,23 @@ def formula(
     compare: Callable[[str, Expr, Expr], Formula],
     other: Callable[[Expr], Formula],
     negated: bool = False,
+    twice: int = 5,
 ) -> Formula:
     """``expr`` (or its negation) in negation normal form.
 
     ``compare(fn, a, b)`` makes the formula of a comparison of numbers, ``other`` that of any
-    truth value that is not put together by and, or, not, where and comparisons.
+    truth value that is not put together by and, or, not, where and comparisons. What stands in
+    the formula twice (the condition of a where, both sides of an equality) is opened ``twice``
+    levels deep at most, as the formula doubles with each.
     """
 
     def part(sub: Expr, flip: bool = False) -> Formula:
-        return formula(sub, compare, other, negated != flip)
+        return formula(sub, compare, other, negated != flip, twice)
+
+    def both(sub: Expr) -> tuple[Formula, Formula]:
+        """A value as it is and negated, whatever is around it."""
+        yes = formula(sub, compare, other, False, twice - 1)
+        return yes, formula(sub, compare, other, True, twice - 1)
 
     match expr:
         case Literal(value):
@@ -61,37 +71,24 @@ def formula(
         case Call("and" | "or", (a, b)):
             both = (expr.fn == "and") != negated
             return Every((part(a), part(b))) if both else Some((part(a), part(b)))
-        case Call("where", (c, a, b)) if expr.kind is Kind.BOOL:
-            chosen = formula(c, compare, other), formula(c, compare, other, True)
-            return Some((Every((chosen[0], part(a))), Every((chosen[1], part(b)))))
-        case Call("eq" | "ne", (a, b)) if a.kind is Kind.BOOL and b.kind is Kind.BOOL:
-            return _same_truth(expr, a, b, compare, other, negated)
+        case Call("where", (c, a, b)) if expr.kind is Kind.BOOL and twice:
+            yes, no = both(c)
+            return Some((Every((yes, part(a))), Every((no, part(b)))))
+        case Call("eq" | "ne", (a, b)) if _is_truth(a) and _is_truth(b):
+            if not twice or not any(isinstance(x, Call | Literal) for x in (a, b)):
+                return other(call("not", expr) if negated else expr)
+            (yes, no), (also, neither) = both(a), both(b)
+            if (expr.fn == "eq") == negated:
+                yes, no = no, yes
+            return Some((Every((yes, also)), Every((no, neither))))
         case Call(fn, (a, b)) if fn in OPPOSITE:
             return compare(OPPOSITE[fn] if negated else fn, a, b)
         case _:
             return other(call("not", expr) if negated else expr)
 
 
-def _same_truth(
-    expr: Call,
-    a: Expr,
-    b: Expr,
-    compare: Callable[[str, Expr, Expr], Formula],
-    other: Callable[[Expr], Formula],
-    negated: bool,
-) -> Formula:
-    if not (isinstance(a, Call | Literal) or isinstance(b, Call | Literal)):
-        return other(call("not", expr) if negated else expr)
-    same = (expr.fn == "eq") != negated
-    yes, no = (formula(a, compare, other), formula(a, compare, other, True))
-    if not same:
-        yes, no = no, yes
-    return Some(
-        (
-            Every((yes, formula(b, compare, other))),
-            Every((no, formula(b, compare, other, True))),
-        )
-    )
+def _is_truth(expr: Expr) -> bool:
+    return expr.kind is Kind.BOOL
 
 
 def disjuncts(root: Formula, limit: int = 64) -> tuple[Conjunction, ...] | None:
@@ -99,43 +96,53 @@ def disjuncts(root: Formula, limit: int = 64) -> tuple[Conjunction, ...] | None:
 
     None where it would have more than ``limit`` conjunctions.
     """
+    numbers: dict[Atom, int] = {}
+    found = _expanded(root, limit, numbers)
+    if found is None:
+        return None
+    atoms = list(numbers)
+    return tuple(tuple(atoms[number] for number in one) for one in found)
+
+
+# A conjunction while it is made: the numbers of its atoms, in order of appearance.
+_Numbers = tuple[int, ...]
+
+
+def _expanded(root: Formula, limit: int, numbers: dict[Atom, int]) -> list[_Numbers] | None:
     match root:
         case Atom():
-            return ((root,),)
+            return [(numbers.setdefault(root, len(numbers)),)]
         case Some(parts):
-            found: list[Conjunction] = []
+            found: list[_Numbers] = []
             for part in parts:
-                below = disjuncts(part, limit)
+                below = _expanded(part, limit, numbers)
                 if below is None:
                     return None
-                found.extend(below)
-            return _within(absorbed(found), limit)
+                found = absorbed([*found, *below])
+                if len(found) > limit:
+                    return None
+            return found
         case Every(parts):
-            result: tuple[Conjunction, ...] = ((),)
+            result: list[_Numbers] = [()]
             for part in parts:
-                below = disjuncts(part, limit)
-                if below is None or len(result) * len(below) > limit * limit:
+                below = _expanded(part, limit, numbers)
+                if below is None or len(result) * len(below) > 4 * limit:
                     return None
-                joined = [_joined(a, b) for a, b in product(result, below)]
-                within = _within(absorbed(joined), limit)
-                if within is None:
+                joined = [tuple(dict.fromkeys(a + b)) for a, b in product(result, below)]
+                result = absorbed(joined)
+                if len(result) > limit:
                     return None
-                result = within
             return result
 
 
-def _joined(first: Conjunction, second: Conjunction) -> Conjunction:
-    return tuple(dict.fromkeys(first + second))
-
-
-def absorbed(conjunctions: list[Conjunction]) -> tuple[Conjunction, ...]:
+def absorbed(conjunctions: Sequence[tuple[_Part, ...]]) -> list[tuple[_Part, ...]]:
     """The conjunctions that no other one covers: a or (a and b) --> a."""
-    kept: list[Conjunction] = []
-    for one in sorted(dict.fromkeys(conjunctions), key=len):
-        if not any(set(other) <= set(one) for other in kept):
-            kept.append(one)
-    return tuple(one for one in dict.fromkeys(conjunctions) if one in kept)
-
-
-def _within(found: tuple[Conjunction, ...], limit: int) -> tuple[Conjunction, ...] | None:
-    return found if len(found) <= limit else None
+    first: dict[frozenset[_Part], tuple[_Part, ...]] = {}
+    for one in conjunctions:
+        first.setdefault(frozenset(one), one)
+    kept: list[frozenset[_Part]] = []
+    for parts in sorted(first, key=len):
+        if not any(other <= parts for other in kept):
+            kept.append(parts)
+    minimal = set(kept)
+    return [one for parts, one in first.items() if parts in minimal]

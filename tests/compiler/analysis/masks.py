@@ -163,3 +163,9 @@ def either(*parts: Expr) -> Expr:
 def with_values(**values: float) -> Facts:
     """The facts, with the values of some params known."""
     return replace(FACTS, values=tuple(values.items()))
+
+
+@st.composite
+def numbers(draw: st.DrawFn) -> Expr:
+    """A number over I and J."""
+    return _position(draw, draw(st.integers(0, 4)))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ...ir.expression import Expr, Kind, Literal, Ref, call
 from ...ir.mixer import Attention, Equation
 from .definitions import check_annotation, flat, resolve
@@ -14,18 +12,11 @@ from .names import check_name
 from .positions import Text, clip
 from .reading import scope_dim
 from .renaming import Renaming
-from .schema import AttentionSpec, NormalizeSpec
-from .scope import Context, Scope
+from .schema import AttentionSpec, NormalizeSpec, Word
+from .scope import Scope
 from .source import closest, listed
 
 _NORMALIZERS = ("softmax", "none")
-
-
-@dataclass(frozen=True)
-class _Normalizer:
-    weight: Expr
-    denominator: Expr
-    sink: Expr | None = None
 
 
 def read_attention(
@@ -36,50 +27,55 @@ def read_attention(
     Raises:
         SpecError: clauses whose kinds or axes do not fit.
     """
-    context = scope.context
-    over = _over(spec, scope)
-    score = _clause(spec, "score", spec.score, scope)
-    mask = None if spec.mask is None else _clause(spec, "mask", spec.mask, scope)
-    gain = None if spec.gain is None else _clause(spec, "gain", spec.gain, scope)
-    if mask is not None and spec.mask is not None:
-        truth(mask, "the mask", spec.mask)
-    sink = _sink(spec, scope)
-    values = {key: resolve(str(key), text, scope) for key, text in spec.output.items()}
-    parts = [p for p in (score, mask, gain, sink, *values.values()) if p is not None]
-    axes = frozenset[str]().union(*(p.axes for p in parts))
-    lift = context.dims.lift
-    score = lift(score, axes)
-    mask = None if mask is None else lift(mask, axes)
-    gain = None if gain is None else lift(gain, axes)
-    sink = None if sink is None else lift(sink, axes)
-    _check_over(spec, over, score, mask, sink)
-    queries = frozenset[str]().union(
-        *(p.axes for p in (score, mask, gain, sink) if p is not None)
-    ) - {over}
-    normalizer = _normalizer(spec, scope, score, queries, over)
-    outputs = tuple(
-        Equation(
-            check_name(key.text, renaming.made(str(key)), context),
-            lift(value, axes),
-            flat(text),
-            key.text.span,
+    if not spec.output and spec.lse is None and spec.weights is None:
+        raise spec.block.source.error(
+            spec.block.span, "the attention makes nothing", do="add `output: {o: v}`"
         )
-        for (key, text), value in zip(spec.output.items(), values.values(), strict=True)
-    )
+    over = _over(spec, scope)
+    clauses, values = _aligned(spec, scope)
+    _check_over(spec, over, clauses)
+    queries = frozenset[str]().union(*(value.axes for value in clauses.values())) - {over}
+    weight, denominator = _normalizer(spec, scope, clauses["score"], queries, over)
     return Attention(
-        over,
-        score,
-        mask,
-        normalizer.weight,
-        normalizer.denominator,
-        sink,
-        gain,
-        outputs,
-        _label(spec.lse, renaming, context),
-        _label(spec.weights, renaming, context),
-        name,
-        _texts(spec),
+        over=over,
+        score=clauses["score"],
+        mask=clauses.get("mask"),
+        weight=weight,
+        denominator=denominator,
+        sink=clauses.get("sink"),
+        gain=clauses.get("gain"),
+        outputs=tuple(
+            Equation(_made(key.text, renaming, scope), value, flat(spec.output[key]), key.text.span)
+            for key, value in values.items()
+        ),
+        lse=None if spec.lse is None else _made(spec.lse, renaming, scope),
+        weights=None if spec.weights is None else _made(spec.weights, renaming, scope),
+        name=name,
+        texts=_texts(spec),
     )
+
+
+def _aligned(spec: AttentionSpec, scope: Scope) -> tuple[dict[str, Expr], dict[Word, Expr]]:
+    """Score, mask, gain and sink, as far as given, and the outputs' values; head groups lifted."""
+    texts = {"score": spec.score, "mask": spec.mask, "gain": spec.gain}
+    clauses = {
+        name: _clause(spec, name, text, scope) for name, text in texts.items() if text is not None
+    }
+    if spec.mask is not None:
+        truth(clauses["mask"], "the mask", spec.mask)
+    if isinstance(spec.normalize, NormalizeSpec) and spec.normalize.softmax is not None:
+        clauses["sink"] = resolve("the sink", spec.normalize.softmax.sink, scope)
+    values = {key: resolve(str(key), text, scope) for key, text in spec.output.items()}
+    axes = frozenset[str]().union(*(e.axes for e in (*clauses.values(), *values.values())))
+    lift = scope.context.dims.lift
+    return (
+        {name: lift(value, axes) for name, value in clauses.items()},
+        {key: lift(value, axes) for key, value in values.items()},
+    )
+
+
+def _made(text: Text, renaming: Renaming, scope: Scope) -> str:
+    return check_name(text, renaming.made(text.value), scope.context)
 
 
 def _over(spec: AttentionSpec, scope: Scope) -> str:
@@ -100,35 +96,29 @@ def _clause(spec: AttentionSpec, name: str, text: Text, scope: Scope) -> Expr:
     return value
 
 
-def _check_over(
-    spec: AttentionSpec, over: str, score: Expr, mask: Expr | None, sink: Expr | None
-) -> None:
-    axes = score.axes | (frozenset() if mask is None else mask.axes)
+def _check_over(spec: AttentionSpec, over: str, clauses: dict[str, Expr]) -> None:
+    pair = [clauses[name].axes for name in ("score", "mask") if name in clauses]
+    axes = frozenset[str]().union(*pair)
     if over not in axes:
         assert isinstance(spec.over, Text)
         raise spec.over.error(
             f"neither score nor mask has the axis {over}",
             allowed=f"their axes: {listed(sorted(axes)) or 'none'}",
         )
-    if sink is not None and over in sink.axes and isinstance(spec.normalize, NormalizeSpec):
+    if "sink" in clauses and over in clauses["sink"].axes:
+        assert isinstance(spec.normalize, NormalizeSpec)
         assert spec.normalize.softmax is not None
         raise spec.normalize.softmax.sink.error(f"the sink has the key axis {over}")
 
 
-def _sink(spec: AttentionSpec, scope: Scope) -> Expr | None:
-    form = spec.normalize
-    if not isinstance(form, NormalizeSpec) or form.softmax is None:
-        return None
-    return resolve("the sink", form.softmax.sink, scope)
-
-
 def _normalizer(
     spec: AttentionSpec, scope: Scope, score: Expr, queries: frozenset[str], over: str
-) -> _Normalizer:
+) -> tuple[Expr, Expr]:
+    """Weight and denominator."""
     form = spec.normalize
     score_ref = Ref("score", score.axes, max(score.kind, Kind.INT))
     total = Ref("total", queries, Kind.REAL)
-    softmax = _Normalizer(call("exp", score_ref), total)
+    softmax = call("exp", score_ref), total
     if form is None:
         return softmax
     if isinstance(form, Text):
@@ -138,15 +128,17 @@ def _normalizer(
                 allowed="softmax, none, {softmax: {sink: logit}}, {weight: …, denominator: …}",
                 do=closest(form.value, _NORMALIZERS),
             )
-        return softmax if form.value == "softmax" else _Normalizer(score_ref, Literal(1))
-    if form.softmax is not None:
-        if form.weight is not None or form.denominator is not None:
-            raise form.key("softmax").error("a normaliser is either a softmax or a weight")
-        return softmax
-    return _general(form, scope, score_ref, total, over)
+        return softmax if form.value == "softmax" else (score_ref, Literal(1))
+    if form.softmax is None:
+        return _general(form, scope, score_ref, total, over)
+    if form.weight is not None or form.denominator is not None:
+        raise form.key("softmax").error("a normaliser is either a softmax or a weight")
+    return softmax
 
 
-def _general(form: NormalizeSpec, scope: Scope, score: Ref, total: Ref, over: str) -> _Normalizer:
+def _general(
+    form: NormalizeSpec, scope: Scope, score: Ref, total: Ref, over: str
+) -> tuple[Expr, Expr]:
     if form.weight is None:
         raise form.block.source.error(
             form.block.span, "the normaliser has no `weight`", do="add `weight: …`"
@@ -165,7 +157,7 @@ def _general(form: NormalizeSpec, scope: Scope, score: Ref, total: Ref, over: st
     _check_inside("weight", form.weight, weight, queries | {over})
     if form.denominator is not None:
         _check_inside("denominator", form.denominator, denominator, queries)
-    return _Normalizer(weight, denominator)
+    return weight, denominator
 
 
 def _check_inside(what: str, text: Text, value: Expr, axes: frozenset[str]) -> None:
@@ -175,10 +167,6 @@ def _check_inside(what: str, text: Text, value: Expr, axes: frozenset[str]) -> N
             allowed=f"those of score and mask: [{', '.join(sorted(axes))}]",
             do=f"a sum over {', '.join(extra)} is probably forgotten",
         )
-
-
-def _label(text: Text | None, renaming: Renaming, context: Context) -> str | None:
-    return None if text is None else check_name(text, renaming.made(text.value), context)
 
 
 def _texts(spec: AttentionSpec) -> tuple[tuple[str, str], ...]:

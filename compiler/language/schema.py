@@ -178,7 +178,7 @@ class AttentionSpec(Section):
     mask: Expression | None = None
     normalize: Normalizer | None = None
     gain: Expression | None = None
-    output: Expressions
+    output: Expressions = {}
     lse: Label | None = None
     weights: Label | None = None
     let: Expressions = {}

@@ -170,11 +170,13 @@ class _Stages:
         self.lets.declare(spec.let, local)
         stage = read_attention(spec, local, draft.name, draft.renaming)
         self.lets.finish(local)
-        results = [result.name for result in stage.results]
-        for number, result in enumerate(stage.results):
-            if result.name in results[:number]:
-                raise spec.key("output").error(f"`{result.name}` is made twice by this stage")
-            self.make(result, draft.label, spec.key("output"))
+        places = [*(key.text for key in spec.output), spec.lse, spec.weights]
+        given = [place for place in places if place is not None]
+        names = [result.name for result in stage.results]
+        for number, (result, place) in enumerate(zip(stage.results, given, strict=True)):
+            if result.name in names[:number]:
+                raise place.error(f"`{result.name}` is made twice by this stage")
+            self.make(result, draft.label, place)
         return stage
 
     def map(self, draft: _Draft, local: Scope) -> Stage:

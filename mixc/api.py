@@ -149,5 +149,6 @@ class LoadedMixer:
         from .commands.options import console
         from .commands.show_spec import write
         from .lowering import lowering
+        from .mask_picture import pictures
 
-        write(console(), self.mixer, lowering(self.mixer))
+        write(console(), self.mixer, lowering(self.mixer), pictures(self.mixer))

@@ -86,11 +86,12 @@ def try_spec(spec: str, params: dict[str, int], out: Console) -> Outcome:
     from .api import load
     from .commands import compile_spec, show_spec, verify_spec
     from .lowering import lowering
+    from .mask_picture import pictures
 
     mixer = load(spec, **params).mixer
     found = lowering(mixer)
     heading(out, f"mixc show {mixer.name}")
-    show_spec.write(out, mixer, found)
+    show_spec.write(out, mixer, found, pictures(mixer))
     heading(out, f"mixc compile {mixer.name} --target {TARGET}")
     sizes = dict.fromkeys(("D", "E"), CHANNELS)
     reports = compiling.report(compiling.generate(mixer, sizes, "bfloat16"), [TARGET])

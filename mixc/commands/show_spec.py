@@ -18,12 +18,13 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from rich.console import Console
 
     from ..ir.mixer import Mixer
     from ..lowering import Lowering
+    from ..mask_picture import MaskPicture
 
 
 @click.command("show")
@@ -41,27 +42,48 @@ def command(
     from .. import checking
     from ..description import description
     from ..lowering import lowering
+    from ..mask_picture import pictures, write_png
 
     mixer, fixed = load_spec(spec, params), dim_sizes(sizes)
     checking.check_sizes(mixer, fixed)
     found = lowering(mixer, fixed)
-    data = {**description(mixer), **found.as_dict()}
-    answer(data, as_json, lambda console: write(console, mixer, found))
+    masks = pictures(mixer, fixed)
+    if png is not None:
+        if not masks:
+            raise click.UsageError(f"{mixer.name} has no attention, and so no mask to draw.")
+        write_png(masks, png)
+    drawn = [
+        {"title": mask.title, "rows": mask.rows, "columns": mask.columns, "visible": mask.visible}
+        for mask in masks
+    ]
+    data = {**description(mixer), **found.as_dict(), "masks": drawn}
+    answer(data, as_json, lambda console: write(console, mixer, found, masks))
 
 
-def write(console: Console, mixer: Mixer, found: Lowering) -> None:
-    """The equations, the key ranges, the mask and the plan, in this order."""
+def write(
+    console: Console, mixer: Mixer, found: Lowering, masks: Sequence[MaskPicture] = ()
+) -> None:
+    """The equations, the key ranges, the masks and the plan, in this order."""
+    from ..mask_picture import terminal_lines
+
     write_equations(console, mixer)
     for ranges in found.ranges:
         title = f"key ranges over {ranges.over}, for the rows of a block of {ranges.block}"
         write_section(console, title, ranges.lines)
+    for mask in masks:
+        write_section(console, f"mask of {mask.title}", terminal_lines(mask))
     write_section(console, "found", found.findings)
-    lines = []
+    write_section(console, "plan", list(plan_lines(found)))
+
+
+def plan_lines(found: Lowering) -> Iterator[str]:
+    """Two lines per kernel: what it is, and how its programs are cut."""
     for number, kernel in enumerate(found.kernels, 1):
-        lines.append(f"{number}. {kernel.name} ({kernel.schedule}): {', '.join(kernel.computes)}")
+        yield f"{number}. {kernel.name} ({kernel.schedule}): {', '.join(kernel.computes)}"
         blocks = ", ".join(f"{name} = {size}" for name, size in kernel.blocks.items())
-        lines.append(f"   {kernel.reason}; a program per {', '.join(kernel.grid)}; {blocks}")
-    write_section(console, "plan", lines or [found.obstacle or "nothing to compute"])
+        yield f"   {kernel.reason}; a program per {', '.join(kernel.grid)}; {blocks}"
+    if not found.kernels:
+        yield found.obstacle or "nothing to compute"
 
 
 def write_equations(console: Console, mixer: Mixer) -> None:

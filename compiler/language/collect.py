@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ...ir.expression import Expr, Kind, Scalar, Size, Span, walk
 from ...ir.mixer import Layout, Param
 from .definitions import check_host, resolve
@@ -11,11 +13,13 @@ from .names import NAME
 from .positions import Text
 from .schema import InputSpec, ParamSpec, SpecDocument, Word
 from .scope import Context, Scope
+from .source import Source
 
 MAX_DIMS = 100
+_STACKED = re.compile(r"\bstack\(\s*([A-Z][A-Za-z0-9_]*)\s*,")  # the axis that a stack makes
 
 
-def collect_dims(spec: SpecDocument) -> Dims:
+def collect_dims(spec: SpecDocument, source: Source) -> Dims:
     """Every dim that the spec names, with sequences and head groups; sizes come later."""
     dims = Dims(known=set())
     for value in spec.inputs.values():
@@ -26,6 +30,7 @@ def collect_dims(spec: SpecDocument) -> Dims:
     dims.known |= dims.tensor
     for axes in spec.outputs.values():
         dims.known |= _factors(read_layout(axes))
+    dims.known |= set(_STACKED.findall(source.text))
     for key, text in spec.dims.items():
         dims.known.add(read_dim(key.text))
         if is_sequence(text, spec):

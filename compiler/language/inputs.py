@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...ir.expression import Kind, Ref
+from ...ir.expression import Kind, Literal, Ref
 from ...ir.mixer import Input
 from .constants import constant
 from .dims import Dims
@@ -53,9 +53,17 @@ def _full_input(name: str, key: Text, full: InputSpec) -> Input:
         None if full.dtype is None else full.dtype.value,
         full.sorted,
         full.grad,
-        None if full.default is None else read_number(full.default),
+        None if full.default is None else _default(full.default, kind),
         key.span,
     )
+
+
+def _default(text: Text, kind: Kind) -> int | float | bool:
+    value = read_number(text)
+    if Literal(value).kind > kind:
+        fitting = "true, false" if kind is Kind.BOOL else "an integer, as the dtype says"
+        raise text.error(f"the default {value} does not fit the dtype", allowed=fitting)
+    return value
 
 
 def read_number(text: Text) -> int | float | bool:

@@ -70,7 +70,7 @@ def load_report(text: str, path: str = "<text>") -> tuple[Mixer, list[SpecWarnin
     source = Source(path, text)
     try:
         spec = read_spec(read_document(source))
-        context = Context(source, collect_dims(spec))
+        context = Context(source, collect_dims(spec, source))
         return _load(spec, context), context.warnings
     except RecursionError:  # the limits on nesting hold in an empty stack; a caller's may be full
         raise source.error(Span(1, 1), "the spec is nested too deeply to be read here") from None

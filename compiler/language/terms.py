@@ -56,16 +56,11 @@ def _over(a: Arguments, x: Expr, start: int = 1) -> Over:
 
 
 def _check_axes(a: Arguments, over: Over, *parts: Expr | None) -> None:
-    axes = frozenset[str]().union(*(p.axes for p in parts if p is not None))
-    for number, dim in enumerate(over):
-        if dim not in axes:
-            raise a.error(
-                a.place(len(a) - len(over) + number),
-                f"`{a.node.function}` over {dim}, which its argument does not have",
-                allowed=f"its axes: {listed(sorted(axes))}" if axes else "it has no axes",
-            )
+    for number, dim in enumerate(over, start=len(a) - len(over)):
+        _check_axes_at(a, number, dim, *parts)
 
 
+_EXTREMES = ("max", "min")
 Reduction = Callable[[Arguments, Expr, Over, Expr | None, Group], Expr]
 
 
@@ -143,6 +138,7 @@ def _check_axes_at(a: Arguments, number: int, dim: str, *parts: Expr | None) -> 
             a.place(number),
             f"`{a.node.function}` over {dim}, which its argument does not have",
             allowed=f"its axes: {listed(sorted(axes))}" if axes else "it has no axes",
+            do=f"for the size of {dim} write `({dim})`" if a.node.function in _EXTREMES else None,
         )
 
 

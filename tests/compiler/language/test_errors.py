@@ -153,6 +153,8 @@ CASES = {
     "over a list": ("over: J", "over: [J, E]", "16:9", "not yet: a list in `over`"),
     "nothing made": ("  output: {o: v}\n", "", "16:3", "the attention makes nothing"),
     "made twice": ("{o: v}", "{o: v}\n  lse: o", "21:8", "`o` is made twice by this stage"),
+    "default": ("dtype: bool}", "dtype: bool, default: 2}", "7:47", "the default 2 does not fit"),
+    "size for a dim": ("k, D)", "k, D) + max(2, D)", "17:41", "for the size of D write `(D)`"),
     "over nothing": ("over: J", "over: E", "16:9", "neither score nor mask has the axis E"),
     "solve": ("scale *", "solve(q, k, D=D) *", "17:10", "not yet", "`solve`"),
     "two forms": ("outputs:", "map: {y: q}\noutputs:", "21:1", "`map` beside `attention`"),

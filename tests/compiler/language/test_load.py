@@ -272,6 +272,21 @@ def test_fresh_positions_are_recorded():
     verify_mixer(mixer)
 
 
+def test_a_stacked_axis_has_the_size_of_its_values():
+    mixer = load(
+        "inputs: {x: [B], y: [B]}\n"
+        "let: {both: 'stack(S, x, y, x + y)', m: 'max(both, S)', w: s + 1}\n"
+        "map: {o: m}\n"
+        "outputs: {o: [B]}"
+    )
+    assert mixer.sizes == (("S", Literal(3)),)
+    with pytest.raises(SpecError, match="3 values stacked along S, which has the size 2"):
+        load(
+            "inputs: {x: [B]}\nmap: {p: 'stack(S, x, x)', o: 'stack(S, x, x, x)'}\n"
+            "outputs: {o: [B, S]}"
+        )
+
+
 def test_a_name_that_hides_an_index_is_a_warning_where_they_meet():
     text = (
         "mixer: m\ninputs: {b: [B, T], t: [T]}\nmap:\n  o: b + t\n  p: index(T) - t\n"

@@ -18,6 +18,7 @@ from ...ir.expression import (
     Scalar,
     Size,
     rebuild,
+    substitute,
     transform,
     walk,
 )
@@ -56,6 +57,15 @@ class Facts:
             if groups == heads:
                 return True
         return False
+
+    def cut(self, expr: Expr, most: int) -> Expr:
+        """``expr`` with known params no larger than ``most``, so that sums stay in 32 bits."""
+        large: dict[Expr, Expr] = {
+            node: Literal(most if dict(self.values)[node.name] > 0 else -most)
+            for node in walk(expr)
+            if isinstance(node, Scalar) and abs(dict(self.values).get(node.name, 0)) > most
+        }
+        return substitute(expr, large) if large else expr
 
     def one_length(self, first: str, second: str) -> bool:
         """Whether two dims are positions of one sequence (or the same dim)."""

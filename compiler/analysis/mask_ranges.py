@@ -24,7 +24,7 @@ end must not count in any of the reductions):
 
 ``Bound.row(largest)`` says at which row of the block the extreme is found, so that a monotone
 bound is evaluated once, at i0 or i1. Use 64-bit integers: ``i + window`` may be beyond 32 bits
-where a window of 2**31 - 1 means "no window".
+where a window of 2**31 - 1 means "no window" (a param that is known is cut to 2**30).
 
 Example: ``j <= i and i - j < window`` has one disjunct with lower ``(i - window + 1)`` and upper
 ``(i + 1)``, both rising in i, hence lo = i0 - window + 1, hi = i1 + 1, full_lo = i1 - window + 1
@@ -297,7 +297,9 @@ def _bound(limit: Limit, block: str, facts: Facts) -> Bound:
         names[search.ref] = renamed.ref
         if block not in search.table.axes:  # the number of entries below rises with the value
             moves[renamed.ref] = search.value
-    loose, tight = substitute(limit.loose, names), substitute(limit.tight, names)
+    loose, tight = (
+        facts.cut(substitute(value, names), LIMIT) for value in (limit.loose, limit.tight)
+    )
     directions = {trend(substitute(v, moves), block, facts) for v in (loose, tight)}
     moved = directions.pop() if len(directions) == 1 else Trend.UNKNOWN
     return Bound(loose, tight, moved, tuple(searches))

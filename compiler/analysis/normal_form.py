@@ -58,7 +58,7 @@ def formula(
     def part(sub: Expr, flip: bool = False) -> Formula:
         return formula(sub, compare, other, negated != flip, twice)
 
-    def both(sub: Expr) -> tuple[Formula, Formula]:
+    def opposites(sub: Expr) -> tuple[Formula, Formula]:
         """A value as it is and negated, whatever is around it."""
         yes = formula(sub, compare, other, False, twice - 1)
         return yes, formula(sub, compare, other, True, twice - 1)
@@ -72,12 +72,12 @@ def formula(
             both = (expr.fn == "and") != negated
             return Every((part(a), part(b))) if both else Some((part(a), part(b)))
         case Call("where", (c, a, b)) if expr.kind is Kind.BOOL and twice:
-            yes, no = both(c)
+            yes, no = opposites(c)
             return Some((Every((yes, part(a))), Every((no, part(b)))))
         case Call("eq" | "ne", (a, b)) if _is_truth(a) and _is_truth(b):
             if not twice or not any(isinstance(x, Call | Literal) for x in (a, b)):
                 return other(call("not", expr) if negated else expr)
-            (yes, no), (also, neither) = both(a), both(b)
+            (yes, no), (also, neither) = opposites(a), opposites(b)
             if (expr.fn == "eq") == negated:
                 yes, no = no, yes
             return Some((Every((yes, also)), Every((no, neither))))

@@ -184,6 +184,16 @@ def test_a_condition_joins_a_bound() -> None:
     assert bounds(mask) == [(["where(retrieval, -1073741824, i - window + 1)"], ["i + 1"])]
 
 
+def test_a_window_without_end_stays_in_32_bits() -> None:
+    mask = call("le", call("abs", call("sub", QUERY, KEY)), WINDOW)
+    facts = masks.with_values(window=2**31 - 1)
+    (disjunct,) = key_ranges(mask, "J", "I", facts).disjuncts
+    found = [value_at(b.loose, {"I": 10**6}, Values({})) for b in disjunct.bounds]
+    assert all(-(2**31) <= value < 2**31 for value in found)
+    assert found[0] < 0
+    assert found[1] > 10**9
+
+
 def test_known_flags_are_decided() -> None:
     full = Scalar("full", Kind.BOOL)
     mask = both(causal(), either(full, window()))

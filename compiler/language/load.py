@@ -8,13 +8,14 @@ from ...ir.errors import SpecError
 from ...ir.expression import Span
 from ...ir.mixer import Mixer
 from .collect import check_sizes_known, collect_dims, ordered_sizes, read_sizes
+from .compose import MAX_CHARACTERS, read_document
 from .definitions import Lets, read_macros
 from .inputs import read_inputs
 from .layouts import known_dim
 from .names import check_name
 from .outputs import read_outputs
 from .params import finish_params, read_params
-from .positions import MAX_CHARACTERS, Text, read_document
+from .positions import Text
 from .schema import SpecDocument, Word, read_spec
 from .scope import Context, Scope, SpecWarning
 from .source import Source

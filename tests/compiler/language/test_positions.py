@@ -2,8 +2,9 @@
 
 import pytest
 
+from mixc.compiler.language.compose import read_document
 from mixc.compiler.language.load import load_text
-from mixc.compiler.language.positions import Block, Items, Text, read_document
+from mixc.compiler.language.positions import Block, Items, Text
 from mixc.compiler.language.source import Source
 from mixc.ir.errors import SpecError
 

@@ -35,11 +35,12 @@ from ..ir.plan import Buffer, Kernel, Plan
 from ..ir.roles import DimRoles, dim_roles, equal_lengths, query_axis
 from ..ir.tile import DType, Program
 from .analysis.facts import facts_of
-from .analysis.mask_ranges import key_ranges
+from .analysis.mask_ranges import key_ranges, needs_block_table
 from .analysis.one_pass import Plain, Rescaled, TwoPass, classify
 from .defaults import attention_configurations, pointwise_blocks
 from .estimates import fits
 from .passes.fold_constants import fold_constants
+from .schedules.block_table import BlockTable, block_table
 from .schedules.evaluation import Context, move
 from .schedules.flash import FlashTask, flash, written
 from .schedules.pointwise import pointwise, running_sum
@@ -61,6 +62,7 @@ class Planner:
     findings: list[str] = field(default_factory=list)
     names: dict[str, Expr] = field(default_factory=dict)  # written-out values by name
     stored: dict[Expr, Ref] = field(default_factory=dict)  # written-out value -> its buffer
+    block_counts: dict[str, str] = field(default_factory=dict)  # dim of tables -> dim in blocks
 
     # ------------------------------------------------------------------------------- stages
 
@@ -85,6 +87,7 @@ class Planner:
             tuple(sorted(self.params.items())),
             self.dtype,
             tuple(self.findings),
+            tuple(self.block_counts.items()),
         )
 
     def _used_buffers(self) -> list[str]:
@@ -404,16 +407,50 @@ class AttentionPlan:
     def _program(self, task: FlashTask) -> Program:
         """The kernel at the first configuration that fits the smallest GPU, or at the leanest."""
         planner = self.planner
+        table = self._declare_table(task)
         made: Program | None = None
         for configuration in attention_configurations(
             planner.sizes, planner.roles.features, planner.dtype, task.block, task.over
         ):
             context = planner._with_blocks(configuration.blocks)
-            made = flash(task, context, configuration.launch)
+            made = flash(replace(task, table=table), context, configuration.launch)
             if fits(made):
                 break
         assert made is not None
+        if table is not None:
+            self._fill_table(task, table, made)
         return made
+
+    def _declare_table(self, task: FlashTask) -> BlockTable | None:
+        """Buffers for a block table, where the mask's bounds leave too much to visit."""
+        planner = self.planner
+        if task.mask is None or not needs_block_table(task.ranges):
+            return None
+        dims = planner._order(task.mask.axes - {task.block, task.over})
+        starts = planner._free_name(f"{task.outputs[0][0]}_blocks")
+        counts = planner._free_name(f"{task.outputs[0][0]}_block_count")
+        table = BlockTable(starts, counts, dims, task.block, task.over)
+        planner.block_counts |= {table.row_blocks: task.block, table.key_blocks: task.over}
+        rows = (*dims, table.row_blocks)
+        for name, shape in ((starts, (*rows, table.key_blocks)), (counts, rows)):
+            planner.context.buffers[name] = Buffer(name, shape, DType.INT32, "temporary")
+        return table
+
+    def _fill_table(self, task: FlashTask, table: BlockTable, attention: Program) -> None:
+        planner = self.planner
+        assert task.mask is not None
+        blocks = {dim: attention.tile(dim).block for dim in (task.block, task.over)}
+        made = block_table(
+            planner._kernel_name(table.starts),
+            table,
+            task.mask,
+            task.ranges,
+            planner._with_blocks(blocks),
+            (("num_warps", 4), ("num_stages", 2)),
+        )
+        reason = "the mask has terms that give no bound on the keys"
+        planner.findings.append(f"a table of visible blocks: {reason}")
+        planner.kernels.append(Kernel(made, "block table", (table.starts, table.counts), reason))
 
     def _with_statistics(self, form: TwoPass) -> Rescaled | Plain:
         """The normaliser with its statistics in buffers that kernels before it fill."""

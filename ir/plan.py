@@ -24,7 +24,7 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """One launch: which equations it computes, by which schedule, and why it is a pass of its own."""
+    """One launch: what it computes, by which schedule, and why it is a pass of its own."""
 
     program: Program
     schedule: str
@@ -44,7 +44,11 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Plan:
-    """Kernels in an order that respects what they read; ``sizes`` are those fixed at compile time."""
+    """Kernels in an order that respects what they read.
+
+    ``sizes`` and ``params`` are those fixed at compile time; ``findings`` is what the compiler has
+    to say about what it found.
+    """
 
     mixer: Mixer
     kernels: tuple[Kernel, ...]
@@ -53,6 +57,18 @@ class Plan:
     params: tuple[tuple[str, int | float | bool], ...]
     dtype: DType
     findings: tuple[str, ...] = ()
+    block_counts: tuple[
+        tuple[str, str], ...
+    ] = ()  # (dim of buffers, the dim whose blocks it counts)
+
+    def block_count(self, name: str) -> tuple[str, int]:
+        """The dim whose blocks ``name`` counts, and their size in the kernels that use it."""
+        dim = dict(self.block_counts)[name]
+        return dim, next(
+            k.program.tile(dim).block
+            for k in self.kernels
+            if any(name in b.dims for b in k.program.buffers.values())
+        )
 
     def buffer(self, name: str) -> Buffer:
         """The buffer called ``name``."""

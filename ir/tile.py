@@ -245,7 +245,7 @@ class Carried:
 
 @dataclass(frozen=True, slots=True)
 class For:
-    """For ``variable`` in start, start + step ... below stop: the body, then hand over ``yields``."""
+    """For ``variable`` = start, start + step, ... below stop; ``yields`` are handed over."""
 
     variable: Value
     start: Value

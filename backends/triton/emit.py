@@ -39,11 +39,8 @@ def emit_module(plan: Plan) -> str:
 def _decorator(program: Program) -> str:
     """Lengths must not be specialised: a new length would compile anew."""
     names = [a.dim for a in program.arguments if isinstance(a, SizeArgument)]
-    names += [
-        a.name
-        for a in program.arguments
-        if isinstance(a, HostArgument) and a.dtype is DType.INT32 and not a.fixed
-    ]
+    hosts = [a for a in program.arguments if isinstance(a, HostArgument) and not a.fixed]
+    names += [a.name for a in hosts if a.dtype is DType.INT32]
     if not names:
         return "@triton.jit"
     listed = ", ".join(f'"{n}"' for n in names)

@@ -172,6 +172,9 @@ class HostText:
     # ----------------------------------------------------------------------------- buffers
 
     def _buffers(self) -> None:
+        for name, _ in self.plan.block_counts:
+            dim, block = self.plan.block_count(name)
+            self._add(f"{name} = triton.cdiv({self.names.get(dim, dim)}, {block})")
         first = self.mixer.inputs[0].name if self.mixer.inputs else None
         device = f"{first}.device" if first else '"cpu"'
         tables = {t.name: t for t in self.mixer.tables}

@@ -42,7 +42,7 @@ def dot_operands(dot: Dot, order: Order) -> tuple[tuple[Value, Order], tuple[Val
 
 
 def choose_layout(program: Program) -> Layout:
-    """The layout of a program: fewest transposes first, then the order the tiles were declared in."""
+    """The layout of a program: fewest transposes first, then the order of the grid and loops."""
     ops = list(all_ops(program.body))
     dots = [op for op in ops if isinstance(op, Dot)]
     preferred = _preferred_order(program)
@@ -82,9 +82,6 @@ def _only_read_by_dots(ops: list[Op]) -> frozenset[str]:
     """Loaded tiles that nothing but dots reads."""
     loaded = {op.out.name for op in ops if isinstance(op, Load) and len(op.out.axes) == 2}
     for op in ops:
-        if isinstance(op, Dot):
-            read = (op.acc,) if op.acc is not None else ()
-        else:
-            read = operands(op)
-        loaded -= {value.name for value in read}
+        elsewhere = operands(op)[2:] if isinstance(op, Dot) else operands(op)
+        loaded -= {value.name for value in elsewhere}
     return frozenset(loaded)

@@ -51,7 +51,8 @@ def import_source(source: str, name: str) -> ModuleType:
             file.write(source)
         os.replace(aside, path)
     spec = importlib.util.spec_from_file_location(f"mixc_generated_{name}_{digest}", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)

@@ -83,6 +83,7 @@ class Builder:
         self._names: set[str] = set()
         self._constants: dict[str, float | int | bool] = {}
         self._natural: set[str] = set()
+        self._begins: dict[str, Value] = {}  # positions of a tile -> where it starts
         self.shifts: dict[str, tuple[Value, int]] = {}  # x + 3 -> (x, 3)
 
     # ------------------------------------------------------------------------------ names
@@ -188,6 +189,8 @@ class Builder:
             out = self.value(hint, DType.INT32, frozenset({dim}), level)
             if start is None or self.is_natural(start):
                 self._natural.add(out.name)
+            if start is not None:
+                self._begins[out.name] = start
             return Range(out, start), out
 
         return self._emit(("range", dim, start), level, make)
@@ -366,6 +369,11 @@ class Builder:
             if dim in scope.positions:
                 return scope.bounds.get(dim)
         return None
+
+    def begin(self, dim: str) -> Value:
+        """Where the tile of ``dim`` that is in force begins."""
+        position = self.position(dim)
+        return self._begins[position.name]
 
     def place(self, dim: str, position: Value, bound: Value | None = None) -> None:
         """Set the index value of ``dim`` for the innermost scope."""

@@ -17,11 +17,12 @@ from ...ir.expression import Call, Expr, Kind, Literal, Ref, call, rebuild, subs
 from ...ir.tile import BufferArgument, DType, Program, Value
 from ..analysis.mask_ranges import KeyRanges, Trend
 from ..analysis.one_pass import Plain, Rescaled
+from .block_table import BlockTable, sweep_listed
 from .builder import Builder
 from .contraction import contract, factors_of
 from .evaluation import Context, Evaluator
 from .grid import place_grid, store_result
-from .runs import sweep
+from .runs import Turn, sweep
 
 _LOG2_E = math.log2(math.e)
 
@@ -48,6 +49,7 @@ class FlashTask:
     lse: str | None = None
     total: str | None = None
     about: str = ""
+    table: BlockTable | None = None
 
 
 def flash(task: FlashTask, context: Context, launch: tuple[tuple[str, int], ...]) -> Program:
@@ -73,6 +75,15 @@ def _later_rows_do_more(ranges: KeyRanges) -> bool:
         not conjunct.lower and any(b.trend is Trend.RISING for b in conjunct.upper)
         for conjunct in ranges.disjuncts
     )
+
+
+def _visit(
+    evaluator: Evaluator, task: FlashTask, carried: Sequence[tuple[str, Value]], turn: Turn
+) -> tuple[Value, ...]:
+    """Walk the keys: by ranges, or by a table where the mask gives none."""
+    if task.table is not None:
+        return sweep_listed(evaluator, task.table, task.mask, carried, turn)
+    return sweep(evaluator, task.over, task.ranges, task.mask, carried, turn)
 
 
 # ------------------------------------------------------------------------- exponential weights
@@ -116,7 +127,7 @@ def _rescaled(evaluator: Evaluator, task: FlashTask, form: Rescaled, rows: froze
         ]
         return (new_top, new_total, *_weighted_sums(evaluator, task, weight, kept_sums))
 
-    top, total, *sums = sweep(evaluator, task.over, task.ranges, task.mask, carried, turn)
+    top, total, *sums = _visit(evaluator, task, carried, turn)
     builder.comment("normalise and store")
     _store_rescaled(evaluator, task, form, (top, total, sums))
 
@@ -260,7 +271,7 @@ def _plain(evaluator: Evaluator, task: FlashTask, form: Plain, rows: frozenset[s
             made.append(builder.elementwise("add", state[0], added, dtype=DType.FLOAT32))
         return (*made, *_weighted_sums(evaluator, task, weight, sums))
 
-    results = sweep(evaluator, task.over, task.ranges, task.mask, carried, turn)
+    results = _visit(evaluator, task, carried, turn)
     builder.comment("normalise and store")
     sums = list(results[1:] if needs_total else results)
     if needs_total:

@@ -1,0 +1,133 @@
+"""Which key blocks a block of queries visits, where the mask gives no bounds: a generated table.
+
+One kernel walks the key blocks that bounds leave over, evaluates the mask and lists the starts of
+those with anything visible; the attention then walks the list. Beside the attention itself this
+is cheap: it reads no queries and no keys, and heads that share a mask share a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ...ir.expression import Expr
+from ...ir.tile import BufferArgument, DType, Program, Tile, Value
+from ..analysis.mask_ranges import KeyRanges
+from .builder import Builder
+from .evaluation import Context, Evaluator
+from .grid import place_grid
+from .runs import Turn, integer, sweep
+
+
+@dataclass(frozen=True)
+class BlockTable:
+    """Buffers of a table: ``starts`` [*dims, row blocks, key blocks] and ``counts`` without keys.
+
+    ``dims`` are the axes of the mask that are neither rows nor keys.
+    """
+
+    starts: str
+    counts: str
+    dims: tuple[str, ...]
+    block: str
+    over: str
+
+    @property
+    def row_blocks(self) -> str:
+        """The dim that counts blocks of rows."""
+        return f"{self.block}_blocks"
+
+    @property
+    def key_blocks(self) -> str:
+        """The dim that counts blocks of keys."""
+        return f"{self.over}_blocks"
+
+
+def block_table(
+    name: str,
+    table: BlockTable,
+    mask: Expr,
+    ranges: KeyRanges,
+    context: Context,
+    launch: tuple[tuple[str, int], ...],
+) -> Program:
+    """The tile program that fills a block table."""
+    builder = Builder(name)
+    evaluator = Evaluator(builder, context)
+    place_grid(evaluator, [*table.dims, table.block], table.block)
+    for buffer in (table.starts, table.counts):
+        given = context.buffers[buffer]
+        builder.buffer(BufferArgument(buffer, given.dims, given.dtype, written=True))
+    places = _places(evaluator, table)
+    zero = builder.constant(0, DType.INT32)
+
+    def turn(
+        state: tuple[Value, ...], applied: Expr | None, exists: Value | None
+    ) -> tuple[Value, ...]:
+        (count,) = state
+        some = _any_visible(evaluator, table, applied, exists)
+        first = builder.begin(table.over)
+        builder.store(table.starts, [*places, (table.key_blocks, count)], first, some)
+        more = builder.cast(some, DType.INT32)
+        return (integer(evaluator, "add", count, more, hint="count"),)
+
+    (count,) = sweep(evaluator, table.over, ranges, mask, [("count", zero)], turn)
+    builder.store(table.counts, places, count, None)
+    about = f"{table.starts}: blocks of {table.over} with anything visible to a block of rows"
+    return builder.finish(launch, about)
+
+
+def _places(evaluator: Evaluator, table: BlockTable) -> list[tuple[str, Value]]:
+    """Index values for the dims of a table before the key blocks."""
+    builder = evaluator.builder
+    start = next(g.position for g in builder.grid if g.dim == table.block)
+    number = integer(evaluator, "floordiv", start, builder.block(table.block), hint="i_block")
+    fixed = [(dim, evaluator.position(dim)) for dim in table.dims]
+    return [*fixed, (table.row_blocks, number)]
+
+
+def _any_visible(
+    evaluator: Evaluator, table: BlockTable, mask: Expr | None, exists: Value | None
+) -> Value:
+    """Whether the mask admits any pair of the block."""
+    builder = evaluator.builder
+    visible = evaluator.both(exists, builder.bound(table.block))
+    if mask is not None:
+        visible = evaluator.both(evaluator.condition(mask, "visible"), visible)
+    zero = builder.constant(0, DType.INT32)
+    if visible is None:
+        return builder.constant(True, DType.BOOL)
+    number = builder.cast(visible, DType.INT32)
+    for dim in sorted(visible.axes):
+        number = builder.reduce("max", number, dim, "some")
+    return builder.elementwise("gt", number, zero, dtype=DType.BOOL, hint="some")
+
+
+def sweep_listed(
+    evaluator: Evaluator,
+    table: BlockTable,
+    mask: Expr | None,
+    carried: Sequence[tuple[str, Value]],
+    turn: Turn,
+) -> tuple[Value, ...]:
+    """Visit the blocks that a table lists, the mask applied in each."""
+    builder, axis = evaluator.builder, table.over
+    builder.tiles.setdefault(axis, Tile(axis, evaluator.context.blocks.get(axis, 64)))
+    for name in (table.starts, table.counts):
+        given = evaluator.context.buffers[name]
+        builder.buffer(BufferArgument(name, given.dims, given.dtype))
+    places = _places(evaluator, table)
+    count = builder.load(table.counts, places, hint="count")
+    zero = builder.constant(0, DType.INT32)
+    name = axis.lower()
+    with builder.loop(f"{name}_turn", zero, count, 1, carried) as loop:
+        start = builder.load(
+            table.starts, [*places, (table.key_blocks, loop.variable)], hint=f"{name}_start"
+        )
+        position = builder.range(axis, start, name)
+        size = evaluator.size(axis)
+        bound = builder.elementwise("lt", position, size, dtype=DType.BOOL, hint=f"{name}_exists")
+        builder.place(axis, position, bound)
+        builder.comment(f"a listed block of {axis}: the mask applies")
+        loop.yields = turn(loop.carried, mask, bound)
+    return loop.results

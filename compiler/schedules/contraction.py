@@ -180,12 +180,33 @@ def _can_step(evaluator: Evaluator, over: tuple[str, ...]) -> bool:
 
 
 def _admit(inside: list[Expr], where: Expr, over: tuple[str, ...]) -> list[Expr]:
-    """The product with 0 where ``where`` fails, put on a factor that has its axes already."""
-    for n, factor in enumerate(inside):
-        if where.axes <= factor.axes:
-            masked = call("where", where, factor, 0.0)
-            return [*inside[:n], masked, *inside[n + 1 :]]
-    return [*inside, call("where", where, 1.0, 0.0)] if inside else [call("where", where, 1.0, 0.0)]
+    """The product with 0 where ``where`` fails.
+
+    Each condition goes on a factor that has its axes already, so that a factor which is infinite
+    where the condition fails does no harm; what fits no factor becomes one of its own.
+    """
+    factors, rest = list(inside), list[Expr]()
+    for condition in _conditions(where):
+        at = next((n for n, f in enumerate(factors) if condition.axes <= f.axes), None)
+        if at is None:
+            rest.append(condition)
+        else:
+            factors[at] = call("where", condition, factors[at], 0.0)
+    if not rest:
+        return factors
+    left = rest[0]
+    for condition in rest[1:]:
+        left = call("and", left, condition)
+    return [*factors, call("where", left, 1.0, 0.0)]
+
+
+def _conditions(where: Expr) -> list[Expr]:
+    """a and b and c --> [a, b, c]."""
+    match where:
+        case Call("and", (a, b)):
+            return _conditions(a) + _conditions(b)
+        case _:
+            return [where]
 
 
 def _distribute(inside: list[Expr]) -> list[list[Expr]]:

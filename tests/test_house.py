@@ -1,7 +1,11 @@
 """The house rules of design section 7: packages, import arrows, sizes of modules and functions."""
 
 import ast
+import shutil
+import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -83,9 +87,24 @@ def test_every_module_is_in_a_package():
     assert not homeless
 
 
-def test_specs_are_package_data():
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    assert settings["package-data"]["mixc.specs"] == ["**/*.yaml"]
+def test_a_wheel_holds_every_module_and_spec(tmp_path):
+    # Built from a copy: a build leaves its own files in the tree, and takes stale ones from it.
+    tree = tmp_path / "tree"
+    for name in (*FOLDERS, "pyproject.toml", "README.md"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        tree.mkdir(exist_ok=True)
+        copy(ROOT / name, tree / name)
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q"]
+    subprocess.run([*command, "-w", str(tmp_path), str(tree)], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    wanted = set()
+    for folder in FOLDERS:
+        for path in (ROOT / folder).rglob("*"):
+            if path.is_file() and path.suffix in (".py", ".yaml", ".hpp", ".typed"):
+                place_in = path.relative_to(ROOT).as_posix()
+                wanted.add(place_in if folder == "mixc" else f"mixc/{place_in}")
+    assert held == wanted
 
 
 def test_constraints_pin_everything_once():

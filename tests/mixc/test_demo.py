@@ -1,0 +1,23 @@
+"""The demo, as ``make demo`` runs it."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.timeout(180)
+def test_the_demo_ends_well(tmp_path):
+    settings = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    result = subprocess.run(
+        [sys.executable, "-m", "mixc.demo"], cwd=tmp_path, env=settings, capture_output=True
+    )
+    text = result.stdout.decode()
+    assert result.returncode == 0, text + result.stderr.decode()
+    summary = text[text.index("Summary") :]
+    for name in ("alibi_window", "my_mixer"):
+        assert f"{name}: 5 cases, all right" in text
+        assert f"{name}_o" in summary
+    assert summary.count(" < ") == 4
+    assert list(tmp_path.iterdir()) == []

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
-from ...ir.expression import Call, Expr, Index, Read, Reduce, Size, Span, call
+from ...ir.expression import (
+    Call,
+    Expr,
+    Index,
+    Read,
+    Reduce,
+    Size,
+    Span,
+    call,
+    rebuild,
+    transform,
+)
 
 
 @dataclass
@@ -33,17 +44,36 @@ class Dims:
         return dim
 
     def fresh(self, dim: str) -> str:
-        """A further position variable over ``dim``."""
+        """A further position variable over ``dim``, new each time."""
         number = 2
-        while (name := f"{dim}_{number}") in self.known and name not in self.sizes:
+        while (name := f"{dim}_{number}") in self.known:
             number += 1
-        if name in self.known and self.sizes[name] != Size(dim):
-            return self.fresh(name)
         self.known.add(name)
         self.sizes[name] = Size(dim)
         if dim in self.sequences:
             self.sequences[name] = self.sequences[dim]
         return name
+
+    def release(self, x: Expr, keys: Collection[str], index_axes: Collection[str]) -> Expr:
+        """``x`` with the positions reduced inside it renamed, before it is read at an index.
+
+        ``sum(a, J)`` --> ``sum(a[J=j_2], J_2)`` where a has one of ``keys`` and the index a J of
+        its own: so that putting the index in place of the key mixes up nothing.
+        """
+
+        def change(node: Expr) -> Expr | None:
+            if not isinstance(node, Reduce):
+                return None
+            clash = sorted(set(node.over) & set(index_axes))
+            inner = frozenset[str]().union(*(child.axes for child in node.children))
+            if not clash or (inner - set(node.over)).isdisjoint(keys):
+                return None
+            names = {dim: self.fresh(dim) for dim in clash}
+            moved = rebuild(node, lambda child: _moved(child, names))
+            assert isinstance(moved, Reduce)
+            return replace(moved, over=tuple(names.get(dim, dim) for dim in node.over))
+
+        return transform(x, change)
 
     def _larger(self, dim: str) -> list[str]:
         """The head dims that ``dim`` divides, nearest first."""
@@ -65,7 +95,11 @@ class Dims:
             if target is not None and target not in value.axes:
                 ratio = call("floordiv", Size(target), Size(small))
                 at.append((small, call("floordiv", Index(target), ratio)))
-        return Read(value, tuple(at), span=value.span) if at else value
+        if not at:
+            return value
+        heads = [index_axis for _, e in at for index_axis in e.axes]
+        released = self.release(value, [small for small, _ in at], heads)
+        return Read(released, tuple(at), span=value.span)
 
     def align(self, *values: Expr) -> tuple[Expr, ...]:
         """Values that meet: head groups lifted to the heads of the others."""
@@ -95,6 +129,20 @@ class Dims:
             where, rest = rest[0], rest[1:]
         names = (dim for dim, _ in group)
         return Reduce(op, parts[0], over, where, tuple(zip(names, rest, strict=True)), span=span)
+
+
+def _moved(expr: Expr, names: Mapping[str, str]) -> Expr:
+    """``expr`` at other positions: each dim of ``names`` replaced by its new name."""
+    if expr.axes.isdisjoint(names):
+        return expr
+    match expr:
+        case Index(dim):
+            return Index(names[dim], span=expr.span)
+        case Call():
+            return rebuild(expr, lambda child: _moved(child, names))
+        case _:
+            at = ((dim, Index(names[dim])) for dim in sorted(expr.axes & names.keys()))
+            return Read(expr, tuple(at), span=expr.span)
 
 
 __all__ = ["Dims"]

@@ -14,7 +14,9 @@ def read(x: Expr, at: list[tuple[str, Expr]], scope: Scope, span: Span, fill: fl
     keys = [dim for dim, _ in at]
     axes = (x.axes - set(keys)).union(*(e.axes for _, e in at))
     lifted = tuple((dim, dims.lift(e, axes)) for dim, e in at)
-    return Read(dims.lift(x, axes, keep=keys), lifted, fill, span=span)
+    index_axes = frozenset[str]().union(*(e.axes for _, e in lifted))
+    released = dims.release(dims.lift(x, axes, keep=keys), keys, index_axes)
+    return Read(released, lifted, fill, span=span)
 
 
 def read_axis(x: Expr, key: Name, scope: Scope) -> str:

@@ -272,6 +272,18 @@ def test_fresh_positions_are_recorded():
     verify_mixer(mixer)
 
 
+def test_a_position_summed_inside_what_is_read_gets_a_name_of_its_own():
+    x = "inputs: {x: [B, T, D], y: [B, T]}\nmap:\n"
+    mixer = load(x + "  o: at(sum(x * (t + y), T), D=t)\noutputs: {o: [B, T]}")
+    text = write_expression(mixer.stages[0].equations[0].value)
+    assert text == "sum(x[T=t_2] * (t_2 + y[T=t_2]), T_2)[D=t]"
+    assert mixer.sizes == (("T_2", Size("T")),)
+    same = load(x + "  o: at(sum(x, T) + y, D=t)\noutputs: {o: [B, T]}")
+    assert write_expression(same.stages[0].equations[0].value) == "(sum(x[T=t_2], T_2) + y)[D=t]"
+    plain = load(x + "  o: at(x * sum(y, T), D=t)\noutputs: {o: [B, T]}")
+    assert plain.sizes == ()
+
+
 def test_a_stacked_axis_has_the_size_of_its_values():
     mixer = load(
         "inputs: {x: [B], y: [B]}\n"

@@ -5,16 +5,24 @@
 3. the planner: names are written out, or get a buffer and a kernel of their own.
 4. the schedules: each kernel becomes a tile program.
 5. ``verify_plan``: every program is checked before a backend sees it.
+
+``MIXC_DUMP=folder`` writes the mixer and the plan as text.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from ..ir.errors import ArgumentError
 from ..ir.mixer import Mixer
 from ..ir.plan import Plan
+from ..ir.text import write_mixer
 from ..ir.tile import DType
+from ..ir.tile_text import write_plan
+from ..ir.verify_mixer import verify_mixer
+from ..ir.verify_plan import verify_plan
 from .planner import make_planner
 
 _DTYPES: Mapping[str, DType] = {
@@ -42,8 +50,17 @@ def lower(mixer: Mixer, sizes: Mapping[str, int], dtype: str = "bfloat16") -> Pl
     if dtype not in _DTYPES:
         known = ", ".join(_DTYPES)
         raise ArgumentError(f"dtype: expected one of {known}, got {dtype!r}")
+    verify_mixer(mixer)
+    _dump(mixer, "1_mixer", write_mixer(mixer))
     plan = make_planner(mixer, sizes, _DTYPES[dtype]).run()
-    from ..ir.verify_plan import verify_plan
-
+    _dump(mixer, "2_plan", write_plan(plan))
     verify_plan(plan)
     return plan
+
+
+def _dump(mixer: Mixer, level: str, text: str) -> None:
+    """With ``MIXC_DUMP=folder``, what a level looks like, for whoever works on the compiler."""
+    folder = os.environ.get("MIXC_DUMP")
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        (Path(folder) / f"{mixer.name}_{level}.txt").write_text(text, encoding="utf-8")

@@ -1,0 +1,136 @@
+"""Plans and tile programs as text: what ``MIXC_DUMP`` writes and ``mixc show`` prints.
+
+causal_o(q: float32[B, H, I, D], ...) grid(I by BLOCK_I descending, H, B)
+  q_tile: float32[D, I] = load q[b, h, i, d] where i_exists else 0
+  for j_start in 0 .. j_full_stop by BLOCK_J carrying m = m_0:
+    score: float32[I, J] = dot(q_tile, k_tile) over D
+    yield m_new
+"""
+
+from __future__ import annotations
+
+from .plan import Plan
+from .tile import (
+    Argument,
+    BufferArgument,
+    Cast,
+    Comment,
+    Constant,
+    Dot,
+    Elementwise,
+    For,
+    HostArgument,
+    Load,
+    Op,
+    ParamArgument,
+    Program,
+    Range,
+    Reduce,
+    Scan,
+    Search,
+    SizeArgument,
+    Store,
+    Value,
+)
+
+
+def write_plan(plan: Plan) -> str:
+    """The kernels in order with the reason for each, the buffers, then every program."""
+    lines = [f"plan of {plan.mixer.name} in {plan.dtype.value}"]
+    lines += [f"  {dim} = {size}" for dim, size in plan.sizes]
+    lines += [f"  found: {finding}" for finding in plan.findings]
+    for buffer in plan.buffers:
+        shape = ", ".join(buffer.dims)
+        lines.append(f"  {buffer.role} {buffer.name}: {buffer.dtype.value}[{shape}]")
+    for kernel in plan.kernels:
+        reads = ", ".join(kernel.reads)
+        made = ", ".join(kernel.writes)
+        lines.append(f"  {kernel.program.name} ({kernel.schedule}): {reads} -> {made}")
+        lines.append(f"    because {kernel.reason}")
+    programs = [write_program(kernel.program) for kernel in plan.kernels]
+    return "\n\n".join(["\n".join(lines), *programs]) + "\n"
+
+
+def write_program(program: Program) -> str:
+    """One tile program, an op a line."""
+    arguments = ", ".join(_argument(a) for a in program.arguments)
+    lines = [f"{program.name}({arguments})"]
+    for axis in program.grid:
+        cut = f" by BLOCK_{axis.dim}" if axis.tiled else ""
+        order = ", the last first" if axis.descending else ""
+        lines.append(f"  grid {axis.position.name} over {axis.dim}{cut}{order}")
+    for tile in program.tiles:
+        whole = f", all {tile.size} positions" if tile.whole else ""
+        lines.append(f"  tile {tile.symbol} = {tile.block}{whole}")
+    lines += [f"  launch {name} = {value}" for name, value in program.launch]
+    for op in program.body:
+        lines.extend(f"  {line}" for line in write_op(op))
+    return "\n".join(lines)
+
+
+def _argument(argument: Argument) -> str:
+    match argument:
+        case BufferArgument(name, dims, dtype, written):
+            return f"{'out ' if written else ''}{name}: {dtype.value}[{', '.join(dims)}]"
+        case SizeArgument(dim):
+            return f"size {dim}"
+        case HostArgument(name, _, value):
+            return f"{name} = {value}"
+        case ParamArgument(name, _, runtime):
+            return f"{'runtime ' if runtime else ''}param {name}"
+
+
+def write_op(op: Op) -> list[str]:
+    """The lines of one op."""
+    match op:
+        case Comment(text):
+            return [f"# {text}"]
+        case Store(buffer, index, value, mask):
+            return [f"store {_place(buffer, index)} = {value.name}{_where(mask)}"]
+        case For():
+            return _loop(op)
+        case _:
+            return [f"{op.out} = {_right_side(op)}"]
+
+
+def _right_side(op: Op) -> str:
+    match op:
+        case Constant(_, value):
+            return repr(value)
+        case Range(_, start):
+            return f"range from {'0' if start is None else start.name}"
+        case Elementwise(_, fn, args):
+            return f"{fn}({', '.join(a.name for a in args)})"
+        case Cast(_, x):
+            return f"cast {x.name}"
+        case Load(_, buffer, index, mask, fill):
+            tail = "" if mask is None else f"{_where(mask)} else {fill}"
+            return f"load {_place(buffer, index)}{tail}"
+        case Dot(_, a, b, over, acc):
+            more = "" if acc is None else f" + {acc.name}"
+            return f"dot({a.name}, {b.name}) over {over}{more}"
+        case Reduce(_, fn, x, over):
+            return f"{fn} {x.name} over {over}"
+        case Scan(_, x, over, reverse):
+            return f"scan {x.name} over {over}{' from the end' if reverse else ''}"
+        case Search(_, buffer, index, dim, _, value, side):
+            return f"search {_place(buffer, index)} along {dim} for {value.name}, {side}"
+    raise TypeError(type(op).__name__)
+
+
+def _loop(op: For) -> list[str]:
+    carried = ", ".join(f"{c.inner} = {c.initial.name}" for c in op.carried)
+    start, stop = op.start.name, op.stop.name
+    head = f"for {op.variable.name} in {start} .. {stop} by {op.step} carrying {carried}:"
+    body = [f"  {line}" for inner in op.body for line in write_op(inner)]
+    handed = ", ".join(v.name for v in op.yields)
+    results = ", ".join(c.out.name for c in op.carried)
+    return [head, *body, f"  yield {handed}", f"  -> {results}"]
+
+
+def _place(buffer: str, index: tuple[tuple[str, Value], ...]) -> str:
+    return f"{buffer}[{', '.join(v.name for _, v in index)}]"
+
+
+def _where(mask: Value | None) -> str:
+    return "" if mask is None else f" where {mask.name}"

@@ -7,7 +7,6 @@ every block of queries would compute again.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal as OneOf
@@ -42,7 +41,7 @@ from .estimates import fits
 from .passes.fold_constants import fold_constants
 from .schedules.block_table import BlockTable, block_table
 from .schedules.evaluation import Context, move
-from .schedules.flash import FlashTask, flash, written
+from .schedules.flash import FlashTask, flash, in_base_two, written
 from .schedules.pointwise import pointwise, running_sum
 
 _KIND_DTYPE = {Kind.BOOL: DType.BOOL, Kind.INT: DType.INT32}
@@ -178,7 +177,7 @@ class Planner:
             return None
         if any(isinstance(n, Ref) and n.name in ("score", "total") for n in walk(expr)):
             return None
-        if is_costly(expr):
+        if is_costly(expr, self.roles.features):
             return "each block of queries would compute it again"
         return None
 
@@ -367,10 +366,15 @@ class Planner:
         return made
 
 
-def is_costly(expr: Expr) -> bool:
-    """Whether an expression is more than loads and a few operations per element."""
+def is_costly(expr: Expr, features: frozenset[str]) -> bool:
+    """Whether an expression does more than loads and a few operations per element.
+
+    A norm does not: it is one number per key, which costs little beside the key's product with a
+    whole block of queries.
+    """
     return any(
-        (isinstance(n, Call) and n.fn in TRANSCENDENTAL) or isinstance(n, Reduce | Cumsum)
+        ((isinstance(n, Call) and n.fn in TRANSCENDENTAL) or isinstance(n, Reduce | Cumsum))
+        and bool(n.axes & features)
         for n in walk(expr)
     )
 
@@ -394,15 +398,16 @@ class AttentionPlan:
         else:
             planner.findings.append(f"one pass: {form.reason}")
         outputs = self._declare_outputs()
-        lse = self._declare_row(stage.lse, "lse", form)
-        total = self._declare_total(form)
-        task = self._task(form, outputs, lse, total)
+        if stage.lse is not None:
+            self._declare_result(stage.lse, stage.queries, DType.FLOAT32)
+        total, top = self._declare_statistics(form)
+        task = self._task(form, outputs, total, top)
         made = self._program(task)
         reason = "the attention itself"
         results = tuple(r.name for r in stage.results if r.name != stage.weights)
         planner.kernels.append(Kernel(made, "flash", results, reason))
         if stage.weights is not None:
-            self._weights(task, lse, total)
+            self._weights(task)
 
     def _program(self, task: FlashTask) -> Program:
         """The kernel at the first configuration that fits the smallest GPU, or at the leanest."""
@@ -467,8 +472,8 @@ class AttentionPlan:
         self,
         form: Rescaled | Plain,
         outputs: tuple[tuple[str, Expr], ...],
-        lse: str | None,
         total: str | None,
+        top: str | None,
     ) -> FlashTask:
         planner, stage, block = self.planner, self.stage, self.block
 
@@ -490,8 +495,9 @@ class AttentionPlan:
             sink=None if stage.sink is None else ready(stage.sink),
             gain=None if stage.gain is None else ready(stage.gain),
             outputs=tuple((name, ready(value)) for name, value in outputs),
-            lse=lse,
+            lse=stage.lse,
             total=total,
+            top=top,
             about=f"attention over {stage.over}: {planner.findings[-1]}",
         )
 
@@ -513,41 +519,36 @@ class AttentionPlan:
         planner.context.buffers[name] = Buffer(name, dims, dtype or planner.dtype, role)
         planner.names[name] = Ref(name, axes, Kind.REAL)
 
-    def _declare_row(self, given: str | None, needed: str, form: Rescaled | Plain) -> str | None:
-        wanted = self.stage.weights is not None and isinstance(form, Rescaled)
-        if given is None and not wanted:
-            return None
-        name = given or self.planner._free_name(needed)
-        self._declare_result(name, self.stage.queries, DType.FLOAT32)
-        return name
+    def _declare_statistics(self, form: Rescaled | Plain) -> tuple[str | None, str | None]:
+        """Buffers for what the weights are computed from, where they are wanted as a value."""
+        if self.stage.weights is None:
+            return None, None
+        names: list[str | None] = [None, None]
+        wanted = ("total", "top") if isinstance(form, Rescaled) else ("total",)
+        for place, hint in enumerate(wanted):
+            name = self.planner._free_name(hint)
+            self._declare_result(name, self.stage.queries, DType.FLOAT32)
+            names[place] = name
+        return names[0], names[1]
 
-    def _declare_total(self, form: Rescaled | Plain) -> str | None:
-        needed = any(isinstance(n, Ref) and n.name == "total" for n in walk(form.denominator))
-        if self.stage.weights is None or isinstance(form, Rescaled) or not needed:
-            return None
-        name = self.planner._free_name("total")
-        self._declare_result(name, self.stage.queries, DType.FLOAT32)
-        return name
-
-    def _weights(self, task: FlashTask, lse: str | None, total: str | None) -> None:
+    def _weights(self, task: FlashTask) -> None:
         """The normalised weights as a value: the score once more, against the row's statistics."""
         planner, stage, form = self.planner, self.stage, task.form
         name = stage.weights
         assert name is not None
+        total = Ref(task.total or "", stage.queries, Kind.REAL)
         match form:
             case Rescaled():
-                assert lse is not None
-                row = Ref(lse, stage.queries, Kind.REAL)
-                value: Expr = call("exp", call("sub", written(form.exponent, task.score), row))
+                top = Ref(task.top or "", stage.queries, Kind.REAL)
+                exponent = in_base_two(written(form.exponent, task.score))
+                value: Expr = call("exp2", call("sub", exponent, top))
                 if form.factor != Literal(1):
                     value = call("mul", written(form.factor, task.score), value)
-                denominator = _with_total(form.denominator, Literal(1.0), call("exp", row))
-                visible: Expr = call("gt", row, -math.inf)
+                denominator = _with_total(form.denominator, total, call("exp2", top))
             case Plain():
                 value = written(form.weight, task.score)
-                row = Ref(total or "", stage.queries, Kind.REAL)
-                denominator = _with_total(form.denominator, row, Literal(1.0))
-                visible = call("ne", denominator, 0.0)
+                denominator = _with_total(form.denominator, total, Literal(1.0))
+        visible: Expr = call("ne", denominator, 0.0)
         if task.mask is not None:
             visible = call("and", task.mask, visible)
         if denominator != Literal(1.0):

@@ -32,7 +32,8 @@ class FlashTask:
     """One attention as a kernel computes it: names written out, statistics in buffers.
 
     ``form`` is how the weights are normalised in one pass. ``outputs`` pair a buffer with what is
-    summed; ``total`` and ``lse`` name buffers for the row's sum and its logarithm.
+    summed; ``total``, ``top`` and ``lse`` name buffers for the row's sum, the maximum (to base 2)
+    that it is relative to, and the sum's logarithm.
     """
 
     name: str
@@ -48,6 +49,7 @@ class FlashTask:
     outputs: tuple[tuple[str, Expr], ...]
     lse: str | None = None
     total: str | None = None
+    top: str | None = None
     about: str = ""
     table: BlockTable | None = None
 
@@ -57,7 +59,7 @@ def flash(task: FlashTask, context: Context, launch: tuple[tuple[str, int], ...]
     builder = Builder(task.name)
     evaluator = Evaluator(builder, context)
     place_grid(evaluator, task.queries, task.block, descending=_later_rows_do_more(task.ranges))
-    for name in [*(o for o, _ in task.outputs), *filter(None, (task.lse, task.total))]:
+    for name in [*(o for o, _ in task.outputs), *filter(None, (task.lse, task.total, task.top))]:
         buffer = context.buffers[name]
         builder.buffer(BufferArgument(name, buffer.dims, buffer.dtype, written=True))
     rows = frozenset(d for d in task.queries if evaluator.position(d).axes)
@@ -148,6 +150,9 @@ def _store_rescaled(
         scale = builder.elementwise("exp2", _finite(evaluator, top), dtype=DType.FLOAT32)
         builder.bind(scale_ref, scale)
     _store_outputs(evaluator, task, sums, evaluator.real(denominator_expr))
+    if task.total is not None and task.top is not None:
+        store_result(evaluator, task.total, total)
+        store_result(evaluator, task.top, _finite(evaluator, top))
     if task.lse is not None:
         log2 = builder.elementwise("log2", total, dtype=DType.FLOAT32)
         log2 = builder.elementwise("add", _finite(evaluator, top), log2, dtype=DType.FLOAT32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...ir.expression import Call, Expr, Kind, Literal, call
+from ...ir.expression import Call, Expr, Kind, Literal, call, transform
 
 Number = int | float
 
@@ -74,6 +74,30 @@ def expression(form: Linear) -> Expr:
     if form.constant == 0:
         return result
     return call("add" if form.constant > 0 else "sub", result, abs(form.constant))
+
+
+def spread(expr: Expr) -> Expr:
+    """``expr`` with products of sums written out, each in one order: (a + 1) * b --> a * b + b."""
+
+    def change(node: Expr) -> Expr | None:
+        match node:
+            case Call("mul", (a, b)):
+                left, right = linear(a), linear(b)
+                return expression(_product(left, right)) if left.terms and right.terms else None
+            case _:
+                return None
+
+    return transform(expr, change)
+
+
+def _product(left: Linear, right: Linear) -> Linear:
+    total = left.scaled(right.constant).plus(right.scaled(left.constant))
+    total = Linear(total.terms, left.constant * right.constant)
+    for a, x in left.terms:
+        for b, y in right.terms:
+            first, second = sorted((a, b), key=repr)
+            total = total.plus(Linear(((call("mul", first, second), x * y),), 0))
+    return total
 
 
 def plus(*parts: Expr | Number) -> Expr:

@@ -41,6 +41,7 @@ from itertools import chain, count
 from ...ir.expression import Call, Expr, Read, Reduce, Ref, substitute, walk
 from .facts import Facts, look_through
 from .isolate import Condition, Limit, Residual, Search, bounds_of
+from .linear import plus, spread, times
 from .normal_form import Conjunction
 from .trend import LIMIT, Trend, trend
 from .unions import conjunctions, is_exact
@@ -210,9 +211,9 @@ def _mentions(ref: Ref, values: Iterable[Expr]) -> bool:
 def needs_block_table(ranges: KeyRanges) -> bool:
     """Whether a table of visible blocks could save what bounds cannot.
 
-    True where a disjunct lacks a bound on one side and has a residual term from which some blocks
-    may be empty: one that depends on data or on whole blocks (``i // block``), not just on
-    positions (``(i - j) % 4 == 0`` has something in every block). With a bound on one side the
+    True where a disjunct is no band (its bounds are a constant apart) and has a residual term from
+    which some blocks may be empty: one that depends on data or on whole blocks (``i // block``),
+    not just on positions (``(i - j) % 4 == 0`` has something in every block). With some bound the
     term must depend on both axes: padding under a causal mask is not worth a table.
     """
     both = {ranges.axis, ranges.block}
@@ -227,8 +228,17 @@ def needs_block_table(ranges: KeyRanges) -> bool:
     return any(
         sparse(term, bool(disjunct.bounds))
         for disjunct in ranges.disjuncts
-        if not (disjunct.lower and disjunct.upper)
+        if not _is_band(disjunct, ranges.block)
         for term in disjunct.residual
+    )
+
+
+def _is_band(disjunct: Conjunct, block: str) -> bool:
+    """Whether a row sees so many positions at most, whatever the row: i - w < j <= i."""
+    return any(
+        block not in plus(spread(upper.loose), times(spread(lower.loose), -1)).axes
+        for lower in disjunct.lower
+        for upper in disjunct.upper
     )
 
 

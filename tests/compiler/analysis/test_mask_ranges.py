@@ -247,6 +247,8 @@ def test_large_masks_take_no_time() -> None:
         (PAIR, True),
         (both(causal(), PAIR), True),
         (both(window(), causal(), PAIR), False),
+        (both(AFFINE["own block"], PAIR), False),
+        (both(AFFINE["documents"], PAIR), True),
         (both(causal(), GLOBAL_J), False),
         (both(causal(), GLOBAL_I), False),
         (either(GLOBAL_J, both(causal(), window())), True),

@@ -383,6 +383,20 @@ def test_disentangled_as_deberta_v2(rows: int, far: int) -> None:
     assert_matches(o, heads(expected), 1e-6)
 
 
+@pytest.mark.parametrize(("rows", "far"), [(512, 512), (64, 512), (64, 256)])
+def test_disentangled_buckets_at_long_distances(rows: int, far: int) -> None:
+    from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
+
+    length = far + 20
+    bucket = make_log_bucket_position(torch.sub(*positions(length)).double(), rows // 2, far)
+    row = (bucket.long() + rows // 2).clamp(0, rows - 1)
+    # No content, values that tell positions apart: the output shows every c2p term.
+    x = {"q": torch.ones(1, 1, length, 1).double(), "k": torch.zeros(1, 1, length, 1).double()}
+    x |= {"q_pos": torch.zeros(1, rows, 1).double(), "k_pos": normal(1, rows, 1)}
+    o = reference("disentangled", x | {"v": torch.eye(length).double()[None, None]}, {"far": far})
+    assert_matches(o["o"][0, 0], torch.softmax(x["k_pos"][0, row, 0] / math.sqrt(3), dim=-1))
+
+
 @pytest.mark.parametrize("causal", [False, True])
 def test_xlnet_as_transformers(causal: bool) -> None:
     from transformers import XLNetConfig

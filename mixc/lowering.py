@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StageRanges:
-    """The key ranges of one attention, for a block of rows of ``block``, in closed form."""
+    """The key ranges of one attention, for a block of rows of ``block``, in closed form.
+
+    ``stage`` is its name, or that of its first result.
+    """
 
     stage: str
     over: str
@@ -85,13 +88,13 @@ def _ranges(mixer: Mixer, plan: Plan | None) -> Iterator[StageRanges]:
     flags = {p.name: _flag(mixer, p.name) for p in mixer.params if p.flag and is_host(p.value)}
     for stage in mixer.stages:
         if isinstance(stage, Attention):
+            name = stage.name or next((made.name for made in stage.results), mixer.name)
             block = _block_axis(mixer, stage, plan)
-            if stage.mask is None or block is None:
-                yield StageRanges(stage.name or "", stage.over, block or "", ("every key, full",))
-                continue
-            ranges = key_ranges(fold_constants(stage.mask, flags), stage.over, block, facts)
-            lines = tuple(describe(ranges))
-            yield StageRanges(stage.name or "", stage.over, block, lines)
+            lines = ["every key, full"]
+            if stage.mask is not None and block is not None:
+                mask = fold_constants(stage.mask, flags)
+                lines = describe(key_ranges(mask, stage.over, block, facts))
+            yield StageRanges(name, stage.over, block or "", tuple(lines))
 
 
 def _flag(mixer: Mixer, name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,5 +50,10 @@ def write(console: Console, rows: list[Row]) -> None:
         for heading in ("name", "about", "source"):
             table.add_column(heading, overflow="fold", no_wrap=heading == "name")
         for row in members:
-            table.add_row(row["name"], row["about"], row["source"])
+            table.add_row(row["name"], first_sentence(row["about"]), row["source"])
         console.print(table, end="\n\n")
+
+
+def first_sentence(text: str) -> str:
+    """``A. B.`` --> ``A.``; the JSON has it all."""
+    return re.split(r"(?<=\w\.)\s", " ".join(text.split()), maxsplit=1)[0]

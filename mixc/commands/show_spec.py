@@ -68,7 +68,8 @@ def write(
 
     write_equations(console, mixer)
     for ranges in found.ranges:
-        title = f"key ranges over {ranges.over}, for the rows of a block of {ranges.block}"
+        rows = f", for the rows of a block of {ranges.block}" if ranges.block else ""
+        title = f"key ranges of {ranges.stage} over {ranges.over}{rows}"
         write_section(console, title, ranges.lines)
     for mask in masks:
         write_section(console, f"mask of {mask.title}", terminal_lines(mask))

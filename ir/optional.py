@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from .expression import Cumsum, Expr, Index, Literal, Read, Reduce, Ref, Size, call, rebuild, walk
+from .expression import (
+    Cumsum,
+    Expr,
+    Index,
+    Kind,
+    Literal,
+    Read,
+    Reduce,
+    Ref,
+    Size,
+    call,
+    rebuild,
+    walk,
+)
 from .mixer import Attention, Equation, Map, Mixer, Stage
 
 
@@ -194,12 +207,14 @@ def _read_of_number(
     for dim, index in gone:
         if (dim, *index.axes) not in mixer.heads:  # a group's index is never outside
             inside = call("and", call("ge", index, 0), call("lt", index, Size(dim)))
-            value = call("where", inside, value, Literal(_as_written(fill)))
+            value = call("where", inside, value, _as_written(fill, value))
     return value
 
 
-def _as_written(fill: float) -> int | float:
-    return int(fill) if float(fill).is_integer() else fill
+def _as_written(fill: float, value: Expr) -> Literal:
+    if value.kind is Kind.BOOL:
+        return Literal(bool(fill))
+    return Literal(int(fill) if float(fill).is_integer() else fill)
 
 
 def _transform_shared(expr: Expr, change: Callable[[Expr], Expr], done: dict[int, Expr]) -> Expr:

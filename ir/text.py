@@ -135,12 +135,11 @@ def write_layout(layout: Layout) -> str:
 
 
 def write_mixer(mixer: Mixer) -> str:
-    """The whole mixer, a line per equation, each with its axes."""
-    lines = [f"mixer {mixer.name}"]
-    for heading, body in _Dump(mixer).sections():
-        if body:
-            lines += [f"{heading}:", *(f"  {line}" for line in body)]
-    return "\n".join(lines) + "\n"
+    """The whole mixer as a spec, a line per equation with its axes; the language reads it back.
+
+    What the loader wrote out stays written out; a stage's own lets are among the others.
+    """
+    return "\n".join(_Dump(mixer).lines()) + "\n"
 
 
 class _Dump:
@@ -150,51 +149,98 @@ class _Dump:
         self.names |= {i.name for i in mixer.inputs} | {e.name for e in mixer.lets}
         self.names |= {item.name for item in mixer.params} | {t.name for t in mixer.tables}
 
+    def lines(self) -> Iterator[str]:
+        mixer = self.mixer
+        yield f"mixer: {mixer.name}"
+        for key, prose in (("about", mixer.about), ("source", mixer.source)):
+            if prose:
+                quoted = prose.replace("'", "''")
+                yield f"{key}: '{quoted}'"
+        yield from _block("inputs", [_input_line(item) for item in mixer.inputs])
+        yield from _block("dims", self.dims())
+        yield from _block("heads", [f"{small}: {large}" for small, large in mixer.heads])
+        yield from _block("params", [*self.params(), *_tables(mixer)])
+        yield from _block("let", [self.equation(e) for e in mixer.lets])
+        yield from _block("stages", [line for stage in mixer.stages for line in self.stage(stage)])
+        yield from _block("outputs", [f"{o.name}: {write_layout(o.layout)}" for o in mixer.outputs])
+        yield from _block("tiling", [f"{knob}: {list(values)}" for knob, values in mixer.tiling])
+        yield from _block("check", [f"{dim}: {size}" for dim, size in mixer.check])
+        bench = [", ".join(f"{dim}: {size}" for dim, size in row) for row in mixer.bench]
+        yield from _block("bench", [f"- {{{row}}}" for row in bench])
+
     def expression(self, expr: Expr) -> str:
         return write_expression(expr, self.names)
 
-    def sections(self) -> Iterator[tuple[str, list[str]]]:
-        mixer = self.mixer
-        yield "inputs", [_input_line(item) for item in mixer.inputs]
-        relations = [f"{dim}: {sequence}" for dim, sequence in mixer.sequences]
-        sizes = [f"{dim} = {self.expression(value)}" for dim, value in mixer.sizes]
-        yield "dims", relations + sizes
-        yield "heads", [f"{small}: {large}" for small, large in mixer.heads]
-        yield "params", self.params()
-        yield "let", [self.equation(e) for e in mixer.lets]
-        for number, stage in enumerate(mixer.stages, start=1):
-            yield f"{type(stage).__name__.lower()} {stage.name or number}", list(self.stage(stage))
-        yield "outputs", [f"{o.name}: {write_layout(o.layout)}" for o in mixer.outputs]
+    def dims(self) -> Iterator[str]:
+        positions = dict(self.mixer.sequences)
+        yield from (f"{dim}: {over}" for dim, over in positions.items() if dim != over)
+        for dim, value in self.mixer.sizes:
+            if dim not in positions:
+                text = self.expression(value)
+                yield f"{dim}: ({text})" if isinstance(value, Size) else f"{dim}: {text}"
 
-    def params(self) -> list[str]:
-        scalars = [
-            f"{p.name} = {self.expression(p.value)}{' (runtime)' if p.runtime else ''}"
-            for p in self.mixer.params
-        ]
-        tables = [f"{t.name}[{', '.join(t.dims)}] = {list(t.values)}" for t in self.mixer.tables]
-        return scalars + tables
+    def params(self) -> Iterator[str]:
+        for param in self.mixer.params:
+            value = self.expression(param.value)
+            if param.runtime:
+                yield from _block(param.name, [f"default: {value}", "runtime: true"])
+            else:
+                yield f"{param.name}: {value}"
 
     def equation(self, equation: Equation) -> str:
-        return f"{equation.name}{_axes(equation.value)} = {self.expression(equation.value)}"
+        return self.clause(equation.name, equation.value)
+
+    def clause(self, name: str, value: Expr) -> str:
+        kind = {Kind.BOOL: "  # bool", Kind.INT: "  # int", Kind.REAL: ""}[value.kind]
+        return f"{name}[{', '.join(sorted(value.axes))}]: {self.expression(value)}{kind}"
 
     def stage(self, stage: Stage) -> Iterator[str]:
         match stage:
             case Map(equations):
-                yield from map(self.equation, equations)
+                body = _block("map", [self.equation(e) for e in equations])
             case Attention():
-                yield from self.attention(stage)
+                body = _block("attention", self.attention(stage))
+        lines = [*([f"name: {stage.name}"] if stage.name else []), *body]
+        yield f"- {lines[0]}"
+        yield from (f"  {line}" for line in lines[1:])
 
     def attention(self, stage: Attention) -> Iterator[str]:
-        yield f"over {stage.over}, queries [{', '.join(sorted(stage.queries))}]"
-        for clause in ("score", "mask", "weight", "denominator", "sink", "gain"):
-            value: Expr | None = getattr(stage, clause)
-            if value is not None:
-                yield f"{clause}{_axes(value)} = {self.expression(value)}"
-        for output in stage.outputs:
-            yield f"output {self.equation(output)}"
+        yield f"over: {stage.over}  # for each of [{', '.join(sorted(stage.queries))}]"
+        yield self.clause("score", stage.score)
+        if stage.mask is not None:
+            yield self.clause("mask", stage.mask)
+        yield from self.normalizer(stage)
+        if stage.gain is not None:
+            yield self.clause("gain", stage.gain)
+        yield from _block(
+            "output",
+            [
+                f"{o.name}: {self.expression(o.value)}  # [{', '.join(sorted(o.value.axes))}]"
+                for o in stage.outputs
+            ],
+        )
         for clause in ("lse", "weights"):
             if (name := getattr(stage, clause)) is not None:
-                yield f"{clause} {name}"
+                yield f"{clause}: {name}"
+
+    def normalizer(self, stage: Attention) -> Iterator[str]:
+        if stage.sink is not None:
+            sink = f"sink: {self.expression(stage.sink)}"
+            yield from _block("normalize", _block("softmax", [sink]))
+            return
+        match stage.weight, stage.denominator:
+            case Call("exp", (Ref("score"),)), Ref("total"):
+                yield "normalize: softmax"
+            case weight, denominator:
+                lines = [f"weight: {self.expression(weight)}"]
+                lines += [f"denominator: {self.expression(denominator)}"]
+                yield from _block("normalize", lines)
+
+
+def _block(key: str, lines: Iterable[str]) -> list[str]:
+    """``key:`` and its lines below it; nothing where there are none."""
+    body = [f"  {line}" for line in lines]
+    return [f"{key}:", *body] if body else []
 
 
 def _made(stage: Stage) -> Iterator[str]:
@@ -207,18 +253,33 @@ def _made(stage: Stage) -> Iterator[str]:
 
 def _input_line(item: Input) -> str:
     extras = [
-        *([item.dtype] if item.dtype else []),
-        *(["sorted"] if item.sorted else []),
-        *([] if item.grad else ["no gradient"]),
-        *([] if item.default is None else [f"default {_literal(item.default)[0]}"]),
+        *([f"dtype: {item.dtype}"] if item.dtype else []),
+        *(["sorted: true"] if item.sorted else []),
+        *([] if item.grad else ["grad: false"]),
+        *([] if item.default is None else [f"default: {_literal(item.default)[0]}"]),
     ]
-    line = f"{item.name}: {write_layout(item.layout)}"
-    return f"{line} ({', '.join(extras)})" if extras else line
+    axes = write_layout(item.layout)
+    return f"{item.name}: " + (f"{{{', '.join([f'dims: {axes}', *extras])}}}" if extras else axes)
 
 
-def _axes(expr: Expr) -> str:
-    kind = {Kind.BOOL: " bool", Kind.INT: " int", Kind.REAL: ""}[expr.kind]
-    return f"[{', '.join(sorted(expr.axes))}]{kind}"
+def _tables(mixer: Mixer) -> Iterator[str]:
+    for table in mixer.tables:
+        numbers = [_literal(_as_kind(value, table.kind))[0] for value in table.values]
+        for size in reversed(table.shape[1:]):
+            rows = range(0, len(numbers), size)
+            numbers = [f"[{', '.join(numbers[row : row + size])}]" for row in rows]
+        lines = [f"dims: [{', '.join(table.dims)}]", f"values: [{', '.join(numbers)}]"]
+        yield from _block(table.name, lines)
+
+
+def _as_kind(value: float, kind: Kind) -> bool | int | float:
+    match kind:
+        case Kind.BOOL:
+            return bool(value)
+        case Kind.INT:
+            return int(value)
+        case Kind.REAL:
+            return value
 
 
 __all__ = ["write_expression", "write_layout", "write_mixer"]

@@ -1,9 +1,11 @@
 """What the writer prints, the language reads back as the same expression."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixc.compiler.language.load import load_text
+from mixc.compiler.language.find import library
+from mixc.compiler.language.load import load_file, load_text
 from mixc.ir.expression import (
     Call,
     Cumsum,
@@ -205,30 +207,75 @@ def test_dump_of_a_mixer():
         """
     )
     assert write_mixer(mixer) == (
-        "mixer dump\n"
+        "mixer: dump\n"
         "inputs:\n"
         "  q: [B, H, I, D]\n"
         "  k: [B, G, J, D]\n"
-        "  b: [J] (int32, sorted, no gradient, default 0)\n"
+        "  b: {dims: [J], dtype: int32, sorted: true, grad: false, default: 0}\n"
         "dims:\n"
         "  I: T\n"
         "  J: T\n"
-        "  N = (T + 1) // 2\n"
+        "  N: (T + 1) // 2\n"
         "heads:\n"
         "  G: H\n"
         "params:\n"
-        "  rate = 1.0 (runtime)\n"
-        "  slope[H] = [1.0, 2.0]\n"
+        "  rate:\n"
+        "    default: 1.0\n"
+        "    runtime: true\n"
+        "  slope:\n"
+        "    dims: [H]\n"
+        "    values: [1, 2]\n"
         "let:\n"
-        "  c[B, D, G, J] = k * rate\n"
-        "attention 1:\n"
-        "  over J, queries [B, H, I]\n"
-        "  score[B, H, I, J] = sum(q * c[G=h // (H // G)], D) + slope\n"
-        "  mask[I, J] bool = b[J=j] <= i\n"
-        "  weight[B, H, I, J] = exp(score)\n"
-        "  denominator[B, H, I] = total\n"
-        "  output o[B, D, H, J] = k[G=h // (H // G)]\n"
-        "  lse l\n"
+        "  c[B, D, G, J]: k * rate\n"
+        "stages:\n"
+        "  - attention:\n"
+        "      over: J  # for each of [B, H, I]\n"
+        "      score[B, H, I, J]: sum(q * c[G=h // (H // G)], D) + slope\n"
+        "      mask[I, J]: b[J=j] <= i  # bool\n"
+        "      normalize: softmax\n"
+        "      output:\n"
+        "        o: k[G=h // (H // G)]  # [B, D, H, J]\n"
+        "      lse: l\n"
         "outputs:\n"
         "  o: [B, H, I, D]\n"
     )
+    assert load_text(write_mixer(mixer)) == mixer
+
+
+@pytest.mark.parametrize("path", library(), ids=lambda path: path.stem)
+def test_a_dump_reads_back_as_the_same_mixer(path):
+    mixer = load_file(path)
+    assert load_text(write_mixer(mixer)) == mixer
+
+
+def test_every_part_of_a_dump_reads_back():
+    mixer = load_text(
+        """
+        mixer: parts
+        about: it's "quoted"
+        inputs: {x: [B, S, R], y: [B, J], z: {dims: [B], dtype: bool, default: true}}
+        dims: {J: T, K: (B), S: 2}
+        params:
+          t: {dims: [S, R], values: [[1, 2.5], [-inf, 1e-9]]}
+          on: {dims: [S], values: [true, false]}
+          eps: -1
+        stages:
+          - name: first
+            let: {x: y * 2, j: J + 1}
+            attention:
+              over: J
+              score: x * index(J) + j
+              mask: z
+              normalize: {softmax: {sink: eps}}
+              gain: y
+              output: {o: 'y[J=index(J) - 1]', p: 1}
+              weights: w
+          - attention: {over: J, score: y, normalize: none, output: {q: y}}
+          - map: {r: "x * t + where(on, o, eps)", c: eps * 2}
+        outputs: {r: [B, S, R], w: [B, J], c: []}
+        tiling: {block_j: [16, 32], warps: 4}
+        check: {J: 33}
+        bench: [{J: 128, B: 1}]
+        """
+    )
+    assert load_text(write_mixer(mixer)) == mixer

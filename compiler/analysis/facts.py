@@ -186,10 +186,14 @@ def _read_inside(read: Read, facts: Facts) -> Expr | None:
     """``(a + b)[T=e] --> a[T=e] + b[T=e]``, where e is never outside T."""
     if not _is_plain(read.x) or not all(in_range(e, dim, facts) for dim, e in read.at):
         return None
-    return _moved(read.x, dict(read.at))
+    return placed(read.x, dict(read.at))
 
 
-def _moved(expr: Expr, at: Mapping[str, Expr]) -> Expr:
+def placed(expr: Expr, at: Mapping[str, Expr]) -> Expr:
+    """``expr`` with other positions for some of its dims: ``a[i] + i --> a[I=e] + e``.
+
+    The positions must not be outside.
+    """
     match expr:
         case Index(dim):
             return at.get(dim, expr)
@@ -198,11 +202,16 @@ def _moved(expr: Expr, at: Mapping[str, Expr]) -> Expr:
             return Read(expr, here, span=expr.span) if here else expr
         case Read(x, inner, fill):
             bound = {dim for dim, _ in inner}
-            places = [(dim, _moved(index, at)) for dim, index in inner]
+            places = [(dim, placed(index, at)) for dim, index in inner]
             places += [(d, e) for d, e in at.items() if d in x.axes and d not in bound]
             return Read(x, tuple(places), fill, span=expr.span)
+        case Reduce(over=over):
+            free = {dim: index for dim, index in at.items() if dim not in over}
+            return rebuild(expr, lambda child: placed(child, free))
+        case Cumsum(over=over) if over in at:
+            return Read(expr, tuple((d, e) for d, e in at.items() if d in expr.axes))
         case _:
-            return rebuild(expr, lambda child: _moved(child, at))
+            return rebuild(expr, lambda child: placed(child, at))
 
 
 def in_range(index: Expr, dim: str, facts: Facts) -> bool:

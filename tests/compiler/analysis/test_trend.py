@@ -7,7 +7,14 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 
-from mixc.compiler.analysis.facts import Facts, facts_of, is_natural, is_positive, look_through
+from mixc.compiler.analysis.facts import (
+    Facts,
+    facts_of,
+    is_natural,
+    is_positive,
+    look_through,
+    placed,
+)
 from mixc.compiler.analysis.linear import expression, linear, minus, plus, times
 from mixc.compiler.analysis.pointwise import Values, value_at
 from mixc.compiler.analysis.trend import LIMIT, Trend, trend
@@ -153,6 +160,19 @@ def test_lets_are_looked_through() -> None:
     heads = call("and", Ref("odd", frozenset({"G"}), Kind.BOOL), call("le", KEY, QUERY))
     moved = look_through(Read(heads, (("G", group),)), facts)
     assert str(moved) == "odd[G=h // (H // G)] and j <= i"
+
+
+def test_other_positions_for_a_dim() -> None:
+    """Indices and tensors move; what a reduction runs over does not."""
+    start = Ref("start", frozenset({"I"}), Kind.INT)
+    at = {"I": Scalar("i0", Kind.INT)}
+    assert str(placed(plus(start, QUERY, KEY), at)) == "start[I=i0] + i0 + j"
+    assert str(placed(Read(DOC, (("T", QUERY),)), at)) == "doc[T=i0]"
+    pair = Ref("pair", frozenset({"I", "J"}), Kind.INT)
+    assert placed(Read(pair, (("I", QUERY),)), at) == Read(pair, (("I", at["I"]),))
+    total = Reduce("sum", call("mul", start, QUERY), ("I",))
+    assert placed(total, at) == total
+    assert placed(Cumsum(start, "I"), at) == Read(Cumsum(start, "I"), (("I", at["I"]),))
 
 
 def test_a_runtime_divisor_is_no_positive_number() -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ...ir.expression import Expr, Index, Kind, Ref, substitute
+from ...ir.expression import Expr, Kind, Ref, substitute
 from ...ir.tile import BufferArgument, DType, Tile, Value
+from ..analysis.facts import placed
 from ..analysis.mask_ranges import Bound, Conjunct, KeyRanges, Row, RowCondition
 from .evaluation import Evaluator
 
@@ -57,7 +58,7 @@ class Rows:
         assert row is not Row.EVERY
         place = Ref(f"<{row.value} {self.dim}>", frozenset(), Kind.INT)
         self.evaluator.builder.bind(place, self._row(row))
-        return substitute(expr, {Index(self.dim): place})
+        return placed(expr, {self.dim: place})
 
     def _row(self, row: Row) -> Value:
         evaluator, dim = self.evaluator, self.dim

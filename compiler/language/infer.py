@@ -101,6 +101,10 @@ def _unknown(node: Name, scope: Scope) -> SpecError:
     if node.name in FUNCTIONS or node.name in scope.context.macros:
         do = f"`{node.name}` is a function: call it, `{node.name}(…)`"
         return scope.context.error(node.span, f"`{node.name}` without arguments", do=do)
+    if (stage := scope.context.coming.get(node.name)) is not None:
+        found = f"`{node.name}` is made by {stage}, later than it is read here"
+        do = "a line that reads a stage's result belongs in a later stage: `map: {name: …}`"
+        return scope.context.error(node.span, found, do=do)
     indices = sorted({dim.lower() for dim in dims.known})
     names = scope.visible()
     return scope.context.error(

@@ -19,7 +19,7 @@ from .positions import Text
 from .schema import SpecDocument, Word, read_spec
 from .scope import Context, Scope, SpecWarning
 from .source import Source
-from .stages import read_stages
+from .stages import draft_stages, read_stages
 
 
 def load_text(text: str, path: str = "<text>") -> Mixer:
@@ -83,11 +83,12 @@ def _load(spec: SpecDocument, context: Context) -> Mixer:
     read_params(spec, top)
     lets.declare(spec.let, top)
     read_macros(spec, top)
+    drafts = draft_stages(spec, top)
     read_sizes(spec, top)
     params, tables = finish_params(spec, top)
     lets.finish(top)
     inner = top.child()
-    stages = read_stages(spec, inner, lets)
+    stages = read_stages(drafts, inner, lets)
     outputs = read_outputs(spec, inner, stages)
     check_sizes_known(context, {dim: o.span for o in outputs for dim in o.dims})
     return Mixer(

@@ -74,6 +74,7 @@ class Context:
     expanding: list[str] = field(default_factory=list)  # macros being expanded
     resolving: list[tuple[str, Text]] = field(default_factory=list)  # definitions being read
     taken: set[str] = field(default_factory=set)  # every name of the mixer
+    coming: dict[str, str] = field(default_factory=dict)  # names that stages will make, by whom
     results: set[str] = field(default_factory=set)  # names that stages make
     _levels: int = 0
     _total: int = 0

@@ -22,21 +22,31 @@ from .source import closest, listed
 _FORMS = ("attention", "map")
 
 
-def read_stages(spec: SpecDocument, scope: Scope, lets: Lets) -> tuple[Stage, ...]:
+def draft_stages(spec: SpecDocument, top: Scope) -> tuple[Draft, ...]:
+    """The stages as written; the context learns which names they will make.
+
+    Raises:
+        SpecError: no form, or several at the top level or in one stage.
+    """
+    drafts = tuple(_drafts(spec, top))
+    for draft in drafts:
+        top.context.coming |= dict.fromkeys(draft.made(), draft.label)
+    top.context.taken |= {*top.names, *top.context.coming}
+    return drafts
+
+
+def read_stages(drafts: tuple[Draft, ...], scope: Scope, lets: Lets) -> tuple[Stage, ...]:
     """The stages in order; their results become names in ``scope``.
 
     Raises:
-        SpecError: no form, several at the top level, or as reading the forms does.
+        SpecError: as reading the forms does.
     """
-    drafts = _drafts(spec, scope)
-    context = scope.context
-    context.taken |= {*scope.outermost.names, *(n for d in drafts for n in d.made())}
     stages = _Stages(scope, lets)
     return tuple(stages.read(draft) for draft in drafts)
 
 
 @dataclass(frozen=True)
-class _Draft:
+class Draft:
     """A stage as written, and how its names are changed (``like``)."""
 
     form: StageSpec
@@ -55,13 +65,13 @@ class _Draft:
                     yield self.renaming.made(text.value)
 
 
-def _drafts(spec: SpecDocument, scope: Scope) -> list[_Draft]:
+def _drafts(spec: SpecDocument, scope: Scope) -> list[Draft]:
     given = [form for form in (*_FORMS, "stages") if getattr(spec, form) is not None]
     if len(given) != 1:
         raise _form_count(spec, given)
     if spec.stages is None:
         form = StageSpec.model_construct(attention=spec.attention, map=spec.map)
-        return [_Draft(form, None, "the spec's form", Renaming())]
+        return [Draft(form, None, "the spec's form", Renaming())]
     if not spec.stages:
         raise spec.key("stages").error("`stages` is empty", do="list at least one form")
     names = _names(spec.stages, scope)
@@ -94,7 +104,7 @@ def _names(stages: tuple[StageSpec, ...], scope: Scope) -> dict[str, StageSpec]:
     return found
 
 
-def _draft(stage: StageSpec, number: int, names: dict[str, StageSpec], scope: Scope) -> _Draft:
+def _draft(stage: StageSpec, number: int, names: dict[str, StageSpec], scope: Scope) -> Draft:
     name = None if stage.name is None else stage.name.value
     label = f"stage `{name}`" if name else f"stage {number}"
     given = [form for form in (*_FORMS, "like") if getattr(stage, form) is not None]
@@ -112,8 +122,8 @@ def _draft(stage: StageSpec, number: int, names: dict[str, StageSpec], scope: Sc
         for key in ("suffix", "with_"):
             if key in stage.model_fields_set:
                 raise stage.key(key.rstrip("_")).error(f"`{key.rstrip('_')}` without `like`")
-        return _Draft(stage, name, label, Renaming())
-    return _Draft(_liked(stage.like, names), name, label, _renaming(stage))
+        return Draft(stage, name, label, Renaming())
+    return Draft(_liked(stage.like, names), name, label, _renaming(stage))
 
 
 def _liked(like: Text, names: dict[str, StageSpec]) -> StageSpec:
@@ -143,17 +153,17 @@ class _Stages:
         self.scope, self.lets = scope, lets
         self.makers: dict[str, str] = {}
 
-    def read(self, draft: _Draft) -> Stage:
+    def read(self, draft: Draft) -> Stage:
         local = self.replaced(draft).child()
         self.lets.declare(draft.form.let, local)
         if draft.form.attention is not None:
             return self.attention(draft, local)
         return self.map(draft, local)
 
-    def replaced(self, draft: _Draft) -> Scope:
+    def replaced(self, draft: Draft) -> Scope:
         """The scope of a stage, with the names that ``with`` replaces by values."""
         scope = self.scope.child()
-        made = set(_Draft(draft.form, None, "", Renaming()).made())
+        made = set(Draft(draft.form, None, "", Renaming()).made())
         for key, text in draft.renaming.values.items():
             if key in made:
                 check_name(text, text.value, scope.context)
@@ -164,7 +174,7 @@ class _Stages:
             scope.names[str(key)] = Argument(node, self.scope, infer(node, self.scope))
         return scope
 
-    def attention(self, draft: _Draft, local: Scope) -> Stage:
+    def attention(self, draft: Draft, local: Scope) -> Stage:
         spec = draft.form.attention
         assert spec is not None
         self.lets.declare(spec.let, local)
@@ -179,13 +189,13 @@ class _Stages:
             self.make(result, draft.label, place)
         return stage
 
-    def map(self, draft: _Draft, local: Scope) -> Stage:
+    def map(self, draft: Draft, local: Scope) -> Stage:
         assert draft.form.map is not None
         lines = [self.line(key, text, draft, local) for key, text in draft.form.map.items()]
         self.lets.finish(local)
         return Map(tuple(lines), draft.name)
 
-    def line(self, key: Word, text: Text, draft: _Draft, local: Scope) -> Equation:
+    def line(self, key: Word, text: Text, draft: Draft, local: Scope) -> Equation:
         target, axes, opening = parse_target(key.text)
         if opening == "(":
             raise key.text.error(
@@ -217,4 +227,4 @@ class _Stages:
             self.scope.names[result.name] = result
 
 
-__all__ = ["read_stages"]
+__all__ = ["Draft", "draft_stages", "read_stages"]

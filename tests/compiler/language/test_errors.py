@@ -155,6 +155,7 @@ CASES = {
     "made twice": ("{o: v}", "{o: v}\n  lse: o", "21:8", "`o` is made twice by this stage"),
     "default": ("dtype: bool}", "dtype: bool, default: 2}", "7:47", "the default 2 does not fit"),
     "size for a dim": ("k, D)", "k, D) + max(2, D)", "17:41", "for the size of D write `(D)`"),
+    "result in a let": ("i - j <", "o + i - j <", "14:9", "`o` is made by the spec's form, later"),
     "over nothing": ("over: J", "over: E", "16:9", "neither score nor mask has the axis E"),
     "solve": ("scale *", "solve(q, k, D=D) *", "17:10", "not yet", "`solve`"),
     "two forms": ("outputs:", "map: {y: q}\noutputs:", "21:1", "`map` beside `attention`"),

@@ -2,6 +2,7 @@
 
 import re
 import time
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -61,7 +62,9 @@ def check(text: str) -> None:
         str(found).encode()
     else:
         verify_mixer(found)
-        assert write_mixer(found)
+        # but for the sizes: a fresh position of a sequence reads back as one of the sequence
+        again = load_text(write_mixer(found))
+        assert replace(again, sizes=()) == replace(found, sizes=())
 
 
 @settings(max_examples=60, deadline=None)

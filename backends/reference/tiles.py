@@ -1,0 +1,331 @@
+"""The meaning of the tile level: a plan's programs executed instance by instance, with torch.
+
+Real numbers are all of one type, float64 unless told otherwise, whatever the program says: what is
+left is the structure, exactly. Every access is checked: one that lies outside its buffer, one that
+reads what nobody wrote, a second write to an element, and an output left unwritten are errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from math import prod
+
+import torch
+from torch import Tensor
+
+from ...ir.binding import Number, shape_of
+from ...ir.errors import VerificationError
+from ...ir.host import evaluate_host
+from ...ir.plan import Buffer, Plan
+from ...ir.tile import (
+    BufferArgument,
+    Cast,
+    Comment,
+    Constant,
+    Dot,
+    DType,
+    Elementwise,
+    For,
+    HostArgument,
+    Load,
+    Op,
+    ParamArgument,
+    Program,
+    Range,
+    Reduce,
+    Scan,
+    Search,
+    SizeArgument,
+    Store,
+    Value,
+)
+from .elementwise import FUNCTIONS
+
+Watch = Callable[[Program, Mapping[str, int], Op, Tensor], None]
+_REDUCTIONS: Mapping[str, Callable[[Tensor, int], Tensor]] = {
+    "sum": torch.sum,
+    "max": torch.amax,
+    "min": torch.amin,
+    "prod": torch.prod,
+    "any": torch.any,
+    "all": torch.all,
+}
+_INT32 = 2**31
+
+
+@dataclass
+class Memory:
+    """A tensor in memory, flat, and which of its elements hold something."""
+
+    buffer: Buffer | BufferArgument
+    shape: tuple[int, ...]
+    data: Tensor
+    written: Tensor
+
+
+def run_plan(
+    plan: Plan,
+    tensors: Mapping[str, Tensor],
+    sizes: Mapping[str, int],
+    params: Mapping[str, Number] = {},
+    dtype: torch.dtype = torch.float64,
+    watch: Watch | None = None,
+) -> dict[str, Tensor]:
+    """The outputs of a plan by name, in their declared layouts.
+
+    Args:
+        tensors: the inputs of ``plan.mixer``.
+        sizes: the length of every dim (``bind_sizes``); those the plan was made for have to agree.
+        params: values of run-time params.
+        dtype: what real numbers are computed in.
+        watch: told of every value that is made: by which program, where in its grid, by which op.
+
+    Raises:
+        VerificationError: an access that the program may not make.
+    """
+    for dim, fixed in plan.sizes:
+        if sizes.get(dim, fixed) != fixed:
+            raise VerificationError(f"the plan is made for {dim} = {fixed}, not {sizes[dim]}")
+    lengths = {**sizes, **dict(plan.sizes)}
+    for name, _ in plan.block_counts:
+        dim, block = plan.block_count(name)
+        lengths[name] = -(-lengths[dim] // block)
+    given = {p.name: p.value for p in plan.mixer.params if p.runtime}
+    numbers = {n: evaluate_host(e, lengths, dict(plan.params)) for n, e in given.items()}
+    numbers |= {**dict(plan.params), **params}
+    memory = {b.name: _allocate(plan, b, tensors, lengths, dtype) for b in plan.buffers}
+    for kernel in plan.kernels:
+        _Launch(kernel.program, memory, lengths, numbers, dtype, watch).run()
+    made = {}
+    for output in plan.mixer.outputs:
+        result = memory[output.name]
+        if not bool(result.written.all()):
+            raise VerificationError(f"no kernel writes some elements of {output.name}")
+        made[output.name] = result.data.reshape(shape_of(output.layout, lengths))
+    return made
+
+
+def _allocate(
+    plan: Plan,
+    buffer: Buffer,
+    tensors: Mapping[str, Tensor],
+    sizes: Mapping[str, int],
+    dtype: torch.dtype,
+) -> Memory:
+    shape = tuple(sizes[d] for d in buffer.dims)
+    kind = _torch_dtype(buffer.dtype, dtype)
+    match buffer.role:
+        case "input":
+            data = tensors[buffer.name].to(kind).reshape(-1)
+        case "table":
+            table = next(t for t in plan.mixer.tables if t.name == buffer.name)
+            data = torch.tensor(list(table.values)).to(kind)
+        case _:
+            data = torch.full([prod(shape)], torch.nan if kind.is_floating_point else 0, dtype=kind)
+    made = buffer.role in ("input", "table")
+    return Memory(buffer, shape, data, torch.full([prod(shape)], made))
+
+
+def _torch_dtype(dtype: DType, real: torch.dtype) -> torch.dtype:
+    """Reals in one type, integers wide enough that what would overflow is seen."""
+    if dtype.is_float:
+        return real
+    return torch.bool if dtype is DType.BOOL else torch.int64
+
+
+@dataclass
+class _Launch:
+    """One kernel on its grid; ``values`` are those of the instance at hand, axes by name."""
+
+    program: Program
+    memory: Mapping[str, Memory]
+    sizes: Mapping[str, int]
+    params: Mapping[str, Number]
+    dtype: torch.dtype
+    watch: Watch | None
+    values: dict[str, Tensor] = field(default_factory=dict)
+    place: dict[str, int] = field(default_factory=dict)
+
+    def run(self) -> None:
+        """Every instance of the grid, one after another."""
+        program = self.program
+        arguments = self._arguments()
+        steps = [program.tile(g.dim).block if g.tiled else 1 for g in program.grid]
+        starts = [
+            range(0, self.sizes[g.dim], step) for g, step in zip(program.grid, steps, strict=True)
+        ]
+        for at in product(*starts):
+            self.place = {g.position.name: p for g, p in zip(program.grid, at, strict=True)}
+            self.values = dict(arguments)
+            self.values |= {name: torch.tensor(p) for name, p in self.place.items()}
+            self._ops(program.body)
+
+    def _arguments(self) -> dict[str, Tensor]:
+        made = {t.symbol: torch.tensor(t.block) for t in self.program.tiles}
+        for argument in self.program.arguments:
+            match argument:
+                case SizeArgument(dim):
+                    made[dim] = torch.tensor(self.sizes[dim])
+                case HostArgument(name, dtype, value):
+                    made[name] = self._number(evaluate_host(value, self.sizes, self.params), dtype)
+                case ParamArgument(name, dtype):
+                    made[name] = self._number(self.params[name], dtype)
+                case BufferArgument():
+                    pass
+        return made
+
+    def _number(self, number: Number, dtype: DType) -> Tensor:
+        return torch.tensor(number, dtype=_torch_dtype(dtype, self.dtype))
+
+    def _fail(self, message: str) -> VerificationError:
+        here = ", ".join(f"{name} = {p}" for name, p in self.place.items())
+        return VerificationError(f"{self.program.name} at {here}: {message}")
+
+    # ------------------------------------------------------------------------------- ops
+
+    def _ops(self, ops: tuple[Op, ...]) -> None:
+        for op in ops:
+            match op:
+                case Comment():
+                    pass
+                case For():
+                    self._loop(op)
+                case Store():
+                    self._store(op)
+                case _:
+                    self._set(op.out, self._value(op))
+                    if self.watch is not None:
+                        self.watch(self.program, self.place, op, self.values[op.out.name])
+
+    def _set(self, out: Value, result: Tensor) -> None:
+        if out.dtype is DType.INT32 and not out.axes and not -_INT32 <= int(result) < _INT32:
+            raise self._fail(f"{out} overflows: {int(result)}")
+        result = result.to(_torch_dtype(out.dtype, self.dtype))
+        self.values[out.name] = result.expand(self._shape(out.axes))
+
+    def _shape(self, axes: frozenset[str]) -> list[int]:
+        return [self.program.tile(d).block for d in sorted(axes)]
+
+    def _aligned(self, value: Value, axes: frozenset[str]) -> Tensor:
+        """A value's tensor, ready to meet others with ``axes``, which are in order of name."""
+        places = tuple(slice(None) if d in value.axes else None for d in sorted(axes))
+        return self.values[value.name][places] if places else self.values[value.name]
+
+    def _value(self, op: Op) -> Tensor:
+        match op:
+            case Constant(out, value):
+                return self._number(value, out.dtype)
+            case Range(out, start):
+                (dim,) = out.axes
+                steps = torch.arange(self.program.tile(dim).block)
+                return steps if start is None else self.values[start.name] + steps
+            case Elementwise(out, fn, args):
+                return FUNCTIONS[fn](*(self._aligned(a, out.axes) for a in args))
+            case Cast(out, x):
+                return self._cast(self.values[x.name], out.dtype)
+            case Load():
+                return self._load(op)
+            case Dot(out, a, b, over, acc):
+                every = out.axes | {over}
+                product = self._aligned(a, every) * self._aligned(b, every)
+                result = product.sum(sorted(every).index(over))
+                return result if acc is None else result + self.values[acc.name]
+            case Reduce(_, fn, x, over):
+                return _REDUCTIONS[fn](self.values[x.name], sorted(x.axes).index(over))
+            case Scan(_, x, over, reverse):
+                axis = sorted(x.axes).index(over)
+                tensor = self.values[x.name]
+                if reverse:
+                    return tensor.flip(axis).cumsum(axis).flip(axis)
+                return tensor.cumsum(axis)
+            case Search():
+                return self._search(op)
+        raise TypeError(type(op).__name__)
+
+    def _cast(self, x: Tensor, dtype: DType) -> Tensor:
+        if dtype.is_float or dtype is DType.BOOL or not x.is_floating_point():
+            return x
+        return torch.nan_to_num(x).clamp(-_INT32, _INT32 - 1).trunc()
+
+    def _loop(self, op: For) -> None:
+        start, stop = (int(self.values[v.name]) for v in (op.start, op.stop))
+        step = (
+            self.program.tile(op.step.removeprefix("BLOCK_")).block
+            if isinstance(op.step, str)
+            else op.step
+        )
+        state = [self.values[c.initial.name] for c in op.carried]
+        for turn in range(start, stop, step):
+            self.values[op.variable.name] = torch.tensor(turn)
+            for carried, value in zip(op.carried, state, strict=True):
+                self.values[carried.inner.name] = value
+            self._ops(op.body)
+            state = [self.values[v.name] for v in op.yields]
+        for carried, value in zip(op.carried, state, strict=True):
+            self.values[carried.out.name] = value
+
+    # ---------------------------------------------------------------------------- memory
+
+    def _elements(
+        self,
+        buffer: str,
+        index: tuple[tuple[str, Value], ...],
+        mask: Value | None,
+        axes: frozenset[str],
+        what: str,
+    ) -> tuple[Tensor, Tensor]:
+        """Flat places in a buffer (0 where masked), and where the mask holds, over ``axes``."""
+        memory, shape = self.memory[buffer], self._shape(axes)
+        held = torch.ones([], dtype=torch.bool) if mask is None else self._aligned(mask, axes)
+        flat = torch.zeros([], dtype=torch.int64)
+        for (dim, value), size in zip(index, memory.shape, strict=True):
+            at = self._aligned(value, axes)
+            outside = held & ((at < 0) | (at >= size))
+            if bool(outside.any()):
+                found = int(at.expand_as(outside)[outside][0])
+                raise self._fail(
+                    f"{what} {buffer} outside: {dim} = {found} with {size} positions"
+                    f" ({value.name}, {'no mask' if mask is None else f'mask {mask.name}'})"
+                )
+            flat = flat * size + at
+        return torch.where(held, flat, 0).expand(shape), held.expand(shape)
+
+    def _load(self, op: Load) -> Tensor:
+        memory = self.memory[op.buffer]
+        flat, held = self._elements(
+            op.buffer, op.index, op.mask, op.out.axes, f"{op.out.name} reads"
+        )
+        fill = self._number(op.fill, op.out.dtype)
+        if memory.data.numel() == 0:
+            return fill
+        if not bool((memory.written[flat] | ~held).all()):
+            raise self._fail(f"{op.out.name} reads elements of {op.buffer} that nobody wrote")
+        return torch.where(held, memory.data[flat], fill)
+
+    def _store(self, op: Store) -> None:
+        memory = self.memory[op.buffer]
+        axes = frozenset[str]().union(*(v.axes for _, v in op.index))
+        flat, held = self._elements(op.buffer, op.index, op.mask, axes, f"{op.value.name} goes to")
+        flat = flat[held]
+        if len(flat.unique()) < flat.numel() or bool(memory.written[flat].any()):
+            raise self._fail(f"{op.value.name} goes to elements of {op.buffer} that have a value")
+        value = self._aligned(op.value, axes).expand(self._shape(axes))
+        memory.data[flat] = value[held].to(memory.data.dtype)
+        memory.written[flat] = True
+
+    def _search(self, op: Search) -> Tensor:
+        memory = self.memory[op.buffer]
+        table = memory.data.reshape(memory.shape)
+        places = {dim: int(self.values[v.name]) for dim, v in op.index}
+        line = table[
+            tuple(
+                slice(int(self.values[op.size.name])) if d == op.dim else places[d]
+                for d in memory.buffer.dims
+            )
+        ]
+        if bool((line[1:] < line[:-1]).any()):
+            raise self._fail(f"{op.buffer} is searched along {op.dim}, and is not sorted")
+        value = self.values[op.value.name]
+        return (line <= value if op.side == "right" else line < value).sum()

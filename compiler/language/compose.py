@@ -6,6 +6,8 @@ of YAML ever takes effect.
 
 from __future__ import annotations
 
+import re
+
 import yaml
 
 from ...ir.errors import SpecError
@@ -15,6 +17,8 @@ from .source import Source
 
 MAX_CHARACTERS = 64 * 1024
 MAX_DEPTH = 16
+# The parser reads far ahead through brackets that open one another; no spec has so many.
+_BRACKETS = re.compile(r"(?:[\[{]\s*){40}")
 
 
 def read_document(source: Source) -> Block:
@@ -29,6 +33,12 @@ def read_document(source: Source) -> Block:
             Span(1, 1),
             f"the spec has {len(source.text)} characters",
             allowed=f"at most {MAX_CHARACTERS}",
+        )
+    if run := _BRACKETS.search(source.text):
+        raise source.error(
+            source.span(run.start(), run.start() + 1),
+            "nested too deeply",
+            allowed=f"at most {MAX_DEPTH} levels",
         )
     loader = None
     try:

@@ -148,7 +148,7 @@ def loads(expr: Expr) -> bool:
     return fine and all(map(loads, expr.children))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given((numbers | truths).filter(loads))
 def test_written_text_reads_back_as_the_same_expression(expr):
     assert read_back(write_expression(expr, names={"a"})) == expr

@@ -1,6 +1,7 @@
 """The command line, through click's runner and, where time counts, as a process."""
 
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -145,12 +146,12 @@ def test_an_unknown_spec_is_answered_with_the_nearest(run):
 def test_files_that_are_no_spec(run, tmp_path, content, command):
     path = tmp_path / "odd.yaml"
     path.write_bytes(content)
-    started = time.monotonic()
+    started = time.process_time()
     result = run(command, path)
     assert result.exit_code == 2
     assert "odd.yaml" in result.stderr
     assert "Traceback" not in result.stderr
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
     assert [path.name for path in tmp_path.iterdir()] == ["odd.yaml"]
 
 
@@ -308,11 +309,15 @@ def test_a_defect_of_mixc_is_no_answer(run, monkeypatch):
 
 
 def answers_within(limit_s, *args):
-    """Whether ``mixc ARGS`` takes less than ``limit_s``, in any of ten runs: others may be busy."""
-    for _ in range(10):
-        started = time.perf_counter()
+    """Whether ``mixc ARGS`` takes less than ``limit_s`` of processor time, its workers included.
+
+    That is what it takes on a machine with nothing else to do; the best of five runs counts.
+    """
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-m", "mixc.cli", *args], check=True, capture_output=True)
-        if time.perf_counter() - started < limit_s:
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        if after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < limit_s:
             return True
     return False
 

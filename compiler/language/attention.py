@@ -9,7 +9,7 @@ from .grammar import parse, parse_target
 from .infer import truth
 from .layouts import known_dim
 from .names import check_name
-from .positions import Text, clip
+from .positions import Block, Items, Text, clip
 from .reading import scope_dim
 from .renaming import Renaming
 from .schema import AttentionSpec, NormalizeSpec, Word
@@ -79,7 +79,9 @@ def _made(text: Text, renaming: Renaming, scope: Scope) -> str:
 
 
 def _over(spec: AttentionSpec, scope: Scope) -> str:
-    if not isinstance(spec.over, Text):
+    if isinstance(spec.over, Block):
+        raise spec.over.source.error(spec.over.span, "a mapping where a dim is expected")
+    if isinstance(spec.over, Items):
         raise spec.over.source.error(
             spec.over.span,
             "not yet: a list in `over` is a part of the language that this version can't compile",

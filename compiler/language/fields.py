@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 from pydantic import BeforeValidator, PlainValidator, WithJsonSchema
@@ -37,7 +38,7 @@ def as_items(node: object) -> tuple[Node, ...]:
     """The items of a list."""
     if isinstance(node, Items):
         return node.items
-    raise expected(node, "a list", "write it as `[A, B]`")
+    raise expected(node, "a list", "write `[A, B]`, or lines that begin with `- `")
 
 
 def as_pairs(node: object) -> dict[Word, Node]:
@@ -72,9 +73,16 @@ def _as_wholes(node: object) -> tuple[int, ...]:
     return (_as_whole(node),)
 
 
-def shape(node: object) -> str:
-    """What tells the members of a union apart."""
-    return {Text: "text", Items: "items", Block: "block"}.get(type(node), "block")
+def shape(what: str, *shapes: str) -> Callable[[object], str]:
+    """What tells the members of a union apart: ``text``, ``items`` or ``block``."""
+
+    def tag(node: object) -> str:
+        found = {Text: "text", Items: "items"}.get(type(node), "block")
+        if found not in shapes:
+            raise expected(node, what)
+        return found
+
+    return tag
 
 
 Expression = Annotated[

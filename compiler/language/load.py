@@ -52,6 +52,8 @@ def read_file(path: str | Path) -> str:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise SpecError(f"{path}: can't be read: {reason}", path=str(path)) from None
+    if len(data) > 4 * MAX_CHARACTERS:
+        raise SpecError(f"{path}:1:1: the file is too large for a spec", path=str(path))
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -158,13 +158,16 @@ class NormalizeSpec(Section):
 
 
 Normalizer = Annotated[
-    Annotated[Label, Tag("text")] | Annotated[NormalizeSpec, Tag("block")], Discriminator(shape)
+    Annotated[Label, Tag("text")] | Annotated[NormalizeSpec, Tag("block")],
+    Discriminator(shape("softmax, none, or a mapping", "text", "block")),
 ]
 AnyInput = Annotated[
-    Annotated[Axes, Tag("items")] | Annotated[InputSpec, Tag("block")], Discriminator(shape)
+    Annotated[Axes, Tag("items")] | Annotated[InputSpec, Tag("block")],
+    Discriminator(shape("a list of axes, `[B, T]`, or `{dims: [B, T], …}`", "items", "block")),
 ]
 AnyParam = Annotated[
-    Annotated[Expression, Tag("text")] | Annotated[ParamSpec, Tag("block")], Discriminator(shape)
+    Annotated[Expression, Tag("text")] | Annotated[ParamSpec, Tag("block")],
+    Discriminator(shape("a number, or `{dims: [S], values: […]}`", "text", "block")),
 ]
 
 

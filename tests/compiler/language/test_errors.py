@@ -124,6 +124,11 @@ CASES = {
         "15:12",
         "a list",
     ),
+    "input without brackets": ("[H]", "H", "6:10", "`H` where a list of axes, `[B, T]`, or"),
+    "list of numbers": ("1024", "[1, 2]", "11:11", "a list where a number, or `{dims: [S]"),
+    "list of normalisers": ("softmax", "[softmax]", "19:14", "a list where softmax, none"),
+    "over a mapping": ("over: J", "over: {J: T}", "16:9", "a mapping where a dim is expected"),
+    "form for stages": ("attention:", "stages:", "16:3", "a list is expected", "begin with `- `"),
     "yes": ("dtype: bool", "sorted: yes", "7:33", "`yes` is no truth value", "true, false"),
     "dtype": ("dtype: bool", "dtype: boolean", "7:32", "unknown dtype", "`bool`"),
     "mask of numbers": ("near and alive", "(i - j)", "18:16", "`and` of a number", "x != 0"),
@@ -309,7 +314,7 @@ def test_files(tmp_path):
     with pytest.raises(SpecError, match=r"spec\.yaml:1:10: the byte 0xef is not UTF-8"):
         load_file(path)
     path.write_bytes(bytes(range(256)) * 3000)
-    with pytest.raises(SpecError):
+    with pytest.raises(SpecError, match="too large"):
         load_file(path)
     with pytest.raises(SpecError, match="No such file"):
         load_file(tmp_path / "none.yaml")

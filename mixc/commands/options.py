@@ -87,11 +87,14 @@ def dim_sizes(texts: tuple[str, ...]) -> dict[str, int]:
 
 
 def load_spec(spec: str, params: tuple[str, ...] = ()) -> Mixer:
-    """The mixer of a library name or a path, with the values of ``-p`` set."""
+    """The mixer of a library name or a path, with the values of ``-p`` set; warnings to stderr."""
     from ..compiler.language.find import find_spec
-    from ..compiler.language.load import load_file
+    from ..compiler.language.load import load_report, read_file
 
-    mixer = load_file(find_spec(spec))
+    path = find_spec(spec)
+    mixer, warnings = load_report(read_file(path), str(path))
+    for warning in warnings:
+        click.echo(warning.text, err=True)
     if not params:
         return mixer
     from ..overrides import override

@@ -301,7 +301,7 @@ def test_a_defect_of_mixc_is_no_answer(run, monkeypatch):
     def broken(*args):
         raise KeyError("lost")
 
-    monkeypatch.setattr("mixc.compiler.language.load.load_file", broken)
+    monkeypatch.setattr("mixc.compiler.language.load.read_file", broken)
     result = run("show", "causal")
     assert result.exit_code == 3
     assert "A defect of mixc, not of the spec: KeyError: 'lost'" in result.stderr

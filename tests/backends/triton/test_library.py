@@ -1,0 +1,70 @@
+"""Every spec of the library as Triton kernels under the interpreter, against the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from mixc.autotune.checking import verify
+from mixc.autotune.proportions import PROPORTIONS, Proportions
+from mixc.autotune.sampling import verification_cases
+from mixc.backends.triton.run import TritonRunner
+from mixc.compiler.language.find import library
+from mixc.compiler.language.load import load_file
+from mixc.compiler.pipeline import lower
+from mixc.ir.binding import Number
+from mixc.ir.mixer import Mixer
+from mixc.overrides import override
+
+# An interpreter takes its time: small sizes, and still ragged blocks, D != E, three query heads.
+SMALL = Proportions((37, 50, 19), features=(24, 20, 4), ratio=3, groups=1, batch=(1, 2), table=5)
+EIGHT = Proportions((19, 37, 50), features=(24, 20, 4), ratio=8, groups=1, batch=(1, 2), table=5)
+TRIALS = {
+    torch.float32: (
+        "eight heads per group",
+        "large scores",
+        "nothing kept",
+        "one token",
+        "empty batch",
+    ),
+    torch.float16: ("strided", "absent inputs"),
+}
+SPECS = pytest.mark.parametrize("path", library(), ids=lambda path: path.stem)
+DTYPES = pytest.mark.parametrize("dtype", TRIALS, ids=lambda dtype: str(dtype)[6:])
+
+
+@pytest.fixture(autouse=True)
+def _small_and_poisoned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small sizes, a cache of the test's own, and NaN in every output before a kernel writes."""
+    monkeypatch.setitem(PROPORTIONS, "standard", SMALL)
+    monkeypatch.setitem(PROPORTIONS, "eight heads per group", EIGHT)
+    monkeypatch.setenv("MIXC_CACHE", str(tmp_path))
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *a, **k: _poisoned(empty(*a, **k)))
+
+
+def _poisoned(tensor: Tensor) -> Tensor:
+    return tensor.fill_(torch.nan) if tensor.is_floating_point() else tensor
+
+
+def by_kernels(
+    mixer: Mixer, tensors: Mapping[str, Tensor], params: Mapping[str, Number]
+) -> dict[str, Tensor]:
+    runtime = {p.name: params[p.name] for p in mixer.params if p.runtime and p.name in params}
+    fixed = {name: value for name, value in params.items() if name not in runtime}
+    return TritonRunner(override(mixer, fixed), lower)(tensors, runtime)
+
+
+@SPECS
+@DTYPES
+def test_kernels_match_the_reference(path: Path, dtype: torch.dtype) -> None:
+    mixer = load_file(path)
+    wanted = TRIALS[dtype]
+    trials = [c for c in verification_cases(mixer) if c.name in wanted or "turned" in c.name]
+    cases = verify(mixer, {"triton": by_kernels}, [dtype], cases=trials)
+    assert cases
+    assert {case.name: case.message for case in cases if not case.ok} == {}

@@ -34,9 +34,15 @@ if TYPE_CHECKING:
 @click.option(
     "--png", type=click.Path(dir_okay=False, path_type=Path), help="Write the mask as an image."
 )
+@click.option("--tiles", is_flag=True, help="Also print the tile program of every kernel.")
 @json_option
 def command(
-    spec: str, params: tuple[str, ...], sizes: tuple[str, ...], png: Path | None, as_json: bool
+    spec: str,
+    params: tuple[str, ...],
+    sizes: tuple[str, ...],
+    png: Path | None,
+    tiles: bool,
+    as_json: bool,
 ) -> None:
     """What a spec says and what was found: axes, key ranges, mask, plan."""
     from .. import checking
@@ -58,6 +64,12 @@ def command(
     ]
     data = {**description(mixer), **found.as_dict(), "masks": drawn}
     answer(data, as_json, lambda console: write(console, mixer, found, masks))
+    if tiles and not as_json:
+        from ..compiler.pipeline import lower
+        from ..ir.tile_text import write_program
+
+        for kernel in lower(mixer, fixed).kernels:
+            click.echo(f"\n{write_program(kernel.program)}")
 
 
 def write(

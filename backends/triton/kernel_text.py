@@ -60,6 +60,7 @@ class _Body:
 
     depth: int
     lines: list[str] = field(default_factory=list)
+    blocks: dict[object, str] = field(default_factory=dict)  # pointers to where tiles start
 
     def add(self, text: str) -> None:
         self.lines.extend("    " * self.depth + line for line in wrap(text, 4 * self.depth))
@@ -73,6 +74,7 @@ class KernelText:
         self.layout = choose_layout(program)
         self.device: set[str] = set()
         self._uses = _count_uses(program.body)
+        self._computed = _computed_with(program.body)
         self._handed = _handed_over(program.body)
         self._scope_of = _scopes(program.body)
         self._texts: dict[str, Text] = {}
@@ -83,6 +85,8 @@ class KernelText:
         self._bodies = [_Body(1)]
         self._grid_names: set[str] = set()
         self._outs: set[str] = set()
+        self._starts: dict[str, Value] = {}  # positions of a tile -> where it starts
+        self._kept: set[str] = set()  # variables of the top level that loops made
         self._compile_time = {
             a.name
             for a in program.arguments
@@ -206,7 +210,15 @@ class KernelText:
         name = self._unique(op.out.name)
         code = f"tl.arange(0, BLOCK_{dim})"
         if op.start is not None:
-            code = f"{self._texts[op.start.name].at(SUM)} + {code}"
+            offset = f"{dim.lower()}_offset"
+            if offset not in self._taken:
+                self._taken.add(offset)
+                self._bodies[0].add(f"{offset} = {code}")
+                self._kept.add(offset)
+            self._starts[op.out.name] = op.start
+            if op.out.name not in self._computed:  # it only places loads and stores
+                return
+            code = f"{self._texts[op.start.name].at(SUM)} + {offset}"
         if op.start is None or op.start.name in self._natural:
             self._natural.add(op.out.name)
         self._bodies[-1].add(f"{name} = {code}")
@@ -252,12 +264,39 @@ class KernelText:
 
     def _pointer(self, buffer: str, index: tuple[tuple[str, Value], ...], order: Order) -> Text:
         base, rest = self._base(buffer, index)
+        places = [(dim, *self._start_and_offset(value, order)) for dim, value in rest]
+        starts = [(dim, start) for dim, start, _ in places if start is not None]
+        if starts:
+            base = self._block_base(buffer, base, starts)
         terms, reads = [base], frozenset({base})
-        for dim, value in rest:
-            text = self._in(value, order)
-            terms.append(f"{text.at(PRODUCT)} * {buffer}_stride_{dim}")
-            reads |= text.reads
+        for dim, _, offset in places:
+            terms.append(f"{offset.at(PRODUCT)} * {buffer}_stride_{dim}")
+            reads |= offset.reads
         return Text(" + ".join(terms), SUM, reads)
+
+    def _block_base(self, buffer: str, base: str, starts: list[tuple[str, Text]]) -> str:
+        """The pointer to where a tile starts: what may be far is counted in 64 bits."""
+        key = (buffer, base, tuple((dim, start.code) for dim, start in starts))
+        for body in self._bodies:
+            if key in body.blocks:
+                return body.blocks[key]
+        name = self._unique(f"{buffer}_block")
+        terms = [f"tl.cast({s.code}, tl.int64) * {buffer}_stride_{d}" for d, s in starts]
+        self._bodies[-1].add(f"{name} = " + " + ".join([base, *terms]))
+        self._bodies[-1].blocks[key] = name
+        return name
+
+    def _start_and_offset(self, value: Value, order: Order) -> tuple[Text | None, Text]:
+        """Where a tile starts, to be counted in 64 bits, and the offsets from there."""
+        start = self._starts.get(value.name)
+        if start is None:
+            return None, self._in(value, order)
+        (dim,) = value.axes
+        offset = Text(f"{dim.lower()}_offset")
+        if len(order) > 1:
+            places = ", ".join(":" if a == dim else "None" for a in order)
+            offset = Text(f"{offset.code}[{places}]")
+        return self._texts[start.name], offset
 
     def _base(
         self, buffer: str, index: tuple[tuple[str, Value], ...]
@@ -366,6 +405,7 @@ class KernelText:
 
     def _for(self, op: For) -> None:
         variables = [self._carry(c) for c in op.carried]
+        before = set(self._taken)
         variable = self._unique(op.variable.name)
         self._name(op.variable.name, variable)
         if op.start.name in self._natural:
@@ -373,12 +413,11 @@ class KernelText:
         start, stop = (self._texts[v.name].code for v in (op.start, op.stop))
         step = "" if op.step == 1 else f", {op.step}"
         outer = self._bodies[-1]
-        before = set(self._taken)
         self._bodies.append(_Body(outer.depth + 1))
         self._write_ops(op.body)
         self._hand_over(variables, [self._texts[v.name] for v in op.yields])
         inner = self._bodies.pop()
-        self._taken = before | set(self._bases.values())
+        self._taken = before | set(self._bases.values()) | self._kept
         outer.add(f"for {variable} in range({start}, {stop}{step}):")
         outer.lines.extend(inner.lines or ["    " * inner.depth + "pass"])
         for carried, name in zip(op.carried, variables, strict=True):
@@ -469,6 +508,21 @@ def _count_uses(body: tuple[Op, ...]) -> Counter[str]:
         if isinstance(op, For):
             uses.update(v.name for v in op.yields)
     return uses
+
+
+def _computed_with(body: tuple[Op, ...]) -> set[str]:
+    """Values that are read otherwise than as a place in memory."""
+    names: set[str] = set()
+    for op in all_ops(body):
+        match op:
+            case Load(_, _, _, mask, _):
+                read: tuple[Value, ...] = () if mask is None else (mask,)
+            case Store(_, _, value, mask):
+                read = (value,) if mask is None else (value, mask)
+            case _:
+                read = operands(op)
+        names.update(v.name for v in read)
+    return names
 
 
 def _handed_over(body: tuple[Op, ...]) -> set[str]:

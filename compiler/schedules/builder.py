@@ -39,6 +39,7 @@ from ...ir.tile import (
     Tile,
     Value,
 )
+from ..passes.remove_dead_ops import remove_dead_ops
 from .simplify import simplify
 
 # What results are called that nobody named.
@@ -403,7 +404,7 @@ class Builder:
         assert len(self.scopes) == 1, "a loop is still open"
         order = (BufferArgument, SizeArgument, HostArgument, ParamArgument)
         arguments = sorted(self._arguments.values(), key=lambda a: order.index(type(a)))
-        return Program(
+        program = Program(
             self.name,
             tuple(arguments),
             tuple(self.grid),
@@ -412,6 +413,7 @@ class Builder:
             launch,
             about,
         )
+        return remove_dead_ops(program)
 
 
 @dataclass

@@ -1,0 +1,58 @@
+"""Leave out ops whose results nothing reads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ...ir.tile import Comment, For, Op, Program, Store, all_ops, operands
+
+
+def remove_dead_ops(program: Program) -> Program:
+    """``r = range; x = load`` --> ``x = load`` where nothing reads r; tiles that no value has go too.
+
+    Stores stay, and loops that hold one or whose results are read; a loop keeps all it carries.
+    """
+    body = program.body
+    while True:
+        read = _read(body)
+        kept = _without(body, read)
+        if kept == body:
+            break
+        body = kept
+    named = {a for op in all_ops(body) if not isinstance(op, Store | Comment) for a in _axes(op)}
+    named |= {axis.dim for axis in program.grid}
+    steps = {op.step for op in all_ops(body) if isinstance(op, For)}
+    used = _read(body)
+    tiles = tuple(
+        t for t in program.tiles if t.dim in named or t.symbol in steps or t.symbol in used
+    )
+    return replace(program, body=body, tiles=tiles)
+
+
+def _axes(op: Op) -> frozenset[str]:
+    if isinstance(op, For):
+        return frozenset[str]().union(*(c.inner.axes for c in op.carried))
+    assert not isinstance(op, Store | Comment)
+    return op.out.axes
+
+
+def _read(body: tuple[Op, ...]) -> frozenset[str]:
+    names = {value.name for op in all_ops(body) for value in operands(op)}
+    names |= {v.name for op in all_ops(body) if isinstance(op, For) for v in op.yields}
+    return frozenset(names)
+
+
+def _without(body: tuple[Op, ...], read: frozenset[str]) -> tuple[Op, ...]:
+    kept: list[Op] = []
+    for op in body:
+        match op:
+            case Store() | Comment():
+                kept.append(op)
+            case For():
+                stores = any(isinstance(inner, Store) for inner in all_ops(op.body))
+                if stores or any(c.out.name in read for c in op.carried):
+                    kept.append(replace(op, body=_without(op.body, read)))
+            case _:
+                if op.out.name in read:
+                    kept.append(op)
+    return tuple(kept)

@@ -1,0 +1,199 @@
+"""A program or a plan that breaks a rule is named with the rule."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from mixc.compiler.language.load import load_text
+from mixc.ir.errors import VerificationError
+from mixc.ir.plan import Buffer, Kernel, Plan
+from mixc.ir.tile import (
+    BufferArgument,
+    Carried,
+    Cast,
+    Constant,
+    Dot,
+    DType,
+    Elementwise,
+    For,
+    GridAxis,
+    Load,
+    Op,
+    Program,
+    Range,
+    Reduce,
+    SizeArgument,
+    Store,
+    Tile,
+    Value,
+)
+from mixc.ir.verify_plan import verify_plan, verify_program
+
+INT, REAL = DType.INT32, DType.FLOAT32
+START, I_SIZE = Value("i_start", INT), Value("I", INT)
+I, J = Value("i", INT, frozenset("I")), Value("j", INT, frozenset("J"))
+D = Value("d", INT, frozenset("D"))
+EXISTS = Value("i_exists", DType.BOOL, frozenset("I"))
+X = Value("x_tile", REAL, frozenset("ID"))
+Y = Value("y_tile", REAL, frozenset("JD"))
+ROW = Value("row", REAL, frozenset("I"))
+ZERO = Value("zero", INT)
+HEAD: tuple[Op, ...] = (
+    Range(I, START),
+    Elementwise(EXISTS, "lt", (I, I_SIZE)),
+    Range(D, None),
+    Range(J, None),
+    Constant(ZERO, 0),
+    Load(X, "x", (("I", I), ("D", D)), EXISTS),
+    Load(Y, "x", (("I", J), ("D", D))),
+    Reduce(ROW, "sum", X, "D"),
+)
+
+
+def program(*ops: Op, name: str = "p") -> Program:
+    arguments = (
+        BufferArgument("x", ("I", "D"), REAL),
+        BufferArgument("y", ("I",), REAL, written=True),
+        SizeArgument("I"),
+    )
+    tiles = (Tile("I", 4), Tile("J", 4), Tile("D", 16, True, 16))
+    return Program(name, arguments, (GridAxis("I", START, True),), tiles, (*HEAD, *ops))
+
+
+STORE = Store("y", (("I", I),), ROW, EXISTS)
+
+
+def test_a_sound_program_passes() -> None:
+    score = Value("score", REAL, frozenset("IJ"))
+    m, inner, out = (Value(n, REAL, frozenset("I")) for n in ("m", "m_inner", "m_out"))
+    turn = Value("turn", INT)
+    new = Value("new", REAL, frozenset("I"))
+    loop = For(
+        turn,
+        ZERO,
+        I_SIZE,
+        1,
+        (Carried(inner, m, out),),
+        (Elementwise(new, "add", (inner, ROW)),),
+        (new,),
+    )
+    dot = Dot(score, X, Y, "D")
+    verify_program(program(dot, Constant(m, 0.0), loop, replace(STORE, value=out)))
+
+
+def real(name: str, axes: str) -> Value:
+    return Value(name, REAL, frozenset(axes))
+
+
+def loop(
+    yields: tuple[Value, ...], out: Value, body: tuple[Op, ...] = (), inner: str = "I"
+) -> For:
+    carried = (Carried(real("inner", inner), ROW, out),)
+    return For(Value("turn", INT), ZERO, I_SIZE, 1, carried, body, yields)
+
+
+BROKEN: dict[str, tuple[Op, str]] = {
+    "made twice": (Cast(ROW, ROW), "row is made twice"),
+    "an axis without a tile": (Constant(real("c", "K"), 0.0), "c: float32[K] has an axis"),
+    "unknown": (
+        Cast(real("c", ""), real("nobody", "")),
+        "nobody: float32[] is read where it is not known",
+    ),
+    "of another type": (
+        Cast(real("c", "I"), replace(ROW, dtype=DType.BFLOAT16)),
+        "row: bfloat16[I] is read where it is not known",
+    ),
+    "reduced along no axis of it": (
+        Reduce(real("c", "I"), "sum", ROW, "D"),
+        "c: float32[I] is no reduction of row: float32[I] over D",
+    ),
+    "an axis left by a reduction": (Reduce(real("c", "ID"), "sum", X, "D"), "is no reduction of"),
+    "elementwise with another's axes": (
+        Elementwise(real("c", "IJ"), "exp", (ROW,)),
+        "c: float32[I, J] does not have the axes of its arguments",
+    ),
+    "a read of a result": (Load(real("c", "I"), "y", (("I", I),)), "y is no argument to read"),
+    "a write to an input": (
+        Store("x", (("I", I), ("D", D)), X),
+        "x is no argument to write",
+    ),
+    "a read of nothing": (Load(real("c", "I"), "z", (("I", I),)), "z is no argument to read"),
+    "dims in another order": (
+        Load(real("c", "ID"), "x", (("D", D), ("I", I))),
+        "x has the dims ('I', 'D'), and is placed by",
+    ),
+    "a store without a place": (
+        Store("y", (("I", I),), X),
+        "a store to y of x_tile: float32[D, I], whose axes have no place there",
+    ),
+    "a mask with axes of its own": (
+        Store("y", (("I", START),), Value("zero", INT), EXISTS),
+        "the mask i_exists: bool[I] of a store to y has axes of its own",
+    ),
+    "a dot that shares more than its axis": (Dot(real("c", "I"), X, X, "D"), "c: float32[I]: a dot"),
+    "a dot of a vector": (Dot(real("c", "I"), X, ROW, "D"), "a dot of x_tile: float32[D, I] and row"),
+    "a loop that hands over too little": (
+        loop((), real("out", "I")),
+        "the loop over turn: int32[] hands over 0 values",
+    ),
+    "a loop that changes a type": (
+        loop((X,), real("out", "I")),
+        "inner: float32[I] becomes x_tile: float32[D, I]",
+    ),
+    "a loop that starts from another type": (
+        loop((ROW,), real("out", "ID")),
+        "a loop carries row: float32[I] as inner: float32[I] and gives out: float32[D, I]",
+    ),
+    "a loop that hands over what it does not know": (
+        loop((real("gone", "I"),), real("out", "I")),
+        "gone: float32[I] is read where it is not known",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_each_rule_of_programs(name: str) -> None:
+    op, message = BROKEN[name]
+    verify_program(program(STORE))
+    with pytest.raises(VerificationError) as caught:
+        verify_program(program(op))
+    assert str(caught.value).startswith("p: ")
+    assert message in str(caught.value)
+
+
+def test_a_dot_takes_one_type() -> None:
+    narrow = Value("narrow", DType.BFLOAT16, frozenset("JD"))
+    dot = Dot(real("c", "IJ"), X, narrow, "D")
+    with pytest.raises(VerificationError, match="a dot of unlike types"):
+        verify_program(program(Cast(narrow, Y), dot))
+
+
+def test_a_loops_values_end_with_it() -> None:
+    inside = real("inside", "I")
+    body = (Elementwise(inside, "exp", (ROW,)),)
+    walked = loop((inside,), real("out", "I"), body)
+    verify_program(program(walked))
+    with pytest.raises(VerificationError, match=r"inside: float32\[I\] is read where it is not"):
+        verify_program(program(walked, Cast(real("late", "I"), inside)))
+
+
+def test_each_rule_of_plans() -> None:
+    mixer = load_text(
+        "mixer: m\ninputs: {x: [I, D]}\nstages:\n  - map: {y: 'sum(x, D)'}\noutputs: {y: [I]}"
+    )
+    kernel = Kernel(program(STORE), "pointwise", ("y",), "an output")
+    inputs = (Buffer("x", ("I", "D"), REAL, "input"), Buffer("y", ("I",), REAL, "output"))
+    plan = Plan(mixer, (kernel,), inputs, (("D", 16),), (), REAL)
+    verify_plan(plan)
+    with pytest.raises(VerificationError, match="p reads x before it is made"):
+        verify_plan(replace(plan, buffers=inputs[1:]))
+    with pytest.raises(VerificationError, match="again writes y a second time"):
+        again = replace(kernel, program=replace(kernel.program, name="again"))
+        verify_plan(replace(plan, kernels=(kernel, again)))
+    with pytest.raises(VerificationError, match="no kernel makes the output y"):
+        verify_plan(replace(plan, kernels=()))
+    broken = replace(kernel, program=program(Cast(ROW, ROW)))
+    with pytest.raises(VerificationError, match="row is made twice"):
+        verify_plan(replace(plan, kernels=(broken,)))

@@ -33,8 +33,18 @@ def by_name(
     _known(mixer, values, names, runtime)
     params = {name: values.pop(name) for name in runtime if name in values}
     check_params(mixer, params)
-    tensors = {e.name: _tensor(e, values[e.name]) for e in mixer.inputs if _has(e, values)}
+    given_inputs = [entry for entry in mixer.inputs if _has(entry, values)]
+    like = _first_real(given_inputs, values)
+    tensors = {entry.name: _tensor(entry, values[entry.name], like) for entry in given_inputs}
     return tensors, cast("dict[str, Number]", params)
+
+
+def _first_real(entries: Sequence[Input], values: Mapping[str, object]) -> Tensor | None:
+    """The tensor whose dtype and device a plain number takes on."""
+    import torch
+
+    given = (values[entry.name] for entry in entries if entry.kind is Kind.REAL)
+    return next((value for value in given if isinstance(value, torch.Tensor)), None)
 
 
 def _has(entry: Input, values: Mapping[str, object]) -> bool:
@@ -59,12 +69,13 @@ def _known(mixer: Mixer, values: Iterable[str], names: list[str], runtime: list[
             raise ArgumentError(f"{mixer.name} has no input {name!r}{hint}")
 
 
-def _tensor(entry: Input, value: object) -> Tensor:
+def _tensor(entry: Input, value: object, like: Tensor | None) -> Tensor:
     """``value`` as a tensor of a dtype that the input admits; a plain number has no axes."""
     import torch
 
     if isinstance(value, bool | int | float) and not entry.layout:
-        value = torch.tensor(value)
+        value = torch.tensor(value, device=None if like is None else like.device)
+        value = value.to(like.dtype) if like is not None and entry.kind is Kind.REAL else value
     if not isinstance(value, torch.Tensor):
         axes, found = expected_layout_text(entry), type(value).__name__
         raise ArgumentError(f"{entry.name}: expected a tensor {axes}, got {found}")
@@ -94,14 +105,15 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def device_of(tensors: Mapping[str, Tensor]) -> torch.device:
-    """The one device that all tensors are on; a number without axes may stay on the cpu."""
-    placed = {name: tensor for name, tensor in tensors.items() if tensor.dim()} or dict(tensors)
-    devices = {name: tensor.device for name, tensor in placed.items()}
-    first = next(iter(devices))
+    """The one device that all tensors are on; the cpu where there are none."""
+    import torch
+
+    devices = {name: tensor.device for name, tensor in tensors.items()}
+    first = next(iter(devices), "")
     for name, device in devices.items():
         if device != devices[first]:
             raise ArgumentError(f"{name}: expected {devices[first]} as {first}, got {device}")
-    return devices[first]
+    return devices[first] if devices else torch.device("cpu")
 
 
 def working_dtype(mixer: Mixer, tensors: Mapping[str, Tensor]) -> torch.dtype:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from dataclasses import dataclass
+from importlib.metadata import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,12 +84,14 @@ def heading(out: Console, title: str) -> None:
 def try_spec(spec: str, params: dict[str, int], out: Console) -> Outcome:
     """Show, compile, verify and run one spec, printing each step."""
     from . import checking, compiling
-    from .api import load
     from .commands import compile_spec, show_spec, verify_spec
+    from .compiler.language.find import find_spec
+    from .compiler.language.load import load_file
     from .lowering import lowering
     from .mask_picture import pictures
+    from .overrides import override
 
-    mixer = load(spec, **params).mixer
+    mixer = override(load_file(find_spec(spec)), params)
     found = lowering(mixer)
     heading(out, f"mixc show {mixer.name}")
     show_spec.write(out, mixer, found, pictures(mixer))
@@ -150,9 +153,7 @@ def real_text() -> bytes:
     readme = Path(__file__).resolve().parents[1] / "README.md"
     if readme.exists():
         return readme.read_bytes()
-    from importlib.metadata import metadata
-
-    return str(metadata("mixc").get_payload()).encode()
+    return str(metadata("mixc")["Description"]).encode()
 
 
 def write(out: Console, outcomes: list[Outcome]) -> None:

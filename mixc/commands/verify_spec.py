@@ -87,7 +87,7 @@ def write(console: Console, mixer: Mixer, cases: Sequence[Case]) -> None:
         if not case.ok:
             console.print(Text(f"{case.name}, {case.backend}, {case.dtype}: {case.message}"))
     wrong = sum(not case.ok for case in cases)
-    verdict = (
+    outcome = (
         f"{wrong} of {len(cases)} cases are wrong" if wrong else f"{len(cases)} cases, all right"
     )
-    console.print(Text(f"{mixer.name}: {verdict}", style="red" if wrong else "green"))
+    console.print(Text(f"{mixer.name}: {outcome}", style="red" if wrong else "green"))

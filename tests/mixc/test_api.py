@@ -92,6 +92,14 @@ def test_run_time_params_and_inputs_with_defaults(both):
     )
 
 
+def test_an_input_without_axes_may_be_a_number(tmp_path):
+    path = tmp_path / "scaled.yaml"
+    path.write_text("mixer: scaled\ninputs: {x: [T], c: []}\nmap: {y: c * x}\noutputs: {y: [T]}\n")
+    x = torch.randn(5).bfloat16()
+    assert torch.equal(mixc.load(path)(x, 2), 2 * x)
+    assert torch.equal(mixc.load(path)(x, torch.tensor(2.0).bfloat16()), 2 * x)
+
+
 def test_packed_sequences_do_not_see_each_other():
     q, k, v = (t[:1] for t in tensors(length=11))
     cuts = [0, 4, 4, 11]

@@ -584,7 +584,8 @@ def _with_total(expr: Expr, total: Expr, scale: Expr) -> Expr:
 def make_planner(mixer: Mixer, sizes: Mapping[str, int], dtype: DType) -> Planner:
     """A planner with the facts that the mixer's declarations give."""
     roles = dim_roles(mixer, sizes)
-    fixed = {d: sizes.get(d, 64) for d in roles.features}
+    lengths = {d: n for t in mixer.tables for d, n in zip(t.dims, t.shape, strict=True)}
+    fixed = {d: lengths.get(d, sizes.get(d, 64)) for d in roles.features}
     params = _fixed_params(mixer, fixed)
     given = {
         i.name: Buffer(i.name, i.dims, _input_dtype(i.dtype, i.kind, dtype), "input")

@@ -36,7 +36,8 @@ class DimRoles:
 def feature_dims(mixer: Mixer) -> frozenset[str]:
     """The dims whose length a kernel is compiled for.
 
-    These are last axes of inputs that no attention attends over or has a row for: channels.
+    These are last axes of inputs, and axes of tables of params, that no attention attends over or
+    has a row for: channels.
     """
     walked: set[str] = {dim for pair in mixer.sequences for dim in pair}
     walked |= {dim for dim, _ in mixer.sizes} | {dim for pair in mixer.heads for dim in pair}
@@ -46,7 +47,7 @@ def feature_dims(mixer: Mixer) -> frozenset[str]:
     last = {i.layout[-1][-1] for i in mixer.inputs if i.layout and i.layout[-1]}
     several = {i.name for i in mixer.inputs if len(i.dims) > 1}
     last = {i.dims[-1] for i in mixer.inputs if i.name in several} & last
-    return frozenset(last - walked)
+    return frozenset((last | {dim for t in mixer.tables for dim in t.dims}) - walked)
 
 
 def dim_roles(mixer: Mixer, sizes: Mapping[str, int]) -> DimRoles:

@@ -142,6 +142,11 @@ class HostText:
                 if len(product) == 1 and product[0] not in known:
                     self._add(f"{product[0]} = {given.name}.shape[{axis}]")
                     known.add(product[0])
+        for table in self.mixer.tables:
+            for dim, size in zip(table.dims, table.shape, strict=True):
+                if dim not in known:
+                    self._add(f"{dim} = {size}")
+                    known.add(dim)
         changed = True
         while changed:
             changed = self._more_sizes(known, sequences)

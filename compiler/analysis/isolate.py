@@ -171,8 +171,8 @@ class _Solver:
         side = side.plus(expression(rest.scaled(-1)))
         if factor < 0:
             fn, factor, side = _FLIPPED[fn], -factor, side.each(minus)
-        searched = _is_table(term) and factor == 1 and (side.integer or side.slack == 0)
-        if not searched:
+        exact = side.integer or (side.slack == 0 and not is_integer(term))
+        if not (_is_table(term) and factor == 1 and exact):
             fn, side = _settled(is_integer(term), factor, fn, side)
         return self._peel(term, fn, side)
 

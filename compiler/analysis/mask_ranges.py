@@ -160,7 +160,7 @@ def _conjunct(atoms: Conjunction, block: str, facts: Facts) -> Conjunct:
     limits = [_bound(c, block, facts) for c in contents if isinstance(c, Limit)]
     sides = [c.upper for c in contents if isinstance(c, Limit)]
     conditions = tuple(
-        RowCondition(c.value, trend(c.value, block, facts))
+        RowCondition(c.value, _trend_of((c.value,), block, facts))
         for c in contents
         if isinstance(c, Condition)
     )
@@ -193,9 +193,19 @@ def _bound(limit: Limit, block: str, facts: Facts) -> Bound:
     loose, tight = (
         facts.cut(substitute(value, names), LIMIT) for value in (limit.loose, limit.tight)
     )
-    directions = {trend(substitute(v, moves), block, facts) for v in (loose, tight)}
-    moved = directions.pop() if len(directions) == 1 else Trend.UNKNOWN
-    return Bound(loose, tight, moved, tuple(searches))
+    moved = tuple(substitute(value, moves) for value in (loose, tight))
+    return Bound(loose, tight, _trend_of(moved, block, facts), tuple(searches))
+
+
+def _trend_of(values: tuple[Expr, ...], block: str, facts: Facts) -> Trend:
+    """The trend of all values; one that has the axis and cancels (i > i) is not called constant,
+    as it still needs a row to be evaluated at."""
+    trends = {trend(value, block, facts) for value in values}
+    if len(trends) > 1:
+        return Trend.UNKNOWN
+    (only,) = trends
+    has = any(block in value.axes for value in values)
+    return Trend.RISING if only is Trend.CONSTANT and has else only
 
 
 def _short_name(search: Search, taken: set[str]) -> str:

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from ...ir.knob import Knob
 from ...ir.plan import Kernel, Plan
 from ...ir.tile import Program, Tile
 from .target import CpuTarget
-
-
-@dataclass(frozen=True, slots=True)
-class Knob:
-    """A number that only speed depends on; ``default`` is one of ``choices``."""
-
-    name: str
-    choices: tuple[int, ...]
-    default: int
-    reason: str
 
 
 BLOCK_ROWS = Knob("block_rows", (16, 32, 64, 128), 64, "queries that share a pass over the keys")

@@ -25,6 +25,8 @@ from .configure import configure, defaults
 from .emit import emit_source
 
 Lower = Callable[[Mixer, Mapping[str, int], str], Plan]
+# The knobs to take for these sizes in this dtype; what it leaves out has its default.
+Choose = Callable[[Mapping[str, int], torch.dtype], Mapping[str, int]]
 _TORCH: Mapping[DType, torch.dtype] = {
     DType.BOOL: torch.bool,
     DType.INT32: torch.int32,
@@ -78,12 +80,13 @@ class CpuRunner:
     """A mixer that runs by native kernels, built once per set of feature sizes and dtype.
 
     ``lower`` is the compiler's; backends do not know it, so it is handed in. ``configuration``
-    overrides default knobs by name.
+    overrides default knobs by name; ``choose`` gives it anew for the sizes of a call.
     """
 
     mixer: Mixer
     lower: Lower
     configuration: Mapping[str, int] = field(default_factory=dict)
+    choose: Choose | None = None
     modules: dict[object, Module] = field(default_factory=dict)
     launches: dict[object, Launch] = field(default_factory=dict)
 
@@ -111,19 +114,31 @@ class CpuRunner:
 
     def source(self, sizes: Mapping[str, int], dtype: torch.dtype) -> str:
         """The C++ that a call with these feature sizes runs."""
-        return emit_source(self._plan(self.mixer, sizes, dtype), find_compiler().target).text
+        plan = self._plan(self.mixer, sizes, dtype, self._chosen(sizes, dtype))
+        return emit_source(plan, find_compiler().target).text
 
     # ----------------------------------------------------------------------------- building
 
-    def _plan(self, mixer: Mixer, sizes: Mapping[str, int], dtype: torch.dtype) -> Plan:
-        knobs = {**defaults(find_compiler().target), **self.configuration}
+    def _chosen(self, sizes: Mapping[str, int], dtype: torch.dtype) -> Mapping[str, int]:
+        return self.configuration if self.choose is None else self.choose(sizes, dtype)
+
+    def _plan(
+        self,
+        mixer: Mixer,
+        sizes: Mapping[str, int],
+        dtype: torch.dtype,
+        configuration: Mapping[str, int],
+    ) -> Plan:
+        knobs = {**defaults(find_compiler().target), **configuration}
         return configure(self.lower(mixer, sizes, str(dtype).removeprefix("torch.")), knobs)
 
     def _module(self, mixer: Mixer, sizes: Mapping[str, int], dtype: torch.dtype) -> Module:
         fixed = {d: sizes[d] for d in sorted(feature_dims(mixer))}
-        key = (tuple(i.name for i in mixer.inputs), tuple(fixed.items()), dtype)
+        chosen = self._chosen(sizes, dtype)
+        inputs = tuple(i.name for i in mixer.inputs)
+        key = (inputs, tuple(fixed.items()), dtype, tuple(sorted(chosen.items())))
         if key not in self.modules:
-            plan = self._plan(mixer, fixed, dtype)
+            plan = self._plan(mixer, fixed, dtype, chosen)
             source = emit_source(plan, find_compiler().target)
             function = load_function(build(source.text, mixer.name), source.entry)
             self.modules[key] = Module(plan, mixer, function)

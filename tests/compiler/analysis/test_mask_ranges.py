@@ -210,6 +210,13 @@ def test_rows_that_see_nothing() -> None:
     assert (condition.row(some=True), condition.row(some=False)) == (Row.FIRST, Row.LAST)
 
 
+def test_what_cancels_still_has_a_row() -> None:
+    """i > i is the same everywhere, but evaluated at a row all the same."""
+    mask = both(causal(), call("gt", QUERY, QUERY))
+    (disjunct,) = key_ranges(mask, "J", "I").disjuncts
+    assert disjunct.conditions[0].row(some=True) is not Row.ANY
+
+
 def test_terms_without_a_bound_stay_partial() -> None:
     every_fourth = call("eq", call("mod", call("sub", QUERY, KEY), 4), 0)
     (disjunct,) = key_ranges(both(causal(), every_fourth), "J", "I", FACTS).disjuncts

@@ -1,0 +1,129 @@
+"""The knobs of a plan's kernels on a GPU, and a plan with its knobs bound.
+
+A kernel cuts the dims of its grid into ``block_rows`` and the dims that it walks into
+``block_keys``. Where several kernels of a plan are tuned, a knob's name says whose it is:
+``causal_o.block_rows``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from ..ir.knob import Configuration, Knob
+from ..ir.plan import Kernel, Plan
+from ..ir.targets import Target
+from ..ir.tile import Program, Tile
+from .estimates import registers, shared_bytes
+
+_REASONS = {
+    "block_rows": "queries of a program share each block of keys that it loads",
+    "block_keys": "a score tile of rows x keys has to stay in registers",
+    "num_warps": "more warps spread the tile's registers, fewer keep it together",
+    "num_stages": "blocks of keys in flight hide the memory, each takes shared memory",
+}
+_CHOICES = {
+    "block_rows": (16, 32, 64, 128, 256),
+    "block_keys": (16, 32, 64, 128),
+    "num_warps": (2, 4, 8),
+    "num_stages": (1, 2, 3, 4),
+}
+_LAUNCH_DEFAULTS = {"num_warps": 4, "num_stages": 2}
+# Registers that addresses, indices and masks take beside the tiles.
+_REGISTERS_ASIDE = 40
+
+
+def knobs(plan: Plan) -> tuple[Knob, ...]:
+    """The knobs of a plan, with the values it has as defaults; ``tiling`` of its spec cuts them."""
+    tiling = dict(plan.mixer.tiling)
+    made = []
+    for kernel in _tuned(plan):
+        prefix = _prefix(plan, kernel)
+        for name, default in _values(kernel.program).items():
+            asked = _asked(kernel.program, name, tiling)
+            choices = tuple(sorted({*(asked or _CHOICES[name]), default}))
+            made.append(Knob(prefix + name, choices, default, _REASONS[name]))
+    return tuple(made)
+
+
+def bind_configuration(plan: Plan, configuration: Configuration) -> Plan:
+    """The plan with blocks and launch settings as a configuration has them.
+
+    What the configuration leaves out stays. A kernel that fills a block table takes the blocks of
+    the kernel that reads it.
+    """
+    bound = {
+        kernel.program.name: _bound(kernel, _prefix(plan, kernel), configuration)
+        for kernel in _tuned(plan)
+    }
+    kernels = tuple(bound.get(kernel.program.name, kernel) for kernel in plan.kernels)
+    changed = tuple(_with_blocks_of_reader(kernel, kernels) for kernel in kernels)
+    return replace(plan, kernels=changed)
+
+
+def refusal(plan: Plan, target: Target) -> str | None:
+    """Why a target can't run a plan, as far as one can tell before compiling; None if it can."""
+    for kernel in plan.kernels:
+        program = kernel.program
+        shared, held = shared_bytes(program), registers(program)
+        if shared > target.shared_memory_bytes:
+            has = target.shared_memory_bytes
+            return f"{program.name} takes {shared:,} bytes of shared memory of {has:,}"
+        if held > target.registers_per_thread - _REGISTERS_ASIDE:
+            return f"{program.name} holds {held} registers of {target.registers_per_thread}"
+    return None
+
+
+def _tuned(plan: Plan) -> tuple[Kernel, ...]:
+    """The kernels with knobs: the attentions, or all where there is none."""
+    flash = tuple(kernel for kernel in plan.kernels if kernel.schedule == "flash")
+    return flash or plan.kernels
+
+
+def _prefix(plan: Plan, kernel: Kernel) -> str:
+    return "" if len(_tuned(plan)) == 1 else f"{kernel.program.name}."
+
+
+def _roles(program: Program) -> Iterator[tuple[Tile, str]]:
+    rows = {axis.dim for axis in program.grid if axis.tiled}
+    for tile in program.tiles:
+        if not tile.whole:
+            yield tile, "block_rows" if tile.dim in rows else "block_keys"
+
+
+def _values(program: Program) -> dict[str, int]:
+    blocks = {role: tile.block for tile, role in reversed(list(_roles(program)))}
+    return {**blocks, **_LAUNCH_DEFAULTS, **dict(program.launch)}
+
+
+def _asked(program: Program, knob: str, tiling: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """What the spec's ``tiling`` says of a knob, by the name of the dim or of the setting."""
+    for tile, role in _roles(program):
+        for name in (tile.dim, f"block_{tile.dim.lower()}"):
+            if role == knob and name in tiling:
+                return tiling[name]
+    return tiling.get(knob, tiling.get(knob.removeprefix("num_"), ()))
+
+
+def _bound(kernel: Kernel, prefix: str, configuration: Configuration) -> Kernel:
+    program = kernel.program
+    values = {name: configuration.get(prefix + name, v) for name, v in _values(program).items()}
+    role = {tile.dim: name for tile, name in _roles(program)}
+    tiles = tuple(
+        replace(tile, block=values[role[tile.dim]]) if tile.dim in role else tile
+        for tile in program.tiles
+    )
+    launch = tuple((name, values[name]) for name in _LAUNCH_DEFAULTS)
+    return replace(kernel, program=replace(program, tiles=tiles, launch=launch))
+
+
+def _with_blocks_of_reader(kernel: Kernel, kernels: tuple[Kernel, ...]) -> Kernel:
+    if kernel.schedule != "block table":
+        return kernel
+    reader = next(k for k in kernels if set(kernel.writes) & set(k.reads))
+    blocks = {tile.dim: tile.block for tile in reader.program.tiles}
+    tiles = tuple(
+        tile if tile.whole else replace(tile, block=blocks.get(tile.dim, tile.block))
+        for tile in kernel.program.tiles
+    )
+    return replace(kernel, program=replace(kernel.program, tiles=tiles))

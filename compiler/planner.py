@@ -44,6 +44,8 @@ from .schedules.evaluation import Context, move
 from .schedules.flash import FlashTask, flash, in_base_two, written
 from .schedules.pointwise import pointwise, running_sum
 
+Launch = tuple[tuple[str, int], ...]
+_LIGHT: Launch = (("num_warps", 4), ("num_stages", 2))  # kernels that are no attention
 _KIND_DTYPE = {Kind.BOOL: DType.BOOL, Kind.INT: DType.INT32}
 
 
@@ -167,9 +169,9 @@ class Planner:
     def _reason_to_store(
         self, expr: Expr, block: str | None, loop: str | None, inside: bool
     ) -> str | None:
-        if isinstance(expr, Cumsum) and expr.over not in self.context.sizes:
+        if self._is_long_sum(expr):
             return "a running sum"
-        if self._is_long(expr) and inside:
+        if self._is_long(expr) and (inside or (block is not None and block not in expr.axes)):
             return "a reduction over a long axis"
         if loop is None or loop not in expr.axes or (block is not None and block in expr.axes):
             return None
@@ -177,19 +179,40 @@ class Planner:
             return None
         if any(isinstance(n, Ref) and n.name in ("score", "total") for n in walk(expr)):
             return None
-        if is_costly(expr, self.roles.features):
+        if self._is_costly(expr):
             return "each block of queries would compute it again"
         return None
+
+    def _is_costly(self, expr: Expr) -> bool:
+        """Whether an expression does more than loads and a few operations per element.
+
+        A norm does not: it is one number per key, which costs little beside the key's product with
+        a whole block of queries. Nor does what is stored by itself.
+        """
+        if self._is_long(expr) or self._is_long_sum(expr):
+            return False
+        heavy = isinstance(expr, Reduce | Cumsum) or (
+            isinstance(expr, Call) and expr.fn in TRANSCENDENTAL
+        )
+        if heavy and expr.axes & self.roles.features:
+            return True
+        return any(self._is_costly(child) for child in expr.children)
+
+    def _is_long_sum(self, expr: Expr) -> bool:
+        return isinstance(expr, Cumsum) and expr.over not in self.context.sizes
 
     def _prepared_read(self, read: Read, block: str | None, loop: str | None, inside: bool) -> Expr:
         """A read of a value that is in no buffer: pushed into it, or the value is stored."""
         heavy = any(isinstance(n, Reduce | Cumsum) for n in walk(read.x))
         at = tuple((d, self.prepared(e, block, loop, inside)) for d, e in read.at)
         if heavy and not self._may_push(read):
+            reason = self._reason_to_store(read.x, None, None, inside) or "it is read at an index"
             ref = self.stored.get(read.x) or self._store(
-                self._temporary_name(read.x), read.x, None, "temporary", "it is read at an index"
+                self._temporary_name(read.x), read.x, None, "temporary", reason
             )
             return Read(ref, at, read.fill, span=read.span)
+        if self._by_head(read):  # what is stored of it is stored per group
+            return move(self.prepared(read.x, block, loop, inside), dict(at))
         moved = move(read.x, dict(read.at))
         value = self.prepared(moved, block, loop, inside)
         inside_of = None
@@ -267,7 +290,7 @@ class Planner:
                 name,
                 replace(expr, x=inner),
                 self._with_blocks(pointwise_blocks((expr.over,))),
-                (("num_warps", 4), ("num_stages", 2)),
+                self._with_launch(_LIGHT),
                 f"{name}: a running sum along {expr.over}",
             )
             schedule = "running sum"
@@ -283,7 +306,7 @@ class Planner:
                 value,
                 self._with_blocks(pointwise_blocks(tiled, looped)),
                 tiled,
-                (("num_warps", 4), ("num_stages", 2)),
+                self._with_launch(_LIGHT),
                 f"{name}: {reason}",
             )
             schedule = "pointwise"
@@ -331,8 +354,17 @@ class Planner:
         return f"{self.mixer.name}_{result}"
 
     def _with_blocks(self, blocks: Mapping[str, int]) -> Context:
-        widened = {**blocks, **{d: s[0] for d, s in self.mixer.tiling if d in blocks}}
-        return replace(self.context, blocks=widened)
+        allowed = dict(self.mixer.tiling)
+        chosen = {d: _allowed(n, allowed.get(f"block_{d.lower()}")) for d, n in blocks.items()}
+        return replace(self.context, blocks=chosen)
+
+    def _with_launch(self, launch: Launch) -> Launch:
+        """Warps and pipeline stages as the spec's ``tiling`` allows them."""
+        allowed = dict(self.mixer.tiling)
+        return tuple(
+            (name, _allowed(number, allowed.get(name.removeprefix("num_"))))
+            for name, number in launch
+        )
 
     # ----------------------------------------------------------------------------- attention
 
@@ -366,17 +398,9 @@ class Planner:
         return made
 
 
-def is_costly(expr: Expr, features: frozenset[str]) -> bool:
-    """Whether an expression does more than loads and a few operations per element.
-
-    A norm does not: it is one number per key, which costs little beside the key's product with a
-    whole block of queries.
-    """
-    return any(
-        ((isinstance(n, Call) and n.fn in TRANSCENDENTAL) or isinstance(n, Reduce | Cumsum))
-        and bool(n.axes & features)
-        for n in walk(expr)
-    )
+def _allowed(number: int, choices: tuple[int, ...] | None) -> int:
+    """A knob's value: the compiler's, where the spec does not rule it out."""
+    return number if not choices or number in choices else choices[0]
 
 
 class AttentionPlan:
@@ -418,7 +442,9 @@ class AttentionPlan:
             planner.sizes, planner.roles.features, planner.dtype, task.block, task.over
         ):
             context = planner._with_blocks(configuration.blocks)
-            made = flash(replace(task, table=table), context, configuration.launch)
+            made = flash(
+                replace(task, table=table), context, planner._with_launch(configuration.launch)
+            )
             if fits(made):
                 break
         assert made is not None
@@ -451,7 +477,7 @@ class AttentionPlan:
             task.mask,
             task.ranges,
             planner._with_blocks(blocks),
-            (("num_warps", 4), ("num_stages", 2)),
+            planner._with_launch(_LIGHT),
         )
         reason = "the mask has terms that give no bound on the keys"
         planner.findings.append(f"a table of visible blocks: {reason}")

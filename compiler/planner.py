@@ -256,10 +256,16 @@ class Planner:
     # ------------------------------------------------------------------------ stored values
 
     def _temporary_name(self, expr: Expr) -> str:
+        """What the spec calls it; else after the smallest named value that it is a part of."""
         name = self.context.names.get(expr)
         if name is None:
             leaves = [n.name for n in walk(expr) if isinstance(n, Ref)]
             name = f"{leaves[0]}_made" if leaves else "made"
+            wholes = {n: w for w, n in self.context.names.items() if expr in set(walk(w))}
+            if wholes:
+                part = expr.op if isinstance(expr, Reduce) else "part"
+                whole = min(wholes, key=lambda n: sum(1 for _ in walk(wholes[n])))
+                name = f"{whole}_{part}"
         return self._free_name(name)
 
     def _free_name(self, name: str) -> str:

@@ -33,7 +33,7 @@ from mixc.ir.verify_plan import verify_plan, verify_program
 
 INT, REAL = DType.INT32, DType.FLOAT32
 START, I_SIZE = Value("i_start", INT), Value("I", INT)
-I, J = Value("i", INT, frozenset("I")), Value("j", INT, frozenset("J"))
+ROWS, KEYS = Value("i", INT, frozenset("I")), Value("j", INT, frozenset("J"))
 D = Value("d", INT, frozenset("D"))
 EXISTS = Value("i_exists", DType.BOOL, frozenset("I"))
 X = Value("x_tile", REAL, frozenset("ID"))
@@ -41,13 +41,13 @@ Y = Value("y_tile", REAL, frozenset("JD"))
 ROW = Value("row", REAL, frozenset("I"))
 ZERO = Value("zero", INT)
 HEAD: tuple[Op, ...] = (
-    Range(I, START),
-    Elementwise(EXISTS, "lt", (I, I_SIZE)),
+    Range(ROWS, START),
+    Elementwise(EXISTS, "lt", (ROWS, I_SIZE)),
     Range(D, None),
-    Range(J, None),
+    Range(KEYS, None),
     Constant(ZERO, 0),
-    Load(X, "x", (("I", I), ("D", D)), EXISTS),
-    Load(Y, "x", (("I", J), ("D", D))),
+    Load(X, "x", (("I", ROWS), ("D", D)), EXISTS),
+    Load(Y, "x", (("I", KEYS), ("D", D))),
     Reduce(ROW, "sum", X, "D"),
 )
 
@@ -62,7 +62,7 @@ def program(*ops: Op, name: str = "p") -> Program:
     return Program(name, arguments, (GridAxis("I", START, True),), tiles, (*HEAD, *ops))
 
 
-STORE = Store("y", (("I", I),), ROW, EXISTS)
+STORE = Store("y", (("I", ROWS),), ROW, EXISTS)
 
 
 def test_a_sound_program_passes() -> None:
@@ -87,9 +87,7 @@ def real(name: str, axes: str) -> Value:
     return Value(name, REAL, frozenset(axes))
 
 
-def loop(
-    yields: tuple[Value, ...], out: Value, body: tuple[Op, ...] = (), inner: str = "I"
-) -> For:
+def loop(yields: tuple[Value, ...], out: Value, body: tuple[Op, ...] = (), inner: str = "I") -> For:
     carried = (Carried(real("inner", inner), ROW, out),)
     return For(Value("turn", INT), ZERO, I_SIZE, 1, carried, body, yields)
 
@@ -114,26 +112,32 @@ BROKEN: dict[str, tuple[Op, str]] = {
         Elementwise(real("c", "IJ"), "exp", (ROW,)),
         "c: float32[I, J] does not have the axes of its arguments",
     ),
-    "a read of a result": (Load(real("c", "I"), "y", (("I", I),)), "y is no argument to read"),
+    "a read of a result": (Load(real("c", "I"), "y", (("I", ROWS),)), "y is no argument to read"),
     "a write to an input": (
-        Store("x", (("I", I), ("D", D)), X),
+        Store("x", (("I", ROWS), ("D", D)), X),
         "x is no argument to write",
     ),
-    "a read of nothing": (Load(real("c", "I"), "z", (("I", I),)), "z is no argument to read"),
+    "a read of nothing": (Load(real("c", "I"), "z", (("I", ROWS),)), "z is no argument to read"),
     "dims in another order": (
-        Load(real("c", "ID"), "x", (("D", D), ("I", I))),
+        Load(real("c", "ID"), "x", (("D", D), ("I", ROWS))),
         "x has the dims ('I', 'D'), and is placed by",
     ),
     "a store without a place": (
-        Store("y", (("I", I),), X),
+        Store("y", (("I", ROWS),), X),
         "a store to y of x_tile: float32[D, I], whose axes have no place there",
     ),
     "a mask with axes of its own": (
         Store("y", (("I", START),), Value("zero", INT), EXISTS),
         "the mask i_exists: bool[I] of a store to y has axes of its own",
     ),
-    "a dot that shares more than its axis": (Dot(real("c", "I"), X, X, "D"), "c: float32[I]: a dot"),
-    "a dot of a vector": (Dot(real("c", "I"), X, ROW, "D"), "a dot of x_tile: float32[D, I] and row"),
+    "a dot that shares more than its axis": (
+        Dot(real("c", "I"), X, X, "D"),
+        "c: float32[I]: a dot",
+    ),
+    "a dot of a vector": (
+        Dot(real("c", "I"), X, ROW, "D"),
+        "a dot of x_tile: float32[D, I] and row",
+    ),
     "a loop that hands over too little": (
         loop((), real("out", "I")),
         "the loop over turn: int32[] hands over 0 values",
@@ -189,8 +193,8 @@ def test_each_rule_of_plans() -> None:
     verify_plan(plan)
     with pytest.raises(VerificationError, match="p reads x before it is made"):
         verify_plan(replace(plan, buffers=inputs[1:]))
+    again = replace(kernel, program=replace(kernel.program, name="again"))
     with pytest.raises(VerificationError, match="again writes y a second time"):
-        again = replace(kernel, program=replace(kernel.program, name="again"))
         verify_plan(replace(plan, kernels=(kernel, again)))
     with pytest.raises(VerificationError, match="no kernel makes the output y"):
         verify_plan(replace(plan, kernels=()))

@@ -86,13 +86,15 @@ class Residual:
 class _Side:
     """The side of a comparison that is free of j: its value for either use.
 
-    ``slack`` is how far a real value may be off, by rounding.
+    ``slack`` is how far a real value may be off, by rounding; ``endless``: it may be as large as
+    the limit, so that it must not be multiplied as it is.
     """
 
     loose: Expr
     tight: Expr
     searches: tuple[Search, ...] = ()
     slack: float = 0.0
+    endless: bool = False
 
     def each(self, change: Callable[[Expr], Expr]) -> _Side:
         return replace(self, loose=change(self.loose), tight=change(self.tight))
@@ -193,7 +195,7 @@ class _Solver:
                 return self._in_table(term, fn, side)
             case Call("floordiv", (a, b)) if self._divides(b) and is_integer(a):
                 start = side.plus(1) if upper else side
-                scaled = start.each(lambda value: times(value, b))
+                scaled = start.each(lambda value: _multiplied(value, b, side.endless))
                 return self._solve(a, fn, scaled.plus(-1) if upper else scaled)
             case Call("mul" | "div", (_, _)):
                 return self._of_product(term, fn, side)
@@ -328,7 +330,16 @@ def _rounded(fn: str, side: _Side) -> tuple[str, _Side]:
     out = off if upper else -off
     loose = plus(_whole(step, side.loose), shift + out)
     tight = plus(_whole(step, side.tight), shift - out)
-    return ("le" if upper else "ge"), replace(side, loose=loose, tight=tight, slack=0.0)
+    rounded = replace(side, loose=loose, tight=tight, slack=0.0, endless=True)
+    return ("le" if upper else "ge"), rounded
+
+
+def _multiplied(value: Expr, factor: Expr, endless: bool) -> Expr:
+    """The product, within the limits where the value may be as large as these."""
+    if not endless or isinstance(value, Literal):
+        return times(value, factor)
+    most = floor_divided(Literal(LIMIT), factor)
+    return times(call("min", call("max", value, minus(most)), most), factor)
 
 
 def _whole(step: str, value: Expr) -> Expr:

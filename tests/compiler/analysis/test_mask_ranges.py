@@ -194,6 +194,16 @@ def test_a_window_without_end_stays_in_32_bits() -> None:
     assert found[1] > 10**9
 
 
+def test_an_endless_span_in_blocks_stays_in_32_bits() -> None:
+    mask = call("le", call("floordiv", call("sub", QUERY, KEY), BLOCK), ALPHA)
+    (disjunct,) = key_ranges(mask, "J", "I", FACTS).disjuncts
+    (lower,) = disjunct.lower
+    for alpha, expected in ((float("inf"), (-(2**31), -(10**9))), (2.0, (-3, -3))):
+        values = Values({}, {"block": 4}, {"alpha": (("H",), [alpha])})
+        found = value_at(lower.loose, {"I": 8, "H": 0}, values)
+        assert expected[0] <= found <= expected[1]
+
+
 def test_known_flags_are_decided() -> None:
     full = Scalar("full", Kind.BOOL)
     mask = both(causal(), either(full, window()))

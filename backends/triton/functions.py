@@ -195,7 +195,7 @@ def _multiply(a, b):
     "search": """
 def _search_sorted(table, stride, size, value, RIGHT: tl.constexpr):
     # How many entries are < value, or <= value with RIGHT.
-    low = value * 0
+    low = tl.full((), 0, tl.int32)
     high = low + size
     while low < high:
         middle = (low + high) // 2

@@ -13,22 +13,16 @@ from .target import CpuTarget
 
 BLOCK_ROWS = Knob("block_rows", (16, 32, 64, 128), 64, "queries that share a pass over the keys")
 BLOCK_KEYS = Knob("block_keys", (32, 64, 128, 256), 64, "a tile of scores has to stay in the L1")
-DOT_ROWS = Knob("dot_rows", (4, 6, 8, 12), 6, "rows of a product that stay in registers")
-DOT_VECTORS = Knob("dot_vectors", (1, 2, 4), 4, "vectors of a row that stay in registers")
+DOT_ROWS = Knob("dot_rows", (4, 6, 8, 10, 12), 8, "rows of a product that stay in registers")
+DOT_VECTORS = Knob("dot_vectors", (1, 2, 4), 2, "vectors of a row that stay in registers")
 VECTORS_AT_ONCE = Knob("vectors_at_once", (1, 2, 4), 4, "independent chains in a loop nest")
 
 
 def knobs(target: CpuTarget) -> tuple[Knob, ...]:
     """The knobs of every kernel, with the defaults of a target."""
     if target.registers < 32:
-        rows = replace(DOT_ROWS, default=6)
-        return (
-            BLOCK_ROWS,
-            BLOCK_KEYS,
-            rows,
-            replace(DOT_VECTORS, default=2),
-            replace(VECTORS_AT_ONCE, default=2),
-        )
+        narrow = replace(DOT_ROWS, default=6), replace(VECTORS_AT_ONCE, default=2)
+        return (BLOCK_ROWS, BLOCK_KEYS, narrow[0], DOT_VECTORS, narrow[1])
     return (BLOCK_ROWS, BLOCK_KEYS, DOT_ROWS, DOT_VECTORS, VECTORS_AT_ONCE)
 
 

@@ -19,6 +19,7 @@ from ...ir.tile import (
     Op,
     ParamArgument,
     Program,
+    Range,
     Scan,
     Search,
     SizeArgument,
@@ -70,7 +71,7 @@ class KernelText:
         self._taken: set[str] = set(_RESERVED)
         self._lines: list[list[str]] = [[]]
         self._plain, self._operand_forms = self._requests()
-        self._aliases: dict[str, str] = {}
+        self._loop_variables: list[Value] = []
         self._write(params)
         self.lines = self._lines[0]
 
@@ -346,10 +347,27 @@ class KernelText:
             self._gather(op)
             self._late_forms(op.out)
             return
+        self._prefetch(op, access)
         if self._needs_plain(op.out):
             self._load_plain(op, access)
         for form, over in sorted(self._operand_forms.get(op.out.name, ())):
             _LOAD_FORMS[form](self, op, access, over)
+
+    def _prefetch(self, op: Load, access: Access) -> None:
+        """Ask for the tile of the loop's next turn, where that lies a block further."""
+        variable = self._loop_variables[-1] if self._loop_variables else None
+        for dim, value in op.index:
+            maker = self.fusion.makers.get(value.name)
+            if isinstance(maker, Range) and maker.start == variable is not None:
+                (axis,) = value.axes
+                axes = self.layout.of(op.out)
+                if len(axes) != 2 or op.mask is not None:
+                    return
+                (other,) = op.out.axes - {axis}
+                ahead = f"{access.pointer} + {self.blocks[axis]} * {op.buffer}_stride_{dim}"
+                sizes = f"{self.blocks[axis]}, {self.blocks[other]}"
+                strides = f"{access.strides[axis]}, {access.strides[other]}"
+                self.add(f"mx::prefetch_tile<{sizes}>({ahead}, {strides});")
 
     def _load_number(self, op: Load) -> None:
         terms = [
@@ -605,9 +623,10 @@ class KernelText:
         for axis in rest:
             self.add(f"for (int at_{axis} = 0; at_{axis} < {self.blocks[axis]}; ++at_{axis}) {{")
         kind = SCALAR_TYPE[op.out.dtype]
-        self.add("{", f"{kind} running = 0;", f"for (int n = 0; n < {block}; ++n) {{")
-        self.add(f"const int at_{op.over} = {f'{block - 1} - n' if op.reverse else 'n'};")
-        self.add(f"running += {source}[{place}];", f"{array.name}[{place}] = running;")
+        so_far = self.fresh(f"{array.name}_so_far")
+        self.add("{", f"{kind} {so_far} = 0;", f"for (int turn = 0; turn < {block}; ++turn) {{")
+        self.add(f"const int at_{op.over} = {f'{block - 1} - turn' if op.reverse else 'turn'};")
+        self.add(f"{so_far} += {source}[{place}];", f"{array.name}[{place}] = {so_far};")
         self.add("}" * (2 + len(rest)))
 
     # -------------------------------------------------------------------------------- loops
@@ -624,9 +643,11 @@ class KernelText:
         )
         self._lines.append([])
         self._carried_stack.append({c.inner.name for c in op.carried})
+        self._loop_variables.append(op.variable)
         self._body(op.body)
         self._hand_over(op)
         self._carried_stack.pop()
+        self._loop_variables.pop()
         body = self._lines.pop()
         self.add(*[f"  {line}" for line in body], "}")
         for carried in op.carried:

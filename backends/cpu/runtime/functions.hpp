@@ -32,35 +32,33 @@ MX_INLINE vi sign(vi x) { return (x < 0) - (x > 0); }
 
 // ------------------------------------------------------------------ exponentials and logarithms
 
-// 2**n * y for a whole n, also where the result is 0 or infinite.
+// 2**n * y for a whole n, also where the result is 0 or infinite; n = -inf gives 0 whatever y is,
+// n = inf gives inf.
 MX_INLINE vf scale_by_power(vf y, vf n) {
 #if defined(__AVX512F__) && MIXC_LANES == 16
   return (vf)_mm512_scalef_ps((__m512)y, (__m512)n);
 #else
-  vi whole = to_int(n), half = whole >> 1;
-  return y * (vf)((half + 127) << 23) * (vf)((whole - half + 127) << 23);
+  n = quick_min(splat(300.0f), quick_max(splat(-300.0f), n));
+  vi whole = to_int(n), third = whole / 3;
+  vf step = (vf)((third + 127) << 23);
+  vf scaled = y * step * step * (vf)((whole - 2 * third + 127) << 23);
+  scaled = n == -300.0f ? vf{} : scaled;
+  return n == 300.0f ? splat(INF) : scaled;
 #endif
-}
-MX_INLINE vf clamp(vf x, float low, float high) {  // a NaN stays one
-  x = low > x ? splat(low) : x;
-  return high < x ? splat(high) : x;
 }
 
 MX_INLINE vf exp2(vf x) {
-  x = clamp(x, -151.0f, 129.0f);
-  vf n = round(x), r = x - n;
-  vf p = splat(1.53533620e-4f);
-  p = p * r + 1.33988750e-3f;
-  p = p * r + 9.61843692e-3f;
-  p = p * r + 5.55033237e-2f;
-  p = p * r + 0.240226477f;
-  p = p * r + 0.693147182f;
+  vf n = floor(x), r = x - n;
+  vf p = splat(1.86713017e-3f);
+  p = p * r + 9.01702978e-3f;
+  p = p * r + 5.57999127e-2f;
+  p = p * r + 0.240164444f;
+  p = p * r + 0.693151295f;
   p = p * r + 1.0f;
   return scale_by_power(p, n);
 }
 
 MX_INLINE vf exp(vf x) {
-  x = clamp(x, -105.0f, 90.0f);
   vf n = round(x * 1.44269504f);
   vf r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
   vf p = splat(1.38436467e-3f);

@@ -28,6 +28,15 @@ static inline void load_tile(To* __restrict to, const From* __restrict from, int
   }
 }
 
+// Ask for a tile that a later turn of a loop reads; it need not exist.
+template <int ROWS, int COLUMNS, class T>
+static inline void prefetch_tile(const T* from, int64_t row_stride, int64_t column_stride) {
+  if (column_stride == 1)
+    for (int r = 0; r < ROWS; ++r)
+      for (int c = 0; c < COLUMNS; c += 64 / sizeof(T))
+        __builtin_prefetch((const char*)(uintptr_t(from) + (r * row_stride + c) * sizeof(T)));
+}
+
 // Booleans become 0 and -1, as comparisons of vectors give them.
 template <int ROWS, int COLUMNS>
 static inline void load_flags(int32_t* __restrict to, const bool* __restrict from,
@@ -55,6 +64,25 @@ static inline void store_tile(To* __restrict to, const From* __restrict from, in
 
 // ------------------------------------------------------------------ bfloat16 operands of dots
 
+template <int COLUMNS>
+MX_INLINE void interleave(uint32_t* __restrict to, const uint16_t* __restrict low,
+                          const uint16_t* __restrict high) {
+  int c = 0;
+#if defined(__AVX512BW__) && MIXC_LANES == 16
+  const vi first = {0x200000, 0x210001, 0x220002, 0x230003, 0x240004, 0x250005,
+                    0x260006, 0x270007, 0x280008, 0x290009, 0x2a000a, 0x2b000b,
+                    0x2c000c, 0x2d000d, 0x2e000e, 0x2f000f};
+  for (; c + 32 <= COLUMNS; c += 32) {
+    __m512i a = (__m512i)load((const int32_t*)(low + c));
+    __m512i b = (__m512i)load((const int32_t*)(high + c));
+    __m512i next = (__m512i)(first + 0x100010);
+    store((int32_t*)to + c, (vi)_mm512_permutex2var_epi16(a, (__m512i)first, b));
+    store((int32_t*)to + c + 16, (vi)_mm512_permutex2var_epi16(a, next, b));
+  }
+#endif
+  for (; c < COLUMNS; ++c) to[c] = low[c] | uint32_t(high[c]) << 16;
+}
+
 // Pairs of adjacent rows side by side: to[r / 2][c] = (from[r][c], from[r + 1][c]).
 template <int ROWS, int COLUMNS>
 static inline void load_pairs(uint32_t* __restrict to, const bf16* __restrict from,
@@ -62,12 +90,8 @@ static inline void load_pairs(uint32_t* __restrict to, const bf16* __restrict fr
   const uint16_t* bits = (const uint16_t*)from;
   if (rows == ROWS && columns == COLUMNS && column_stride == 1) {
     for (int r = 0; r < ROWS; r += 2)
-      for (int c = 0; c < COLUMNS; c += LANES) {
-        const uint16_t* source = bits + r * row_stride + c;
-        vu low = __builtin_convertvector(load(source), vu);
-        vu high = __builtin_convertvector(load(source + row_stride), vu);
-        store((int32_t*)to + r / 2 * COLUMNS + c, (vi)(low | high << 16));
-      }
+      interleave<COLUMNS>(to + r / 2 * COLUMNS, bits + r * row_stride,
+                          bits + (r + 1) * row_stride);
   } else if (rows == ROWS && row_stride == 1) {
     for (int c = 0; c < COLUMNS; ++c)
       for (int r = 0; r < ROWS; r += 2) {

@@ -53,6 +53,7 @@ MX_INLINE float min(float a, float b) { return a < b || a != a ? a : b; }
 MX_INLINE float max(float a, float b) { return a > b || a != a ? a : b; }
 // The second where either is a NaN: one instruction. For running maxima of scores.
 MX_INLINE vf quick_max(vf a, vf b) { return a > b ? a : b; }
+MX_INLINE vf quick_min(vf a, vf b) { return a < b ? a : b; }
 MX_INLINE vi quick_max(vi a, vi b) { return a > b ? a : b; }
 MX_INLINE float quick_max(float a, float b) { return a > b ? a : b; }
 MX_INLINE int32_t quick_max(int32_t a, int32_t b) { return a > b ? a : b; }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ...ir.expression import Call, Expr, Literal, Scalar, Size
 from ...ir.mixer import Input, Layout, Mixer
 from ...ir.plan import Buffer, Kernel, Plan
@@ -29,7 +31,22 @@ _INFIX = {
     "eq": ("==", 0),
     "ne": ("!=", 0),
 }
-_MATH = {"exp", "log", "log2", "sqrt", "tanh", "sin", "cos", "acos", "erf", "floor", "ceil"}
+_MATH = frozenset("exp exp2 expm1 log log2 log1p sqrt tanh sin cos acos erf floor ceil".split())
+_BUILTIN = frozenset({"min", "max", "abs", "round"})
+# What neither Python nor its math module has, in a variable-like text that may be repeated.
+_WRITTEN = {
+    "relu": "max({0}, 0)",
+    "sign": "(({0} > 0) - ({0} < 0))",
+    "detach": "{0}",
+    "sigmoid": "(1 / (1 + math.exp(-{0})))",
+    "logsigmoid": "(min({0}, 0) - math.log1p(math.exp(-abs({0}))))",
+    "softplus": "(max({0}, 0) + math.log1p(math.exp(-abs({0}))))",
+    "silu": "({0} / (1 + math.exp(-{0})))",
+    "gelu": "(0.5 * {0} * (1 + math.erf({0} * 0.5**0.5)))",
+    "gelu_tanh": "({0} / (1 + math.exp(-1.5957691216057308 * ({0} + 0.044715 * {0}**3))))",
+    "elu": "({0} if {0} > 0 else math.expm1({0}))",
+    "logaddexp": "(max({0}, {1}) + math.log1p(math.exp(-abs({0} - {1}))))",
+}
 _TORCH = {d: f"torch.{d.value}" for d in DType}
 
 
@@ -37,13 +54,16 @@ def host_text(expr: Expr, names: dict[str, str], level: int = 0) -> str:
     """An expression in sizes and params as Python."""
     match expr:
         case Literal(value):
-            return f'float("{value}")' if value in (float("inf"), float("-inf")) else repr(value)
+            if value in (float("inf"), float("-inf")):
+                return f'float("{value}")'
+            return f"({value!r})" if level > 2 and value < 0 else repr(value)
         case Size(dim):
             return names.get(dim, dim)
         case Scalar(name):
             return names.get(name, name)
         case Call("pow", (a, b)):
-            return f"{host_text(a, names, 4)} ** {host_text(b, names, 4)}"
+            text = f"{host_text(a, names, 4)} ** {host_text(b, names, 4)}"
+            return f"({text})" if level > 3 else text
         case Call("neg", (a,)):
             text = f"-{host_text(a, names, 3)}"
             return f"({text})" if level > 2 else text
@@ -51,7 +71,8 @@ def host_text(expr: Expr, names: dict[str, str], level: int = 0) -> str:
             a_text, c_text, b_text = (host_text(x, names) for x in (a, c, b))
             return f"({a_text} if {c_text} else {b_text})"
         case Call("rsqrt", (a,)):
-            return f"{host_text(a, names, 4)} ** -0.5"
+            text = f"{host_text(a, names, 4)} ** -0.5"
+            return f"({text})" if level > 3 else text
         case Call("and" | "or", (a, b)):
             return f"({host_text(a, names, 1)} {expr.fn} {host_text(b, names, 1)})"
         case Call("not", (a,)):
@@ -62,6 +83,9 @@ def host_text(expr: Expr, names: dict[str, str], level: int = 0) -> str:
             text = f"{left} {sign} {right}"
             return f"({text})" if own < level else text
         case Call(fn, args):
+            if fn in _WRITTEN:
+                return _WRITTEN[fn].format(*(host_text(a, names, 4) for a in args))
+            assert fn in _MATH | _BUILTIN, fn
             inner = ", ".join(host_text(a, names) for a in args)
             return f"math.{fn}({inner})" if fn in _MATH else f"{fn}({inner})"
     raise TypeError(f"not an expression in sizes and params: {expr}")
@@ -100,11 +124,21 @@ class HostText:
         for name, value in self.plan.params:
             if name in used or self._host_uses(name):
                 self._add(f"{name} = {value!r}")
+        before = len(self.lines)
         self._sizes()
+        after = len(self.lines)
         self._buffers()
         for kernel in self.plan.kernels:
             self._launch(kernel)
         self._results()
+        self._drop_unread(before, after)
+
+    def _drop_unread(self, first: int, stop: int) -> None:
+        """Leave out lengths (a line each, from ``first`` to ``stop``) that no later line reads."""
+        for n in reversed(range(first, stop)):
+            name = self.lines[n].split(" = ")[0].strip()
+            if not any(re.search(rf"\b{name}\b", line) for line in self.lines[n + 1 :]):
+                del self.lines[n]
 
     def _docstring(self) -> None:
         shapes = [f"{i.name}: {_shape(i.layout)}" for i in self.mixer.inputs]

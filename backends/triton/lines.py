@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 WIDEST = 100
 
 
@@ -17,12 +19,21 @@ def fill(items: list[str], indent: int) -> list[str]:
     return [*lines, " " * indent + line] if line else lines
 
 
+def comment(text: str, indent: int = 0) -> list[str]:
+    """A comment of as many lines as it takes."""
+    return textwrap.wrap(
+        text, WIDEST - indent, initial_indent="# ", subsequent_indent="# ", break_long_words=False
+    )
+
+
 def wrap(text: str, indent: int) -> list[str]:
     """A statement or an expression as lines of at most 100 characters, where it can be broken.
 
     A call is broken at its commas; other expressions at their weakest operators, in parentheses.
     """
-    if indent + len(text) <= WIDEST or text.startswith("#"):
+    if text.startswith("#"):
+        return comment(text.removeprefix("#").strip(), indent)
+    if indent + len(text) <= WIDEST:
         return [text]
     tail = ":" if text.endswith(":") else ""
     body = text.removesuffix(":")

@@ -43,10 +43,10 @@ PROPORTIONS: Mapping[str, Proportions] = {
 
 
 def default_sizes(
-    mixer: Mixer, variant: str = "standard", params: Mapping[str, Number] = {}
+    mixer: Mixer, variant: str | Proportions = "standard", params: Mapping[str, Number] = {}
 ) -> dict[str, int]:
-    """A size for every dim, by the role that it plays and the proportions named ``variant``."""
-    proportions = PROPORTIONS[variant]
+    """A size for every dim, by the role that it plays and the proportions of ``variant``."""
+    proportions = PROPORTIONS[variant] if isinstance(variant, str) else variant
     roles = _roles(mixer)
     sizes: dict[str, int] = {}
     seen: dict[str, list[str]] = {}

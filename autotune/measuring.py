@@ -1,0 +1,75 @@
+"""How long a call takes: medians of batches, with warm code and cold data."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+Call = Callable[[], object]
+
+_BATCH_US = 20_000.0  # a batch is long beside what the clock resolves
+_BUDGET_US = 500_000.0  # and all batches of a call take about this
+_FEWEST, _MOST = 5, 25
+# More than the caches that a core does not share (CPU), or than the L2 (GPU).
+_TOUCHED_BYTES = {"cpu": 16 << 20, "cuda": 128 << 20}
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The median time of a call, and the spread: the distance between the quartiles."""
+
+    time_us: float
+    spread_us: float
+
+
+class Clock:
+    """Times calls on one device."""
+
+    def __init__(self, device: str) -> None:
+        """Take memory to sweep the caches with."""
+        self.device = device
+        self._scratch = torch.zeros(_TOUCHED_BYTES[device], dtype=torch.uint8, device=device)
+
+    def once(self, call: Call, calls: int = 1) -> float:
+        """Microseconds per call of one batch, after the caches were swept."""
+        self._scratch.add_(1)
+        if self.device == "cuda":
+            return self._once_on_gpu(call, calls)
+        start = time.perf_counter_ns()
+        for _ in range(calls):
+            call()
+        return (time.perf_counter_ns() - start) / 1000 / calls
+
+    def _once_on_gpu(self, call: Call, calls: int) -> float:
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        for _ in range(calls):
+            call()
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end) * 1000 / calls
+
+    def interleaved(self, calls: Sequence[Call], rounds: int | None = None) -> list[list[float]]:
+        """Times of every call, A B C A B C ...; every call has run before."""
+        first = [self.once(call) for call in calls]
+        counts = [1 if t > _BATCH_US else int(_BATCH_US / max(t, 1.0)) + 1 for t in first]
+        if rounds is None:
+            turn_us = sum(t * n for t, n in zip(first, counts, strict=True)) / len(calls)
+            rounds = min(_MOST, max(_FEWEST, int(_BUDGET_US / turn_us)))
+        times: list[list[float]] = [[] for _ in calls]
+        for _ in range(rounds):
+            for place, call in enumerate(calls):
+                times[place].append(self.once(call, counts[place]))
+        return times
+
+
+def timing_of(times: Sequence[float]) -> Timing:
+    """Median and spread of a list of times."""
+    if len(times) < 2:
+        return Timing(times[0], 0.0)
+    low, middle, high = statistics.quantiles(times, n=4, method="inclusive")
+    return Timing(middle, high - low)

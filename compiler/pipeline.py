@@ -35,13 +35,15 @@ _DTYPES: Mapping[str, DType] = {
 }
 
 
-def lower(mixer: Mixer, sizes: Mapping[str, int], dtype: str = "bfloat16") -> Plan:
+def lower(mixer: Mixer, sizes: Mapping[str, int], dtype: str = "bfloat16", splits: int = 1) -> Plan:
     """The plan for a mixer: kernels as tile programs, and the buffers between them.
 
     Args:
         sizes: lengths of the dims that kernels are compiled for (``feature_dims``); 64 for those
             that are not given. Lengths of sequences have no influence.
         dtype: the working precision, ``bfloat16``, ``float16`` or ``float32``.
+        splits: shares that the keys of an attention are dealt out in, for few queries and many
+            keys; a kernel of its own merges them.
 
     Raises:
         UnsupportedError: a term that no schedule computes.
@@ -52,7 +54,7 @@ def lower(mixer: Mixer, sizes: Mapping[str, int], dtype: str = "bfloat16") -> Pl
         raise ArgumentError(f"dtype: expected one of {known}, got {dtype!r}")
     verify_mixer(mixer)
     _dump(mixer, "1_mixer", write_mixer(mixer))
-    plan = make_planner(mixer, sizes, _DTYPES[dtype]).run()
+    plan = make_planner(mixer, sizes, _DTYPES[dtype], splits).run()
     _dump(mixer, "2_plan", write_plan(plan))
     verify_plan(plan)
     return plan

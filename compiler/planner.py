@@ -33,7 +33,7 @@ from ..ir.mixer import Attention, Equation, Map, Mixer
 from ..ir.plan import Buffer, Kernel, Plan
 from ..ir.roles import DimRoles, dim_roles, equal_lengths, query_axis
 from ..ir.tile import DType, Program
-from .analysis.facts import facts_of
+from .analysis.facts import facts_of, is_natural
 from .analysis.mask_ranges import key_ranges, needs_block_table
 from .analysis.one_pass import Plain, Rescaled, TwoPass, classify
 from .defaults import attention_configurations, pointwise_blocks
@@ -43,6 +43,7 @@ from .schedules.block_table import BlockTable, block_table
 from .schedules.evaluation import Context, move
 from .schedules.flash import FlashTask, flash, in_base_two, written
 from .schedules.pointwise import pointwise, running_sum
+from .schedules.split import Split, merged
 
 Launch = tuple[tuple[str, int], ...]
 _LIGHT: Launch = (("num_warps", 4), ("num_stages", 2))  # kernels that are no attention
@@ -59,10 +60,12 @@ class Planner:
     dtype: DType
     roles: DimRoles
     context: Context
+    fixed: dict[str, int]  # the context's sizes
     kernels: list[Kernel] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
     names: dict[str, Expr] = field(default_factory=dict)  # written-out values by name
     stored: dict[Expr, Ref] = field(default_factory=dict)  # written-out value -> its buffer
+    splits: int = 1  # shares that an attention's keys are dealt out in
     block_counts: dict[str, str] = field(default_factory=dict)  # dim of tables -> dim in blocks
 
     # ------------------------------------------------------------------------------- stages
@@ -233,7 +236,8 @@ class Planner:
                 return []
             case Call("floordiv", (Index(head), _)) if (dim, head) in self.context.heads:
                 return []
-        return [call("ge", index, 0), call("lt", index, Size(dim))]
+        below = call("lt", index, Size(dim))
+        return [below] if is_natural(index, self.context.masks) else [call("ge", index, 0), below]
 
     def _may_push(self, read: Read) -> bool:
         """Whether computing a reduction only where it is read is cheaper, and possible."""
@@ -286,41 +290,34 @@ class Planner:
     ) -> Ref:
         """A kernel that computes ``expr`` into a buffer of its own."""
         order = dims if dims is not None else self._order(expr.axes)
-        tiled = self._tiled(expr, order)
-        block = tiled[0] if tiled else None
-        if isinstance(expr, Cumsum) and expr.over not in self.context.sizes:
-            inner = self.prepared(expr.x, None, None, inside=True)
-            self._declare(name, order, expr.kind, role, expr)
-            made = running_sum(
-                self._kernel_name(name),
-                name,
-                replace(expr, x=inner),
-                self._with_blocks(pointwise_blocks((expr.over,))),
-                self._with_launch(_LIGHT),
-                f"{name}: a running sum along {expr.over}",
-            )
-            schedule = "running sum"
-        else:
-            value = rebuild(expr, lambda c: self.prepared(c, block, None, self._is_long(expr)))
-            if isinstance(expr, Read) and not self._is_stored(expr.x):
-                value = self._prepared_read(expr, block, None, False)
-            self._declare(name, order, expr.kind, role, expr)
-            looped = tuple(d for n in walk(value) if isinstance(n, Reduce) for d in n.over)
-            made = pointwise(
-                self._kernel_name(name),
-                name,
-                value,
-                self._with_blocks(pointwise_blocks(tiled, looped)),
-                tiled,
-                self._with_launch(_LIGHT),
-                f"{name}: {reason}",
-            )
-            schedule = "pointwise"
-        self.kernels.append(Kernel(made, schedule, (name,), reason))
+        self._declare(name, order, expr.kind, role)
+        self._compute(name, expr, order, reason)
         ref = Ref(name, expr.axes, expr.kind)
         if role == "temporary":
             self.stored[expr] = ref
         return ref
+
+    def _compute(self, name: str, expr: Expr, order: tuple[str, ...], reason: str) -> None:
+        """A kernel that fills the buffer ``name``."""
+        launch = self._with_launch(_LIGHT)
+        kernel = self._kernel_name(name)
+        if isinstance(expr, Cumsum) and expr.over not in self.context.sizes:
+            running = replace(expr, x=self.prepared(expr.x, None, None, inside=True))
+            context = self._with_blocks(pointwise_blocks((expr.over,)))
+            about = f"{name}: a running sum along {expr.over}"
+            made = running_sum(kernel, name, running, context, launch, about)
+            self.kernels.append(Kernel(made, "running sum", (name,), reason))
+            return
+        tiled = self._tiled(expr, order)
+        block = tiled[0] if tiled else None
+        value = rebuild(expr, lambda c: self.prepared(c, block, None, self._is_long(expr)))
+        if isinstance(expr, Read) and not self._is_stored(expr.x):
+            value = self._prepared_read(expr, block, None, False)
+        looped = tuple(d for n in walk(value) if isinstance(n, Reduce) for d in n.over)
+        context = self._with_blocks(pointwise_blocks(tiled, looped))
+        about = f"{name}: {reason}"
+        made = pointwise(kernel, name, value, context, tiled, launch, about)
+        self.kernels.append(Kernel(made, "pointwise", (name,), reason))
 
     def _order(self, axes: frozenset[str]) -> tuple[str, ...]:
         """Axes of a temporary: batch dims, then sequences, then features."""
@@ -347,7 +344,6 @@ class Planner:
         dims: tuple[str, ...],
         kind: Kind,
         role: OneOf["output", "temporary"],
-        expr: Expr | None,
     ) -> None:
         if kind is Kind.REAL:
             wide = role == "temporary" and not set(dims) & self.roles.features
@@ -432,10 +428,16 @@ class AttentionPlan:
             self._declare_result(stage.lse, stage.queries, DType.FLOAT32)
         total, top = self._declare_statistics(form)
         task = self._task(form, outputs, total, top)
+        splits = 1 if stage.weights is not None else planner.splits
+        if splits > 1:
+            split = self._declare_split(task, splits)
+            task = replace(task, split=split, name=f"{task.name}_shares")
         made = self._program(task)
         reason = "the attention itself"
         results = tuple(r.name for r in stage.results if r.name != stage.weights)
         planner.kernels.append(Kernel(made, "flash", results, reason))
+        if task.split is not None:
+            self._merge(task, task.split)
         if stage.weights is not None:
             self._weights(task)
 
@@ -488,6 +490,39 @@ class AttentionPlan:
         reason = "the mask has terms that give no bound on the keys"
         planner.findings.append(f"a table of visible blocks: {reason}")
         planner.kernels.append(Kernel(made, "block table", (table.starts, table.counts), reason))
+
+    def _declare_split(self, task: FlashTask, splits: int) -> Split:
+        """Buffers for the partial results of ``splits`` shares of the keys."""
+        planner, queries = self.planner, self.stage.queries
+        dim = f"{task.over}_splits"
+        planner.fixed[dim] = splits
+
+        def declare(hint: str, axes: frozenset[str]) -> str:
+            name = planner._free_name(hint)
+            dims = (*planner._order(queries), dim, *planner._order(axes - queries))
+            planner.context.buffers[name] = Buffer(name, dims, DType.FLOAT32, "temporary")
+            return name
+
+        parts = tuple(
+            declare(f"{name}_shares", value.axes - {task.over}) for name, value in task.outputs
+        )
+        total = declare("total_shares", frozenset())
+        rescaled = isinstance(task.form, Rescaled)
+        return Split(dim, parts, total, declare("m_shares", frozenset()) if rescaled else None)
+
+    def _merge(self, task: FlashTask, split: Split) -> None:
+        """Kernels that bring the shares together."""
+        planner = self.planner
+        values = tuple(
+            Ref(name, value.axes - {task.over}, Kind.REAL) for name, value in task.outputs
+        )
+        outputs, lse = merged(split, task.form, values, self.stage.queries)
+        merges = [(name, value) for (name, _), value in zip(task.outputs, outputs, strict=True)]
+        if task.lse is not None:
+            merges.append((task.lse, lse))
+        for name, value in merges:
+            buffer = planner.context.buffers[name]
+            planner._compute(name, value, buffer.dims, "it merges the shares of the keys")
 
     def _with_statistics(self, form: TwoPass) -> Rescaled | Plain:
         """The normaliser with its statistics in buffers that kernels before it fill."""
@@ -613,7 +648,7 @@ def _with_total(expr: Expr, total: Expr, scale: Expr) -> Expr:
     return change(expr)
 
 
-def make_planner(mixer: Mixer, sizes: Mapping[str, int], dtype: DType) -> Planner:
+def make_planner(mixer: Mixer, sizes: Mapping[str, int], dtype: DType, splits: int = 1) -> Planner:
     """A planner with the facts that the mixer's declarations give."""
     roles = dim_roles(mixer, sizes)
     lengths = {d: n for t in mixer.tables for d, n in zip(t.dims, t.shape, strict=True)}
@@ -637,7 +672,7 @@ def make_planner(mixer: Mixer, sizes: Mapping[str, int], dtype: DType) -> Planne
         heads=frozenset(mixer.heads),
         masks=masks,
     )
-    return Planner(mixer, sizes, params, dtype, roles, context)
+    return Planner(mixer, sizes, params, dtype, roles, context, fixed, splits=splits)
 
 
 def _input_dtype(declared: str | None, kind: Kind, dtype: DType) -> DType:

@@ -76,12 +76,13 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class BufferArgument:
-    """A tensor in memory, with one stride per dim."""
+    """A tensor in memory, with one stride per dim; ``natural``: its integers are not negative."""
 
     name: str
     dims: tuple[str, ...]
     dtype: DType
     written: bool = False
+    natural: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,12 @@ from .tile import (
 
 
 def verify_plan(plan: Plan) -> None:
-    """Every kernel is sound, every buffer is written once and before it is read."""
+    """Kernels are sound and have names of their own; buffers are written once, then read."""
     written = {b.name for b in plan.buffers if b.role in ("input", "table")}
+    names = [kernel.program.name for kernel in plan.kernels]
+    for name in names:
+        if names.count(name) > 1:
+            raise VerificationError(f"two kernels are called {name}")
     for kernel in plan.kernels:
         verify_program(kernel.program)
         for name in kernel.reads:

@@ -250,7 +250,7 @@ class HostText:
         for argument in program.arguments:
             match argument:
                 case SizeArgument(dim):
-                    arguments.append(dim)
+                    arguments.append(self.names.get(dim, dim))
                 case HostArgument(_, _, value) if not argument.fixed:
                     arguments.append(host_text(value, self.names))
                 case _:

@@ -180,6 +180,7 @@ class KernelText:
         """A variable name; those of a loop's body are free again after the loop."""
         stem = re.sub(r"_\d+$", "", hint) or hint
         stem = f"{stem}_" if stem in _RESERVED else stem
+        stem = f"{stem}_tile" if stem in self.program.buffers else stem
         name, count = stem, 1
         while name in self._taken:
             count += 1
@@ -332,6 +333,8 @@ class KernelText:
         else:
             fill = write_number(op.fill).code
             code = f"tl.load({pointer.code}, mask={self._mask(op.mask, order)}, other={fill})"
+        if self.program.buffers[op.buffer].natural:
+            self._natural.add(op.out.name)
         name = self._unique(op.out.name)
         self._bodies[-1].add(f"{name} = {code}")
         self._name(op.out.name, name)

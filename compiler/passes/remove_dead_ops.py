@@ -10,7 +10,8 @@ from ...ir.tile import Comment, For, Op, Program, Store, all_ops, operands
 def remove_dead_ops(program: Program) -> Program:
     """``r = range; x = load`` --> ``x = load`` where nothing reads r.
 
-    Tiles that no value has go too. Stores stay, and loops that hold one or whose results are read; a loop keeps all it carries.
+    Tiles that no value has go too. Stores stay, and loops that hold one or whose results are read;
+    a loop keeps all it carries.
     """
     body = program.body
     while True:

@@ -16,7 +16,7 @@ from ..analysis.mask_ranges import KeyRanges
 from .builder import Builder
 from .evaluation import Context, Evaluator
 from .grid import place_grid
-from .runs import Turn, integer, sweep
+from .runs import Share, Turn, integer, sweep
 
 
 @dataclass(frozen=True)
@@ -109,18 +109,22 @@ def sweep_listed(
     mask: Expr | None,
     carried: Sequence[tuple[str, Value]],
     turn: Turn,
+    share: Share | None = None,
 ) -> tuple[Value, ...]:
-    """Visit the blocks that a table lists, the mask applied in each."""
+    """Visit the blocks that a table lists (this program's share), the mask applied in each."""
     builder, axis = evaluator.builder, table.over
     builder.tiles.setdefault(axis, Tile(axis, evaluator.context.blocks.get(axis, 64)))
     for name in (table.starts, table.counts):
         given = evaluator.context.buffers[name]
-        builder.buffer(BufferArgument(name, given.dims, given.dtype))
+        builder.buffer(BufferArgument(name, given.dims, given.dtype, natural=True))
     places = _places(evaluator, table)
     count = builder.load(table.counts, places, hint="count")
     zero = builder.constant(0, DType.INT32)
     name = axis.lower()
-    with builder.loop(f"{name}_turn", zero, count, 1, carried) as loop:
+    first, stop = zero, count
+    if share is not None:
+        first, stop = share(zero, count, builder.constant(1, DType.INT32))
+    with builder.loop(f"{name}_turn", first, stop, 1, carried) as loop:
         start = builder.load(
             table.starts, [*places, (table.key_blocks, loop.variable)], hint=f"{name}_start"
         )

@@ -44,7 +44,7 @@ from .simplify import simplify
 
 # What results are called that nobody named.
 _HINTS = {
-    "add": "sum",
+    "add": "added",
     "sub": "difference",
     "mul": "product",
     "div": "quotient",
@@ -257,6 +257,8 @@ class Builder:
 
         def make() -> tuple[Op, Value]:
             out = self.value(hint or f"{buffer}_tile", argument.dtype, axes, level)
+            if argument.natural:
+                self._natural.add(out.name)
             return Load(out, buffer, places, mask, fill), out
 
         return self._emit(("load", buffer, places, mask, fill), level, make)
@@ -281,7 +283,7 @@ class Builder:
     def reduce(self, op: str, x: Value, over: str, hint: str = "") -> Value:
         """Reduce one axis of a tile."""
         level = self.level(x)
-        named = hint or {"sum": "sum", "max": "largest", "min": "smallest"}.get(op, op)
+        named = hint or f"{op}_{over.lower()}"
 
         def make() -> tuple[Op, Value]:
             out = self.value(named, x.dtype, x.axes - {over}, level)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import reduce as fold
 
-from ...ir.expression import Call, Expr, Kind, Literal, Read, Reduce, Ref, call
+from ...ir.expression import Call, Expr, Kind, Literal, Read, Reduce, Ref, call, walk
 from ...ir.tile import DType, Value
 from .builder import KIND_DTYPE
 from .evaluation import Evaluator
@@ -62,9 +62,10 @@ def _step_reduce(
     """One position of the first axis at a time, so that no three-dimensional tile is held."""
     builder = evaluator.builder
     dim, *rest = expr.over
+    _settle(evaluator, [expr.x] if expr.where is None else [expr.x, expr.where], dim)
     start = builder.constant(evaluator.identity(expr.op, dtype), dtype, held)
     begin = builder.constant(0, DType.INT32)
-    name = hint or expr.op
+    name = hint or f"{expr.op}_{dim.lower()}"
     with builder.loop(dim.lower(), begin, evaluator.size(dim), 1, [(name, start)]) as turn:
         builder.place(dim, turn.variable)
         if rest:
@@ -163,9 +164,12 @@ def _step_through(
     builder = evaluator.builder
     dim, *rest = over
     axes = _tile_axes(evaluator, inside) - set(over)
+    _settle(evaluator, inside, dim)
     start = acc if acc is not None else builder.constant(0.0, DType.FLOAT32, axes)
     begin = builder.constant(0, DType.INT32)
-    with builder.loop(dim.lower(), begin, evaluator.size(dim), 1, [(hint or "sum", start)]) as turn:
+    with builder.loop(
+        dim.lower(), begin, evaluator.size(dim), 1, [(hint or f"sum_{dim.lower()}", start)]
+    ) as turn:
         builder.place(dim, turn.variable)
         if rest:
             term = _contract_inside(evaluator, inside, tuple(rest), hint, None)
@@ -173,6 +177,14 @@ def _step_through(
             term = _product(evaluator, [evaluator.real(f) for f in inside])
         turn.yields = (_accumulate(evaluator, [turn.carried[0], term], hint),)
     return turn.results[0]
+
+
+def _settle(evaluator: Evaluator, exprs: list[Expr], dim: str) -> None:
+    """Reductions over ``dim`` of their own, inside what is about to be stepped through: before."""
+    for expr in exprs:
+        for node in walk(expr):
+            if isinstance(node, Reduce) and dim in node.over:
+                evaluator.evaluate(node)
 
 
 def _can_step(evaluator: Evaluator, over: tuple[str, ...]) -> bool:

@@ -244,7 +244,9 @@ class Evaluator:
         """Where ``index`` lies within the dim; None if it always does."""
         if self._proves_inside(index, dim):
             return None
-        low = self.condition(call("ge", index, 0))
+        low = None
+        if not is_natural(index, self.context.masks):
+            low = self.condition(call("ge", index, 0))
         high = self.condition(call("lt", index, Size(dim)))
         return self.both(low, high)
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ...ir.expression import Call, Expr, Kind, Literal, Ref, call, rebuild, substitute, walk
-from ...ir.tile import BufferArgument, DType, Program, Value
+from ...ir.tile import BufferArgument, DType, GridAxis, Program, SizeArgument, Value
 from ..analysis.mask_ranges import KeyRanges, Trend
 from ..analysis.one_pass import Plain, Rescaled
 from .block_table import BlockTable, sweep_listed
@@ -22,7 +23,8 @@ from .builder import Builder
 from .contraction import contract, factors_of
 from .evaluation import Context, Evaluator
 from .grid import place_grid, store_result
-from .runs import Turn, sweep
+from .runs import Share, Turn, sweep
+from .split import Split, share_of
 
 _LOG2_E = math.log2(math.e)
 
@@ -52,6 +54,7 @@ class FlashTask:
     top: str | None = None
     about: str = ""
     table: BlockTable | None = None
+    split: Split | None = None
 
 
 def flash(task: FlashTask, context: Context, launch: tuple[tuple[str, int], ...]) -> Program:
@@ -59,7 +62,12 @@ def flash(task: FlashTask, context: Context, launch: tuple[tuple[str, int], ...]
     builder = Builder(task.name)
     evaluator = Evaluator(builder, context)
     place_grid(evaluator, task.queries, task.block, descending=_later_rows_do_more(task.ranges))
-    for name in [*(o for o, _ in task.outputs), *filter(None, (task.lse, task.total, task.top))]:
+    if task.split is not None:
+        position = builder.grid_position(task.split.dim, f"{task.over.lower()}_share")
+        builder.grid.append(GridAxis(task.split.dim, position))
+        builder.place(task.split.dim, position)
+        builder.scalar(SizeArgument(task.split.dim))
+    for name in _written(task):
         buffer = context.buffers[name]
         builder.buffer(BufferArgument(name, buffer.dims, buffer.dtype, written=True))
     rows = frozenset(d for d in task.queries if evaluator.position(d).axes)
@@ -69,6 +77,14 @@ def flash(task: FlashTask, context: Context, launch: tuple[tuple[str, int], ...]
         case Plain():
             _plain(evaluator, task, task.form, rows)
     return builder.finish(launch, task.about)
+
+
+def _written(task: FlashTask) -> list[str]:
+    """The buffers that the kernel fills."""
+    split = task.split
+    if split is not None:
+        return [*split.outputs, *filter(None, (split.total, split.top))]
+    return [*(o for o, _ in task.outputs), *filter(None, (task.lse, task.total, task.top))]
 
 
 def _later_rows_do_more(ranges: KeyRanges) -> bool:
@@ -83,9 +99,23 @@ def _visit(
     evaluator: Evaluator, task: FlashTask, carried: Sequence[tuple[str, Value]], turn: Turn
 ) -> tuple[Value, ...]:
     """Walk the keys: by ranges, or by a table where the mask gives none."""
+    share: Share | None = None
+    if task.split is not None:
+        share = partial(share_of, evaluator, task.split)
     if task.table is not None:
-        return sweep_listed(evaluator, task.table, task.mask, carried, turn)
-    return sweep(evaluator, task.over, task.ranges, task.mask, carried, turn)
+        return sweep_listed(evaluator, task.table, task.mask, carried, turn, share)
+    return sweep(evaluator, task.over, task.ranges, task.mask, carried, turn, share)
+
+
+def _store_share(
+    evaluator: Evaluator, split: Split, top: Value | None, total: Value, sums: Sequence[Value]
+) -> None:
+    """What a share of the keys gives, for the kernel that merges shares."""
+    for name, value in zip(split.outputs, sums, strict=True):
+        store_result(evaluator, name, value)
+    store_result(evaluator, split.total, total)
+    if split.top is not None and top is not None:
+        store_result(evaluator, split.top, top)
 
 
 # ------------------------------------------------------------------------- exponential weights
@@ -99,6 +129,7 @@ def _rescaled(evaluator: Evaluator, task: FlashTask, form: Rescaled, rows: froze
     total: Value = builder.constant(0.0, DType.FLOAT32, rows)
     if task.sink is not None:
         top, total = _with_sink(evaluator, task.sink, form, rows)
+        top, total = _in_first_share(evaluator, task, [(top, form.start), (total, 0.0)])
     outputs = [_zero_output(evaluator, task, rows, value) for _, value in task.outputs]
     carried = [("m", top), ("total", total), *outputs]
 
@@ -130,6 +161,10 @@ def _rescaled(evaluator: Evaluator, task: FlashTask, form: Rescaled, rows: froze
         return (new_top, new_total, *_weighted_sums(evaluator, task, weight, kept_sums))
 
     top, total, *sums = _visit(evaluator, task, carried, turn)
+    if task.split is not None:
+        builder.comment("store this share")
+        _store_share(evaluator, task.split, top, total, sums)
+        return
     builder.comment("normalise and store")
     _store_rescaled(evaluator, task, form, (top, total, sums))
 
@@ -179,6 +214,23 @@ def _with_sink(
     if form.factor != Literal(1):
         total = _with_factor(evaluator, total, written(form.factor, sink), None)
     return top, total
+
+
+def _in_first_share(
+    evaluator: Evaluator, task: FlashTask, values: list[tuple[Value, float]]
+) -> list[Value]:
+    """Each value in the first share of the keys, another number in the others."""
+    if task.split is None:
+        return [value for value, _ in values]
+    builder = evaluator.builder
+    zero = builder.constant(0, DType.INT32)
+    share = evaluator.position(task.split.dim)
+    first = builder.elementwise("eq", share, zero, dtype=DType.BOOL, hint="first")
+    numbers = [builder.constant(number, DType.FLOAT32) for _, number in values]
+    return [
+        evaluator.where(first, value, number)
+        for (value, _), number in zip(values, numbers, strict=True)
+    ]
 
 
 def _with_factor(evaluator: Evaluator, weight: Value, factor: Expr, visible: Value | None) -> Value:
@@ -250,11 +302,12 @@ def in_base_two(expr: Expr) -> Expr:
 def _plain(evaluator: Evaluator, task: FlashTask, form: Plain, rows: frozenset[str]) -> None:
     builder = evaluator.builder
     weight_expr = written(form.weight, task.score)
-    needs_total = bool(_refs(form.denominator) or task.lse or task.total)
+    needs_total = bool(_refs(form.denominator) or task.lse or task.total or task.split)
     total: Value = builder.constant(0.0, DType.FLOAT32, rows)
     if task.sink is not None:
         sink = evaluator.real(written(form.weight, task.sink), "sink")
         total = _as_tile(evaluator, sink, rows)
+        (total,) = _in_first_share(evaluator, task, [(total, 0.0)])
     outputs = [_zero_output(evaluator, task, rows, value) for _, value in task.outputs]
     carried = [*([("total", total)] if needs_total else []), *outputs]
     zero = builder.constant(0.0, DType.FLOAT32)
@@ -277,6 +330,10 @@ def _plain(evaluator: Evaluator, task: FlashTask, form: Plain, rows: frozenset[s
         return (*made, *_weighted_sums(evaluator, task, weight, sums))
 
     results = _visit(evaluator, task, carried, turn)
+    if task.split is not None:
+        builder.comment("store this share")
+        _store_share(evaluator, task.split, None, results[0], results[1:])
+        return
     builder.comment("normalise and store")
     sums = list(results[1:] if needs_total else results)
     if needs_total:

@@ -44,7 +44,8 @@ def reduce_in_loop(evaluator: Evaluator, expr: Reduce, looped: list[str], hint: 
         merged = evaluator.merge(expr.op, carried[0], builder.cast(block, dtype), hint)
         return (merged,)
 
-    (result,) = sweep(evaluator, axis, ranges, expr.where, [(hint or expr.op, start)], turn)
+    name = hint or f"{expr.op}_{axis.lower()}"
+    (result,) = sweep(evaluator, axis, ranges, expr.where, [(name, start)], turn)
     if not logical:
         return result
     zero = builder.constant(0, DType.INT32)

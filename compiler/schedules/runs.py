@@ -286,6 +286,7 @@ def _up(evaluator: Evaluator, value: Value, axis: str, hint: str) -> Value:
 
 # --------------------------------------------------------------------------------- the loops
 
+Share = Callable[[Value, Value, Value], tuple[Value, Value]]
 Turn = Callable[[tuple[Value, ...], Expr | None, Value | None], tuple[Value, ...]]
 
 
@@ -296,9 +297,11 @@ def sweep(
     mask: Expr | None,
     carried: Sequence[tuple[str, Value]],
     turn: Turn,
+    share: Share | None = None,
 ) -> tuple[Value, ...]:
     """Visit the blocks of ``axis`` that the ranges admit; what ``carried`` has become.
 
+    ``share`` narrows each run, from a start to a stop by a step, to this program's part of it.
     ``turn`` gets what is carried, the mask to apply (None in full blocks) and which positions of
     the block exist (None: all), and gives what is carried on.
     """
@@ -308,7 +311,8 @@ def sweep(
     state = tuple(carried)
     for full, group in ((True, runs.full), (False, runs.partial)):
         if group:
-            results = _visit(evaluator, axis, group, None if full else mask, full, state, turn)
+            applied = None if full else mask
+            results = _visit(evaluator, axis, group, applied, full, state, turn, share)
             state = tuple((h, v) for (h, _), v in zip(state, results, strict=True))
     return tuple(v for _, v in state)
 
@@ -321,6 +325,7 @@ def _visit(
     full: bool,
     carried: Sequence[tuple[str, Value]],
     turn: Turn,
+    share: Share | None,
 ) -> tuple[Value, ...]:
     builder = evaluator.builder
     name = axis.lower()
@@ -332,6 +337,9 @@ def _visit(
         counts = _counts(evaluator, group, axis)
         start, stop, step = builder.constant(0, DType.INT32), counts[-1], "1"
         variable = f"{name}_turn"
+    if share is not None:
+        one = builder.constant(1, DType.INT32)
+        start, stop = share(start, stop, one if step == "1" else builder.block(axis))
     with builder.loop(variable, start, stop, int(step) if step == "1" else step, carried) as loop:
         begin = loop.variable
         if len(group) > 1:

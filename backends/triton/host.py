@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ...ir.expression import Call, Expr, Literal, Scalar, Size
+from ...ir.expression import Call, Expr, Kind, Literal, Scalar, Size
 from ...ir.mixer import Input, Layout, Mixer
 from ...ir.plan import Buffer, Kernel, Plan
 from ...ir.tile import (
@@ -256,7 +256,9 @@ class HostText:
                 case _:
                     pass
         params = [a for a in program.arguments if isinstance(a, ParamArgument)]
-        arguments.extend(p.name for p in params if p.runtime)
+        flags = {p.name for p in self.mixer.params if p.kind is Kind.BOOL}
+        runtime = [p.name for p in params if p.runtime]
+        arguments.extend(f"int({name})" if name in flags else name for name in runtime)
         arguments.extend(f"{p.name}={p.name}" for p in params if not p.runtime)
         hosts = [a for a in program.arguments if isinstance(a, HostArgument) and a.fixed]
         arguments.extend(f"{a.name}={host_text(a.value, self.names)}" for a in hosts)

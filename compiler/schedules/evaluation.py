@@ -119,8 +119,9 @@ class Evaluator:
                 return self.size(dim)
             case Scalar(name, kind, runtime):
                 natural = is_natural(expr, self.context.masks)
-                argument = ParamArgument(name, KIND_DTYPE[kind], runtime, natural)
-                return self.builder.scalar(argument)
+                dtype = DType.INT32 if kind is Kind.BOOL else KIND_DTYPE[kind]
+                value = self.builder.scalar(ParamArgument(name, dtype, runtime, natural))
+                return self._truth(value) if kind is Kind.BOOL else value
             case Index(dim):
                 return self.position(dim)
             case Ref():
@@ -148,10 +149,18 @@ class Evaluator:
         dtype, fixed = KIND_DTYPE[expr.kind], self.fixed_number(expr)
         if fixed is not None and (expr.kind is not Kind.REAL or not _has_param(expr)):
             return self.builder.constant(fixed, dtype)
+        name = hint or name_of(expr)
+        if expr.kind is Kind.BOOL:  # kernels take no truth values as arguments
+            number = call("where", expr, 1, 0)
+            flag = self.builder.host_argument(name, DType.INT32, number, fixed is not None, True)
+            return self._truth(flag)
         natural = is_natural(expr, self.context.masks)
-        return self.builder.host_argument(
-            hint or name_of(expr), dtype, expr, fixed is not None, natural
-        )
+        return self.builder.host_argument(name, dtype, expr, fixed is not None, natural)
+
+    def _truth(self, value: Value) -> Value:
+        """Whether an integer is not 0."""
+        zero = self.builder.constant(0, DType.INT32)
+        return self.builder.elementwise("ne", value, zero, dtype=DType.BOOL)
 
     def fixed_number(self, expr: Expr) -> int | float | bool | None:
         """The number an expression stands for, if compile time knows it."""

@@ -80,11 +80,12 @@ def _dot_operands(program: Program) -> set[str]:
 
 def _made(body: tuple[Op, ...]) -> list[Value]:
     """Two-axis tiles that a turn computes, sums that it carries on left out."""
-    carried = {id(op) for op in body if isinstance(op, Dot) and op.acc is not None}
+    sums = [op for op in body if isinstance(op, Dot) and op.acc is not None]
+    carried = {op.out.name for op in sums} | {op.acc.name for op in sums if op.acc is not None}
     return [
         op.out
         for op in body
-        if isinstance(op, Dot | Elementwise) and len(op.out.axes) > 1 and id(op) not in carried
+        if isinstance(op, Dot | Elementwise) and len(op.out.axes) > 1 and op.out.name not in carried
     ]
 
 

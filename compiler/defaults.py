@@ -48,4 +48,14 @@ def attention_configurations(
 
 def pointwise_blocks(tiled: Sequence[str], looped: Sequence[str] = ()) -> dict[str, int]:
     """Block sizes of a kernel that is no attention."""
-    return {**dict.fromkeys(looped, 32), **dict.fromkeys(tiled, 64 if len(tiled) < 2 else 32)}
+    return next(pointwise_choices(tiled, looped))
+
+
+def pointwise_choices(tiled: Sequence[str], looped: Sequence[str] = ()) -> Iterator[dict[str, int]]:
+    """Block sizes of a kernel that is no attention, the largest first.
+
+    A dot takes no fewer than 16 positions of a looped dim.
+    """
+    largest = 64 if len(tiled) < 2 else 32
+    for rows, turns in ((largest, 32), (largest // 2, 32), (16, 32), (16, 16), (8, 16), (4, 16)):
+        yield {**dict.fromkeys(looped, turns), **dict.fromkeys(tiled, rows)}

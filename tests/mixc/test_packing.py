@@ -4,7 +4,10 @@ import pytest
 import torch
 
 import mixc
+from mixc.autotune.sampling import verification_cases
+from mixc.backends.reference.evaluate import run
 from mixc.ir.errors import ArgumentError
+from mixc.packed_case import packed_case
 
 
 def rows(*shapes):
@@ -108,3 +111,33 @@ def test_cross_attention_needs_both():
         mixc.load("cross")(q, k, v, cu_seqlens=cuts(0, 9))
     with pytest.raises(ArgumentError, match="as many documents along each axis, got I 1, J 2"):
         mixc.load("cross")(q, k, v, cu_seqlens={"I": cuts(0, 9), "J": cuts(0, 4, 9)})
+
+
+@pytest.mark.parametrize("name", ["causal", "cross", "pointer", "bigbird"])
+def test_the_case_of_packed_documents_is_right_by_the_reference(name):
+    mixer = mixc.load(name).mixer
+    trial = verification_cases(mixer, limit=1)[0]
+    case = packed_case(mixer, trial, "reference", torch.float32, "cpu")
+    assert case.ok, case.message
+    assert case.error > 0
+
+
+def test_documents_that_see_each_other_are_found_out(monkeypatch):
+    mixer = mixc.load("dense").mixer
+    trial = verification_cases(mixer, limit=1)[0]
+    monkeypatch.setattr(
+        "mixc.packed_case.by_backend", lambda packed, inputs, *_: run(mixer, only(mixer, inputs))
+    )
+    case = packed_case(mixer, trial, "reference", torch.float32, "cpu")
+    assert not case.ok
+    assert "limit" in case.message
+
+
+def only(mixer, inputs):
+    return {entry.name: inputs[entry.name] for entry in mixer.inputs}
+
+
+def test_a_mean_over_the_sequence_has_no_packed_case():
+    mixer = mixc.load("linformer").mixer
+    trial = verification_cases(mixer, limit=1)[0]
+    assert packed_case(mixer, trial, "reference", torch.float32, "cpu") is None

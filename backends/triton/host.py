@@ -202,7 +202,9 @@ class HostText:
                 missing_dims = [d for d in product if d not in known]
                 if len(missing_dims) == 1:
                     rest = [self.names.get(d, d) for d in product if d in known]
-                    divisor = f" // ({' * '.join(rest)})" if rest else ""
+                    product_text = " * ".join(rest)
+                    divisor = f" // {product_text}" if len(rest) == 1 else f" // ({product_text})"
+                    divisor = divisor if rest else ""
                     self._add(f"{missing_dims[0]} = {given.name}.shape[{axis}]{divisor}")
                     known.add(missing_dims[0])
                     return True

@@ -70,7 +70,9 @@ def _keyword(head: str, call: tuple[str, list[str]], indent: int) -> list[str]:
 
 
 def _assignment(text: str, sign: str = " = ") -> tuple[str, str]:
-    """("x = ", value), or ("for i in ", range), or ("", text)."""
+    """("x = ", value), ("for i in ", range), ("def ", signature), or ("", text)."""
+    if text.startswith("def "):
+        return "def ", text.removeprefix("def ")
     if text.startswith("for ") and " in " in text:
         place = text.index(" in ") + 4
         return text[:place], text[place:]

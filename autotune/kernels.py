@@ -10,6 +10,7 @@ from ..ir.binding import Number
 from ..ir.knob import Configuration, Knob
 from ..ir.mixer import Mixer
 from ..ir.plan import Plan
+from .devices import Device
 from .shapes import feature_sizes
 
 if TYPE_CHECKING:
@@ -36,6 +37,19 @@ class Space:
     def default(self) -> dict[str, int]:
         """Every knob at its default."""
         return {knob.name: knob.default for knob in self.knobs}
+
+    def admits(self, configuration: Configuration) -> bool:
+        """Whether every knob is one of the space, its value one of its choices, and all fits."""
+        choices = {knob.name: knob.choices for knob in self.knobs}
+        known = all(value in choices.get(name, ()) for name, value in configuration.items())
+        return known and self.refusal({**self.default, **configuration}) is None
+
+
+def space_of(mixer: Mixer, sizes: Mapping[str, int], dtype: str, device: Device) -> Space:
+    """The knobs of a mixer's kernels on a device."""
+    if device.kind == "cpu":
+        return cpu_space(mixer, sizes, dtype)
+    return gpu_space(mixer, sizes, dtype, device.architecture)
 
 
 def configured_runner(problem: Problem, configuration: Configuration) -> Runner:

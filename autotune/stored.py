@@ -10,12 +10,13 @@ import hashlib
 import logging
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from ..ir.knob import Knob
+from ..ir.knob import Configuration
 from ..ir.mixer import Mixer
 from ..ir.text import write_mixer
 from .devices import Device
@@ -172,19 +173,19 @@ class Found:
         )
 
 
-def look_up(key: Key, knobs: Sequence[Knob], folders: Iterable[Path] | None = None) -> Found:
-    """The stored configuration that fits a key best.
-
-    A result whose knobs or values are not among ``knobs`` is left out.
-    """
+def look_up(
+    key: Key,
+    admits: Callable[[Configuration], bool] = lambda _: True,
+    folders: Iterable[Path] | None = None,
+) -> Found:
+    """The stored configuration that fits a key best, of those that the kernels admit."""
     safe = re.sub(r"[^\w]", "?", key.spec)
     pattern = f"{safe}-{key.hash[:8]}-{key.dtype}*"
     found: tuple[tuple[float, ...], Result] | None = None
     for _, result in stored_results(folders, pattern):
         rank = _distance(key, result)
-        if rank is None or not _admitted(result.configuration, knobs):
-            continue
-        if found is None or rank < found[0]:
+        nearer = rank is not None and (found is None or rank < found[0])
+        if rank is not None and nearer and admits(result.configuration):
             found = (rank, result)
     if found is None:
         return Found("default")
@@ -216,23 +217,11 @@ def _apart(a: Mapping[str, int], b: Mapping[str, int]) -> float:
     return sum(abs(math.log2(max(a[dim], 1) / max(b[dim], 1))) for dim in a)
 
 
-def _admitted(configuration: Mapping[str, int], knobs: Sequence[Knob]) -> bool:
-    choices = {knob.name: knob.choices for knob in knobs}
-    return all(value in choices.get(name, ()) for name, value in configuration.items())
-
-
 def _listed(key: Key) -> str:
     return " ".join(f"{d}={n}" for d, n in (*key.features.items(), *key.lengths.items()))
 
 
-class Sayer:
-    """Says each sentence once."""
-
-    def __init__(self) -> None:
-        self._said: set[str] = set()
-
-    def say(self, sentence: str) -> None:
-        """Log a warning, if it is new."""
-        if sentence not in self._said:
-            self._said.add(sentence)
-            _logger.warning("%s", sentence)
+@lru_cache(maxsize=1024)
+def say_once(sentence: str) -> None:
+    """Log a warning, if this process has not said it before."""
+    _logger.warning("%s", sentence)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from ..ir.errors import MixcError
 from ..ir.knob import Configuration
-from .devices import Device, device_of_type
+from .devices import device_of_type
 from .folders import data_folder
 from .journal import open_storage
-from .kernels import Space, cpu_space, gpu_space
+from .kernels import Space, space_of
 from .search import History, Search
 from .stored import Key, Result, key_of, look_up, save, stored_results
 from .trial import Job, Outcome, Problem, TrialWorker
@@ -63,7 +63,7 @@ def tune(
         UnsupportedError: no compiler, or a term that no schedule computes.
     """
     device = device_of_type(problem.device)
-    space = space_of(problem, device)
+    space = space_of(problem.mixer, problem.sizes, problem.dtype, device)
     key = key_of(problem.mixer, problem.sizes, problem.dtype, device)
     name = study_name(key, space, problem)
     place = data_folder() / "studies" / f"{device.slug}.journal" if storage is None else storage
@@ -72,7 +72,7 @@ def tune(
     kept = _kept(key, name)
     if kept is not None and kept[1].trials >= trials and len(before.trials) <= kept[1].trials:
         return Tuned(kept[1], kept[0], before, space.default, 0)
-    nearest = look_up(key, space.knobs).configuration
+    nearest = look_up(key, space.admits).configuration
     first = [space.default, *([{**space.default, **nearest}] if nearest else [])]
     with TrialWorker(time_limit_s) as worker:
 
@@ -87,13 +87,6 @@ def tune(
     result = _result(key, problem, winner, times, history, name)
     fresh = len(history.trials) - len(before.trials)
     return Tuned(result, save(result), history, space.default, fresh)
-
-
-def space_of(problem: Problem, device: Device) -> Space:
-    """The knobs of a problem's kernels on a device."""
-    if device.kind == "cpu":
-        return cpu_space(problem.mixer, problem.sizes, problem.dtype)
-    return gpu_space(problem.mixer, problem.sizes, problem.dtype, device.architecture)
 
 
 def study_name(key: Key, space: Space, problem: Problem) -> str:

@@ -25,6 +25,7 @@ MODULES = {
     "check": "check_spec",
     "compile": "compile_spec",
     "verify": "verify_spec",
+    "tune": "tune_spec",
     "schema": "schema",
     "doctor": "doctor",
 }

@@ -25,6 +25,9 @@ from ...ir.plan import Plan
 from .emit import emit_module
 
 Lower = Callable[[Mixer, Mapping[str, int], str], Plan]
+# The knobs to set for these sizes in this dtype, and a plan with knobs set.
+Choose = Callable[[Mapping[str, int], torch.dtype], Mapping[str, int]]
+Bind = Callable[[Plan, Mapping[str, int]], Plan]
 
 
 def cache_folder() -> Path:
@@ -63,11 +66,14 @@ def import_source(source: str, name: str) -> ModuleType:
 class TritonRunner:
     """A mixer that runs by generated kernels, compiled once per set of feature sizes and dtype.
 
-    ``lower`` is the compiler's; backends do not know it, so it is handed in.
+    ``lower`` is the compiler's; backends do not know it, so it is handed in. So are ``choose`` and
+    ``bind``, where the plan is not to run as it is.
     """
 
     mixer: Mixer
     lower: Lower
+    choose: Choose | None = None
+    bind: Bind | None = None
     modules: dict[object, Any] = field(default_factory=dict)
 
     def __call__(
@@ -98,10 +104,13 @@ class TritonRunner:
         from ...ir.roles import feature_dims
 
         fixed = {d: sizes[d] for d in sorted(feature_dims(mixer))}
-        key = (tuple(i.name for i in mixer.inputs), tuple(fixed.items()), dtype)
+        chosen = {} if self.choose is None else self.choose(sizes, dtype)
+        inputs = tuple(i.name for i in mixer.inputs)
+        key = (inputs, tuple(fixed.items()), dtype, tuple(chosen.items()))
         if key not in self.modules:
             name = str(dtype).removeprefix("torch.")
-            source = emit_module(self.lower(mixer, fixed, name))
+            plan = self.lower(mixer, fixed, name)
+            source = emit_module(plan if self.bind is None else self.bind(plan, chosen))
             self.modules[key] = getattr(import_source(source, mixer.name), mixer.name)
         return self.modules[key]
 

@@ -1,0 +1,208 @@
+"""``mixc tune``: the fastest configuration of a spec's kernels on a device, verified and kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from .options import (
+    answer,
+    console,
+    dim_sizes,
+    dtype_option,
+    json_option,
+    load_spec,
+    param_option,
+    size_option,
+    spec_argument,
+)
+from .tune_table import TrialTable, words
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..autotune.tune import Tuned
+    from ..ir.mixer import Mixer
+
+
+@click.command("tune")
+@spec_argument
+@click.option(
+    "--device",
+    default=None,
+    metavar="[cpu|cuda|cuda:90...]",
+    help="cpu, cuda (of this machine), or with --static the name of a target. "
+    "Default: cuda where there is a GPU, else cpu.",
+)
+@click.option(
+    "--trials", default=30, type=click.IntRange(1), help="Trials in all; 30 if not given."
+)
+@click.option("--storage", help="A database URL or a journal file, to share a study.")
+@click.option("--time-limit", default=60.0, type=click.FloatRange(1), help="Seconds for a trial.")
+@click.option("--static", is_flag=True, help="Rank by compile report and a model; nothing runs.")
+@dtype_option(multiple=False, default="bf16", help="The working precision; bf16 if not given.")
+@param_option
+@size_option
+@json_option
+def command(
+    spec: str,
+    device: str | None,
+    trials: int,
+    storage: str | None,
+    time_limit: float,
+    static: bool,
+    dtype: str,
+    params: tuple[str, ...],
+    sizes: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Search for SPEC's fastest configuration on a device.
+
+    Every trial is checked against the reference before it is timed. The winner is kept, and
+    mixc.load takes it from then on. Ctrl-C ends the search and keeps the best so far; a second
+    run goes on where the first ended.
+    """
+    mixer = load_spec(spec, params)
+    fixed = dim_sizes(sizes)
+    if static:
+        tuned = _static(mixer, device or "cuda:90", fixed, dtype, trials)
+    else:
+        tuned = _measured(mixer, device, fixed, dtype, trials, storage, time_limit, quiet=as_json)
+    answer(as_json_data(mixer, tuned), as_json, lambda console: write(console, mixer, tuned))
+
+
+def _measured(
+    mixer: Mixer,
+    device: str | None,
+    sizes: dict[str, int],
+    dtype: str,
+    trials: int,
+    storage: str | None,
+    time_limit_s: float,
+    quiet: bool,
+) -> Tuned:
+    from ..autotune.shapes import (
+        CPU_PROPORTIONS,
+        GPU_PROPORTIONS,
+        checked_sizes,
+        timed_sizes,
+    )
+    from ..autotune.trial import Problem
+    from ..autotune.tune import tune
+
+    kind = device_type(device)
+    proportions = CPU_PROPORTIONS if kind == "cpu" else GPU_PROPORTIONS
+    timed = timed_sizes(mixer, proportions, sizes)
+    problem = Problem(mixer, dtype, kind, timed, checked_sizes(mixer, timed))
+    with TrialTable(console(stderr=True), mixer, trials, quiet) as table:
+        return tune(
+            problem,
+            trials,
+            storage=storage,
+            time_limit_s=time_limit_s,
+            on_trial=table.update,
+        )
+
+
+def device_type(device: str | None) -> Literal["cpu", "cuda"]:
+    """Where trials run: what was asked for, or the fastest that this machine has."""
+    import torch
+
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        return "cpu"
+    if device == "cuda":
+        if not torch.cuda.is_available():
+            raise click.UsageError("there is no GPU here; --device cuda:90 --static needs none.")
+        return "cuda"
+    raise click.UsageError(
+        f"--device {device}: trials run on cpu or cuda; a device that is not here takes --static."
+    )
+
+
+def as_json_data(mixer: Mixer, tuned: Tuned) -> dict[str, Any]:
+    """The answer as data."""
+    result, history = tuned.result, tuned.history
+    default_us = result.default_time_us
+    return {
+        "spec": mixer.name,
+        "device": result.as_dict()["device"],
+        "dtype": result.key.dtype,
+        "sizes": dict(result.sizes),
+        "modelled": result.modelled,
+        "trials": {
+            "finished": len(history.trials),
+            "of_this_run": tuned.fresh,
+            "failed": history.number("failed"),
+            "hopeless": history.number("hopeless"),
+            "interrupted": history.interrupted,
+        },
+        "default": {"configuration": dict(tuned.default), "time_us": default_us},
+        "winner": {
+            "configuration": dict(result.configuration),
+            "time_us": result.time_us,
+            "spread_us": result.spread_us,
+            "error": result.error,
+            "limit": result.limit,
+        },
+        "speedup": None if default_us is None else round(default_us / result.time_us, 3),
+        "stored": str(tuned.path),
+        "history": [
+            {
+                "number": trial.number,
+                "configuration": dict(trial.configuration),
+                "status": trial.outcome.status,
+                "message": trial.outcome.message,
+                "time_us": trial.outcome.time_us,
+                "spread_us": trial.outcome.spread_us,
+            }
+            for trial in history.trials
+        ],
+    }
+
+
+def write(console: Console, mixer: Mixer, tuned: Tuned) -> None:
+    """The winner, against the default; where it is kept; what failed."""
+    from rich.text import Text
+
+    from ..autotune.shapes import shown_sizes
+
+    result, history = tuned.result, tuned.history
+    sizes = " ".join(f"{dim}={size}" for dim, size in shown_sizes(mixer, result.sizes).items())
+    device = result.key.device
+    where = device.architecture if result.modelled else device.name
+    lines = [f"{mixer.name}, {result.key.dtype}, {sizes}, on {where}"]
+    lines.append(_trials_line(tuned))
+    if result.default_time_us is not None:
+        lines.append(f"default  {result.default_time_us:>12,.1f} us   {words(tuned.default)}")
+    kind = "modelled" if result.modelled else f"± {result.spread_us:,.1f}"
+    lines.append(f"winner   {result.time_us:>12,.1f} us   {words(result.configuration)} ({kind})")
+    if result.default_time_us is not None:
+        if dict(result.configuration) == dict(tuned.default):
+            lines.append("nothing beat the default by more than the spread")
+        else:
+            lines.append(f"{result.default_time_us / result.time_us:.2f} times the default's speed")
+    if result.error is not None and result.limit is not None:
+        lines.append(f"verified: error {result.error:.1e}, limit {result.limit:.1e}")
+    lines.append(f"kept in {tuned.path}")
+    console.print(Text("\n".join(lines)), soft_wrap=True)
+    reasons = dict.fromkeys(
+        t.outcome.message.splitlines()[0] for t in history.trials if t.outcome.status == "failed"
+    )
+    for reason in list(reasons)[:3]:
+        console.print(Text(f"failed: {reason}"), soft_wrap=True)
+
+
+def _trials_line(tuned: Tuned) -> str:
+    history = tuned.history
+    counts = [f"{len(history.trials)} trials"]
+    if tuned.fresh < len(history.trials):
+        counts.append(f"{tuned.fresh} of them now")
+    for status in ("failed", "hopeless"):
+        if history.number(status):
+            counts.append(f"{history.number(status)} {status}")
+    if history.interrupted:
+        counts.append("interrupted")
+    return ", ".join(counts)

@@ -23,7 +23,7 @@ from ..ir.tile import DType
 from ..ir.tile_text import write_plan
 from ..ir.verify_mixer import verify_mixer
 from ..ir.verify_plan import verify_plan
-from .planner import make_planner
+from .planner import plan_mixer
 
 _DTYPES: Mapping[str, DType] = {
     "fp32": DType.FLOAT32,
@@ -54,7 +54,7 @@ def lower(mixer: Mixer, sizes: Mapping[str, int], dtype: str = "bfloat16", split
         raise ArgumentError(f"dtype: expected one of {known}, got {dtype!r}")
     verify_mixer(mixer)
     _dump(mixer, "1_mixer", write_mixer(mixer))
-    plan = make_planner(mixer, sizes, _DTYPES[dtype], splits).run()
+    plan = plan_mixer(mixer, sizes, _DTYPES[dtype], splits)
     _dump(mixer, "2_plan", write_plan(plan))
     verify_plan(plan)
     return plan

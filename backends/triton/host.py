@@ -120,7 +120,8 @@ class HostText:
         self._docstring()
         self._add("import torch")
         self.lines.append("")
-        used = {a.name for k in self.plan.kernels for a in k.program.arguments if _is_param(a)}
+        arguments = [a for k in self.plan.kernels for a in k.program.arguments]
+        used = {a.name for a in arguments if isinstance(a, ParamArgument)}
         for name, value in self.plan.params:
             if name in used or self._host_uses(name):
                 self._add(f"{name} = {value!r}")
@@ -299,10 +300,6 @@ class HostText:
                 text = f"{output.name}.reshape([{shape}])"
             made.append(text)
         self._add("return " + ", ".join(made))
-
-
-def _is_param(argument: object) -> bool:
-    return isinstance(argument, ParamArgument)
 
 
 def _dims_of(expr: Expr) -> set[str]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import builtins
 import keyword
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from ...ir.sign import keeps_natural
 from ...ir.tile import (
@@ -35,12 +35,12 @@ from ...ir.tile import (
     SizeArgument,
     Store,
     Value,
-    all_ops,
-    operands,
 )
+from .arguments import argument_groups, argument_names
 from .functions import ATOM, PRODUCT, SUM, Text, write_call, write_number
 from .layout import Order, choose_layout, dot_operands
 from .lines import fill, wrap
+from .uses import computed_with, count_uses, handed_over, scopes
 
 TRITON_TYPE: Mapping[DType, str] = {
     DType.BOOL: "tl.int1",
@@ -73,15 +73,15 @@ class KernelText:
         self.program = program
         self.layout = choose_layout(program)
         self.device: set[str] = set()
-        self._uses = _count_uses(program.body)
-        self._computed = _computed_with(program.body)
-        self._handed = _handed_over(program.body)
-        self._scope_of = _scopes(program.body)
+        self._uses = count_uses(program.body)
+        self._computed = computed_with(program.body)
+        self._handed = handed_over(program.body)
+        self._scope_of = scopes(program.body)
         self._texts: dict[str, Text] = {}
         self._constants: dict[str, float | int | bool] = {}
         self._natural: set[str] = set()
         self._bases: dict[object, str] = {}
-        self._taken: set[str] = {a for a in _argument_names(program)}
+        self._taken: set[str] = {a for a in argument_names(program)}
         self._bodies = [_Body(1)]
         self._grid_names: set[str] = set()
         self._outs: set[str] = set()
@@ -465,7 +465,8 @@ class KernelText:
         self._bodies[-1].add(f"# {op.text}")
 
 
-_WRITERS: Mapping[type[Op], Callable[[KernelText, Op], None]] = {
+# Each takes the op class that it stands for.
+_WRITERS: Mapping[type, Callable[[KernelText, Any], None]] = {
     Constant: KernelText._constant,
     Range: KernelText._range,
     Elementwise: KernelText._elementwise,
@@ -478,88 +479,4 @@ _WRITERS: Mapping[type[Op], Callable[[KernelText, Op], None]] = {
     Scan: KernelText._scan,
     For: KernelText._for,
     Comment: KernelText._comment,
-}  # type: ignore[dict-item]
-
-
-# ------------------------------------------------------------------------------- what is used
-
-
-def argument_groups(program: Program) -> list[list[str]]:
-    """The kernel's parameters: tensors, their strides, numbers, compile-time numbers."""
-    buffers = list(program.buffers.values())
-    groups = [[b.name for b in buffers]]
-    groups.extend([f"{b.name}_stride_{d}" for d in b.dims] for b in buffers)
-    groups.append([a.dim for a in program.arguments if isinstance(a, SizeArgument)])
-    hosts = [a for a in program.arguments if isinstance(a, HostArgument)]
-    groups.append([a.name for a in hosts if not a.fixed])
-    params = [a for a in program.arguments if isinstance(a, ParamArgument)]
-    groups.append([p.name for p in params if p.runtime])
-    fixed = [p.name for p in params if not p.runtime] + [a.name for a in hosts if a.fixed]
-    groups.append([f"{name}: tl.constexpr" for name in fixed])
-    groups.append([f"{t.symbol}: tl.constexpr" for t in program.tiles])
-    return [g for g in groups if g]
-
-
-def _argument_names(program: Program) -> list[str]:
-    return [a.split(":")[0] for group in argument_groups(program) for a in group]
-
-
-def _count_uses(body: tuple[Op, ...]) -> Counter[str]:
-    uses: Counter[str] = Counter()
-    for op in all_ops(body):
-        uses.update(v.name for v in operands(op))
-        if isinstance(op, For):
-            uses.update(v.name for v in op.yields)
-    return uses
-
-
-def _computed_with(body: tuple[Op, ...]) -> set[str]:
-    """Values that are read otherwise than as a place in memory."""
-    names: set[str] = set()
-    for op in all_ops(body):
-        match op:
-            case Load(_, _, _, mask, _):
-                read: tuple[Value, ...] = () if mask is None else (mask,)
-            case Store(_, _, value, mask):
-                read = (value,) if mask is None else (value, mask)
-            case _:
-                read = operands(op)
-        names.update(v.name for v in read)
-    return names
-
-
-def _handed_over(body: tuple[Op, ...]) -> set[str]:
-    """Values that a loop hands to its next turn, made in that loop's own body."""
-    handed: set[str] = set()
-    for op in all_ops(body):
-        if isinstance(op, For):
-            own = {o.out.name for o in op.body if isinstance(o, Dot | Elementwise | Cast | Reduce)}
-            handed |= {v.name for v in op.yields} & own
-    return handed
-
-
-def _scopes(body: tuple[Op, ...]) -> dict[str, tuple[int, bool]]:
-    """Each value's loop depth, and whether all its uses are in the op list that makes it."""
-    places: dict[str, tuple[int, ...]] = {}
-    same: dict[str, bool] = {}
-
-    def visit(ops: tuple[Op, ...], path: tuple[int, ...]) -> None:
-        for n, op in enumerate(ops):
-            for value in operands(op):
-                if places.get(value.name, path) != path:
-                    same[value.name] = False
-            if isinstance(op, For):
-                inner = (*path, n)
-                for carried in op.carried:
-                    places[carried.inner.name] = inner
-                    places[carried.out.name] = path
-                places[op.variable.name] = inner
-                visit(op.body, inner)
-                for value in op.yields:
-                    if places.get(value.name, inner) != inner:
-                        same[value.name] = False
-            elif not isinstance(op, Store | Comment):
-                places[op.out.name] = path
-
-    visit(body, ())
-    return {name: (len(path), same.get(name, True)) for name, path in places.items()}
+}

@@ -163,7 +163,7 @@ def _step_through(
     """One position of ``over[0]`` at a time: sum += product at that position."""
     builder = evaluator.builder
     dim, *rest = over
-    axes = _tile_axes(evaluator, inside) - set(over)
+    axes = _tile_axes(evaluator, inside, over)
     _settle(evaluator, inside, dim)
     start = acc if acc is not None else builder.constant(0.0, DType.FLOAT32, axes)
     begin = builder.constant(0, DType.INT32)
@@ -185,6 +185,26 @@ def _settle(evaluator: Evaluator, exprs: list[Expr], dim: str) -> None:
         for node in walk(expr):
             if isinstance(node, Reduce) and dim in node.over:
                 evaluator.evaluate(node)
+
+
+def sum_by_steps(evaluator: Evaluator, factors: list[Expr], over: str, hint: str) -> Value | None:
+    """The sum over an axis of any length, one position at a time; None where a tile does better.
+
+    A tile does, unless it would have three axes: where the product is no dot.
+    """
+    inside = [f for f in factors if over in f.axes]
+    terms = _distribute(inside)
+    groups = _groups(evaluator, inside, (over,))
+    held = frozenset[str]().union(*(axes for axes, _ in groups))
+    is_dot = len(groups) == 2 and all(len(axes) == 1 for axes, _ in groups)
+    if len(held) <= 1 or is_dot or (len(terms) > 1 and _any_separates(evaluator, terms, over)):
+        return None
+    outside = [evaluator.real(f) for f in factors if over not in f.axes]
+    return _product(evaluator, [*outside, _step_through(evaluator, inside, (over,), hint, None)])
+
+
+def _any_separates(evaluator: Evaluator, terms: list[list[Expr]], over: str) -> bool:
+    return any(_separates(evaluator, term, (over,)) for term in terms)
 
 
 def _can_step(evaluator: Evaluator, over: tuple[str, ...]) -> bool:
@@ -239,9 +259,11 @@ def _distribute(inside: list[Expr]) -> list[list[Expr]]:
 # ------------------------------------------------------------------------------------- groups
 
 
-def _tile_axes(evaluator: Evaluator, factors: list[Expr]) -> frozenset[str]:
+def _tile_axes(
+    evaluator: Evaluator, factors: list[Expr], without: tuple[str, ...] = ()
+) -> frozenset[str]:
     """The axes of the product that are on the tile, not fixed by the grid or by a loop."""
-    axes = frozenset[str]().union(*(f.axes for f in factors))
+    axes = frozenset[str]().union(*(f.axes for f in factors)) - set(without)
     return frozenset(d for d in axes if evaluator.position(d).axes)
 
 
@@ -252,7 +274,7 @@ def _groups(
     groups: list[tuple[frozenset[str], list[Expr]]] = []
     loose: list[Expr] = []
     for factor in inside:
-        axes = _tile_axes(evaluator, [factor]) - set(over)
+        axes = _tile_axes(evaluator, [factor], over)
         if not axes:
             loose.append(factor)
             continue

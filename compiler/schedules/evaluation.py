@@ -120,8 +120,8 @@ class Evaluator:
             case Scalar(name, kind, runtime):
                 natural = is_natural(expr, self.context.masks)
                 dtype = DType.INT32 if kind is Kind.BOOL else KIND_DTYPE[kind]
-                value = self.builder.scalar(ParamArgument(name, dtype, runtime, natural))
-                return self._truth(value) if kind is Kind.BOOL else value
+                given = self.builder.scalar(ParamArgument(name, dtype, runtime, natural))
+                return self._truth(given) if kind is Kind.BOOL else given
             case Index(dim):
                 return self.position(dim)
             case Ref():
@@ -277,8 +277,10 @@ class Evaluator:
         if any(n is None or n > 1024 for n in lengths):
             return False
         for at in product(*(range(n or 0) for n in lengths)):
-            here = {Index(d): Literal(p) for d, p in zip(sorted(index.axes), at, strict=True)}
-            number = self.fixed_number(substitute(index, dict(here)))
+            here: dict[Expr, Expr] = {
+                Index(d): Literal(p) for d, p in zip(sorted(index.axes), at, strict=True)
+            }
+            number = self.fixed_number(substitute(index, here))
             if number is None or not 0 <= number < size:
                 return False
         return True

@@ -22,13 +22,17 @@ def _ranges(evaluator: Evaluator, where: Expr | None, axis: str) -> KeyRanges:
 
 def reduce_in_loop(evaluator: Evaluator, expr: Reduce, looped: list[str], hint: str) -> Value:
     """``expr`` with its first long axis walked block by block; the others inside."""
-    from .contraction import contract, factors_of, reduce_on_tile
+    from .contraction import contract, factors_of, reduce_on_tile, sum_by_steps
 
     axis = looped[0]
     rest = tuple(d for d in expr.over if d != axis)
     builder = evaluator.builder
     logical = expr.op in ("any", "all")
     dtype = DType.INT32 if logical else KIND_DTYPE[max(expr.x.kind, Kind.INT)]
+    if expr.op == "sum" and expr.x.kind is Kind.REAL and expr.where is None and not rest:
+        stepped = sum_by_steps(evaluator, factors_of(expr.x), axis, hint)
+        if stepped is not None:
+            return stepped
     ranges = _ranges(evaluator, expr.where, axis)
     inner = Reduce(expr.op, expr.x, rest, expr.where) if rest else None
     axes = frozenset(d for d in expr.axes if evaluator.position(d).axes)

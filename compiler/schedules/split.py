@@ -67,7 +67,7 @@ def merged(
         total = call("mul", weight, total)
     total = Reduce("sum", total, (dim,))
     denominator = _denominator(form, total, safe)
-    outputs = []
+    outputs: list[Expr] = []
     for name, value in zip(split.outputs, values, strict=True):
         part: Expr = Ref(name, rows | value.axes | {dim}, Kind.REAL)
         whole = Reduce("sum", part if weight is None else call("mul", weight, part), (dim,))

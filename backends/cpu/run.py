@@ -166,8 +166,9 @@ class _Arguments:
         sizes: Mapping[str, int],
         params: Mapping[str, Number],
     ) -> None:
-        self.module, self.tensors, self.sizes, self.params = module, tensors, sizes, params
+        self.module, self.tensors, self.params = module, tensors, params
         self.plan = module.plan
+        self.sizes = {**sizes, **dict(self.plan.sizes), **_block_counts(self.plan, sizes)}
         self.values = array("q")
         self.places: list[tuple[int, str]] = []
         self.strides: dict[str, dict[str, int]] = {}
@@ -246,6 +247,14 @@ class _Arguments:
             plain = tuple((d,) for d in self.plan.buffer(output.name).dims) == output.layout
             results.append((output.name, None if plain else shape_of(output.layout, self.sizes)))
         return tuple(results)
+
+
+def _block_counts(plan: Plan, sizes: Mapping[str, int]) -> dict[str, int]:
+    counts = {}
+    for name, _ in plan.block_counts:
+        dim, block = plan.block_count(name)
+        counts[name] = -(-sizes[dim] // block)
+    return counts
 
 
 def _contiguous(dims: tuple[str, ...], shape: tuple[int, ...]) -> dict[str, int]:

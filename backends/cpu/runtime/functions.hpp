@@ -48,12 +48,13 @@ MX_INLINE vf scale_by_power(vf y, vf n) {
 }
 
 MX_INLINE vf exp2(vf x) {
-  vf n = floor(x), r = x - n;
-  vf p = splat(1.86713017e-3f);
-  p = p * r + 9.01702978e-3f;
-  p = p * r + 5.57999127e-2f;
-  p = p * r + 0.240164444f;
-  p = p * r + 0.693151295f;
+  vf n = round(x), r = x - n;
+  vf p = splat(1.53533620e-4f);
+  p = p * r + 1.33988750e-3f;
+  p = p * r + 9.61843692e-3f;
+  p = p * r + 5.55033237e-2f;
+  p = p * r + 0.240226477f;
+  p = p * r + 0.693147182f;
   p = p * r + 1.0f;
   return scale_by_power(p, n);
 }

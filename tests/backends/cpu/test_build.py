@@ -1,0 +1,119 @@
+"""The cache of built kernels: corruption, killed and parallel builds, no compiler."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mixc.backends.cpu.build import build, find_compiler, is_intact, load_function
+from mixc.ir.errors import UnsupportedError
+
+SOURCE = 'extern "C" void answer(const long* args, int threads) { *(int*)args = 42; }'
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIXC_CACHE", str(tmp_path))
+
+
+def answer(path: Path) -> int:
+    found = ctypes.c_int(0)
+    load_function.__wrapped__(path, "answer")(ctypes.addressof(found), 1)
+    return found.value
+
+
+def test_built_once() -> None:
+    path = build(SOURCE, "answer")
+    made = path.stat().st_mtime_ns
+    assert build(SOURCE, "answer") == path
+    assert path.stat().st_mtime_ns == made
+    assert answer(path) == 42
+
+
+def test_a_corrupted_entry_is_built_again() -> None:
+    path = build(SOURCE, "answer")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    # A file that is mapped must not be written to: put another in its place.
+    path.unlink()
+    path.write_bytes(content)
+    assert not is_intact(path)
+    assert build(SOURCE, "answer") == path
+    assert is_intact(path)
+    assert answer(path) == 42
+
+
+@pytest.mark.parametrize("suffix", [".so", ".sha256"])
+def test_half_of_an_entry_is_none(suffix: str) -> None:
+    path = build(SOURCE, "answer")
+    path.with_suffix(suffix).unlink()
+    assert not is_intact(path)
+    assert answer(build(SOURCE, "answer")) == 42
+
+
+def test_a_killed_build_leaves_nothing_to_load(tmp_path: Path) -> None:
+    """A compiler that writes half of its output and kills its parent."""
+    compiler = tmp_path / "killer"
+    real = find_compiler().path
+    compiler.write_text(
+        "#!/bin/sh\n"
+        f'case "$*" in *-shared*) ;; *) exec {real} "$@" ;; esac\n'
+        'while [ "$1" != -o ]; do shift; done\n'
+        'printf half > "$2"\n'
+        "kill -9 $PPID\n"
+    )
+    compiler.chmod(0o755)
+    script = (
+        "from mixc.backends.cpu.build import build\n"
+        f"build({SOURCE!r}, 'answer')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, "CXX": str(compiler)}, check=False
+    )
+    assert done.returncode == -9
+    assert not list((tmp_path / "cpu").glob("*.so"))
+    assert answer(build(SOURCE, "answer")) == 42
+
+
+def test_processes_build_at_once(tmp_path: Path) -> None:
+    script = (
+        "from mixc.backends.cpu.build import build, is_intact\n"
+        f"assert is_intact(build({SOURCE!r}, 'answer'))\n"
+    )
+    running = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(3)]
+    assert [process.wait() for process in running] == [0, 0, 0]
+    assert len(list((tmp_path / "cpu").glob("*.so"))) == 1
+    assert not list((tmp_path / "cpu").glob(".build_*"))
+
+
+def test_no_compiler_is_said_clearly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UnsupportedError, match=r"need a C\+\+ compiler.*install g\+\+"):
+        build(SOURCE, "answer")
+
+
+def test_a_named_compiler_that_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UnsupportedError, match="looked for no-such-compiler"):
+        build(SOURCE, "answer")
+
+
+def test_a_refused_source_is_kept_with_its_error() -> None:
+    with pytest.raises(UnsupportedError, match=r"refuses a kernel, kept in (?s:.*)error") as raised:
+        build("int wrong = ;", "wrong")
+    kept = str(raised.value).split("kept in ")[1].split(":\n")[0]
+    assert Path(kept).read_text() == "int wrong = ;"
+
+
+@pytest.mark.skipif(shutil.which("clang++") is None, reason="no clang++ here")
+def test_another_compiler_has_its_own_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = build(SOURCE, "answer")
+    monkeypatch.setenv("CXX", "clang++")
+    assert build(SOURCE, "answer") != first

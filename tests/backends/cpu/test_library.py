@@ -1,0 +1,74 @@
+"""Every spec of the library as native kernels, against the float64 reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from mixc.autotune.checking import verify
+from mixc.autotune.proportions import PROPORTIONS, Proportions
+from mixc.autotune.sampling import verification_cases
+from mixc.backends.cpu.run import CpuRunner
+from mixc.compiler.language.find import library
+from mixc.compiler.language.load import load_file
+from mixc.compiler.pipeline import lower
+from mixc.ir.binding import Number
+from mixc.ir.mixer import Mixer
+from mixc.overrides import override
+
+# One set of feature sizes, so that a spec is built once; lengths beyond two blocks of keys.
+LONG = Proportions((149, 90, 45), features=(40, 24, 20), ratio=3, groups=1, batch=(1, 2))
+TRIALS = {
+    torch.float32: (
+        "standard",
+        "strided",
+        "eight heads per group",
+        "several blocks",
+        "one token",
+        "empty batch",
+        "nothing kept",
+    ),
+    torch.bfloat16: ("several blocks", "large scores", "absent inputs"),
+}
+SPECS = pytest.mark.parametrize("path", library(), ids=lambda path: path.stem)
+DTYPES = pytest.mark.parametrize("dtype", TRIALS, ids=lambda dtype: str(dtype)[6:])
+
+
+@pytest.fixture(autouse=True)
+def _poisoned_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NaN in every output before a kernel writes."""
+    monkeypatch.setitem(PROPORTIONS, "several blocks", LONG)
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *a, **k: _poisoned(empty(*a, **k)))
+
+
+def _poisoned(tensor: Tensor) -> Tensor:
+    return tensor.fill_(torch.nan) if tensor.is_floating_point() else tensor
+
+
+def by_kernels(
+    mixer: Mixer, tensors: Mapping[str, Tensor], params: Mapping[str, Number]
+) -> dict[str, Tensor]:
+    runtime = {p.name: params[p.name] for p in mixer.params if p.runtime and p.name in params}
+    fixed = {name: value for name, value in params.items() if name not in runtime}
+    return CpuRunner(override(mixer, fixed), lower)(tensors, runtime)
+
+
+@SPECS
+@DTYPES
+def test_kernels_match_the_reference(path: Path, dtype: torch.dtype) -> None:
+    mixer = load_file(path)
+    trials = [c for c in verification_cases(mixer) if c.name in TRIALS[dtype]]
+    cases = verify(mixer, {"cpu": by_kernels}, [dtype], cases=trials)
+    assert cases
+    assert {case.name: case.message for case in cases if not case.ok} == {}
+
+
+def test_half_precision_by_conversion() -> None:
+    mixer = load_file(next(p for p in library() if p.stem == "causal"))
+    cases = verify(mixer, {"cpu": by_kernels}, [torch.float16])
+    assert {case.name: case.message for case in cases if not case.ok} == {}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, assert_never
 
-from .ir.expression import Expr, Kind
+from .ir.expression import Kind
 from .ir.mixer import Attention, Equation, Input, Layout, Map, Mixer, Output, Param, Stage, Table
 
 KINDS = {Kind.BOOL: "bool", Kind.INT: "int32", Kind.REAL: ""}
@@ -60,15 +60,24 @@ def description(mixer: Mixer) -> dict[str, Any]:
     }
 
 
-def axis_order(mixer: Mixer) -> dict[str, int]:
-    """Where a dim stands among the axes of a line: as in the inputs, then as in the outputs."""
-    dims = [dim for entry in mixer.inputs for dim in entry.dims]
-    dims += [dim for output in mixer.outputs for dim in output.dims]
-    return {dim: place for place, dim in enumerate(dict.fromkeys(dims))}
+@dataclass(frozen=True, slots=True)
+class AxisOrder:
+    """How the axes of a line are ordered: as in an input or output that has them all."""
+
+    layouts: tuple[tuple[str, ...], ...]
+
+    def of(self, axes: frozenset[str]) -> tuple[str, ...]:
+        """The axes in the order of the first layout that has them, else of their first mention."""
+        own = next((dims for dims in self.layouts if axes <= set(dims)), None)
+        order = own or tuple(dim for dims in self.layouts for dim in dims)
+        places = {dim: place for place, dim in reversed(list(enumerate(order)))}
+        return tuple(sorted(axes, key=lambda dim: (places.get(dim, len(order)), dim)))
 
 
-def _axes(expr: Expr, order: dict[str, int]) -> tuple[str, ...]:
-    return tuple(sorted(expr.axes, key=lambda dim: (order.get(dim, len(order)), dim)))
+def axis_order(mixer: Mixer) -> AxisOrder:
+    """The order that the inputs, and then the outputs, have their axes in."""
+    inputs = [entry.dims for entry in mixer.inputs]
+    return AxisOrder((*inputs, *(output.dims for output in mixer.outputs)))
 
 
 def _input(entry: Input) -> Line:
@@ -113,12 +122,12 @@ def _table(table: Table) -> Line:
     return Line(table.name, table.dims, shown + (", …" if len(table.values) > 8 else ""))
 
 
-def _equation(equation: Equation, order: dict[str, int]) -> Line:
+def _equation(equation: Equation, order: AxisOrder) -> Line:
     text = equation.text or str(equation.value)
-    return Line(equation.name, _axes(equation.value, order), " ".join(text.split()))
+    return Line(equation.name, order.of(equation.value.axes), " ".join(text.split()))
 
 
-def _stage(stage: Stage, order: dict[str, int]) -> Section:
+def _stage(stage: Stage, order: AxisOrder) -> Section:
     title = f" {stage.name}" if stage.name else ""
     match stage:
         case Map():
@@ -130,7 +139,7 @@ def _stage(stage: Stage, order: dict[str, int]) -> Section:
             assert_never(stage)
 
 
-def _attention(stage: Attention, order: dict[str, int]) -> Iterator[Line]:
+def _attention(stage: Attention, order: AxisOrder) -> Iterator[Line]:
     texts = dict(stage.texts)
     parts = {
         "score": stage.score,
@@ -143,16 +152,15 @@ def _attention(stage: Attention, order: dict[str, int]) -> Iterator[Line]:
     for name, value in parts.items():
         if value is not None:
             text = " ".join(texts.get(name, str(value)).split())
-            yield Line(name, _axes(value, order), text)
+            yield Line(name, order.of(value.axes), text)
     for result, equation in zip(stage.results, stage.outputs, strict=False):
         text = equation.text or str(equation.value)
-        weighted = f"sum(weights * gain * ({text}), {stage.over})"
-        if stage.gain is None:
-            weighted = f"sum(weights * {_factor(text)}, {stage.over})"
-        yield Line(result.name, _axes(result, order), weighted)
+        factors = ["weights", *(["gain"] if stage.gain is not None else []), _factor(text)]
+        weighted = f"sum({' * '.join(factors)}, {stage.over})"
+        yield Line(result.name, order.of(result.axes), weighted)
     named = {stage.lse: "log(total)", stage.weights: "weight / denominator"}
     for result in stage.results[len(stage.outputs) :]:
-        yield Line(result.name, _axes(result, order), named[result.name])
+        yield Line(result.name, order.of(result.axes), named[result.name])
 
 
 def _factor(text: str) -> str:

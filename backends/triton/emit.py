@@ -11,14 +11,17 @@ from .functions import DEVICE_FUNCTIONS
 from .host import HostText
 from .kernel_text import KernelText
 from .lines import WIDEST, comment, fill
+from .names import with_plain_names
 
 
 def emit_module(plan: Plan) -> str:
     """The source of a module with one Triton kernel per kernel of the plan.
 
     Its function ``<mixer>`` takes the inputs in the spec's order and gives the outputs in theirs.
-    The text is the same for equal plans.
+    The text is the same for equal plans. A name that the module needs for itself gets an
+    underscore: ``range`` --> ``range_``.
     """
+    plan = with_plain_names(plan)
     kernels = [KernelText(k.program, f"{k.program.name}_kernel") for k in plan.kernels]
     device = {name for kernel in kernels for name in kernel.device}
     functions = [

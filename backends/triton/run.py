@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -22,9 +23,11 @@ from ...ir.expression import Kind
 from ...ir.mixer import Mixer
 from ...ir.optional import without_inputs
 from ...ir.plan import Plan
+from ...ir.roles import feature_dims, shares_of_keys
 from .emit import emit_module
+from .names import function_name, plain_name
 
-Lower = Callable[[Mixer, Mapping[str, int], str], Plan]
+Lower = Callable[..., Plan]  # (mixer, sizes, dtype, splits=1)
 # The knobs to set for these sizes in this dtype, and a plan with knobs set.
 Choose = Callable[[Mapping[str, int], torch.dtype], Mapping[str, int]]
 Bind = Callable[[Plan, Mapping[str, int]], Plan]
@@ -93,26 +96,37 @@ class TritonRunner:
         )
         sizes = bind_sizes(mixer, {n: tuple(t.shape) for n, t in tensors.items()}, params)
         dtype = _working_dtype(mixer, tensors)
-        function = self._function(mixer, sizes, dtype)
+        device = next(iter(tensors.values())).device
+        function = self._function(mixer, sizes, dtype, device)
         inputs = [_prepared(tensors[i.name], i.kind, dtype) for i in mixer.inputs]
-        runtime = {p.name: params[p.name] for p in mixer.params if p.runtime and p.name in params}
-        results = function(*inputs, **runtime)
+        given = [p.name for p in mixer.params if p.runtime and p.name in params]
+        runtime = {plain_name(name): params[name] for name in given}
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            results = function(*inputs, **runtime)
         made = results if isinstance(results, tuple) else (results,)
         return {o.name: r for o, r in zip(mixer.outputs, made, strict=True)}
 
-    def _function(self, mixer: Mixer, sizes: Mapping[str, int], dtype: torch.dtype) -> Any:
-        from ...ir.roles import feature_dims
-
+    def _function(
+        self, mixer: Mixer, sizes: Mapping[str, int], dtype: torch.dtype, device: torch.device
+    ) -> Any:
         fixed = {d: sizes[d] for d in sorted(feature_dims(mixer))}
         chosen = {} if self.choose is None else self.choose(sizes, dtype)
         inputs = tuple(i.name for i in mixer.inputs)
-        key = (inputs, tuple(fixed.items()), dtype, tuple(chosen.items()))
+        splits = shares_of_keys(mixer, sizes, _units(device), rows=64)
+        key = (inputs, tuple(fixed.items()), dtype, tuple(chosen.items()), splits)
         if key not in self.modules:
             name = str(dtype).removeprefix("torch.")
-            plan = self.lower(mixer, fixed, name)
+            plan = self.lower(mixer, fixed, name, splits=splits)
             source = emit_module(plan if self.bind is None else self.bind(plan, chosen))
-            self.modules[key] = getattr(import_source(source, mixer.name), mixer.name)
+            self.modules[key] = getattr(import_source(source, mixer.name), function_name(mixer))
         return self.modules[key]
+
+
+def _units(device: torch.device) -> int:
+    """How many programs a device runs side by side."""
+    if device.type != "cuda":
+        return 1
+    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def _working_dtype(mixer: Mixer, tensors: Mapping[str, Tensor]) -> torch.dtype:

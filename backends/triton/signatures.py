@@ -6,6 +6,7 @@ from ...ir.host import evaluate_host
 from ...ir.plan import Kernel, Plan
 from ...ir.tile import DType, HostArgument, ParamArgument, Program, SizeArgument
 from .cross_compile import Argument, KernelSignature
+from .names import with_plain_names
 
 _POINTER = {
     DType.BOOL: "*i1",
@@ -23,6 +24,7 @@ def kernel_signatures(plan: Plan) -> list[KernelSignature]:
 
     Tensors are taken as contiguous and aligned to 16 bytes, strides as multiples of 16 elements.
     """
+    plan = with_plain_names(plan)
     return [_signature(plan, kernel) for kernel in plan.kernels]
 
 

@@ -96,6 +96,25 @@ def query_axis(mixer: Mixer, stage: Attention) -> str:
     return min(stage.queries, key=rank)
 
 
+def shares_of_keys(mixer: Mixer, sizes: Mapping[str, int], units: int, rows: int) -> int:
+    """In how many shares an attention's keys go, so that every one of ``units`` has work.
+
+    1 where blocks of ``rows`` queries are enough, or keys are few: a share has 512 at least.
+    """
+    shares = 1
+    features = feature_dims(mixer)
+    for stage in mixer.stages:
+        if not isinstance(stage, Attention):
+            continue
+        block = query_axis(mixer, stage)
+        programs = -(-sizes[block] // rows)
+        for dim in stage.queries - features - {block}:
+            programs *= sizes[dim]
+        if 0 < programs < units:
+            shares = max(shares, min(-(-units // programs), sizes[stage.over] // 512, 64))
+    return 1 << (shares.bit_length() - 1)
+
+
 def equal_lengths(mixer: Mixer) -> dict[str, str]:
     """A representative for each dim that has another's length."""
     equal = dict(mixer.sequences)

@@ -143,6 +143,6 @@ def _disassembled(cubin: str | bytes, disassembler: Path | None) -> str | None:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        command = [disassembler, "-c", "-ndf", file.name]
+        command = [str(disassembler), "-c", "-ndf", str(file.name)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout if done.returncode == 0 else None

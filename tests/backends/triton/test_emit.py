@@ -136,7 +136,7 @@ def test_names_that_the_module_needs_are_changed(
     wanted = run(mixer, tensors, {"torch": 1.5})["math"]
     torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-5)
     parameters = {a.name for a in kernel_signatures(lower(mixer, {}))[0].arguments}
-    assert {"program_", "range_", "tl_", "math_", "torch_"} <= parameters
+    assert {"program_", "range_", "tl_", "math_"} <= parameters
 
 
 def test_the_text_is_the_same_in_another_process() -> None:

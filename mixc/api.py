@@ -31,9 +31,9 @@ def load(
 
     Args:
         name_or_path: a name that ``mixc list`` prints, or the path of a spec.
-        backend: ``auto`` runs cuda tensors with Triton and cpu tensors with the reference;
-            ``triton``, ``interpreter`` (Triton's, on the cpu, slow) and ``reference`` are run as
-            named.
+        backend: ``auto`` runs cuda tensors with Triton and cpu tensors with native kernels (with
+            the reference where gradients or float64 are wanted); ``triton``, ``cpu``,
+            ``interpreter`` (Triton's, on the cpu, slow) and ``reference`` are run as named.
         params: values for the spec's params in place of their defaults.
 
     Raises:
@@ -114,7 +114,7 @@ class LoadedMixer:
         return values[0] if self._result is None else self._result(*values)
 
     def backend_for(self, device: str | torch.device) -> Chosen:
-        """Which backend runs tensors on ``device``: triton, interpreter or reference."""
+        """Which backend runs tensors on ``device``: triton, cpu, interpreter or reference."""
         import torch
 
         return choose(self.backend, torch.device(device))

@@ -19,6 +19,7 @@ DType = Literal["float32", "float16", "bfloat16"]
 USUAL: Mapping[Chosen, tuple[DType, ...]] = {
     "interpreter": ("float32",),
     "reference": ("float32",),
+    "cpu": ("float32", "bfloat16"),
     "triton": ("float32", "float16", "bfloat16"),
 }
 

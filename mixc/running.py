@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from .arguments import device_of, working_dtype
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from .backends.triton.run import TritonRunner
+    from .autotune.choice import TunedChoice
     from .compiler.passes.pack_sequences import Packing
 
-Backend = Literal["auto", "triton", "interpreter", "reference"]
-Chosen = Literal["triton", "interpreter", "reference"]
+Backend = Literal["auto", "triton", "cpu", "interpreter", "reference"]
+Chosen = Literal["triton", "cpu", "interpreter", "reference"]
+Runner = Callable[["Mapping[str, Tensor]", Mapping[str, Number]], "Mapping[str, Tensor]"]
 
 
 class Execution:
@@ -33,7 +35,8 @@ class Execution:
         self.mixer = mixer
         self.backend: Backend = backend
         self._packing: Packing | None = None
-        self._runners: dict[bool, TritonRunner] = {}
+        self._runners: dict[bool, Runner] = {}
+        self._obstacle: str | None = None  # why the kernels of a CPU can't be made
 
     def __call__(
         self,
@@ -52,13 +55,35 @@ class Execution:
             packed = self._packed()
             given |= document_tables(packed, mixer, cu_seqlens, tensors, params)
             mixer = packed.mixer
-        if chosen == "reference":
+        if self.backend == "auto" and chosen == "cpu":
+            results = self._by_cpu(mixer, given, params, dtype)
+        elif chosen == "reference":
             results = by_reference(mixer, given, params, dtype)
         else:
             refuse_gradients(given)
             results = self._runner(mixer, chosen)(given, params)
         real = {name for name, result in results.items() if result.is_floating_point()}
         return {n: result.to(dtype) if n in real else result for n, result in results.items()}
+
+    def _by_cpu(
+        self,
+        mixer: Mixer,
+        given: Mapping[str, Tensor],
+        params: Mapping[str, Number],
+        dtype: torch.dtype,
+    ) -> Mapping[str, Tensor]:
+        """Native kernels, or torch where they have no backward, no such precision or no term."""
+        import torch
+
+        if self._obstacle is None and dtype is not torch.float64 and not wants_gradients(given):
+            try:
+                return self._runner(mixer, "cpu")(given, params)
+            except UnsupportedError as error:
+                from .autotune.stored import say_once
+
+                self._obstacle = str(error)
+                say_once(f"{mixer.name} runs by torch: {error}")
+        return by_reference(mixer, given, params, dtype)
 
     def _packed(self) -> Packing:
         from .compiler.passes.pack_sequences import packing
@@ -67,21 +92,39 @@ class Execution:
             self._packing = packing(self.mixer)
         return self._packing
 
-    def _runner(self, mixer: Mixer, chosen: Chosen) -> TritonRunner:
+    def _runner(self, mixer: Mixer, chosen: Chosen) -> Runner:
         packed = mixer is not self.mixer
         if packed not in self._runners:
-            self._runners[packed] = triton_runner(mixer, chosen)
+            self._runners[packed] = kernel_runner(mixer, chosen, self.mixer)
         return self._runners[packed]
 
 
-def triton_runner(mixer: Mixer, chosen: Chosen) -> TritonRunner:
-    """The kernels of a mixer, to run on a GPU or in the interpreter."""
-    if chosen == "interpreter":
-        use_interpreter()
-    from .backends.triton.run import TritonRunner
+def kernel_runner(mixer: Mixer, chosen: Chosen, tuned: Mixer | None = None) -> Runner:
+    """The kernels of a mixer on a GPU, the CPU or in the interpreter.
+
+    With ``tuned``, in the configuration that is stored for that mixer, where there is one.
+    """
     from .compiler.pipeline import lower
 
-    return TritonRunner(mixer, lower)
+    if chosen == "cpu":
+        from .backends.cpu.run import CpuRunner
+
+        return CpuRunner(mixer, lower, choose=_tuned_choice(tuned, "cpu"))
+    if chosen == "interpreter":
+        use_interpreter()
+        tuned = None
+    from .backends.triton.run import TritonRunner
+    from .compiler.configurations import bind_configuration
+
+    return TritonRunner(mixer, lower, _tuned_choice(tuned, "cuda"), bind_configuration)
+
+
+def _tuned_choice(mixer: Mixer | None, device_type: str) -> TunedChoice | None:
+    if mixer is None:
+        return None
+    from .autotune.choice import TunedChoice
+
+    return TunedChoice(mixer, device_type)
 
 
 def by_backend(
@@ -92,21 +135,37 @@ def by_backend(
         return by_reference(mixer, given, params, working_dtype(mixer, given))
     runtime = {p.name: params[p.name] for p in mixer.params if p.runtime and p.name in params}
     fixed = {name: value for name, value in params.items() if name not in runtime}
-    return triton_runner(override(mixer, fixed), chosen)(given, runtime)
+    return dict(kernel_runner(override(mixer, fixed), chosen)(given, runtime))
 
 
 def choose(backend: Backend, device: torch.device) -> Chosen:
     """The backend that runs tensors on ``device``; ArgumentError where the named one can't."""
     if backend == "auto":
-        return "triton" if device.type == "cuda" else "reference"
+        if device.type == "cuda":
+            return "triton"
+        return "cpu" if has_compiler() else "reference"
     if backend == "triton" and device.type != "cuda":
         raise ArgumentError(
             f"backend 'triton' runs on a GPU, and the tensors are on {device}: move them, or load "
             "with backend='interpreter' or 'reference'"
         )
-    if backend == "interpreter" and device.type != "cpu":
-        raise ArgumentError(f"backend 'interpreter' runs on the cpu, got tensors on {device}")
+    if backend in ("cpu", "interpreter") and device.type != "cpu":
+        raise ArgumentError(f"backend {backend!r} runs on the cpu, got tensors on {device}")
     return backend
+
+
+@lru_cache(maxsize=1)
+def has_compiler() -> bool:
+    """Whether this machine can build kernels for its CPU; says it once where it can't."""
+    from .autotune.stored import say_once
+    from .backends.cpu.build import find_compiler
+
+    try:
+        find_compiler()
+    except UnsupportedError as error:
+        say_once(f"on the CPU mixc goes on with torch: {error}")
+        return False
+    return True
 
 
 def by_reference(
@@ -121,12 +180,17 @@ def by_reference(
     return run(mixer, given, params, dtype=precision)
 
 
-def refuse_gradients(given: Mapping[str, Tensor]) -> None:
-    """Kernels have no backward pass yet: say so, rather than return a constant."""
+def wants_gradients(given: Mapping[str, Tensor]) -> bool:
+    """Whether a call has to be recorded for a backward pass."""
     import torch
 
-    wanting = [name for name, tensor in given.items() if tensor.requires_grad]
-    if wanting and torch.is_grad_enabled():
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given.values())
+
+
+def refuse_gradients(given: Mapping[str, Tensor]) -> None:
+    """Kernels have no backward pass yet: say so, rather than return a constant."""
+    if wants_gradients(given):
+        wanting = [name for name, tensor in given.items() if tensor.requires_grad]
         raise UnsupportedError(
             f"{wanting[0]} requires a gradient, and kernels are forward only so far: call under "
             "torch.no_grad(), or load with backend='reference', which is differentiable"

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     "--backend",
     "backends",
     multiple=True,
-    type=click.Choice(["interpreter", "triton", "reference"]),
+    type=click.Choice(["cpu", "triton", "interpreter", "reference"]),
     help="Default: triton on a machine with a GPU, else Triton's interpreter.",
 )
 @dtype_option(multiple=True, help="Default: float32, on a GPU float16 and bfloat16 too.")

@@ -1,0 +1,115 @@
+"""Sums of products: dots where the terms separate, else element by element or step by step."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from mixc.compiler.language.load import load_text
+from mixc.compiler.pipeline import lower
+from mixc.compiler.schedules.contraction import factors_of
+from mixc.compiler.schedules.flash import in_base_two
+from mixc.ir.expression import Expr, Kind, Literal, Ref, call
+from mixc.ir.tile import Dot, For, Op, Reduce, all_ops
+
+from .plans import assert_equal
+
+SPEC = """
+mixer: m
+inputs: {{q: [B, I, D], k: [B, J, D], w: [B, D], v: [B, J, E], m: [D, C]}}
+params: {{scale: 0.5}}
+attention: {{over: J, score: "{score}", mask: j <= i, normalize: softmax, output: {{o: v}}}}
+outputs: {{o: [B, I, E]}}
+"""
+
+
+def ops(score: str) -> list[Op]:
+    plan = lower(load_text(SPEC.format(score=score)), {"D": 32, "C": 16, "E": 32}, "float32")
+    return list(all_ops(plan.kernels[-1].program.body))
+
+
+def dots(score: str) -> int:
+    """Dots that the score takes, the output's own apart."""
+    return sum(isinstance(op, Dot) and op.over != "J" for op in ops(score))
+
+
+def steps(score: str) -> int:
+    return sum(isinstance(op, For) and op.step == 1 for op in ops(score))
+
+
+SCORES = {
+    "scale * sum(q * k, D)": (2, 0),  # in full blocks and in partial ones
+    "sum(q * w * k, D)": (2, 0),
+    "sum(scale * q * (k / w), D)": (2, 0),
+    "sum((q + w) * k, D)": (2, 0),
+    "sum((q - 1.0) * (k + w), D)": (2, 0),
+    "-sum((q - k) ** 2, D)": (0, 2),
+    "sum(w * tanh(q + k), D)": (0, 2),
+    "sum(q * k * (q + w + k), D)": (0, 2),
+    "sum(q, D) * sum(w * k, D)": (0, 0),
+    "sum(q, D) + sum(k, D)": (0, 0),
+    "max(k, D)": (0, 0),
+    "max(q + k, D)": (0, 2),
+}
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_how_a_sum_is_taken(score: str) -> None:
+    expected_dots, expected_steps = SCORES[score]
+    assert (dots(score), steps(score)) == (expected_dots, expected_steps)
+
+
+@pytest.mark.parametrize(
+    "score", [*SCORES, "sum(q * k, D) * sum(m, D, C)", "sum(where(w > 0, q * k, 0), D)"]
+)
+def test_every_way_gives_what_the_reference_does(score: str) -> None:
+    mixer = load_text(SPEC.format(score=score))
+    shapes = {"q": (1, 5, 6), "k": (1, 7, 6), "w": (1, 6), "v": (1, 7, 3), "m": (6, 2)}
+    generator = torch.Generator().manual_seed(1)
+    tensors = {
+        n: torch.randn(s, generator=generator, dtype=torch.float64) for n, s in shapes.items()
+    }
+    assert_equal(mixer, {i.name: tensors[i.name] for i in mixer.inputs})
+
+
+def test_no_tile_has_three_axes() -> None:
+    for score in SCORES:
+        assert all(len(op.out.axes) <= 2 for op in ops(score) if hasattr(op, "out")), score
+
+
+def test_a_norm_of_a_row_is_reduced_once() -> None:
+    reduced = [op for op in ops("sum(l2norm(q, D) * k, D)") if isinstance(op, Reduce)]
+    assert [op.x.axes for op in reduced if op.over == "D"] == [frozenset("ID")]
+
+
+A, B = (Ref(n, frozenset(n.upper()), Kind.REAL) for n in "ab")
+ROW = Ref("row", frozenset("IJ"), Kind.REAL)
+
+
+def test_factors() -> None:
+    assert factors_of(call("mul", call("neg", A), call("div", B, ROW))) == [
+        Literal(-1.0),
+        A,
+        B,
+        call("div", 1.0, ROW),
+    ]
+
+
+LOG2_E = math.log2(math.e)
+BASE_TWO: list[tuple[Expr, str]] = [
+    (ROW, f"{LOG2_E} * row"),
+    (Literal(3.0), f"{3 * LOG2_E}"),
+    (call("mul", 0.5, ROW), f"{0.5 * LOG2_E} * row"),
+    (call("mul", ROW, A), f"row * ({LOG2_E} * a)"),
+    (call("sub", call("mul", A, ROW), B), f"{LOG2_E} * a * row - {LOG2_E} * b"),
+    (call("neg", call("div", A, B)), f"-({LOG2_E} * a / b)"),
+    (call("where", call("gt", A, 0), A, ROW), f"where(a > 0, {LOG2_E} * a, {LOG2_E} * row)"),
+    (call("tanh", ROW), f"{LOG2_E} * tanh(row)"),
+]
+
+
+@pytest.mark.parametrize(("expr", "expected"), BASE_TWO, ids=[str(e) for e, _ in BASE_TWO])
+def test_the_factor_goes_where_it_costs_least(expr: Expr, expected: str) -> None:
+    assert str(in_base_two(expr)) == expected

@@ -167,5 +167,10 @@ def _result(
         len(history.trials),
         study,
         dict(problem.sizes),
-        {"mixc": version("mixc"), "torch": version("torch")},
+        installed_versions("mixc", "torch"),
     )
+
+
+def installed_versions(*packages: str) -> dict[str, str]:
+    """The versions of packages that a result depends on."""
+    return {package: version(package) for package in packages}

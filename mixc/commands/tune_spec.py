@@ -66,7 +66,7 @@ def command(
     mixer = load_spec(spec, params)
     fixed = dim_sizes(sizes)
     if static:
-        tuned = _static(mixer, device or "cuda:90", fixed, dtype, trials)
+        tuned = _modelled(mixer, device or "cuda:90", fixed, dtype, trials, storage, quiet=as_json)
     else:
         tuned = _measured(mixer, device, fixed, dtype, trials, storage, time_limit, quiet=as_json)
     answer(as_json_data(mixer, tuned), as_json, lambda console: write(console, mixer, tuned))
@@ -102,6 +102,35 @@ def _measured(
             storage=storage,
             time_limit_s=time_limit_s,
             on_trial=table.update,
+        )
+
+
+def _modelled(
+    mixer: Mixer,
+    device: str,
+    sizes: dict[str, int],
+    dtype: str,
+    trials: int,
+    storage: str | None,
+    quiet: bool,
+) -> Tuned:
+    import torch
+
+    from ..autotune.sampling import sample_inputs
+    from ..autotune.shapes import GPU_PROPORTIONS, timed_sizes
+    from ..autotune.static import tune_static
+    from ..autotune.trial import Problem
+    from ..autotune.work import work_of
+    from ..ir.targets import parse_target
+
+    parse_target(device)
+    timed = timed_sizes(mixer, GPU_PROPORTIONS, sizes)
+    problem = Problem(mixer, dtype, "cuda", timed, timed)
+    kind = getattr(torch, dtype)
+    work = work_of(mixer, timed, sample_inputs(mixer, timed, kind), kind)
+    with TrialTable(console(stderr=True), mixer, trials, quiet) as table:
+        return tune_static(
+            problem, device, trials, work=work, storage=storage, on_trial=table.update
         )
 
 

@@ -11,18 +11,12 @@ from torch import Tensor
 
 from mixc.backends.reference.evaluate import run
 from mixc.backends.reference.tiles import run_plan
-from mixc.compiler.language.load import load_text
 from mixc.compiler.pipeline import lower
 from mixc.ir.binding import Number, bind_sizes
 from mixc.ir.mixer import Mixer
 from mixc.ir.plan import Plan
 from mixc.ir.roles import feature_dims
-from mixc.ir.tile import DType, Op, Program, Range, Value
-
-
-def plan_of(text: str, dtype: str = "float32", **sizes: int) -> Plan:
-    """The plan of a spec given as text."""
-    return lower(load_text(text), sizes, dtype)
+from mixc.ir.tile import Op, Program, Range
 
 
 def with_blocks(plan: Plan, block: int) -> Plan:
@@ -45,11 +39,13 @@ def interpret(
     tensors: Mapping[str, Tensor],
     runtime: Mapping[str, Number] = {},
     block: int = 4,
+    splits: int = 1,
 ) -> dict[str, Tensor]:
     """What the plan for float32 computes, in float64; no block of keys is visited twice."""
     shapes = {name: tuple(t.shape) for name, t in tensors.items()}
     sizes = bind_sizes(mixer, shapes, runtime)
-    plan = with_blocks(lower(mixer, {d: sizes[d] for d in feature_dims(mixer)}, "float32"), block)
+    fixed = {d: sizes[d] for d in feature_dims(mixer)}
+    plan = with_blocks(lower(mixer, fixed, "float32", splits), block)
     visits: Counter[object] = Counter()
 
     def count(program: Program, place: Mapping[str, int], op: Op, value: Tensor) -> None:
@@ -74,9 +70,10 @@ def assert_equal(
     runtime: Mapping[str, Number] = {},
     block: int = 4,
     limit: float = 1e-9,
+    splits: int = 1,
 ) -> None:
     """The plan, executed, gives what the reference does."""
-    made = interpret(mixer, tensors, runtime, block)
+    made = interpret(mixer, tensors, runtime, block, splits)
     expected = run(mixer, tensors, runtime)
     assert made.keys() == expected.keys()
     for name, wanted in expected.items():
@@ -87,8 +84,3 @@ def assert_equal(
             name,
             float(error.nan_to_num(nan=torch.inf).max()),
         )
-
-
-def scalar(name: str, dtype: DType = DType.INT32) -> Value:
-    """A value without axes."""
-    return Value(name, dtype)

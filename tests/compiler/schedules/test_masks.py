@@ -128,13 +128,23 @@ def inputs(mixer: Mixer, rows: int, columns: int, seed: int) -> dict[str, Tensor
 
 
 @settings(max_examples=60, deadline=None)
-@given(trees(ATOMS), st.integers(0, 11), st.integers(0, 9), st.sampled_from([2, 4]))
-@example("(j <= i) and ((i - j < window) or (j < limit))", 11, 0, 2)
-@example("(j <= i) and (doc[i] == doc[j])", 9, 1, 4)
-@example("((pair) or (j < window)) and (i - j < span)", 10, 2, 2)
-def test_random_masks(mask: str, length: int, seed: int, block: int) -> None:
+@given(
+    trees(ATOMS),
+    st.integers(0, 11),
+    st.integers(0, 9),
+    st.sampled_from([2, 4]),
+    st.sampled_from([1, 1, 3]),
+)
+@example("(j <= i) and ((i - j < window) or (j < limit))", 11, 0, 2, 1)
+@example("(j <= i) and ((i - j < window) or (j < limit))", 11, 0, 2, 3)
+@example("(j <= i) and (doc[i] == doc[j])", 9, 1, 4, 2)
+@example("((pair) or (j < window)) and (i - j < span)", 10, 2, 2, 1)
+@example("pair", 10, 2, 2, 3)
+def test_random_masks(mask: str, length: int, seed: int, block: int, splits: int) -> None:
+    """``splits`` deals the keys out in shares."""
     mixer = load_text(SPEC.format(mask=mask))
-    assert_equal(mixer, inputs(mixer, length, length, seed), {"limit": seed}, block)
+    tensors = inputs(mixer, length, length, seed)
+    assert_equal(mixer, tensors, {"limit": seed}, block, splits=splits)
 
 
 @settings(max_examples=30, deadline=None)

@@ -1,0 +1,73 @@
+"""Lowering as a whole: its levels as text, its checks, and what it leaves alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mixc.compiler.language.find import find_spec
+from mixc.compiler.language.load import load_file, load_text
+from mixc.compiler.pipeline import lower
+from mixc.ir.errors import ArgumentError, VerificationError
+from mixc.ir.expression import Kind, Ref
+from mixc.ir.mixer import Map
+from mixc.ir.text import write_mixer
+from mixc.ir.tile import DType
+from mixc.ir.tile_text import write_plan
+
+MIXER = load_text(
+    "mixer: m\ninputs: {x: [T, D], causal: {dims: [T], dtype: bool}}\nparams: {flag: true}\n"
+    "stages:\n  - map: {y: 'where(flag, sum(x, D), 0)'}\noutputs: {y: [T]}"
+)
+
+
+def test_equal_mixers_give_equal_plans() -> None:
+    for name in ("causal", "bigbird", "landmark"):
+        path = find_spec(name)
+        assert lower(load_file(path), {}) == lower(load_file(path), {})
+
+
+def test_lengths_have_no_influence() -> None:
+    mixer = load_file(find_spec("causal"))
+    short, long = (lower(mixer, {"D": 64, "E": 64, "I": n, "J": n}) for n in (1, 100_000))
+    assert write_plan(short) == write_plan(long)
+
+
+def test_flags_are_decided() -> None:
+    plan = lower(MIXER, {"D": 16})
+    assert "= where(" not in write_plan(plan)
+    assert "param flag" not in write_plan(plan)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [("bf16", DType.BFLOAT16), ("float16", DType.FLOAT16), ("fp32", DType.FLOAT32)],
+)
+def test_dtypes_by_either_name(name: str, dtype: DType) -> None:
+    plan = lower(MIXER, {}, name)
+    assert plan.dtype is dtype
+    assert plan.buffer("x").dtype is dtype
+    assert plan.buffer("y").dtype is dtype
+
+
+def test_a_dtype_that_kernels_do_not_have() -> None:
+    with pytest.raises(ArgumentError, match=r"dtype: expected one of fp32, .*, got 'float64'"):
+        lower(MIXER, {}, "float64")
+
+
+def test_a_broken_mixer_is_found_before_anything_else() -> None:
+    (stage,) = MIXER.stages
+    assert isinstance(stage, Map)
+    nobody = replace(stage.equations[0], value=Ref("nobody", frozenset("T"), Kind.REAL))
+    with pytest.raises(VerificationError, match="nobody"):
+        lower(replace(MIXER, stages=(Map((nobody,)),)), {})
+
+
+def test_levels_are_dumped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "dump"
+    monkeypatch.setenv("MIXC_DUMP", str(folder))
+    plan = lower(MIXER, {"D": 16})
+    assert (folder / "m_1_mixer.txt").read_text() == write_mixer(MIXER)
+    assert (folder / "m_2_plan.txt").read_text() == write_plan(plan)

@@ -1,0 +1,143 @@
+"""Tile programs as data and as text."""
+
+from __future__ import annotations
+
+import pytest
+
+from mixc.compiler.language.load import load_text
+from mixc.compiler.pipeline import lower
+from mixc.ir.sign import keeps_natural
+from mixc.ir.tile import (
+    Carried,
+    Cast,
+    Comment,
+    Constant,
+    Dot,
+    DType,
+    Elementwise,
+    For,
+    Load,
+    Op,
+    Range,
+    Reduce,
+    Scan,
+    Search,
+    Store,
+    Tile,
+    Value,
+    all_ops,
+    operands,
+)
+from mixc.ir.tile_text import write_op, write_plan, write_program
+
+INT, REAL = DType.INT32, DType.FLOAT32
+
+
+def value(name: str, axes: str = "", dtype: DType = REAL) -> Value:
+    return Value(name, dtype, frozenset(axes))
+
+
+X, Y, N = value("x", "IJ"), value("y", "JD"), value("n", dtype=INT)
+MASK = value("seen", "I", DType.BOOL)
+OUT = value("out", "I")
+PLACES = (("I", value("i", "I", INT)), ("J", N))
+OPS: list[tuple[Op, tuple[str, ...], str]] = [
+    (Constant(OUT, 0.5), (), "out: float32[I] = 0.5"),
+    (Range(value("i", "I", INT), None), (), "i: int32[I] = range from 0"),
+    (Range(value("i", "I", INT), N), ("n",), "i: int32[I] = range from n"),
+    (Elementwise(OUT, "add", (X, N)), ("x", "n"), "out: float32[I] = add(x, n)"),
+    (Cast(OUT, X), ("x",), "out: float32[I] = cast x"),
+    (Load(OUT, "t", PLACES), ("i", "n"), "out: float32[I] = load t[i, n]"),
+    (
+        Load(OUT, "t", PLACES, MASK, 1),
+        ("i", "n", "seen"),
+        "out: float32[I] = load t[i, n] where seen else 1",
+    ),
+    (Store("t", PLACES, OUT, MASK), ("i", "n", "out", "seen"), "store t[i, n] = out where seen"),
+    (
+        Dot(value("d", "ID"), X, Y, "J", value("a", "ID")),
+        ("x", "y", "a"),
+        "d: float32[D, I] = dot(x, y) over J + a",
+    ),
+    (Reduce(OUT, "max", X, "J"), ("x",), "out: float32[I] = max x over J"),
+    (Scan(X, X, "J", True), ("x",), "x: float32[I, J] = scan x over J from the end"),
+    (
+        Search(N, "t", PLACES[:1], "J", value("J", dtype=INT), N, "right"),
+        ("i", "J", "n"),
+        "n: int32[] = search t[i] along J for n, right",
+    ),
+    (Comment("a line"), (), "# a line"),
+]
+
+
+@pytest.mark.parametrize(("op", "reads", "text"), OPS, ids=[type(o).__name__ for o, _, _ in OPS])
+def test_what_an_op_reads_and_how_it_is_written(op: Op, reads: tuple[str, ...], text: str) -> None:
+    assert tuple(v.name for v in operands(op)) == reads
+    assert write_op(op) == [text]
+
+
+def test_a_loop() -> None:
+    turn, inner, out = value("turn", dtype=INT), value("m_in", "I"), value("m_out", "I")
+    body = (Elementwise(OUT, "exp", (inner,)),)
+    loop = For(turn, N, N, "BLOCK_J", (Carried(inner, value("m", "I"), out),), body, (OUT,))
+    assert [v.name for v in operands(loop)] == ["n", "n", "m"]
+    assert list(all_ops((loop,))) == [loop, *body]
+    assert write_op(loop) == [
+        "for turn in n .. n by BLOCK_J carrying m_in: float32[I] = m:",
+        "  out: float32[I] = exp(m_in)",
+        "  yield out",
+        "  -> m_out",
+    ]
+
+
+@pytest.mark.parametrize("dtype", DType)
+def test_dtypes(dtype: DType) -> None:
+    assert dtype.is_float is dtype.value.startswith(("float", "bfloat"))
+    assert dtype.is_narrow is (dtype.is_float and dtype.size_bytes == 2)
+    assert dtype.size_bytes == (1 if dtype is DType.BOOL else int(dtype.value[-2:]) // 8)
+
+
+def test_tiles() -> None:
+    assert Tile("J_2", 64).symbol == "BLOCK_J_2"
+
+
+SIGNS: list[tuple[str, tuple[bool, ...], float | None, bool]] = [
+    ("add", (True, True), None, True),
+    ("add", (True, False), None, False),
+    ("sub", (True, True), 1, False),
+    ("mul", (True, True), 3, True),
+    ("min", (True, False), None, False),
+    ("max", (False, True), None, True),
+    ("mod", (False, True), 3, True),
+    ("floordiv", (False, True), 3, False),
+    ("where", (False, True, True), None, True),
+    ("abs", (False,), None, True),
+    ("neg", (True,), None, False),
+]
+
+
+@pytest.mark.parametrize(("fn", "natural", "number", "expected"), SIGNS)
+def test_signs(fn: str, natural: tuple[bool, ...], number: float | None, expected: bool) -> None:
+    args = tuple(value(f"v{n}", dtype=INT) for n in range(len(natural)))
+    assert keeps_natural(fn, args, natural, number) is expected
+    reals = tuple(value(f"v{n}") for n in range(len(natural)))
+    assert not keeps_natural(fn, reals, natural, number)
+
+
+def test_plans_as_text() -> None:
+    text = "mixer: m\ninputs: {x: [T, D]}\nstages:\n  - map: {y: 'sum(x, D)'}\noutputs: {y: [T]}"
+    plan = lower(load_text(text), {"D": 16}, "float32")
+    assert write_plan(plan).startswith(
+        "plan of m in float32\n"
+        "  D = 16\n"
+        "  input x: float32[T, D]\n"
+        "  output y: float32[T]\n"
+        "  m_y (pointwise): x -> y\n"
+        "    because an output of the mixer\n"
+    )
+    assert write_program(plan.kernels[0].program).splitlines()[:4] == [
+        "m_y(out y: float32[T], x: float32[T, D], size T)",
+        "  grid t_start over T by BLOCK_T",
+        "  tile BLOCK_T = 64",
+        "  tile BLOCK_D = 16, all 16 positions",
+    ]

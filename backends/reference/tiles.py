@@ -309,7 +309,7 @@ class _Launch:
         axes = frozenset[str]().union(*(v.axes for _, v in op.index))
         flat, held = self._elements(op.buffer, op.index, op.mask, axes, f"{op.value.name} goes to")
         flat = flat[held]
-        if len(flat.unique()) < flat.numel() or bool(memory.written[flat].any()):
+        if len(torch.unique(flat)) < flat.numel() or bool(memory.written[flat].any()):
             raise self._fail(f"{op.value.name} goes to elements of {op.buffer} that have a value")
         value = self._aligned(op.value, axes).expand(self._shape(axes))
         memory.data[flat] = value[held].to(memory.data.dtype)

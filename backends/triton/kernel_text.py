@@ -178,7 +178,7 @@ class KernelText:
 
     def _unique(self, hint: str) -> str:
         """A variable name; those of a loop's body are free again after the loop."""
-        stem = re.sub(r"_\d+$", "", hint) or hint
+        stem = re.sub(r"(_\d+)+$", "", hint) or hint
         stem = f"{stem}_" if stem in _RESERVED else stem
         stem = f"{stem}_tile" if stem in self.program.buffers else stem
         name, count = stem, 1

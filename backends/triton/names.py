@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ...ir.mixer import Mixer
 from ...ir.plan import Plan
@@ -44,7 +44,7 @@ def _renamed(node: T) -> T:
         return tuple(_renamed(n) for n in node)  # type: ignore[return-value]
     if not is_dataclass(node) or isinstance(node, type):
         return node
-    changed = {}
+    changed: dict[str, Any] = {}
     for field in fields(node):
         value = getattr(node, field.name)
         if field.name in ("name", "buffer") and isinstance(value, str):

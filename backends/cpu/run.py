@@ -80,13 +80,15 @@ class CpuRunner:
     """A mixer that runs by native kernels, built once per set of feature sizes and dtype.
 
     ``lower`` is the compiler's; backends do not know it, so it is handed in. ``configuration``
-    overrides default knobs by name; ``choose`` gives it anew for the sizes of a call.
+    overrides default knobs by name; ``choose`` gives it anew for the sizes of a call. ``flags``
+    are further ones for the C++ compiler.
     """
 
     mixer: Mixer
     lower: Lower
     configuration: Mapping[str, int] = field(default_factory=dict)
     choose: Choose | None = None
+    flags: tuple[str, ...] = ()
     modules: dict[object, Module] = field(default_factory=dict)
     launches: dict[object, Launch] = field(default_factory=dict)
 
@@ -140,7 +142,7 @@ class CpuRunner:
         if key not in self.modules:
             plan = self._plan(mixer, fixed, dtype, chosen)
             source = emit_source(plan, find_compiler().target)
-            function = load_function(build(source.text, mixer.name), source.entry)
+            function = load_function(build(source.text, mixer.name, self.flags), source.entry)
             self.modules[key] = Module(plan, mixer, function)
         return self.modules[key]
 

@@ -172,7 +172,8 @@ class AttentionPlan:
         def ready(expr: Expr) -> Expr:
             return work.prepared(expr, block, stage.over, inside=True)
 
-        mask = None if stage.mask is None else ready(stage.mask)
+        unmasked = stage.mask is None or stage.mask == Literal(True)
+        mask = None if unmasked or stage.mask is None else ready(stage.mask)
         ranges = key_ranges(mask, stage.over, block, work.context.masks)
         queries = work.order(stage.queries)
         return FlashTask(

@@ -99,7 +99,7 @@ class Workspace:
                 case Ref(name) if name in self.names:
                     return self.names[name]
                 case Scalar(name, _, False) if name not in self.params:
-                    return self.written_out(self.mixer.param(name).value)
+                    return self.named(name, self.written_out(self.mixer.param(name).value))
             return rebuild(node, change)
 
         return fold_constants(change(expr), self.params, self.context.sizes)

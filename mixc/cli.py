@@ -26,6 +26,8 @@ MODULES = {
     "compile": "compile_spec",
     "verify": "verify_spec",
     "tune": "tune_spec",
+    "bench": "bench_specs",
+    "tuned": "tuned_list",
     "schema": "schema",
     "doctor": "doctor",
 }

@@ -1,0 +1,248 @@
+"""Our kernels beside their peers: checked on a short sequence, then timed in turns."""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ..backends.reference.evaluate import run
+from ..ir.binding import Number
+from ..ir.errors import UnsupportedError
+from ..ir.mixer import Mixer
+from .measuring import Clock, timing_of
+from .peers import PEERS, Call, Peer, Setting
+from .sampling import sample_inputs
+from .shapes import checked_sizes
+from .tolerances import error_limit, error_of
+from .work import Work, work_of
+
+OURS = "mixc"
+# A peer that rounds in another place is no other function: it gets this much more room.
+_PEER_ROOM = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One implementation: how fast, or why not at all.
+
+    ``status``: ``timed``; ``not sayable``: it can't express the spec; ``broken``: it fails, or
+    computes something else. Spreads are distances between quartiles.
+    """
+
+    name: str
+    what: str
+    status: Literal["timed", "not sayable", "broken"]
+    message: str = ""
+    time_us: float | None = None
+    spread_us: float | None = None
+    gflop_s: float | None = None
+    gb_s: float | None = None
+    ratio: float | None = None  # of the fastest peer's time to this one's
+    first_call_s: float | None = None
+    error: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """The rows for one spec at one set of sizes, ours first."""
+
+    spec: str
+    dtype: str
+    device: str
+    sizes: Mapping[str, int]
+    work: Work | None
+    rounds: int
+    rows: tuple[Row, ...]
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times faster we are than the fastest peer."""
+        return self.rows[0].ratio
+
+    @property
+    def verdict(self) -> Literal["faster", "slower", "tie"] | None:
+        """Against the fastest peer; a gap below the larger spread is a tie."""
+        own = self.rows[0]
+        peers = [r for r in self.rows[1:] if r.time_us is not None]
+        if own.time_us is None or not peers:
+            return None
+        best = min(peers, key=lambda r: r.time_us or math.inf)
+        assert best.time_us is not None
+        if abs(best.time_us - own.time_us) <= max(best.spread_us or 0, own.spread_us or 0):
+            return "tie"
+        return "faster" if own.time_us < best.time_us else "slower"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        made = {
+            "spec": self.spec,
+            "dtype": self.dtype,
+            "device": self.device,
+            "sizes": dict(self.sizes),
+            "flops": None if self.work is None else self.work.flops,
+            "visible_pairs": None if self.work is None else self.work.pairs,
+            "rounds": self.rounds,
+            "ratio": self.ratio,
+            "verdict": self.verdict,
+        }
+        return {**made, "rows": [asdict(row) for row in self.rows]}
+
+
+def bench(
+    mixer: Mixer,
+    ours: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]],
+    sizes: Mapping[str, int],
+    dtype: torch.dtype,
+    *,
+    device: str = "cpu",
+    peers: Sequence[str] = (),
+    rounds: int | None = None,
+    params: Mapping[str, Number] = {},
+) -> Benchmark:
+    """Time a mixer's kernels, in turns with peers.
+
+    Args:
+        ours: the kernels; gives outputs by name.
+        peers: names from ``PEERS``.
+        rounds: of A B C A B C; by default as many as half a second a row takes, at least five.
+    """
+    makers: dict[str, Peer] = {OURS: lambda setting: _our_call(ours, setting)}
+    makers |= {name: PEERS[name] for name in peers}
+    tensors = sample_inputs(mixer, sizes, dtype, device=device, params=params)
+    setting = Setting(mixer, sizes, tensors, dtype, params)
+    rows: dict[str, Row] = {}
+    calls: dict[str, Callable[[], Any]] = {}
+    with torch.no_grad():
+        short = _short(setting, device)
+        for name, make in makers.items():
+            rows[name], call = _ready(name, make, setting, short)
+            if call is not None:
+                calls[name] = call
+        work = work_of(mixer, sizes, tensors, dtype, params)
+        count = _time(rows, calls, device, rounds)
+    made = _compared([_with_rates(row, work) for row in rows.values()])
+    shown = str(dtype).removeprefix("torch.")
+    return Benchmark(mixer.name, shown, device, dict(sizes), work, count, tuple(made))
+
+
+def _our_call(
+    ours: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]], setting: Setting
+) -> Call:
+    return Call("generated kernels", lambda: ours(setting.tensors), dict)
+
+
+@dataclass(frozen=True)
+class _Short:
+    """A short sequence, what the reference makes of it, and how far off each output may be."""
+
+    setting: Setting
+    wanted: Mapping[str, Tensor]
+    limits: Mapping[str, float]
+
+
+def _short(setting: Setting, device: str) -> _Short:
+    mixer, dtype, params = setting.mixer, setting.dtype, setting.params
+    sizes = checked_sizes(mixer, setting.sizes, params)
+    inputs = sample_inputs(mixer, sizes, dtype, seed=1, params=params)
+    wanted = run(mixer, inputs, params)
+    plain = run(mixer, inputs, params, dtype=dtype)
+    limits = {n: error_limit(dtype, error_of(plain[n], wanted[n])) for n in wanted}
+    moved = {name: tensor.to(device) for name, tensor in inputs.items()}
+    return _Short(Setting(mixer, sizes, moved, dtype, params), wanted, limits)
+
+
+def _ready(
+    name: str, make: Peer, setting: Setting, short: _Short
+) -> tuple[Row, Callable[[], Any] | None]:
+    """The row so far, and the call to time where the short sequence came out right."""
+    try:
+        call = make(short.setting)
+        results = call.results(call.run())
+    except UnsupportedError as error:
+        return Row(name, "", "not sayable", str(error)), None
+    except Exception as error:  # a peer may raise anything
+        return Row(name, "", "broken", _first_line(error)), None
+    room = 1.0 if name == OURS else _PEER_ROOM
+    error_found, message = _judged(results, short, room)
+    row = Row(name, call.what, "timed", error=error_found)
+    if message:
+        return replace(row, status="broken", message=message), None
+    try:
+        start = time.perf_counter()
+        full = make(setting)
+        full.run()
+        row = replace(row, what=full.what, first_call_s=time.perf_counter() - start)
+    except UnsupportedError as error:
+        return replace(row, status="not sayable", message=str(error)), None
+    except Exception as error:
+        return replace(row, status="broken", message=_first_line(error)), None
+    return row, full.run
+
+
+def _judged(results: Mapping[str, Tensor], short: _Short, room: float) -> tuple[float | None, str]:
+    worst = 0.0
+    for name, wanted in short.wanted.items():
+        if name not in results:
+            return None, f"it gives no {name}"
+        if results[name].shape != wanted.shape:
+            return None, f"{name}: shape {list(results[name].shape)}, not {list(wanted.shape)}"
+        error = error_of(results[name], wanted)
+        if not error <= room * short.limits[name]:
+            return (
+                error,
+                f"wrong: {name} is off by {error:.2g}, limit {room * short.limits[name]:.2g}",
+            )
+        worst = max(worst, error)
+    return worst, ""
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+
+
+def _time(
+    rows: dict[str, Row],
+    calls: Mapping[str, Callable[[], Any]],
+    device: str,
+    rounds: int | None,
+) -> int:
+    """Fill in the times; returns the number of rounds."""
+    if not calls:
+        return 0
+    clock = Clock(device)
+    for call in calls.values():  # fresh memory is slow the first times
+        for _ in range(2):
+            call()
+    gc.collect()
+    gc.disable()
+    try:
+        times = clock.interleaved(list(calls.values()), rounds)
+    finally:
+        gc.enable()
+    for name, own in zip(calls, times, strict=True):
+        timing = timing_of(own)
+        rows[name] = replace(rows[name], time_us=timing.time_us, spread_us=timing.spread_us)
+    return len(times[0])
+
+
+def _with_rates(row: Row, work: Work | None) -> Row:
+    if row.time_us is None or work is None:
+        return row
+    seconds = row.time_us * 1e-6
+    return replace(row, gflop_s=work.flops / seconds / 1e9, gb_s=work.bytes / seconds / 1e9)
+
+
+def _compared(rows: list[Row]) -> list[Row]:
+    times = [r.time_us for r in rows if r.name != OURS and r.time_us is not None]
+    if not times:
+        return rows
+    fastest = min(times)
+    return [r if r.time_us is None else replace(r, ratio=fastest / r.time_us) for r in rows]

@@ -1,0 +1,306 @@
+"""What a user of torch would run instead: SDPA, compiled FlexAttention, compiled eager code.
+
+Each is derived from the spec's expressions; what a peer can't say is said so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..backends.reference.evaluate import evaluate, run
+from ..backends.reference.values import Value
+from ..ir.binding import Number
+from ..ir.errors import UnsupportedError
+from ..ir.expression import Expr, Kind
+from ..ir.mixer import Mixer
+from .dot_product import DotProduct, dot_product
+from .peer_text import TorchText
+
+# A mask or a bias of every pair in memory, at most.
+_LARGEST_BIAS_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a peer is made for."""
+
+    mixer: Mixer
+    sizes: Mapping[str, int]
+    tensors: Mapping[str, Tensor]
+    dtype: torch.dtype
+    params: Mapping[str, Number]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A peer ready to run: ``run`` is what is timed, ``results`` arranges what it gave by name."""
+
+    what: str
+    run: Callable[[], Any]
+    results: Callable[[Any], dict[str, Tensor]]
+
+
+Peer = Callable[[Setting], Call]
+
+
+class Operands:
+    """Query, key and value as [batch, heads, positions, features], contiguous, and the way back."""
+
+    def __init__(self, setting: Setting, form: DotProduct) -> None:
+        """Copies are made here, outside of what is timed."""
+        self.setting, self.form = setting, form
+        self.query, self.key, self.value = (
+            self._arranged(name) for name in (form.query, form.key, form.value)
+        )
+
+    @property
+    def grouped(self) -> bool:
+        """Whether several query heads share a key head."""
+        return self.query.shape[1] != self.key.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors lie."""
+        return self.query.device
+
+    def _arranged(self, name: str) -> Tensor:
+        setting = self.setting
+        dims = setting.mixer.input(name).dims
+        tensor = setting.tensors[name].reshape([setting.sizes[d] for d in dims])
+        order = [dim for dim in self.form.axes[name] if dim is not None]
+        tensor = tensor.permute([dims.index(dim) for dim in order])
+        for place, dim in enumerate(self.form.axes[name]):
+            if dim is None:
+                tensor = tensor.unsqueeze(place)
+        return tensor.contiguous()
+
+    def results(self, output: Tensor) -> dict[str, Tensor]:
+        """[batch, heads, positions, features] in the spec's layout."""
+        setting, form = self.setting, self.form
+        declared = setting.mixer.outputs[0]
+        batch, head, row, _ = form.axes[form.query]
+        feature = form.axes[form.value][3]
+        named = (batch, head, row, feature)
+        flat = output.reshape([setting.sizes[d] for d in named if d is not None])
+        present = [d for d in named if d is not None]
+        flat = flat.permute([present.index(d) for d in declared.dims])
+        shape = [_product(setting.sizes[d] for d in axis) for axis in declared.layout]
+        return {form.output: flat.reshape(shape)}
+
+    def expanded(self, expr: Expr, dtype: torch.dtype) -> Tensor:
+        """A mask or bias for every pair, [batch or 1, heads or 1, queries, keys]."""
+        setting, dims = self.setting, self.form.index_dims
+        count = _product(setting.sizes[d] for d in dims if d is not None and d in expr.axes)
+        if count * dtype.itemsize > _LARGEST_BIAS_BYTES:
+            gib = count * dtype.itemsize / (1 << 30)
+            raise UnsupportedError(f"its mask or bias would take {gib:.1f} GiB")
+        order = {d: setting.sizes[d] for d in dims if d is not None} | dict(setting.sizes)
+        values = {n: _value(setting, n, order) for n in self.form.names}
+        found = evaluate(expr, order, values, setting.params, torch.float32)
+        tensor = found.tensor
+        for place, dim in enumerate(dims):
+            if dim is None or dim not in found.dims:
+                tensor = tensor.unsqueeze(place)
+        pairs = [*tensor.shape[:2], self.query.shape[2], self.key.shape[2]]
+        return tensor.expand(pairs).to(dtype).contiguous().to(self.device)
+
+
+def _value(setting: Setting, name: str, order: Mapping[str, int]) -> Value:
+    dims = setting.mixer.input(name).dims
+    tensor = setting.tensors[name].cpu().reshape([setting.sizes[d] for d in dims])
+    arranged = sorted(dims, key=list(order).index)
+    tensor = tensor.permute([dims.index(d) for d in arranged])
+    if setting.mixer.input(name).kind is Kind.REAL:
+        tensor = tensor.float()
+    return Value(tensor, tuple(arranged))
+
+
+def _product(numbers: Any) -> int:
+    total = 1
+    for number in numbers:
+        total *= number
+    return total
+
+
+def sdpa(setting: Setting) -> Call:
+    """torch's scaled_dot_product_attention, the mask and bias made beforehand."""
+    form = dot_product(setting.mixer, setting.sizes, setting.params)
+    operands = Operands(setting, form)
+    linear = form.factor_and_bias
+    if linear is None:
+        raise UnsupportedError("its score is not linear in the product")
+    factor, bias = linear
+    query, key, value = operands.query, operands.key, operands.value
+    causal = form.is_causal and bias is None and query.shape[2] == key.shape[2]
+    mask = None if causal else _additive(operands, bias, form.mask, setting.dtype)
+    given = "is_causal" if causal else "no mask" if mask is None else "attn_mask"
+    attend = torch.nn.functional.scaled_dot_product_attention
+    grouped = operands.grouped
+
+    def call() -> Tensor:
+        return attend(
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            is_causal=causal,
+            scale=factor,
+            enable_gqa=grouped,
+        )
+
+    return Call(f"torch SDPA, {given}", call, operands.results)
+
+
+def _additive(
+    operands: Operands, bias: Expr | None, mask: Expr | None, dtype: torch.dtype
+) -> Tensor | None:
+    if bias is None and mask is None:
+        return None
+    visible = None if mask is None else operands.expanded(mask, torch.bool)
+    if bias is None:
+        return visible
+    added = operands.expanded(bias, dtype)
+    return added if visible is None else torch.where(visible, added, float("-inf"))
+
+
+def flex(setting: Setting) -> Call:
+    """torch's FlexAttention, compiled, with its block mask made beforehand."""
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    form = dot_product(setting.mixer, setting.sizes, setting.params)
+    operands = Operands(setting, form)
+    query, key, value = operands.query, operands.key, operands.value
+    linear = form.factor_and_bias
+    plain = linear is not None and linear[1] is None
+    names = dict(zip(form.index_dims, ("b", "h", "q_idx", "kv_idx"), strict=True))
+    captured = _captured(setting, form)
+    score_mod = None
+    if not plain:
+        score_mod = _function("score, b, h, q_idx, kv_idx", form.score, setting, names, captured)
+    blocks = None
+    if form.mask is not None:
+        mask_mod = _function("b, h, q_idx, kv_idx", form.mask, setting, names, captured)
+        batch, head, *_ = form.index_dims
+        blocks = create_block_mask(
+            mask_mod,
+            query.shape[0] if _varies(form.mask, batch) else None,
+            query.shape[1] if _varies(form.mask, head) else None,
+            query.shape[2],
+            key.shape[2],
+            device=str(operands.device),
+        )
+    compiled = torch.compile(flex_attention, dynamic=False)
+    grouped, factor = operands.grouped, linear[0] if linear is not None and plain else 1.0
+
+    def call() -> Any:
+        return compiled(
+            query,
+            key,
+            value,
+            score_mod=score_mod,
+            block_mask=blocks,
+            scale=factor,
+            enable_gqa=grouped,
+        )
+
+    return Call("torch FlexAttention, compiled", call, operands.results)
+
+
+def _varies(expr: Expr, dim: str | None) -> bool:
+    return dim is not None and dim in expr.axes
+
+
+def _captured(setting: Setting, form: DotProduct) -> dict[str, Tensor]:
+    """The inputs that score and mask read, real ones in float32 as one would pass them."""
+    found = {}
+    for name in form.names:
+        entry = setting.mixer.input(name)
+        tensor = setting.tensors[name].reshape([setting.sizes[d] for d in entry.dims])
+        found[name] = tensor.float() if entry.kind is Kind.REAL else tensor
+    return found
+
+
+def _function(
+    signature: str,
+    expr: Expr,
+    setting: Setting,
+    names: Mapping[str | None, str],
+    captured: Mapping[str, Tensor],
+) -> Callable[..., Tensor]:
+    """A torch function of the text of an expression; the text is made of our own terms only."""
+    variables = {dim: name for dim, name in names.items() if dim is not None}
+    dims = {name: setting.mixer.input(name).dims for name in captured}
+    text = TorchText(setting.mixer, variables, dims, setting.sizes).write(expr)
+    scope: dict[str, Any] = {"torch": torch, **captured}
+    exec(compile(f"def made({signature}):\n    return {text}\n", "<peer>", "exec"), scope)
+    made: Callable[..., Tensor] = scope["made"]
+    return made
+
+
+def eager(setting: Setting) -> Call:
+    """The equations as plain torch code under torch.compile; uncompiled where that fails."""
+    try:
+        form = dot_product(setting.mixer, setting.sizes, setting.params)
+        step, results = _dense(setting, form)
+    except UnsupportedError:
+        step, results = _reference(setting)
+    compiled = torch.compile(step, dynamic=False)
+    try:
+        compiled()
+    except Exception as error:  # whatever the compiler raises
+        what = f"eager torch code (torch.compile fails: {type(error).__name__})"
+        return Call(what, step, results)
+    return Call("eager torch code, compiled", compiled, results)
+
+
+def _reference(
+    setting: Setting,
+) -> tuple[Callable[[], Any], Callable[[Any], dict[str, Tensor]]]:
+    def step() -> dict[str, Tensor]:
+        return run(setting.mixer, setting.tensors, setting.params, dtype=setting.dtype)
+
+    return step, lambda made: made
+
+
+def _dense(
+    setting: Setting, form: DotProduct
+) -> tuple[Callable[[], Any], Callable[[Any], dict[str, Tensor]]]:
+    """Scores of all pairs, softmax, product: as one would write it."""
+    operands = Operands(setting, form)
+    query, key, value = operands.query, operands.key, operands.value
+    names = dict(zip(form.index_dims, ("b", "h", "i", "j"), strict=True))
+    captured = _captured(setting, form)
+    score_of = _function("score, b, h, i, j", form.score, setting, names, captured)
+    mask_of = None
+    if form.mask is not None:
+        mask_of = _function("b, h, i, j", form.mask, setting, names, captured)
+    repeats = query.shape[1] // max(key.shape[1], 1)
+    extents = (*query.shape[:3], key.shape[2])
+    device, dtype = operands.device, setting.dtype
+    rows_may_be_empty = form.mask is not None and not form.is_causal
+
+    def step() -> Tensor:
+        k, v = (t.repeat_interleave(repeats, 1) if repeats > 1 else t for t in (key, value))
+        places = [
+            torch.arange(extent, device=device).view([-1 if axis == n else 1 for axis in range(4)])
+            for n, extent in enumerate(extents)
+        ]
+        score = score_of((query @ k.transpose(-1, -2)).float(), *places)
+        if mask_of is not None:
+            score = score.masked_fill(~mask_of(*places), float("-inf"))
+        weights = torch.softmax(score, -1)
+        if rows_may_be_empty:
+            weights = weights.nan_to_num(0.0)
+        return weights.to(dtype) @ v
+
+    return step, operands.results
+
+
+PEERS: Mapping[str, Peer] = {"sdpa": sdpa, "flex": flex, "eager": eager}
+
+__all__ = ["PEERS", "Call", "Setting", "eager", "flex", "sdpa"]

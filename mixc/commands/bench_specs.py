@@ -1,0 +1,145 @@
+"""``mixc bench``: how fast a spec's kernels are, beside what a torch user would run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import (
+    answer,
+    console,
+    dim_sizes,
+    dtype_option,
+    json_option,
+    load_spec,
+    param_option,
+    size_option,
+)
+from .tune_spec import device_type
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..autotune.bench import Benchmark, Row
+    from ..ir.mixer import Mixer
+
+
+@click.command("bench")
+@click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
+@click.option("--peers", is_flag=True, help="Time SDPA, FlexAttention and eager code too.")
+@click.option("--peer", "named", multiple=True, help="Only this peer: sdpa, flex, eager.")
+@click.option("--rounds", type=click.IntRange(2), help="Rounds of all rows in turns; 5 or more.")
+@click.option(
+    "--device", metavar="[cpu|cuda]", help="Default: cuda where there is a GPU, else cpu."
+)
+@dtype_option(multiple=False, default="bf16", help="The working precision; bf16 if not given.")
+@param_option
+@size_option
+@json_option
+def command(
+    specs: tuple[str, ...],
+    peers: bool,
+    named: tuple[str, ...],
+    rounds: int | None,
+    device: str | None,
+    dtype: str,
+    params: tuple[str, ...],
+    sizes: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Time the kernels of one or more SPECs on this machine.
+
+    Every row is checked on a short sequence before it is timed; rows take turns, and what is told
+    is the median with the distance between the quartiles. GFLOP/s count visible pairs only.
+    """
+    mixers = [load_spec(spec, params) for spec in specs]
+    fixed = dim_sizes(sizes)
+    wanted = _peers(peers, named)
+    found = []
+    for mixer in mixers:
+        found.append(run(mixer, device_type(device), dtype, fixed, wanted, rounds))
+        if not as_json:
+            write(console(), found[-1], mixer)
+    answer({"benchmarks": [b.as_dict() for b in found]}, as_json, lambda _: None)
+    if any(benchmark.rows[0].status != "timed" for benchmark in found):
+        click.get_current_context().exit(1)
+
+
+def _peers(every: bool, named: tuple[str, ...]) -> tuple[str, ...]:
+    from ..autotune.peers import PEERS
+
+    for name in named:
+        if name not in PEERS:
+            raise click.UsageError(f"--peer takes {', '.join(PEERS)}, got '{name}'.")
+    return named or (tuple(PEERS) if every else ())
+
+
+def run(
+    mixer: Mixer,
+    device: str,
+    dtype: str,
+    sizes: Mapping[str, int],
+    peers: tuple[str, ...],
+    rounds: int | None,
+) -> Benchmark:
+    """Time one mixer."""
+    import torch
+
+    from ..autotune.bench import bench
+    from ..autotune.shapes import CPU_PROPORTIONS, GPU_PROPORTIONS, timed_sizes
+    from ..running import kernel_runner
+
+    proportions = CPU_PROPORTIONS if device == "cpu" else GPU_PROPORTIONS
+    timed = timed_sizes(mixer, proportions, sizes)
+    chosen: Any = "cpu" if device == "cpu" else "triton"
+    kernels = kernel_runner(mixer, chosen, mixer)
+    return bench(
+        mixer,
+        lambda tensors: kernels(tensors, {}),
+        timed,
+        getattr(torch, dtype),
+        device=device,
+        peers=peers,
+        rounds=rounds,
+    )
+
+
+def write(console: Console, benchmark: Benchmark, mixer: Mixer) -> None:
+    """A row per implementation, the verdict below."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from ..autotune.shapes import shown_sizes
+
+    sizes = " ".join(f"{d}={n}" for d, n in shown_sizes(mixer, benchmark.sizes).items())
+    title = f"{benchmark.spec}, {benchmark.dtype}, {sizes}, {benchmark.rounds} rounds"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for heading in ("", "time", "spread", "GFLOP/s", "GB/s", "ratio", "first call"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for row in benchmark.rows:
+        table.add_row(*(Text(cell) for cell in cells(row)))
+    console.print(table)
+    for row in benchmark.rows:
+        if row.status != "timed":
+            console.print(Text(f"{row.name} is {row.status}: {row.message}"), soft_wrap=True)
+    if benchmark.ratio is not None and benchmark.verdict is not None:
+        verdict = f"{benchmark.ratio:.2f} times the fastest peer"
+        console.print(Text(verdict + (" (a tie)" if benchmark.verdict == "tie" else "")))
+    console.print()
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """The texts of a row."""
+    if row.time_us is None:
+        return f"{row.name} ({row.status})", "-", "-", "-", "-", "-", "-"
+    return (
+        f"{row.name}: {row.what}",
+        f"{row.time_us:,.0f} us",
+        f"{row.spread_us or 0:,.0f}",
+        "-" if row.gflop_s is None else f"{row.gflop_s:,.1f}",
+        "-" if row.gb_s is None else f"{row.gb_s:,.1f}",
+        "-" if row.ratio is None else f"{row.ratio:.2f}",
+        f"{row.first_call_s or 0:.1f} s",
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -19,8 +19,9 @@ def open_storage(place: str | Path) -> BaseStorage:
     if "://" in str(place):
         return RDBStorage(str(place))
     path = Path(place)
+    lock: Any = FileLock(path)  # has what optuna asks of one, without importing optuna
     path.parent.mkdir(parents=True, exist_ok=True)
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=FileLock(path)))
+    return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
 
 
 class FileLock:

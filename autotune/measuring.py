@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -45,13 +46,14 @@ class Clock:
         return (time.perf_counter_ns() - start) / 1000 / calls
 
     def _once_on_gpu(self, call: Call, calls: int) -> float:
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        event: Any = torch.cuda.Event
+        start, end = (event(enable_timing=True) for _ in range(2))
         start.record()
         for _ in range(calls):
             call()
         end.record()
         end.synchronize()
-        return start.elapsed_time(end) * 1000 / calls
+        return float(start.elapsed_time(end)) * 1000 / calls
 
     def interleaved(self, calls: Sequence[Call], rounds: int | None = None) -> list[list[float]]:
         """Times of every call, A B C A B C ...; every call has run before."""

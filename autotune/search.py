@@ -8,7 +8,7 @@ import random
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..ir.knob import Configuration
 from .kernels import Space
@@ -205,5 +205,6 @@ def _counts(trial: FrozenTrial) -> bool:
 
 def _read(trial: FrozenTrial) -> Trial:
     names = ("status", "message", "time_us", "spread_us", "error", "limit", "build_s")
-    outcome = Outcome(**{name: trial.user_attrs.get(name) for name in names})
+    told: dict[str, Any] = {name: trial.user_attrs.get(name) for name in names}
+    outcome = Outcome(**told)
     return Trial(trial.number, dict(trial.params), outcome)

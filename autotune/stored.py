@@ -19,7 +19,7 @@ from typing import Any, Literal
 from ..ir.knob import Configuration
 from ..ir.mixer import Mixer
 from ..ir.text import write_mixer
-from .devices import Device
+from .devices import Device, Kind
 from .folders import data_folder, result_folders, write_whole
 from .shapes import feature_sizes, length_buckets
 
@@ -81,7 +81,9 @@ class Result:
 def result_of(data: Any) -> Result:
     """The result that ``as_dict`` made ``data`` of. Raises ValueError where it is none."""
     try:
-        device = Device(**{n: str(data["device"][n]) for n in ("kind", "architecture", "name")})
+        where = data["device"]
+        kind: Kind = "cpu" if where["kind"] == "cpu" else "gpu"
+        device = Device(kind, str(where["architecture"]), str(where["name"]))
         key = Key(
             str(data["spec"]),
             str(data["hash"]),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import Connection
 
 import torch
@@ -21,6 +25,7 @@ from .sampling import VerificationCase, sample_inputs
 from .trial import Job, Outcome, Problem
 
 _WARM_CALLS = 2
+_PARENT_INTERVAL_S = 1.0
 
 
 class Trials:
@@ -53,10 +58,9 @@ class Trials:
         except Exception as error:  # a build that is refused, or a bug: the trial's failure
             return Outcome("failed", f"{type(error).__name__}: {error}"), None
         build_s = time.monotonic() - start
-        status = "ok" if case.ok else "failed"
-        message = case.message if case.ok else f"wrong: {case.message}"
-        found = Outcome(status, message, None, 0.0, case.error, case.limit, build_s)
-        return found, runner if case.ok else None
+        message = "" if case.ok else f"wrong: {case.message}"
+        found = Outcome("failed", message, None, 0.0, case.error, case.limit, build_s)
+        return (replace(found, status="ok"), runner) if case.ok else (found, None)
 
     def _first_call(self, problem: Problem, runner: Runner) -> None:
         """At the timed sizes no reference is at hand; what was not written shows as nan."""
@@ -72,7 +76,7 @@ class Trials:
         if problem.device not in self._clocks:
             self._clocks[problem.device] = Clock(problem.device)
         clock = self._clocks[problem.device]
-        calls = [lambda runner=r: runner(tensors, problem.params) for r in runners]
+        calls = [partial(runner, tensors, problem.params) for runner in runners]
         for call in calls:
             for _ in range(_WARM_CALLS):
                 call()
@@ -140,8 +144,16 @@ def _joined(checked: Outcome, timed: Outcome) -> Outcome:
     )
 
 
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone, though a kernel may hang."""
+    while os.getppid() == parent:
+        time.sleep(_PARENT_INTERVAL_S)
+    os._exit(1)
+
+
 def main() -> None:
     """Answer jobs until the other end hangs up."""
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     connection: Connection[list[Outcome] | str, Job] = Connection(int(sys.argv[1]))
     trials = Trials()
     connection.send("ready")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
@@ -116,7 +117,19 @@ def kernel_runner(mixer: Mixer, chosen: Chosen, tuned: Mixer | None = None) -> R
     from .backends.triton.run import TritonRunner
     from .compiler.configurations import bind_configuration
 
-    return TritonRunner(mixer, lower, _tuned_choice(tuned, "cuda"), bind_configuration)
+    kernels = TritonRunner(mixer, lower, _tuned_choice(tuned, "cuda"), bind_configuration)
+    return _quietly(kernels) if chosen == "interpreter" else kernels
+
+
+def _quietly(kernels: Runner) -> Runner:
+    """The interpreter computes both sides of a ``where``: numpy's warnings of it say nothing."""
+
+    def run(given: Mapping[str, Tensor], params: Mapping[str, Number]) -> Mapping[str, Tensor]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            return kernels(given, params)
+
+    return run
 
 
 def _tuned_choice(mixer: Mixer | None, device_type: str) -> TunedChoice | None:

@@ -120,12 +120,9 @@ class HostText:
         self._docstring()
         self._add("import torch")
         self.lines.append("")
-        arguments = [a for k in self.plan.kernels for a in k.program.arguments]
-        used = {a.name for a in arguments if isinstance(a, ParamArgument)}
-        for name, value in self.plan.params:
-            if name in used or self._host_uses(name):
-                self._add(f"{name} = {value!r}")
         before = len(self.lines)
+        for name, value in self.plan.params:
+            self._add(f"{name} = {value!r}")
         self._sizes()
         after = len(self.lines)
         self._buffers()
@@ -135,7 +132,7 @@ class HostText:
         self._drop_unread(before, after)
 
     def _drop_unread(self, first: int, stop: int) -> None:
-        """Leave out lengths (a line each, from ``first`` to ``stop``) that no later line reads."""
+        """Leave out numbers (a line each, from ``first`` to ``stop``) that no later line reads."""
         for n in reversed(range(first, stop)):
             name = self.lines[n].split(" = ")[0].strip()
             if not any(re.search(rf"\b{name}\b", line) for line in self.lines[n + 1 :]):
@@ -150,21 +147,6 @@ class HostText:
             self._add(line)
         self._add("Returns " + ", ".join(made) + ".")
         self._add('"""')
-
-    def _host_uses(self, name: str) -> bool:
-        from ...ir.expression import walk
-
-        return any(
-            isinstance(node, Scalar) and node.name == name
-            for kernel in self.plan.kernels
-            for argument in kernel.program.arguments
-            if isinstance(argument, HostArgument)
-            for node in walk(argument.value)
-        ) or any(
-            isinstance(node, Scalar) and node.name == name
-            for _, value in self.mixer.sizes
-            for node in walk(value)
-        )
 
     # ------------------------------------------------------------------------------- sizes
 

@@ -14,15 +14,16 @@ from .lines import WIDEST, comment, fill
 from .names import with_plain_names
 
 
-def emit_module(plan: Plan) -> str:
+def emit_module(plan: Plan, wide_dots: bool = False) -> str:
     """The source of a module with one Triton kernel per kernel of the plan.
 
     Its function ``<mixer>`` takes the inputs in the spec's order and gives the outputs in theirs.
     The text is the same for equal plans. A name that the module needs for itself gets an
-    underscore: ``range`` --> ``range_``.
+    underscore: ``range`` --> ``range_``. ``wide_dots`` is for Triton's interpreter, which can't
+    multiply bfloat16.
     """
     plan = with_plain_names(plan)
-    kernels = [KernelText(k.program, f"{k.program.name}_kernel") for k in plan.kernels]
+    kernels = [KernelText(k.program, f"{k.program.name}_kernel", wide_dots) for k in plan.kernels]
     device = {name for kernel in kernels for name in kernel.device}
     functions = [
         "@triton.jit" + text.rstrip() for name, text in DEVICE_FUNCTIONS.items() if name in device

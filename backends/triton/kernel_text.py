@@ -67,10 +67,15 @@ class _Body:
 
 
 class KernelText:
-    """The writer of one kernel; ``text`` is the result, ``device`` what it calls."""
+    """The writer of one kernel; ``text`` is the result, ``device`` what it calls.
 
-    def __init__(self, program: Program, kernel_name: str) -> None:
+    With ``wide_dots`` bfloat16 is widened before products: Triton's interpreter keeps it as bits,
+    and would multiply those.
+    """
+
+    def __init__(self, program: Program, kernel_name: str, wide_dots: bool = False) -> None:
         self.program = program
+        self._wide_dots = wide_dots
         self.layout = choose_layout(program)
         self.device: set[str] = set()
         self._uses = count_uses(program.body)
@@ -382,9 +387,11 @@ class KernelText:
 
     def _operand(self, value: Value, order: Order) -> Text:
         text = self._texts[value.name]
-        if self.layout.of(value) == order:
-            return text
-        return Text(f"tl.trans({text.code})", ATOM, text.reads)
+        if self.layout.of(value) != order:
+            text = Text(f"tl.trans({text.code})", ATOM, text.reads)
+        if self._wide_dots and value.dtype is DType.BFLOAT16:
+            text = Text(f"{text.at(ATOM)}.to(tl.float32)", ATOM, text.reads)
+        return text
 
     def _reduce(self, op: Reduce) -> None:
         order = self.layout.of(op.x)

@@ -117,7 +117,8 @@ class TritonRunner:
         if key not in self.modules:
             name = str(dtype).removeprefix("torch.")
             plan = self.lower(mixer, fixed, name, splits=splits)
-            source = emit_module(plan if self.bind is None else self.bind(plan, chosen))
+            bound = plan if self.bind is None else self.bind(plan, chosen)
+            source = emit_module(bound, wide_dots=device.type == "cpu")
             self.modules[key] = getattr(import_source(source, mixer.name), function_name(mixer))
         return self.modules[key]
 

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ...ir.knob import Knob
-from ...ir.plan import Kernel, Plan
+from ...ir.plan import Plan
 from ...ir.tile import Program, Tile
 from .target import CpuTarget
 
-
 BLOCK_ROWS = Knob("block_rows", (16, 32, 64, 128), 64, "queries that share a pass over the keys")
 BLOCK_KEYS = Knob("block_keys", (32, 64, 128, 256), 64, "a tile of scores has to stay in the L1")
+# One query does little with a key: what counts is that the next keys are asked for in time.
+BLOCK_KEYS_OF_ONE_ROW = 32
 DOT_ROWS = Knob("dot_rows", (4, 6, 8, 10, 12), 8, "rows of a product that stay in registers")
 DOT_VECTORS = Knob("dot_vectors", (1, 2, 4), 2, "vectors of a row that stay in registers")
 VECTORS_AT_ONCE = Knob("vectors_at_once", (1, 2, 4), 4, "independent chains in a loop nest")
@@ -31,30 +32,48 @@ def defaults(target: CpuTarget) -> dict[str, int]:
     return {knob.name: knob.default for knob in knobs(target)}
 
 
-def configure(plan: Plan, configuration: Mapping[str, int]) -> Plan:
-    """The plan with its tiles and launch settings as a configuration has them."""
+def configure(
+    plan: Plan, configuration: Mapping[str, int], short: Mapping[str, int] = {}
+) -> Plan:
+    """The plan with its tiles and launch settings as a configuration has them.
+
+    ``short``: blocks of rows for dims that are shorter than the configuration's, see
+    ``short_rows``.
+    """
     kernels = tuple(
-        replace(kernel, program=_configured(kernel.program, configuration))
+        replace(kernel, program=_configured(kernel.program, configuration, short))
         for kernel in plan.kernels
     )
     return replace(plan, kernels=kernels)
 
 
-def _configured(program: Program, configuration: Mapping[str, int]) -> Program:
+def short_rows(plan: Plan, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Blocks for the rows that a call has few of: 1 in decoding, else 16; long ones are left out.
+
+    So a length decides between three kernels at most, and never more.
+    """
+    tiled = {a.dim for k in plan.kernels for a in k.program.grid if a.tiled}
+    few = {d: sizes[d] for d in sorted(tiled) if 0 < sizes.get(d, 0) <= 16}
+    return {d: 1 if size == 1 else 16 for d, size in few.items()}
+
+
+def _configured(
+    program: Program, configuration: Mapping[str, int], short: Mapping[str, int]
+) -> Program:
     tiled = {axis.dim for axis in program.grid if axis.tiled}
-    tiles = tuple(_tile(tile, tile.dim in tiled, configuration) for tile in program.tiles)
+    blocks = {
+        dim: short.get(dim, configuration["block_rows"]) for dim in tiled
+    }
+    tiles = tuple(_tile(tile, blocks.get(tile.dim), configuration) for tile in program.tiles)
     launch = tuple(
         (name, configuration[name]) for name in ("dot_rows", "dot_vectors", "vectors_at_once")
     )
     return replace(program, tiles=tiles, launch=launch)
 
 
-def _tile(tile: Tile, rows: bool, configuration: Mapping[str, int]) -> Tile:
+def _tile(tile: Tile, rows: int | None, configuration: Mapping[str, int]) -> Tile:
     if tile.whole:
         # Padded to whole vectors; no power of two is needed here.
         size = tile.block if tile.size is None else tile.size
         return replace(tile, block=max(16, -(-size // 16) * 16))
-    return replace(tile, block=configuration["block_rows" if rows else "block_keys"])
-
-
-__all__ = ["Kernel", "Knob", "configure", "defaults", "knobs"]
+    return replace(tile, block=configuration["block_keys"] if rows is None else rows)

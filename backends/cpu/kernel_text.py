@@ -62,7 +62,7 @@ class KernelText:
         self.vectors_at_once = launch.get("vectors_at_once", 4)
         self.dot_rows = launch.get("dot_rows", 6)
         self.dot_vectors = launch.get("dot_vectors", 4)
-        self.layout = choose_layout(program)
+        self.layout = choose_layout(program, target.lanes)
         self.fusion = Fusion(program, self.layout)
         self.reader = AccessReader(self.fusion.makers, lambda v: self.scalar(v).code)
         self.arrays: dict[str, Array] = {}
@@ -118,6 +118,10 @@ class KernelText:
             terms.append(f"at_{axis}" if stride == 1 else f"at_{axis} * {stride}")
             stride *= self.blocks[axis]
         return " + ".join(reversed(terms)) or "0"
+
+    def in_vectors(self, axes: tuple[str, ...]) -> bool:
+        """Whether the last axis of a tile holds whole vectors."""
+        return self.blocks[axes[-1]] % self.target.lanes == 0
 
     def _size(self, axes: tuple[str, ...]) -> int:
         total = 1
@@ -285,7 +289,7 @@ class KernelText:
                 self._scalars[sink.out.name] = Text(name, sink.out.dtype)
                 continue
             pair_axis = self._declare_sink(sink.out, nest, pair_axis)
-        text = NestText(self, axes, nest.over, pair_axis=pair_axis)
+        text = NestText(self, axes, nest.over, self.in_vectors(axes), pair_axis)
         text.make(nest.sinks)
         self.add(*text.lines())
         for sink in nest.sinks:
@@ -300,6 +304,7 @@ class KernelText:
             in_nest = form == "rows" or (
                 over != lane and nest.over in (None, over) and pair_axis in (None, over)
             )
+            in_nest = in_nest and self.in_vectors(self.layout.of(value))
             if not made_here or not in_nest or form == "columns":
                 late = True
                 continue
@@ -529,7 +534,9 @@ class KernelText:
         m, n, k = (self.blocks[a] for a in (operands.row, operands.column, op.over))
         left = self._left(operands.left, operands.row, op)
         right = self._right(operands.right, op)
-        shape = f"{kind}, {m}, {n}, {k}, {self.dot_rows}, {self.dot_vectors}, mx::Start::{start}"
+        # A few rows need more vectors of each to keep the multipliers busy.
+        vectors = self.dot_vectors if m >= self.dot_rows else max(8 // m, 1)
+        shape = f"{kind}, {m}, {n}, {k}, {self.dot_rows}, {vectors}, mx::Start::{start}"
         self.add(f"mx::dot<{shape}>({', '.join([out, *left, right, *scale])});")
 
     def _start_dot(self, op: Dot, row: str, column: str) -> tuple[str, list[str]]:
@@ -590,7 +597,7 @@ class KernelText:
 
     def _fill(self, array: Array, value: Value) -> None:
         """Write a value to an array of its own axes."""
-        nest = NestText(self, array.axes)
+        nest = NestText(self, array.axes, vector=self.in_vectors(array.axes))
         nest.store(array.name, array.axes, nest.value(value))
         self.add(*nest.lines())
 

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import permutations
 
-from ...ir.tile import Dot, For, Load, Op, Program, Reduce, Store, Value, all_ops, operands
+from ...ir.tile import Comment, Dot, For, Load, Op, Program, Reduce, Store, Value, all_ops, operands
 
 Order = tuple[str, ...]
+_IMPOSSIBLE = 1 << 20
 _DEEPER = 8  # how much more an op weighs for each loop around it
 
 
@@ -51,8 +52,9 @@ def dot_operands(dot: Dot, layout: Layout) -> DotOperands:
     return DotOperands(dot.b, dot.a, row, column)
 
 
-def choose_layout(program: Program) -> Layout:
+def choose_layout(program: Program, lanes: int) -> Layout:
     """The order of the least cost; among equals, the first in the order that tiles are declared."""
+    narrow = frozenset(t.dim for t in program.tiles if t.block % lanes)
     axes = [t.dim for t in program.tiles]
     loads = {op.out.name: op for op in all_ops(program.body) if isinstance(op, Load)}
     packed = _only_read_by_dots(program)
@@ -64,7 +66,7 @@ def choose_layout(program: Program) -> Layout:
 
     def cost(order: Order) -> int:
         layout = Layout(order)
-        return sum(weight * _cost(op, layout, program, loads) for op, weight in ops)
+        return sum(weight * _cost(op, layout, narrow, loads) for op, weight in ops)
 
     return Layout(min(permutations(axes), key=cost))
 
@@ -86,26 +88,30 @@ def _weighted(ops: tuple[Op, ...], weight: int) -> Iterator[tuple[Op, int]]:
             yield from _weighted(op.body, weight * _DEEPER)
 
 
-def _cost(op: Op, layout: Layout, program: Program, loads: dict[str, Load]) -> int:
+def _cost(op: Op, layout: Layout, narrow: frozenset[str], loads: dict[str, Load]) -> int:
+    if not isinstance(op, For | Store | Comment) and op.out.axes:
+        last = layout.of(op.out)[-1]
+        if last in narrow and (len(op.out.axes) > 1 or isinstance(op, Dot)):
+            return _IMPOSSIBLE if isinstance(op, Dot) else 8
     match op:
         case Dot():
             operands = dot_operands(op, layout)
             right, left = loads.get(operands.right.name), loads.get(operands.left.name)
-            wrong = right is not None and _contiguous(right, program) == op.over
-            interleaved = left is not None and _contiguous(left, program) == operands.row
+            wrong = right is not None and _contiguous(right) == op.over
+            interleaved = left is not None and _contiguous(left) == operands.row
             if right is None:
                 wrong = layout.of(operands.right)[0] != op.over
             return 8 * wrong + 2 * interleaved
         case Reduce(_, _, x, over) if len(x.axes) > 1:
             return 2 * (layout.of(x)[-1] == over)
         case Load(out) if len(out.axes) > 1:
-            return 3 * (_contiguous(op, program) != layout.of(out)[-1])
+            return 3 * (_contiguous(op) != layout.of(out)[-1])
         case Store(_, _, value) if len(value.axes) > 1:
-            return 3 * (_contiguous(op, program) != layout.of(value)[-1])
+            return 3 * (_contiguous(op) != layout.of(value)[-1])
     return 0
 
 
-def _contiguous(op: Load | Store, program: Program) -> str | None:
+def _contiguous(op: Load | Store) -> str | None:
     """The axis along which neighbours in memory lie, if the buffer is in its declared order."""
     last = op.index[-1][1].axes
     return next(iter(last)) if len(last) == 1 else None

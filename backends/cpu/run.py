@@ -18,13 +18,13 @@ from ...ir.expression import Kind
 from ...ir.mixer import Mixer
 from ...ir.optional import without_inputs
 from ...ir.plan import Buffer, Plan
-from ...ir.roles import feature_dims
+from ...ir.roles import feature_dims, shares_of_keys
 from ...ir.tile import BufferArgument, DType, HostArgument, ParamArgument, SizeArgument
 from .build import build, find_compiler, load_function
-from .configure import configure, defaults
+from .configure import BLOCK_KEYS_OF_ONE_ROW, configure, defaults, short_rows
 from .emit import emit_source
 
-Lower = Callable[[Mixer, Mapping[str, int], str], Plan]
+Lower = Callable[..., Plan]  # (mixer, sizes, dtype, splits=1)
 # The knobs to take for these sizes in this dtype; what it leaves out has its default.
 Choose = Callable[[Mapping[str, int], torch.dtype], Mapping[str, int]]
 _TORCH: Mapping[DType, torch.dtype] = {
@@ -89,6 +89,7 @@ class CpuRunner:
     configuration: Mapping[str, int] = field(default_factory=dict)
     choose: Choose | None = None
     flags: tuple[str, ...] = ()
+    plans: dict[object, Plan] = field(default_factory=dict)
     modules: dict[object, Module] = field(default_factory=dict)
     launches: dict[object, Launch] = field(default_factory=dict)
 
@@ -116,7 +117,7 @@ class CpuRunner:
 
     def source(self, sizes: Mapping[str, int], dtype: torch.dtype) -> str:
         """The C++ that a call with these feature sizes runs."""
-        plan = self._plan(self.mixer, sizes, dtype, self._chosen(sizes, dtype))
+        plan = self._plan(self.mixer, sizes, dtype)
         return emit_source(plan, find_compiler().target).text
 
     # ----------------------------------------------------------------------------- building
@@ -125,25 +126,32 @@ class CpuRunner:
         return self.configuration if self.choose is None else self.choose(sizes, dtype)
 
     def _plan(
-        self,
-        mixer: Mixer,
-        sizes: Mapping[str, int],
-        dtype: torch.dtype,
-        configuration: Mapping[str, int],
+        self, mixer: Mixer, sizes: Mapping[str, int], dtype: torch.dtype, shares: int = 1
     ) -> Plan:
-        knobs = {**defaults(find_compiler().target), **configuration}
-        return configure(self.lower(mixer, sizes, str(dtype).removeprefix("torch.")), knobs)
+        """The plan with every knob set; lengths that are not given are long."""
+        chosen = self._chosen(sizes, dtype)
+        knobs = {**defaults(find_compiler().target), **chosen}
+        fixed = {d: sizes[d] for d in sorted(feature_dims(mixer)) if d in sizes}
+        inputs = tuple(i.name for i in mixer.inputs)
+        key = (inputs, tuple(fixed.items()), dtype, shares)
+        if key not in self.plans:
+            name = str(dtype).removeprefix("torch.")
+            split = {"splits": shares} if shares > 1 else {}
+            self.plans[key] = self.lower(mixer, fixed, name, **split)
+        plan = self.plans[key]
+        short = short_rows(plan, {**sizes, **dict(plan.sizes)})
+        if 1 in short.values() and "block_keys" not in chosen:
+            knobs["block_keys"] = BLOCK_KEYS_OF_ONE_ROW
+        return configure(plan, knobs, short)
 
     def _module(self, mixer: Mixer, sizes: Mapping[str, int], dtype: torch.dtype) -> Module:
-        fixed = {d: sizes[d] for d in sorted(feature_dims(mixer))}
-        chosen = self._chosen(sizes, dtype)
-        inputs = tuple(i.name for i in mixer.inputs)
-        key = (inputs, tuple(fixed.items()), dtype, tuple(sorted(chosen.items())))
+        shares = shares_of_keys(mixer, sizes, torch.get_num_threads(), rows=64)
+        plan = self._plan(mixer, sizes, dtype, shares)
+        key = (tuple(i.name for i in mixer.inputs), dtype, _setting(plan))
         if key not in self.modules:
-            plan = self._plan(mixer, fixed, dtype, chosen)
             source = emit_source(plan, find_compiler().target)
-            function = load_function(build(source.text, mixer.name, self.flags), source.entry)
-            self.modules[key] = Module(plan, mixer, function)
+            path = build(source.text, mixer.name, self.flags)
+            self.modules[key] = Module(plan, mixer, load_function(path, source.entry))
         return self.modules[key]
 
     # ---------------------------------------------------------------------------- launching
@@ -249,6 +257,12 @@ class _Arguments:
             plain = tuple((d,) for d in self.plan.buffer(output.name).dims) == output.layout
             results.append((output.name, None if plain else shape_of(output.layout, self.sizes)))
         return tuple(results)
+
+
+def _setting(plan: Plan) -> object:
+    """What tells apart the plans of one mixer and dtype."""
+    tiles = tuple((k.program.name, k.program.tiles, k.program.launch) for k in plan.kernels)
+    return plan.sizes, tiles
 
 
 def _block_counts(plan: Plan, sizes: Mapping[str, int]) -> dict[str, int]:

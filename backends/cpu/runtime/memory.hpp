@@ -83,6 +83,37 @@ MX_INLINE void interleave(uint32_t* __restrict to, const uint16_t* __restrict lo
   for (; c < COLUMNS; ++c) to[c] = low[c] | uint32_t(high[c]) << 16;
 }
 
+#if defined(__AVX512F__) && MIXC_LANES == 16
+// A 16 by 16 block of 32-bit numbers, transposed: first 4 by 4 blocks within lanes of 128 bits,
+// then the lanes.
+MX_INLINE void transpose_block(uint32_t* __restrict to, int64_t to_stride,
+                               const uint16_t* __restrict from, int64_t from_stride) {
+  __m512i x[16], y[16];
+  MX_UNROLL for (int n = 0; n < 16; ++n) memcpy(&x[n], from + n * from_stride, 64);
+  MX_UNROLL for (int n = 0; n < 16; n += 2) {
+    y[n] = _mm512_unpacklo_epi32(x[n], x[n + 1]);
+    y[n + 1] = _mm512_unpackhi_epi32(x[n], x[n + 1]);
+  }
+  MX_UNROLL for (int n = 0; n < 16; n += 4) {
+    x[n] = _mm512_unpacklo_epi64(y[n], y[n + 2]);
+    x[n + 1] = _mm512_unpackhi_epi64(y[n], y[n + 2]);
+    x[n + 2] = _mm512_unpacklo_epi64(y[n + 1], y[n + 3]);
+    x[n + 3] = _mm512_unpackhi_epi64(y[n + 1], y[n + 3]);
+  }
+  MX_UNROLL for (int n = 0; n < 4; ++n) {
+    __m512i a = _mm512_shuffle_i32x4(x[n], x[n + 4], 0x88);
+    __m512i b = _mm512_shuffle_i32x4(x[n], x[n + 4], 0xdd);
+    __m512i c = _mm512_shuffle_i32x4(x[n + 8], x[n + 12], 0x88);
+    __m512i d = _mm512_shuffle_i32x4(x[n + 8], x[n + 12], 0xdd);
+    y[n] = _mm512_shuffle_i32x4(a, c, 0x88);
+    y[n + 8] = _mm512_shuffle_i32x4(a, c, 0xdd);
+    y[n + 4] = _mm512_shuffle_i32x4(b, d, 0x88);
+    y[n + 12] = _mm512_shuffle_i32x4(b, d, 0xdd);
+  }
+  MX_UNROLL for (int n = 0; n < 16; ++n) memcpy(to + n * to_stride, &y[n], 64);
+}
+#endif
+
 // Pairs of adjacent rows side by side: to[r / 2][c] = (from[r][c], from[r + 1][c]).
 template <int ROWS, int COLUMNS>
 static inline void load_pairs(uint32_t* __restrict to, const bf16* __restrict from,
@@ -93,7 +124,15 @@ static inline void load_pairs(uint32_t* __restrict to, const bf16* __restrict fr
       interleave<COLUMNS>(to + r / 2 * COLUMNS, bits + r * row_stride,
                           bits + (r + 1) * row_stride);
   } else if (rows == ROWS && row_stride == 1) {
-    for (int c = 0; c < COLUMNS; ++c)
+    int c = 0;
+#if defined(__AVX512F__) && MIXC_LANES == 16
+    if (ROWS % 32 == 0)
+      for (; c + 16 <= columns; c += 16)
+        for (int r = 0; r < ROWS; r += 32)
+          transpose_block(to + r / 2 * COLUMNS + c, COLUMNS, bits + c * column_stride + r,
+                          column_stride);
+#endif
+    for (; c < COLUMNS; ++c)
       for (int r = 0; r < ROWS; r += 2) {
         uint32_t pair = 0;
         if (c < columns) memcpy(&pair, bits + c * column_stride + r, 4);

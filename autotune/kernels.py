@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from ..ir.binding import Number
 from ..ir.knob import Configuration, Knob
 from ..ir.mixer import Mixer
-from ..ir.plan import Plan
 from .devices import Device
 from .shapes import feature_sizes
 
@@ -54,24 +53,17 @@ def space_of(mixer: Mixer, sizes: Mapping[str, int], dtype: str, device: Device)
 
 def configured_runner(problem: Problem, configuration: Configuration) -> Runner:
     """The kernels of a problem with a configuration; built at the first call."""
+    from ..compiler.pipeline import lower
+
     if problem.device == "cpu":
         from ..backends.cpu.run import CpuRunner
-        from ..compiler.pipeline import lower
 
         return CpuRunner(problem.mixer, lower, dict(configuration))
     from ..backends.triton.run import TritonRunner
-
-    return TritonRunner(problem.mixer, _lower_with(configuration))
-
-
-def _lower_with(configuration: Configuration) -> Callable[..., Plan]:
     from ..compiler.configurations import bind_configuration
-    from ..compiler.pipeline import lower
 
-    def lowered(mixer: Mixer, sizes: Mapping[str, int], dtype: str) -> Plan:
-        return bind_configuration(lower(mixer, sizes, dtype), configuration)
-
-    return lowered
+    chosen = dict(configuration)
+    return TritonRunner(problem.mixer, lower, lambda sizes, dtype: chosen, bind_configuration)
 
 
 def cpu_space(mixer: Mixer, sizes: Mapping[str, int], dtype: str) -> Space:

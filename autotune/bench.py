@@ -16,10 +16,12 @@ from ..backends.reference.evaluate import run
 from ..ir.binding import Number
 from ..ir.errors import UnsupportedError
 from ..ir.mixer import Mixer
+from ..ir.optional import without_inputs
 from .measuring import Clock, timing_of
 from .peers import PEERS, Call, Peer, Setting
 from .sampling import sample_inputs
 from .shapes import checked_sizes
+from .timed_inputs import left_out, timed_inputs
 from .tolerances import error_limit, error_of
 from .work import Work, work_of
 
@@ -115,7 +117,8 @@ def bench(
     """
     makers: dict[str, Peer] = {OURS: lambda setting: _our_call(ours, setting)}
     makers |= {name: PEERS[name] for name in peers}
-    tensors = sample_inputs(mixer, sizes, dtype, device=device, params=params)
+    mixer = without_inputs(mixer, left_out(mixer))
+    tensors = timed_inputs(mixer, sizes, dtype, device=device, params=params)
     setting = Setting(mixer, sizes, tensors, dtype, params)
     rows: dict[str, Row] = {}
     calls: dict[str, Callable[[], Any]] = {}

@@ -90,17 +90,24 @@ def _verify_trial(
         reference = run(mixer, inputs, trial.params)
         pytorch = run(mixer, inputs, trial.params, dtype=dtype)
         moved = {name: _moved(tensor, device) for name, tensor in inputs.items()}
-        limits = {
-            name: error_limit(dtype, error_of(pytorch[name], reference[name])) for name in reference
-        }
+        limits = error_limits(dtype, pytorch, reference)
         for backend, runner in runners.items():
-            error, limit, message = _compare(
+            error, limit, message = compare(
                 runner, mixer, moved, trial.params, dtype, reference, limits
             )
             yield Case(backend, _name(dtype), dict(trial.sizes), error, limit, message, trial.name)
 
 
-def _compare(
+def error_limits(
+    dtype: torch.dtype, pytorch: Mapping[str, Tensor], reference: Mapping[str, Tensor]
+) -> dict[str, float]:
+    """The limit of every output, from what plain PyTorch makes of it in ``dtype``."""
+    return {
+        name: error_limit(dtype, error_of(pytorch[name], reference[name])) for name in reference
+    }
+
+
+def compare(
     runner: Runner,
     mixer: Mixer,
     inputs: Mapping[str, Tensor],
@@ -109,7 +116,10 @@ def _compare(
     reference: Mapping[str, Tensor],
     limits: Mapping[str, float],
 ) -> tuple[float, float, str]:
-    """Error, limit and message of the worst output."""
+    """Run ``mixer`` and compare: error, limit and message of the worst output.
+
+    The message is empty where all is right; whatever ``runner`` raises is a failure with a message.
+    """
     nothing = max(limits.values())
     try:
         results = runner(mixer, inputs, params)

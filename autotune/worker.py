@@ -21,7 +21,8 @@ from ..ir.mixer import Mixer
 from .checking import Case, verify
 from .kernels import Runner, configured_runner
 from .measuring import Clock, timing_of
-from .sampling import VerificationCase, sample_inputs
+from .sampling import VerificationCase
+from .timed_inputs import left_out, timed_inputs
 from .trial import Job, Outcome, Problem
 
 _WARM_CALLS = 2
@@ -92,7 +93,7 @@ class Trials:
         key = (problem.mixer.name, problem.dtype, tuple(problem.sizes.items()), problem.device)
         if self._inputs is None or self._inputs[0] != key:
             dtype = getattr(torch, problem.dtype)
-            made = sample_inputs(
+            made = timed_inputs(
                 problem.mixer, problem.sizes, dtype, device=problem.device, params=problem.params
             )
             self._inputs = (key, made)
@@ -108,7 +109,8 @@ def check(problem: Problem, runner: Runner, seed: int) -> Case:
         with poisoned_memory():
             return runner(tensors, params)
 
-    case = VerificationCase("tuning", problem.checked, problem.params, seed=seed)
+    absent = left_out(problem.mixer)
+    case = VerificationCase("tuning", problem.checked, problem.params, absent, seed=seed)
     (found,) = verify(
         problem.mixer,
         {"kernels": poisoned},

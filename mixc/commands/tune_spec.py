@@ -116,18 +116,20 @@ def _modelled(
 ) -> Tuned:
     import torch
 
-    from ..autotune.sampling import sample_inputs
     from ..autotune.shapes import GPU_PROPORTIONS, timed_sizes
     from ..autotune.static import tune_static
+    from ..autotune.timed_inputs import left_out, timed_inputs
     from ..autotune.trial import Problem
     from ..autotune.work import work_of
+    from ..ir.optional import without_inputs
     from ..ir.targets import parse_target
 
     parse_target(device)
     timed = timed_sizes(mixer, GPU_PROPORTIONS, sizes)
     problem = Problem(mixer, dtype, "cuda", timed, timed)
     kind = getattr(torch, dtype)
-    work = work_of(mixer, timed, sample_inputs(mixer, timed, kind), kind)
+    tensors = timed_inputs(mixer, timed, kind)
+    work = work_of(without_inputs(mixer, left_out(mixer)), timed, tensors, kind)
     with TrialTable(console(stderr=True), mixer, trials, quiet) as table:
         return tune_static(
             problem, device, trials, work=work, storage=storage, on_trial=table.update

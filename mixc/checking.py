@@ -65,16 +65,16 @@ def verify_mixer(
             raise ArgumentError("backend 'triton' needs a GPU; 'interpreter' runs kernels without")
         precisions = [getattr(torch, name) for name in dtypes or USUAL[backend]]
         device = "cuda" if backend == "triton" else "cpu"
-        run: dict[str, Runner] = {backend: _runner(backend)}
-        found += verify(mixer, run, precisions, params, cases=cases, device=device)
+        run = backend_runner(backend)
+        found += verify(mixer, {backend: run}, precisions, params, cases=cases, device=device)
         if limit is None:
             trial = next((case for case in cases if case.strided), cases[0])
-            packed = (packed_case(mixer, trial, backend, dtype, device) for dtype in precisions)
+            packed = (packed_case(mixer, trial, backend, run, d, device) for d in precisions)
             found += [case for case in packed if case is not None]
     return found
 
 
-def _runner(backend: Chosen) -> Runner:
+def backend_runner(backend: Chosen) -> Runner:
     """One backend as ``autotune.checking`` calls it."""
     return lambda mixer, tensors, params: by_backend(mixer, tensors, params, backend)
 

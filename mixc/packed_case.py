@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -12,27 +11,31 @@ from .ir.errors import UnsupportedError
 from .ir.mixer import Layout, Mixer
 from .overrides import override
 from .packing import Edges, document_edges, document_tables
-from .running import Chosen, by_backend
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from .autotune.checking import Case
+    from .autotune.checking import Case, Runner
     from .autotune.sampling import VerificationCase
 
 
 def packed_case(
-    mixer: Mixer, trial: VerificationCase, backend: Chosen, dtype: torch.dtype, device: str
+    mixer: Mixer,
+    trial: VerificationCase,
+    backend: str,
+    runner: Runner,
+    dtype: torch.dtype,
+    device: str = "cpu",
 ) -> Case | None:
-    """Three documents, one of them empty, by ``backend``; the reference takes them one by one.
+    """Three documents, one of them empty, by ``runner``; the reference takes them one by one.
 
     ``trial`` gives the params, and how long the documents are together. None where the mixer has
     one value for a whole sequence, so that no row can hold several documents.
     """
     import torch
 
-    from .autotune.checking import Case
+    from .autotune.checking import Case, compare, error_limits
     from .autotune.sampling import sample_inputs
     from .compiler.passes.pack_sequences import packing
 
@@ -50,13 +53,9 @@ def packed_case(
     with torch.no_grad():
         exact = one_by_one(fixed, inputs, edges, sizes, torch.float64)
         plain = one_by_one(fixed, inputs, edges, sizes, dtype)
-        try:
-            results = by_backend(packed.mixer, placed, {}, backend)
-            error, limit, message = _worst(results, exact, plain, dtype)
-        except Exception as failure:  # whatever a backend raises is its failure
-            error, limit, message = math.inf, 0.0, f"{type(failure).__name__}: {failure}"
-    name = str(dtype).removeprefix("torch.")
-    return Case(backend, name, sizes, error, limit, message, "packed")
+        limits = error_limits(dtype, plain, exact)
+        found = compare(runner, packed.mixer, placed, {}, dtype, exact, limits)
+    return Case(backend, str(dtype).removeprefix("torch."), sizes, *found, "packed")
 
 
 def one_by_one(
@@ -120,21 +119,3 @@ def _cut(
         start, end = (edge * inner for edge in list(pairwise(edges[family]))[number])
         tensor = tensor.narrow(place, start, end - start)
     return tensor
-
-
-def _worst(
-    results: Mapping[str, Tensor],
-    exact: Mapping[str, Tensor],
-    plain: Mapping[str, Tensor],
-    dtype: torch.dtype,
-) -> tuple[float, float, str]:
-    """Error, limit and message of the output that is furthest off for its limit."""
-    from .autotune.tolerances import error_limit, error_of
-
-    found = []
-    for name, wanted in exact.items():
-        error = error_of(results[name], wanted)
-        limit = error_limit(dtype, error_of(plain[name], wanted))
-        message = "" if error <= limit else f"{name}: error {error:.3g}, limit {limit:.3g}"
-        found.append((error, limit, message))
-    return max(found, key=lambda one: one[0] / one[1])

@@ -6,6 +6,7 @@ import torch
 import mixc
 from mixc.autotune.sampling import verification_cases
 from mixc.backends.reference.evaluate import run
+from mixc.checking import backend_runner
 from mixc.ir.errors import ArgumentError
 from mixc.packed_case import packed_case
 
@@ -117,18 +118,17 @@ def test_cross_attention_needs_both():
 def test_the_case_of_packed_documents_is_right_by_the_reference(name):
     mixer = mixc.load(name).mixer
     trial = verification_cases(mixer, limit=1)[0]
-    case = packed_case(mixer, trial, "reference", torch.float32, "cpu")
+    case = packed_case(mixer, trial, "reference", backend_runner("reference"), torch.float32)
     assert case.ok, case.message
     assert case.error > 0
 
 
-def test_documents_that_see_each_other_are_found_out(monkeypatch):
+def test_documents_that_see_each_other_are_found_out():
     mixer = mixc.load("dense").mixer
     trial = verification_cases(mixer, limit=1)[0]
-    monkeypatch.setattr(
-        "mixc.packed_case.by_backend", lambda packed, inputs, *_: run(mixer, only(mixer, inputs))
+    case = packed_case(
+        mixer, trial, "careless", lambda _, given, __: run(mixer, only(mixer, given)), torch.float32
     )
-    case = packed_case(mixer, trial, "reference", torch.float32, "cpu")
     assert not case.ok
     assert "limit" in case.message
 
@@ -140,4 +140,5 @@ def only(mixer, inputs):
 def test_a_mean_over_the_sequence_has_no_packed_case():
     mixer = mixc.load("linformer").mixer
     trial = verification_cases(mixer, limit=1)[0]
-    assert packed_case(mixer, trial, "reference", torch.float32, "cpu") is None
+    run = backend_runner("reference")
+    assert packed_case(mixer, trial, "reference", run, torch.float32) is None

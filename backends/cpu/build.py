@@ -78,7 +78,9 @@ def _probe(path: str) -> Compiler:
 def _output(command: Sequence[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise UnsupportedError(f"the C++ compiler does not work: {' '.join(command)}\n{done.stderr}")
+        raise UnsupportedError(
+            f"the C++ compiler does not work: {' '.join(command)}\n{done.stderr}"
+        )
     return done.stdout
 
 

@@ -32,9 +32,7 @@ def defaults(target: CpuTarget) -> dict[str, int]:
     return {knob.name: knob.default for knob in knobs(target)}
 
 
-def configure(
-    plan: Plan, configuration: Mapping[str, int], short: Mapping[str, int] = {}
-) -> Plan:
+def configure(plan: Plan, configuration: Mapping[str, int], short: Mapping[str, int] = {}) -> Plan:
     """The plan with its tiles and launch settings as a configuration has them.
 
     ``short``: blocks of rows for dims that are shorter than the configuration's, see
@@ -61,9 +59,7 @@ def _configured(
     program: Program, configuration: Mapping[str, int], short: Mapping[str, int]
 ) -> Program:
     tiled = {axis.dim for axis in program.grid if axis.tiled}
-    blocks = {
-        dim: short.get(dim, configuration["block_rows"]) for dim in tiled
-    }
+    blocks = {dim: short.get(dim, configuration["block_rows"]) for dim in tiled}
     tiles = tuple(_tile(tile, blocks.get(tile.dim), configuration) for tile in program.tiles)
     launch = tuple(
         (name, configuration[name]) for name in ("dot_rows", "dot_vectors", "vectors_at_once")

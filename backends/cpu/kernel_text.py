@@ -72,6 +72,8 @@ class KernelText:
         self._lines: list[list[str]] = [[]]
         self._plain, self._operand_forms = self._requests()
         self._loop_variables: list[Value] = []
+        self._direct: dict[tuple[str, str], tuple[str, str, str]] = {}
+        self._direct_right: dict[tuple[str, str], tuple[str, str]] = {}
         self._write(params)
         self.lines = self._lines[0]
 
@@ -157,6 +159,8 @@ class KernelText:
                 if not self._paired(op):
                     if left and isinstance(maker, Load) and value.dtype is DType.FLOAT32:
                         forms[value.name].add(("pointer", op.over))
+                    elif not left and self._rows_of_vectors(value, other):
+                        forms[value.name].add(("vectors", op.over))
                     elif not left and self.layout.of(value) != (op.over, other):
                         forms[value.name].add(("columns", op.over))
                     else:
@@ -166,6 +170,14 @@ class KernelText:
                 else:
                     forms[value.name].add(("pairs", op.over))
         return plain, forms
+
+    def _rows_of_vectors(self, value: Value, column: str) -> bool:
+        """Whether a loaded operand lies in memory with its columns side by side."""
+        maker = self.fusion.makers.get(value.name)
+        if not isinstance(maker, Load) or value.dtype is not DType.FLOAT32:
+            return False
+        dims = [next(iter(v.axes)) for _, v in maker.index if len(v.axes) == 1]
+        return bool(dims) and dims[-1] == column
 
     def _rows_in_memory(self, value: Value, over: str, other: str) -> bool:
         """Whether pairs along ``over`` lie side by side already."""
@@ -327,6 +339,7 @@ class KernelText:
     def _late_forms(self, value: Value) -> None:
         """Forms that are made from the plain array."""
         for form, over in sorted(self._operand_forms.get(value.name, ())):
+            form = "columns" if form == "vectors" else form
             if form in self.forms[value.name] or form == "pointer":
                 continue
             axes = self.layout.of(value)
@@ -375,9 +388,7 @@ class KernelText:
                 self.add(f"mx::prefetch_tile<{sizes}>({ahead}, {strides});")
 
     def _load_number(self, op: Load) -> None:
-        terms = [
-            f"int64_t({self.scalar(v).code}) * {op.buffer}_stride_{d}" for d, v in op.index
-        ]
+        terms = [f"int64_t({self.scalar(v).code}) * {op.buffer}_stride_{d}" for d, v in op.index]
         code = f"mx::widen({op.buffer}[{' + '.join(terms) or '0'}])"
         if op.mask is not None:
             fill = write_number(op.fill, op.out.dtype)
@@ -457,14 +468,22 @@ class KernelText:
             self.add(f"{stride} = {inner[other]};", f"{step} = {inner[over]};", "}")
         self._direct[op.out.name, over] = (pointer, stride, step)
 
+    def _load_vectors(self, op: Load, access: Access, over: str) -> None:
+        """Where columns lie side by side and all exist they are read in place, else copied."""
+        (column,) = op.out.axes - {over}
+        pointer, stride = self.fresh(f"{op.out.name}_at"), self.fresh(f"{op.out.name}_row")
+        name = self._declare_form(op.out, "columns")
+        self.add(f"const float* {pointer} = {access.pointer};")
+        self.add(f"int64_t {stride} = {access.strides[over]};")
+        whole = [f"{access.strides[column]} == 1", *self._whole(access)]
+        self.add(f"if (!({' && '.join(whole)})) {{")
+        fill = write_number(op.fill, op.out.dtype)
+        self._tile_call("load_tile", name, access, (over, column), fill)
+        self.add(f"{pointer} = {name};", f"{stride} = {self.blocks[column]};", "}")
+        self._direct_right[op.out.name, over] = (pointer, stride)
+
     def _whole(self, access: Access) -> list[str]:
         return [f"{count} >= {self.blocks[axis]}" for axis, count in access.counts.items()]
-
-    @property
-    def _direct(self) -> dict[tuple[str, str], tuple[str, str, str]]:
-        if not hasattr(self, "_direct_operands"):
-            self._direct_operands: dict[tuple[str, str], tuple[str, str, str]] = {}
-        return self._direct_operands
 
     def _gather(self, op: Load) -> None:
         array = self.arrays[op.out.name]
@@ -537,7 +556,7 @@ class KernelText:
         # A few rows need more vectors of each to keep the multipliers busy.
         vectors = self.dot_vectors if m >= self.dot_rows else max(8 // m, 1)
         shape = f"{kind}, {m}, {n}, {k}, {self.dot_rows}, {vectors}, mx::Start::{start}"
-        self.add(f"mx::dot<{shape}>({', '.join([out, *left, right, *scale])});")
+        self.add(f"mx::dot<{shape}>({', '.join([out, *left, *right, *scale])});")
 
     def _start_dot(self, op: Dot, row: str, column: str) -> tuple[str, list[str]]:
         """What the sums start from: nothing, the array itself, or the array times a factor."""
@@ -614,12 +633,17 @@ class KernelText:
         inner = {array.axes[0]: self.blocks[array.axes[1]], array.axes[1]: 1}
         return [array.name, str(inner[row]), str(inner[op.over])]
 
-    def _right(self, value: Value, op: Dot) -> str:
+    def _right(self, value: Value, op: Dot) -> tuple[str, str]:
+        (column,) = value.axes - {op.over}
+        direct = self._direct_right.get((value.name, op.over))
+        if direct is not None:
+            return direct
+        forms, width = self.forms[value.name], str(self.blocks[column])
         if self._paired(op):
-            return self.forms[value.name]["pairs"]
+            return forms["pairs"], width
         if self.layout.of(value)[0] != op.over:
-            return self.forms[value.name]["columns"]
-        return self.arrays[value.name].name
+            return forms["columns"], width
+        return self.arrays[value.name].name, width
 
     def _scan(self, op: Scan) -> None:
         array = self._declare(op.out)
@@ -699,6 +723,7 @@ class KernelText:
 _LOAD_FORMS: Mapping[str, Callable[[KernelText, Load, Access, str], None]] = {
     "pairs": KernelText._load_pairs,
     "columns": KernelText._load_columns,
+    "vectors": KernelText._load_vectors,
     "rows": KernelText._load_rows,
     "pointer": KernelText._load_pointer,
 }

@@ -219,7 +219,9 @@ class NestText:
             return
         assert array is not None
         place = kernel.place(array.axes)
-        self.post[depth] += self._each_vector([f"mx::store(&{array.name}[{place}], {result.code});"])
+        self.post[depth] += self._each_vector(
+            [f"mx::store(&{array.name}[{place}], {result.code});"]
+        )
 
     # --------------------------------------------------------------------------------- loops
 

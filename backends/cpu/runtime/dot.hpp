@@ -1,6 +1,6 @@
 // Register-blocked products: out[M][N] (+)= sum over k of a[m][k] * b[k][N].
 //
-// b is an operand in vectors along N; of a, one number at a time is spread over a vector. a may have
+// b is an operand in vectors along N, ``b_stride`` numbers from one k to the next; of a, one number at a time is spread over a vector. a may have
 // any strides, so that it can be read where it lies. R rows by V vectors of out stay in registers.
 namespace mx {
 
@@ -26,12 +26,12 @@ struct Floats {
   template <int R, int V, int K, int N, Start START>
   static inline __attribute__((noinline)) void block(
       float* __restrict out, const float* __restrict a, int64_t row_stride, int64_t step,
-      const float* __restrict b, const float* __restrict scale) {
+      const float* __restrict b, int64_t b_stride, const float* __restrict scale) {
     vf c[R][V];
     start_block<R, V, N, START>(c, out, scale);
     for (int k = 0; k < K; ++k) {
       vf column[V];
-      MX_UNROLL for (int v = 0; v < V; ++v) column[v] = load(b + k * N + v * LANES);
+      MX_UNROLL for (int v = 0; v < V; ++v) column[v] = load(b + k * b_stride + v * LANES);
       MX_UNROLL for (int r = 0; r < R; ++r) {
         vf row = splat(a[r * row_stride + k * step]);
         MX_UNROLL for (int v = 0; v < V; ++v) c[r][v] += row * column[v];
@@ -47,13 +47,13 @@ struct Pairs {
   template <int R, int V, int K, int N, Start START>
   static inline __attribute__((noinline)) void block(
       float* __restrict out, const uint16_t* __restrict a, int64_t row_stride, int64_t step,
-      const uint32_t* __restrict b, const float* __restrict scale) {
+      const uint32_t* __restrict b, int64_t b_stride, const float* __restrict scale) {
     vf c[R][V];
     start_block<R, V, N, START>(c, out, scale);
     for (int k = 0; k < K / 2; ++k) {
       vi column[V];
       MX_UNROLL for (int v = 0; v < V; ++v)
-        column[v] = load((const int32_t*)b + k * N + v * LANES);
+        column[v] = load((const int32_t*)b + k * b_stride + v * LANES);
       MX_UNROLL for (int r = 0; r < R; ++r) {
         int32_t pair;
         memcpy(&pair, a + r * row_stride + k * step, 4);
@@ -69,27 +69,27 @@ struct Pairs {
 
 template <class Kind, int M, int N, int K, int R, int V, Start START, class A, class B>
 static inline void dot_columns(float* out, const A* a, int64_t row_stride, int64_t step,
-                               const B* b, const float* scale) {
+                               const B* b, int64_t b_stride, const float* scale) {
   constexpr int REST = M % R, DONE = M - REST, PER_ROW = START == Start::ROWS_SCALED;
   for (int m = 0; m < DONE; m += R)
     Kind::template block<R, V, K, N, START>(out + m * N, a + m * row_stride, row_stride, step, b,
-                                            scale + m * PER_ROW);
+                                            b_stride, scale + m * PER_ROW);
   if constexpr (REST != 0)
     Kind::template block<REST, V, K, N, START>(out + DONE * N, a + DONE * row_stride, row_stride,
-                                               step, b, scale + DONE * PER_ROW);
+                                               step, b, b_stride, scale + DONE * PER_ROW);
 }
 
 template <class Kind, int M, int N, int K, int R, int V, Start START, class A, class B>
 static inline void dot(float* out, const A* a, int64_t row_stride, int64_t step, const B* b,
-                       const float* scale = nullptr) {
+                       int64_t b_stride, const float* scale = nullptr) {
   constexpr int WIDTH = V * LANES, REST = N % WIDTH / LANES, DONE = N / WIDTH * WIDTH;
   constexpr int PER_COLUMN = START == Start::COLUMNS_SCALED;
   for (int n = 0; n < DONE; n += WIDTH)
     dot_columns<Kind, M, N, K, R, V, START>(out + n, a, row_stride, step, b + n,
-                                            scale + n * PER_COLUMN);
+                                            b_stride, scale + n * PER_COLUMN);
   if constexpr (REST != 0)
     dot_columns<Kind, M, N, K, R, REST, START>(out + DONE, a, row_stride, step, b + DONE,
-                                               scale + DONE * PER_COLUMN);
+                                               b_stride, scale + DONE * PER_COLUMN);
 }
 
 }  // namespace mx

@@ -69,10 +69,7 @@ def test_a_killed_build_leaves_nothing_to_load(tmp_path: Path) -> None:
         "kill -9 $PPID\n"
     )
     compiler.chmod(0o755)
-    script = (
-        "from mixc.backends.cpu.build import build\n"
-        f"build({SOURCE!r}, 'answer')\n"
-    )
+    script = f"from mixc.backends.cpu.build import build\nbuild({SOURCE!r}, 'answer')\n"
     done = subprocess.run(
         [sys.executable, "-c", script], env={**os.environ, "CXX": str(compiler)}, check=False
     )

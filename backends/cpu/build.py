@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -135,9 +135,9 @@ def _compile(compiler: Compiler, source: str, path: Path, extra_flags: Sequence[
 
 
 @lru_cache(maxsize=1024)
-def load_function(path: Path, entry: str) -> ctypes._NamedFuncPointer:
+def load_function(path: Path, entry: str) -> Callable[[int, int], None]:
     """The entry point of a shared object: ``void entry(const int64_t* args, int threads)``."""
-    function = getattr(ctypes.CDLL(str(path)), entry)
+    function: ctypes._NamedFuncPointer = getattr(ctypes.CDLL(str(path)), entry)
     function.argtypes = [ctypes.c_void_p, ctypes.c_int]
     function.restype = None
     return function

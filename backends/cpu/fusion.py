@@ -67,7 +67,7 @@ class Fusion:
         self.readers: dict[str, list[Op]] = defaultdict(list)
         self.steps: dict[int, list[Step]] = {}  # by the identity of a body
         self.nest_of: dict[str, Nest] = {}
-        self._depth: dict[str, int] = {}
+        self.depth: dict[str, int] = {}
         self._op_depth: dict[int, int] = {}
         self._collect(program.body, 0)
         self._needs_array = self._array_values()
@@ -89,13 +89,13 @@ class Fusion:
                 for value in op.yields:
                     self.readers[value.name].append(op)
                 for carried in op.carried:
-                    self._depth[carried.inner.name] = depth + 1
-                    self._depth[carried.out.name] = depth
-                self._depth[op.variable.name] = depth + 1
+                    self.depth[carried.inner.name] = depth + 1
+                    self.depth[carried.out.name] = depth
+                self.depth[op.variable.name] = depth + 1
                 self._collect(op.body, depth + 1)
             elif not isinstance(op, Store | Comment):
                 self.makers[op.out.name] = op
-                self._depth[op.out.name] = depth
+                self.depth[op.out.name] = depth
 
     def _array_values(self) -> set[str]:
         """Values that something other than a loop nest reads."""

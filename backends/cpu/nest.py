@@ -153,7 +153,8 @@ class NestText:
         if form == "rows":
             self.inner.append(f"mx::store(&{name}[{place}], mx::narrow_bf16({text.as_vector()}));")
             return
-        assert self.pair_axis is not None and self.lane_axis is not None
+        assert self.pair_axis is not None
+        assert self.lane_axis is not None
         pair = self.kernel.fresh(f"{name}_v")
         self.pre[-1].append(f"mx::vf {pair}[2][{self.width}];")
         self.inner.append(f"{pair}[u][v] = {text.as_vector()};")
@@ -242,7 +243,7 @@ class NestText:
             paired = depth == len(self.outer) and bool(self.paired)
             body = [*self.pre[depth], *body, *self.post[depth]] if not paired else body
             if axis is not None:
-                step = "at_{0} += 2".format(axis) if paired else f"++at_{axis}"
+                step = f"at_{axis} += 2" if paired else f"++at_{axis}"
                 body = [
                     f"for (int at_{axis} = 0; at_{axis} < {self.kernel.blocks[axis]}; {step}) {{",
                     *_indent(body),

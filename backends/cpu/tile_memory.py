@@ -1,0 +1,239 @@
+"""Loads, stores and searches as C++: tiles between memory and local arrays.
+
+An affine access becomes one call of the runtime with a stride per axis; a dot's operand is
+packed as the dot reads it, or read where it lies; anything else goes element by element.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from ...ir.tile import DType, Load, Range, Search, Store
+from .functions import MEMORY_TYPE, Text, write_number
+from .memory import Access
+from .nest import NestText
+from .products import declare_form, late_forms
+
+if TYPE_CHECKING:
+    from .kernel_text import KernelText
+
+Axes = tuple[str | None, ...]  # of a tile as rows and columns; None: a single one
+
+
+def write_load(kernel: KernelText, op: Load) -> None:
+    """Bring a tile into the forms that its readers want."""
+    if not op.out.axes:
+        _load_number(kernel, op)
+        return
+    access = kernel.reader.access(op) if len(op.out.axes) <= 2 else None
+    if access is None or set(access.strides) != set(op.out.axes):
+        kernel.declare(op.out)
+        _gather(kernel, op)
+        late_forms(kernel, op.out)
+        return
+    _prefetch(kernel, op, access)
+    if kernel.needs_plain(op.out):
+        _load_plain(kernel, op, access)
+    for form, over in sorted(kernel.operand_forms.get(op.out.name, ())):
+        _LOAD_FORMS[form](kernel, op, access, over)
+
+
+def _prefetch(kernel: KernelText, op: Load, access: Access) -> None:
+    """Ask for the tile of the loop's next turn, where that lies a block further."""
+    variable = kernel.loop_variables[-1] if kernel.loop_variables else None
+    for dim, value in op.index:
+        maker = kernel.fusion.makers.get(value.name)
+        if isinstance(maker, Range) and maker.start == variable is not None:
+            (axis,) = value.axes
+            axes = kernel.layout.of(op.out)
+            if len(axes) != 2 or op.mask is not None:
+                return
+            (other,) = op.out.axes - {axis}
+            ahead = f"{access.pointer} + {kernel.blocks[axis]} * {op.buffer}_stride_{dim}"
+            sizes = f"{kernel.blocks[axis]}, {kernel.blocks[other]}"
+            strides = f"{access.strides[axis]}, {access.strides[other]}"
+            kernel.add(f"mx::prefetch_tile<{sizes}>({ahead}, {strides});")
+
+
+def _load_number(kernel: KernelText, op: Load) -> None:
+    terms = [f"int64_t({kernel.scalar(v).code}) * {op.buffer}_stride_{d}" for d, v in op.index]
+    code = f"mx::widen({op.buffer}[{' + '.join(terms) or '0'}])"
+    if op.mask is not None:
+        fill = write_number(op.fill, op.out.dtype)
+        code = f"{kernel.scalar(op.mask).code} ? {code} : {fill}"
+    kernel.declare_scalar(op.out, code)
+
+
+def _load_plain(kernel: KernelText, op: Load, access: Access) -> None:
+    array = kernel.declare(op.out)
+    axes = array.axes if len(array.axes) == 2 else (None, *array.axes)
+    fill = write_number(op.fill, op.out.dtype)
+    if not op.out.dtype.is_float:
+        fill = f"int32_t({'-' if op.out.dtype is DType.BOOL else ''}int32_t({fill}))"
+    name = "load_flags" if op.out.dtype is DType.BOOL else "load_tile"
+    _tile_call(kernel, name, array.name, access, axes, fill)
+
+
+def _tile_call(
+    kernel: KernelText,
+    name: str,
+    to: str,
+    access: Access,
+    axes: tuple[str | None, ...],
+    *extra: str,
+) -> None:
+    rows, columns = axes
+    blocks = [str(kernel.blocks[a]) if a else "1" for a in (rows, columns)]
+    strides = [access.strides[a] if a else "0" for a in (rows, columns)]
+    args = [to, access.pointer, *strides, *_counts(kernel, access, axes), *extra]
+    kernel.add(f"mx::{name}<{', '.join(blocks)}>({', '.join(args)});")
+
+
+def _counts(kernel: KernelText, access: Access, axes: Axes) -> list[str]:
+    found = []
+    for axis in axes:
+        if axis is None:
+            found.append("1")
+        elif axis in access.counts:
+            found.append(f"mx::clip({access.counts[axis]}, {kernel.blocks[axis]})")
+        else:
+            found.append(str(kernel.blocks[axis]))
+    return found
+
+
+def _load_columns(kernel: KernelText, op: Load, access: Access, over: str) -> None:
+    (other,) = op.out.axes - {over}
+    name = declare_form(kernel, op.out, "columns")
+    fill = write_number(op.fill, op.out.dtype)
+    _tile_call(kernel, "load_tile", name, access, (over, other), fill)
+
+
+def _load_pairs(kernel: KernelText, op: Load, access: Access, over: str) -> None:
+    (other,) = op.out.axes - {over}
+    name = declare_form(kernel, op.out, "pairs")
+    _tile_call(kernel, "load_pairs", name, access, (over, other))
+
+
+def _load_rows(kernel: KernelText, op: Load, access: Access, over: str) -> None:
+    """Where rows lie in memory as a dot wants them they are read there, else copied."""
+    (other,) = op.out.axes - {over}
+    name = declare_form(kernel, op.out, "rows")
+    pointer, stride = kernel.fresh(f"{op.out.name}_at"), kernel.fresh(f"{op.out.name}_row")
+    kernel.add(f"const uint16_t* {pointer} = (const uint16_t*)({access.pointer});")
+    kernel.add(f"int64_t {stride} = {access.strides[other]};")
+    whole = [f"{access.strides[over]} == 1", *_whole(kernel, access)]
+    kernel.add(f"if (!({' && '.join(whole)})) {{")
+    _tile_call(kernel, "load_rows", name, access, (other, over))
+    kernel.add(f"{pointer} = {name};", f"{stride} = {kernel.blocks[over]};", "}")
+    kernel.direct[op.out.name, over] = (pointer, stride, "2")
+
+
+def _load_pointer(kernel: KernelText, op: Load, access: Access, over: str) -> None:
+    """Numbers that a dot spreads over vectors may lie anyhow: no copy while all exist."""
+    (other,) = op.out.axes - {over}
+    axes = kernel.layout.of(op.out)
+    pointer, stride = kernel.fresh(f"{op.out.name}_at"), kernel.fresh(f"{op.out.name}_row")
+    step = kernel.fresh(f"{op.out.name}_step")
+    kernel.add(f"const float* {pointer} = {access.pointer};")
+    kernel.add(f"int64_t {stride} = {access.strides[other]}, {step} = {access.strides[over]};")
+    whole = _whole(kernel, access)
+    if whole:
+        name = kernel.fresh(f"{op.out.name}_copy")
+        kernel.add(f"alignas(64) float {name}[{kernel.size(axes)}];")
+        kernel.add(f"if (!({' && '.join(whole)})) {{")
+        fill = write_number(op.fill, op.out.dtype)
+        _tile_call(kernel, "load_tile", name, access, axes, fill)
+        inner = {axes[0]: kernel.blocks[axes[1]], axes[1]: 1}
+        kernel.add(f"{pointer} = {name};")
+        kernel.add(f"{stride} = {inner[other]};", f"{step} = {inner[over]};", "}")
+    kernel.direct[op.out.name, over] = (pointer, stride, step)
+
+
+def _load_vectors(kernel: KernelText, op: Load, access: Access, over: str) -> None:
+    """Where columns lie side by side and all exist they are read in place, else copied."""
+    (column,) = op.out.axes - {over}
+    pointer, stride = kernel.fresh(f"{op.out.name}_at"), kernel.fresh(f"{op.out.name}_row")
+    name = declare_form(kernel, op.out, "columns")
+    kernel.add(f"const float* {pointer} = {access.pointer};")
+    kernel.add(f"int64_t {stride} = {access.strides[over]};")
+    whole = [f"{access.strides[column]} == 1", *_whole(kernel, access)]
+    kernel.add(f"if (!({' && '.join(whole)})) {{")
+    fill = write_number(op.fill, op.out.dtype)
+    _tile_call(kernel, "load_tile", name, access, (over, column), fill)
+    kernel.add(f"{pointer} = {name};", f"{stride} = {kernel.blocks[column]};", "}")
+    kernel.direct_right[op.out.name, over] = (pointer, stride)
+
+
+def _whole(kernel: KernelText, access: Access) -> list[str]:
+    return [f"{count} >= {kernel.blocks[axis]}" for axis, count in access.counts.items()]
+
+
+def _gather(kernel: KernelText, op: Load) -> None:
+    array = kernel.arrays[op.out.name]
+    nest = NestText(kernel, array.axes, vector=False)
+    code = f"mx::widen({op.buffer}[{_address(kernel, nest, op)}])"
+    if op.mask is not None:
+        fill = write_number(op.fill, op.out.dtype)
+        code = f"{nest.value(op.mask).code} ? {code} : {fill}"
+    nest.store(array.name, array.axes, Text(f"({code})", op.out.dtype))
+    kernel.add(*nest.lines())
+
+
+def _address(kernel: KernelText, nest: NestText, op: Load | Store) -> str:
+    terms = [f"int64_t({nest.value(v).code}) * {op.buffer}_stride_{d}" for d, v in op.index]
+    return " + ".join(terms) or "0"
+
+
+def write_store(kernel: KernelText, op: Store) -> None:
+    """Write a tile to memory."""
+    axes = kernel.layout.sort(frozenset[str]().union(*(v.axes for _, v in op.index)))
+    kind = MEMORY_TYPE[kernel.program.buffers[op.buffer].dtype]
+    access = kernel.reader.access(op) if len(axes) <= 2 else None
+    whole = access is not None and set(access.strides) == set(axes) == set(op.value.axes)
+    if whole and axes and op.value.dtype is not DType.BOOL:
+        assert access is not None
+        placed = axes if len(axes) == 2 else (None, *axes)
+        pointer = Access(f"({kind}*)({access.pointer})", access.strides, access.counts)
+        _store_call(kernel, pointer, kernel.declared(op.value), placed)
+        return
+    nest = NestText(kernel, axes, vector=False)
+    value = nest.value(op.value)
+    code = f"mx::narrow<{kind}>({value.code})" if value.dtype.is_float else value.code
+    line = f"{op.buffer}[{_address(kernel, nest, op)}] = {code};"
+    if op.mask is not None:
+        line = f"if ({nest.value(op.mask).code}) {line}"
+    nest.inner.append(line)
+    kernel.add(*nest.lines())
+
+
+def _store_call(
+    kernel: KernelText, access: Access, array: str, axes: tuple[str | None, ...]
+) -> None:
+    blocks = [str(kernel.blocks[a]) if a else "1" for a in axes]
+    strides = [access.strides[a] if a else "0" for a in axes]
+    args = [access.pointer, array, *strides, *_counts(kernel, access, axes)]
+    kernel.add(f"mx::store_tile<{', '.join(blocks)}>({', '.join(args)});")
+
+
+def write_search(kernel: KernelText, op: Search) -> None:
+    """Find a number's place in a sorted table."""
+    terms = [
+        f"int64_t({kernel.scalar(v).code}) * {op.buffer}_stride_{d}"
+        for d, v in op.index
+        if d != op.dim
+    ]
+    table = " + ".join([op.buffer, *terms])
+    right = "true" if op.side == "right" else "false"
+    args = [table, f"{op.buffer}_stride_{op.dim}", kernel.scalar(op.size).code]
+    args.append(kernel.scalar(op.value).code)
+    kernel.declare_scalar(op.out, f"mx::search_sorted<{right}>({', '.join(args)})")
+
+
+_LOAD_FORMS: Mapping[str, Callable[[KernelText, Load, Access, str], None]] = {
+    "pairs": _load_pairs,
+    "columns": _load_columns,
+    "vectors": _load_vectors,
+    "rows": _load_rows,
+    "pointer": _load_pointer,
+}

@@ -102,8 +102,13 @@ class _Reader:
         mask = None if stage.mask is None else self._plain(stage.mask)
         if isinstance(mask, Literal):
             mask = None if mask.value else mask
-        axes = {query: self._axes(query, self.row)}
-        axes |= {name: self._axes(name, stage.over) for name in (key, value)}
+        features = stage.outputs[0].value.axes - stage.queries - {stage.over}
+        if len(features) != 1:
+            raise UnsupportedError("its value has not one axis of features")
+        (summed,), (kept,) = product.over, features
+        axes = {query: self._axes(query, self.row, summed)}
+        axes |= {key: self._axes(key, stage.over, summed)}
+        axes |= {value: self._axes(value, stage.over, kept)}
         for part in (left, mask):
             self._check_elementwise(part, axes[query])
         names = {n.name for part in (left, mask) for n in _references(part)}
@@ -148,11 +153,12 @@ class _Reader:
                 return name
         raise UnsupportedError(f"{what} is computed from the inputs, not an input")
 
-    def _axes(self, name: str, position: str) -> tuple[str | None, str | None, str, str]:
-        dims = list(self.mixer.input(name).dims)
-        feature = dims[-1] if dims[-1] != position else next(d for d in dims if d != position)
+    def _axes(
+        self, name: str, position: str, feature: str
+    ) -> tuple[str | None, str | None, str, str]:
+        dims = self.mixer.input(name).dims
         others = [d for d in dims if d not in (position, feature)]
-        if position not in dims or len(others) > 2:
+        if position not in dims or feature not in dims or len(others) > 2:
             raise UnsupportedError(f"{name} has other axes than batch, heads, positions, features")
         grouped = {d for pair in self.mixer.heads for d in pair}
         if len(others) == 2:

@@ -25,6 +25,7 @@ _INFIX = {
     "or": "|",
     "pow": "**",
 }
+_NUMBER = {Kind.BOOL: bool, Kind.INT: int, Kind.REAL: float}
 _NAMED = {"max": "maximum", "min": "minimum", "silu": "nn.functional.silu"}
 _NAMED |= {name: f"nn.functional.{name}" for name in ("logsigmoid", "softplus", "gelu", "elu")}
 
@@ -59,7 +60,7 @@ class TorchText:
             case Ref(name):
                 return self._element(name, {})
             case Read(Ref(name), at, fill):
-                return self._read(name, dict(at), fill)
+                return self._read(name, dict(at), fill, expr.kind)
             case Call(fn, args):
                 return self._call(expr, fn, args)
         raise UnsupportedError(f"it has a term that torch code here does not say: {expr}")
@@ -75,14 +76,15 @@ class TorchText:
         places = [at.get(dim) or self._variable(dim) for dim in self.tensors[name]]
         return f"{name}[{', '.join(places)}]" if places else name
 
-    def _read(self, name: str, at: Mapping[str, Expr], fill: float) -> str:
+    def _read(self, name: str, at: Mapping[str, Expr], fill: float, kind: Kind) -> str:
         places = {dim: self.write(index) for dim, index in at.items()}
         if all(isinstance(index, Index) for index in at.values()):
             return self._element(name, places)  # a position of the same sequence: never outside
         last = {dim: self.sizes[dim] - 1 for dim in places}
         kept = {d: f"torch.clamp({text}, 0, {last[d]})" for d, text in places.items()}
         inside = " & ".join(f"(({t}) >= 0) & (({t}) <= {last[d]})" for d, t in places.items())
-        return f"torch.where({inside}, {self._element(name, kept)}, {fill!r})"
+        outside = repr(_NUMBER[kind](fill))
+        return f"torch.where({inside}, {self._element(name, kept)}, {outside})"
 
     def _call(self, expr: Call, fn: str, args: tuple[Expr, ...]) -> str:
         texts = [self.write(a) for a in args]

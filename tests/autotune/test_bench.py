@@ -1,0 +1,154 @@
+"""Peers derived from specs, each against the reference; and the rules of a benchmark."""
+
+import json
+
+import pytest
+import torch
+
+from mixc.autotune import peers
+from mixc.autotune.bench import OURS, bench
+from mixc.autotune.dot_product import dot_product
+from mixc.autotune.shapes import CPU_PROPORTIONS, timed_sizes
+from mixc.backends.reference.evaluate import run
+from mixc.compiler.language.find import find_spec
+from mixc.compiler.language.load import load_file, load_text
+from mixc.ir.errors import UnsupportedError
+
+N = 48
+SMALL = {"T": N, "D": 16, "E": 8, "H": 6, "G": 2, "B": 2, "I": N, "J": N}
+SPELLED = """\
+mixer: spelled
+inputs:
+  q: [T, B, G*R*D]
+  k: [B, G, D, J]
+  v: [B, J, G, E]
+  slope: [G, R]
+  far: {dims: [B, J], dtype: bool}
+dims: {J: T}
+params: {window: 9, soft: 5.0}
+attention:
+  over: J
+  score: soft * tanh(0.3 * sum(q * k, D) / soft) - slope * abs(t - j)
+  mask: j <= t and (t - j < window or far)
+  output: {o: v}
+outputs: {o: [B, T, G*R*E]}
+"""
+
+
+@pytest.fixture(autouse=True)
+def uncompiled(monkeypatch):
+    """Peers mean the same without torch's compiler, which takes its time."""
+    monkeypatch.setattr(torch, "compile", lambda f, **_: f)
+
+
+def exact(mixer):
+    def kernels(tensors):
+        return {n: t.float() for n, t in run(mixer, tensors).items()}
+
+    return kernels
+
+
+def rows(mixer, ours=None, names=("sdpa", "flex", "eager"), **changed):
+    known = {i for entry in mixer.inputs for i in entry.dims} | set(dict(mixer.sequences).values())
+    wanted = {d: n for d, n in {**SMALL, **changed}.items() if d in known}
+    assert max(wanted.values()) == N
+    sizes = timed_sizes(mixer, CPU_PROPORTIONS, wanted)
+    return bench(mixer, ours or exact(mixer), sizes, torch.float32, peers=names, rounds=2)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("name", "sayable"),
+    [
+        ("dense", "sdpa flex"),
+        ("causal", "sdpa flex"),
+        ("alibi_window", "sdpa flex"),
+        ("packed", "sdpa flex"),
+        ("block_sparse", "sdpa flex"),
+        ("tree", "sdpa flex"),
+        ("softcap", "flex"),
+        ("relu", ""),
+        ("sink", ""),
+        ("rope", ""),
+        ("longformer", ""),
+    ],
+)
+def test_what_peers_say_is_what_the_spec_says(name, sayable):
+    found = rows(load_file(find_spec(name)))
+    status = {row.name: row.status for row in found.rows}
+    assert status.pop(OURS) == status.pop("eager") == "timed"
+    assert [n for n, s in status.items() if s == "timed"] == sayable.split()
+    assert all(r.message for r in found.rows if r.status == "not sayable")
+    assert all(r.error < 1e-4 for r in found.rows if r.status == "timed")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_products_of_dims_other_orders_and_grouped_heads_make_no_difference():
+    text = SPELLED.replace("[G, R]", "[H]").replace("G*R*D", "H, D").replace("G*R*E", "H*E")
+    text = text.replace("dims: {J: T}", "dims: {J: T}\nheads: {G: H}")
+    found = rows(load_text(text))
+    status = {row.name: (row.status, row.message) for row in found.rows}
+    assert status["flex"] == status["eager"] == ("timed", "")
+    assert status["sdpa"][0] == "not sayable"
+    assert "not linear" in status["sdpa"][1]
+
+
+def test_query_heads_on_two_axes_are_no_form_of_the_peers():
+    mixer = load_text(SPELLED)
+    with pytest.raises(UnsupportedError, match="q has other axes"):
+        dot_product(mixer, timed_sizes(mixer, CPU_PROPORTIONS))
+
+
+def test_a_score_is_taken_apart():
+    mixer = load_file(find_spec("alibi_window"))
+    form = dot_product(mixer, timed_sizes(mixer, CPU_PROPORTIONS))
+    factor, bias = form.factor_and_bias
+    assert (form.query, form.key, form.value, form.names) == ("q", "k", "v", ("slope",))
+    assert factor == 64**-0.5
+    assert str(bias) == "-1.0 * (slope * (i - j))"
+    assert not form.is_causal  # a window more
+    causal = load_file(find_spec("causal"))
+    assert dot_product(causal, timed_sizes(causal, CPU_PROPORTIONS)).is_causal
+
+
+def test_a_peer_that_computes_something_else_is_broken(monkeypatch):
+    def wrong(setting):
+        made = peers.sdpa(setting)
+        return peers.Call("wrong", lambda: made.run() * 1.01, made.results)
+
+    def failing(setting):
+        raise RuntimeError("no kernel\nfound")
+
+    monkeypatch.setattr(peers, "PEERS", {"wrong": wrong, "failing": failing})
+    monkeypatch.setattr("mixc.autotune.bench.PEERS", peers.PEERS)
+    found = rows(load_file(find_spec("causal")), names=("wrong", "failing"))
+    _, off, raised = found.rows
+    assert (off.status, raised.status) == ("broken", "broken")
+    assert off.message.startswith("wrong: o is off by")
+    assert raised.message == "RuntimeError: no kernel"
+    assert found.ratio is None
+    assert found.verdict is None
+
+
+def test_kernels_of_ours_that_are_wrong_are_not_timed():
+    mixer = load_file(find_spec("causal"))
+    found = rows(mixer, lambda tensors: {"o": exact(mixer)(tensors)["o"] * 1.01}, ())
+    assert found.rows[0].status == "broken"
+    assert found.rows[0].time_us is None
+
+
+def test_the_data_of_a_benchmark():
+    found = rows(load_file(find_spec("causal")), names=("sdpa",))
+    data = json.loads(json.dumps(found.as_dict()))
+    assert list(data) == [
+        "spec", "dtype", "device", "sizes", "flops", "visible_pairs", "rounds", "ratio",
+        "verdict", "rows",
+    ]  # fmt: skip
+    assert data["visible_pairs"] == 2 * 6 * N * (N + 1) // 2
+    assert data["flops"] == data["visible_pairs"] * 2 * (16 + 8)
+    ours, sdpa = data["rows"]
+    assert ours["ratio"] == pytest.approx(sdpa["time_us"] / ours["time_us"])
+    assert sdpa["ratio"] == 1.0
+    assert ours["gflop_s"] == pytest.approx(data["flops"] / ours["time_us"] / 1e3)
+    assert sdpa["what"] == "torch SDPA, is_causal"
+    assert data["rounds"] == 2

@@ -23,6 +23,7 @@ from ...ir.tile import BufferArgument, DType, HostArgument, ParamArgument, SizeA
 from .build import build, find_compiler, load_function
 from .configure import BLOCK_KEYS_OF_ONE_ROW, configure, defaults, short_rows
 from .emit import emit_source
+from .target import CpuTarget
 
 Lower = Callable[..., Plan]  # (mixer, sizes, dtype, splits=1)
 # The knobs to take for these sizes in this dtype; what it leaves out has its default.
@@ -81,7 +82,7 @@ class CpuRunner:
 
     ``lower`` is the compiler's; backends do not know it, so it is handed in. ``configuration``
     overrides default knobs by name; ``choose`` gives it anew for the sizes of a call. ``flags``
-    are further ones for the C++ compiler.
+    are further ones for the C++ compiler, ``target`` is this machine's where it is left out.
     """
 
     mixer: Mixer
@@ -89,6 +90,7 @@ class CpuRunner:
     configuration: Mapping[str, int] = field(default_factory=dict)
     choose: Choose | None = None
     flags: tuple[str, ...] = ()
+    target: CpuTarget | None = None
     plans: dict[object, Plan] = field(default_factory=dict)
     modules: dict[object, Module] = field(default_factory=dict)
     launches: dict[object, Launch] = field(default_factory=dict)
@@ -118,9 +120,13 @@ class CpuRunner:
     def source(self, sizes: Mapping[str, int], dtype: torch.dtype) -> str:
         """The C++ that a call with these feature sizes runs."""
         plan = self._plan(self.mixer, sizes, dtype)
-        return emit_source(plan, find_compiler().target).text
+        return emit_source(plan, self._target).text
 
     # ----------------------------------------------------------------------------- building
+
+    @property
+    def _target(self) -> CpuTarget:
+        return self.target or find_compiler().target
 
     def _chosen(self, sizes: Mapping[str, int], dtype: torch.dtype) -> Mapping[str, int]:
         return self.configuration if self.choose is None else self.choose(sizes, dtype)
@@ -130,7 +136,7 @@ class CpuRunner:
     ) -> Plan:
         """The plan with every knob set; lengths that are not given are long."""
         chosen = self._chosen(sizes, dtype)
-        knobs = {**defaults(find_compiler().target), **chosen}
+        knobs = {**defaults(self._target), **chosen}
         fixed = {d: sizes[d] for d in sorted(feature_dims(mixer)) if d in sizes}
         inputs = tuple(i.name for i in mixer.inputs)
         key = (inputs, tuple(fixed.items()), dtype, shares)
@@ -149,7 +155,7 @@ class CpuRunner:
         plan = self._plan(mixer, sizes, dtype, shares)
         key = (tuple(i.name for i in mixer.inputs), dtype, _setting(plan))
         if key not in self.modules:
-            source = emit_source(plan, find_compiler().target)
+            source = emit_source(plan, self._target)
             path = build(source.text, mixer.name, self.flags)
             self.modules[key] = Module(plan, mixer, load_function(path, source.entry))
         return self.modules[key]

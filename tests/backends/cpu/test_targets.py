@@ -1,0 +1,63 @@
+"""Kernels as other CPUs would get them, run on this one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mixc.autotune.checking import verify
+from mixc.autotune.sampling import verification_cases
+from mixc.backends.cpu.build import find_compiler
+from mixc.backends.cpu.run import CpuRunner
+from mixc.backends.cpu.target import (
+    AVX2,
+    AVX512,
+    AVX512_BF16,
+    NEON,
+    PORTABLE,
+    CpuTarget,
+    target_of_macros,
+)
+from mixc.compiler.language.find import find_spec
+from mixc.compiler.language.load import load_file
+from mixc.compiler.pipeline import lower
+
+AVX512_MACROS = ["AVX512F", "AVX512BW", "AVX512DQ", "AVX512VL", "AVX2", "FMA"]
+
+
+def macros(names: list[str]) -> str:
+    return "\n".join(f"#define __{name}__ 1" for name in names)
+
+
+@pytest.mark.parametrize(
+    ("names", "target"),
+    [
+        (["x86_64", "SSE2"], PORTABLE),
+        (["AVX2"], PORTABLE),
+        (["AVX2", "FMA"], AVX2),
+        (AVX512_MACROS, AVX512),
+        ([*AVX512_MACROS, "AVX512BF16"], AVX512_BF16),
+    ],
+)
+def test_target_by_the_compilers_macros(names: list[str], target: CpuTarget) -> None:
+    assert target_of_macros(macros(names)) is target
+
+
+def test_neon() -> None:
+    assert target_of_macros("#define __ARM_NEON 1") is NEON
+
+
+def _flags(target: CpuTarget) -> tuple[str, ...]:
+    if target in (PORTABLE, AVX2) and find_compiler().target in (AVX512, AVX512_BF16):
+        return ("-mno-avx512f",)
+    return ()
+
+
+@pytest.mark.parametrize("target", [PORTABLE, AVX2], ids=lambda t: t.name)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_kernels_of_other_targets(target: CpuTarget, dtype: torch.dtype) -> None:
+    mixer = load_file(find_spec("alibi_window"))
+    run = CpuRunner(mixer, lower, target=target, flags=_flags(target))
+    trials = [c for c in verification_cases(mixer) if not c.params and c.name != "several blocks"]
+    cases = verify(mixer, {"cpu": lambda _, x, params: run(x, params)}, [dtype], cases=trials)
+    assert {case.name: case.message for case in cases if not case.ok} == {}

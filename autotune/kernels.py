@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..ir.binding import Number
 from ..ir.knob import Configuration, Knob
 from ..ir.mixer import Mixer
+from ..ir.plan import Plan
+from ..ir.roles import shares_of_keys
 from .devices import Device
 from .shapes import feature_sizes
 
@@ -48,7 +51,10 @@ def space_of(mixer: Mixer, sizes: Mapping[str, int], dtype: str, device: Device)
     """The knobs of a mixer's kernels on a device."""
     if device.kind == "cpu":
         return cpu_space(mixer, sizes, dtype)
-    return gpu_space(mixer, sizes, dtype, device.architecture)
+    import torch
+
+    units = torch.cuda.get_device_properties(0).multi_processor_count
+    return gpu_space(mixer, sizes, dtype, device.architecture, units)
 
 
 def configured_runner(problem: Problem, configuration: Configuration) -> Runner:
@@ -68,20 +74,52 @@ def configured_runner(problem: Problem, configuration: Configuration) -> Runner:
 
 def cpu_space(mixer: Mixer, sizes: Mapping[str, int], dtype: str) -> Space:
     """The knobs of the C++ kernels on this machine. UnsupportedError without a compiler."""
+    import torch
+
     from ..backends.cpu.build import FLAGS, find_compiler
-    from ..backends.cpu.configure import configure, defaults, knobs
+    from ..backends.cpu.configure import configure, knobs, refusal
     from ..backends.cpu.emit import emit_source
     from ..compiler.pipeline import lower
 
     compiler = find_compiler()
     plan = lower(mixer, feature_sizes(mixer, sizes), dtype)
-    text = emit_source(configure(plan, defaults(compiler.target)), compiler.target).text
+    found = _for_few_rows(knobs(compiler.target), plan, {**sizes, **dict(plan.sizes)})
+    shares = shares_of_keys(mixer, sizes, torch.get_num_threads(), rows=64)
+    space = Space((*found, *_splits(shares)), partial(refusal, target=compiler.target), "")
+    text = emit_source(configure(plan, space.default), compiler.target).text
     source = "\n".join([text, compiler.version, compiler.macros_digest, *FLAGS])
-    return Space(knobs(compiler.target), lambda _: None, source)
+    return replace(space, source=source)
 
 
-def gpu_space(mixer: Mixer, sizes: Mapping[str, int], dtype: str, architecture: str) -> Space:
-    """The knobs of the Triton kernels, cut by what an architecture has room for."""
+def _for_few_rows(
+    found: tuple[Knob, ...], plan: Plan, sizes: Mapping[str, int]
+) -> tuple[Knob, ...]:
+    """The knobs with the defaults that a call with one row has."""
+    from ..backends.cpu.configure import BLOCK_KEYS_OF_ONE_ROW, short_rows
+
+    if 1 not in short_rows(plan, sizes).values():
+        return found
+    return tuple(
+        replace(knob, default=BLOCK_KEYS_OF_ONE_ROW) if knob.name == "block_keys" else knob
+        for knob in found
+    )
+
+
+def _splits(shares: int) -> tuple[Knob, ...]:
+    """A knob for the shares that keys are dealt out in, where queries are few."""
+    if shares < 2:
+        return ()
+    choices = tuple(sorted({1, *(min(shares * more, 64) for more in (1, 2, 4, 8))}))
+    return (Knob("splits", choices, shares, "shares of the keys, so that every core has work"),)
+
+
+def gpu_space(
+    mixer: Mixer, sizes: Mapping[str, int], dtype: str, architecture: str, units: int = 1
+) -> Space:
+    """The knobs of the Triton kernels, cut by what an architecture has room for.
+
+    ``units``: multiprocessors of the GPU that is to run them.
+    """
     from importlib.metadata import version
 
     from ..backends.triton.emit import emit_module
@@ -92,6 +130,9 @@ def gpu_space(mixer: Mixer, sizes: Mapping[str, int], dtype: str, architecture: 
     plan = lower(mixer, feature_sizes(mixer, sizes), dtype)
     target = parse_target(architecture)
     source = "\n".join([emit_module(plan), version("triton"), architecture])
+    shares = shares_of_keys(mixer, sizes, units, rows=64)
     return Space(
-        knobs(plan), lambda chosen: refusal(bind_configuration(plan, chosen), target), source
+        (*knobs(plan), *_splits(shares)),
+        lambda chosen: refusal(bind_configuration(plan, chosen), target),
+        source,
     )

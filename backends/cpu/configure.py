@@ -27,6 +27,15 @@ def knobs(target: CpuTarget) -> tuple[Knob, ...]:
     return (BLOCK_ROWS, BLOCK_KEYS, DOT_ROWS, DOT_VECTORS, VECTORS_AT_ONCE)
 
 
+def refusal(configuration: Mapping[str, int], target: CpuTarget) -> str | None:
+    """Why a configuration is not worth a trial on a target; None if it is."""
+    rows, vectors = configuration["dot_rows"], configuration["dot_vectors"]
+    held = rows * vectors + vectors + 1  # sums, a row of the second factor, one of the first
+    if held > target.registers:
+        return f"a product would hold {held} vectors, of {target.registers} registers"
+    return None
+
+
 def defaults(target: CpuTarget) -> dict[str, int]:
     """The default configuration for a target."""
     return {knob.name: knob.default for knob in knobs(target)}

@@ -151,7 +151,9 @@ class CpuRunner:
         return configure(plan, knobs, short)
 
     def _module(self, mixer: Mixer, sizes: Mapping[str, int], dtype: torch.dtype) -> Module:
-        shares = shares_of_keys(mixer, sizes, torch.get_num_threads(), rows=64)
+        shares = self._chosen(sizes, dtype).get("splits")
+        if shares is None:
+            shares = shares_of_keys(mixer, sizes, torch.get_num_threads(), rows=64)
         plan = self._plan(mixer, sizes, dtype, shares)
         key = (tuple(i.name for i in mixer.inputs), dtype, _setting(plan))
         if key not in self.modules:

@@ -112,7 +112,7 @@ class TritonRunner:
         fixed = {d: sizes[d] for d in sorted(feature_dims(mixer))}
         chosen = {} if self.choose is None else self.choose(sizes, dtype)
         inputs = tuple(i.name for i in mixer.inputs)
-        splits = shares_of_keys(mixer, sizes, _units(device), rows=64)
+        splits = chosen.get("splits") or shares_of_keys(mixer, sizes, _units(device), rows=64)
         key = (inputs, tuple(fixed.items()), dtype, tuple(chosen.items()), splits)
         if key not in self.modules:
             name = str(dtype).removeprefix("torch.")

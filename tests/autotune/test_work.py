@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mixc.autotune.kernels import cpu_space
 from mixc.autotune.shapes import CPU_PROPORTIONS, checked_sizes, length_buckets, timed_sizes
 from mixc.autotune.timed_inputs import left_out, timed_inputs
 from mixc.autotune.work import work_of
@@ -63,3 +64,20 @@ def test_a_dim_that_is_not_there_is_an_error():
 def test_lengths_are_kept_in_powers_of_two():
     mixer = load_file(find_spec("cross"))
     assert length_buckets(mixer, {"I": 1, "J": 4097}) == {"I": 1, "J": 8192}
+
+
+def test_the_space_of_a_decoding_call_has_the_split_as_a_knob():
+    mixer = load_file(find_spec("cross"))
+    few = timed_sizes(mixer, CPU_PROPORTIONS, {"I": 1, "J": 8192, "H": 1, "G": 1})
+    many = timed_sizes(mixer, CPU_PROPORTIONS)
+    torch.set_num_threads(2)
+    try:
+        decoding, training = (cpu_space(mixer, sizes, "bfloat16") for sizes in (few, many))
+    finally:
+        torch.set_num_threads(1)
+    assert "splits" not in training.default
+    assert decoding.default["splits"] == 2
+    assert decoding.default["block_keys"] == 32
+    assert decoding.admits({"splits": 4})
+    assert not training.admits({"splits": 4})
+    assert "registers" in training.refusal({**training.default, "dot_rows": 12, "dot_vectors": 4})

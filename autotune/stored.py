@@ -179,13 +179,17 @@ def look_up(
     key: Key,
     admits: Callable[[Configuration], bool] = lambda _: True,
     folders: Iterable[Path] | None = None,
+    modelled: bool = False,
 ) -> Found:
-    """The stored configuration that fits a key best, of those that the kernels admit."""
+    """The stored configuration that fits a key best, of those that the kernels admit.
+
+    Modelled results, which no device has verified, are taken with ``modelled`` only, and last.
+    """
     safe = re.sub(r"[^\w]", "?", key.spec)
     pattern = f"{safe}-{key.hash[:8]}-{key.dtype}*"
     found: tuple[tuple[float, ...], Result] | None = None
     for _, result in stored_results(folders, pattern):
-        rank = _distance(key, result)
+        rank = None if result.modelled and not modelled else _distance(key, result)
         nearer = rank is not None and (found is None or rank < found[0])
         if rank is not None and nearer and admits(result.configuration):
             found = (rank, result)
@@ -195,13 +199,14 @@ def look_up(
 
 
 def _how(rank: tuple[float, ...]) -> How:
-    if any(rank[:2]):
+    *sizes, device = rank
+    if any(sizes):
         return "nearest"
-    return "same architecture" if rank[2] else "exact"
+    return "same architecture" if device else "exact"
 
 
 def _distance(key: Key, result: Result) -> tuple[float, ...] | None:
-    """How far a result is from a key: features, lengths, device, model; None: of no use."""
+    """How far a result is from a key: model, features, lengths, device; None: of no use."""
     own = result.key
     if (own.hash, own.dtype) != (key.hash, key.dtype):
         return None
@@ -210,7 +215,7 @@ def _distance(key: Key, result: Result) -> tuple[float, ...] | None:
     features, lengths = _apart(key.features, own.features), _apart(key.lengths, own.lengths)
     if math.isinf(features + lengths):
         return None
-    return features, lengths, float(own.device.name != key.device.name), float(result.modelled)
+    return float(result.modelled), features, lengths, float(own.device.name != key.device.name)
 
 
 def _apart(a: Mapping[str, int], b: Mapping[str, int]) -> float:

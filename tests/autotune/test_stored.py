@@ -113,10 +113,12 @@ def test_the_users_own_results_come_first(folder, tmp_path):
     assert look_up(KEY, folders=[tmp_path / "none", shipped]).how == "exact"
 
 
-def test_measured_comes_before_modelled(folder, tmp_path):
+def test_what_is_only_modelled_runs_nowhere_and_starts_a_search_last(folder, tmp_path):
     save(replace(result(16), modelled=True), folder)
-    save(result(32), tmp_path / "shipped")
-    assert found(folder, tmp_path / "shipped").configuration["block_rows"] == 32
+    assert found(folder).how == "default"
+    assert found(folder, modelled=True).configuration["block_rows"] == 16
+    save(result(32, lengths={"T": 64}), tmp_path / "shipped")
+    assert found(folder, tmp_path / "shipped", modelled=True).configuration["block_rows"] == 32
 
 
 def test_a_configuration_that_the_kernels_do_not_take_is_left_out(folder):

@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -24,6 +23,7 @@ from ...ir.mixer import Mixer
 from ...ir.optional import without_inputs
 from ...ir.plan import Plan
 from ...ir.roles import feature_dims, shares_of_keys
+from ..cache import cache_folder
 from .emit import emit_module
 from .names import function_name, plain_name
 
@@ -31,15 +31,6 @@ Lower = Callable[..., Plan]  # (mixer, sizes, dtype, splits=1)
 # The knobs to set for these sizes in this dtype, and a plan with knobs set.
 Choose = Callable[[Mapping[str, int], torch.dtype], Mapping[str, int]]
 Bind = Callable[[Plan, Mapping[str, int]], Plan]
-
-
-def cache_folder() -> Path:
-    """Where emitted modules are kept: ``$MIXC_CACHE``, else the user's cache folder."""
-    named = os.environ.get("MIXC_CACHE")
-    if named:
-        return Path(named)
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "mixc"
 
 
 def import_source(source: str, name: str) -> ModuleType:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from ..ir.errors import MixcError
+from ..ir.errors import UnsupportedError
 from ..ir.knob import Configuration
 from .devices import device_of_type
 from .folders import data_folder
@@ -24,7 +24,7 @@ _HOPELESS = 2.5
 _FINALISTS = 3
 
 
-class TuningError(MixcError):
+class TuningError(UnsupportedError):
     """No configuration could be verified; the text says what became of the default."""
 
 

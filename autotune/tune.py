@@ -113,7 +113,7 @@ def _race(
 ) -> tuple[tuple[Configuration, Outcome], Mapping[str, float | None]]:
     """The fastest and the default once more, in turns: what was a matter of luck shows.
 
-    A gap below the spread is a tie, and the default wins those.
+    A gap below the larger spread is a tie, and the default wins those.
     """
     best = history.best(_FINALISTS)
     if not best:
@@ -127,7 +127,7 @@ def _race(
     winner = min(right, key=lambda entry: entry[1].time_us or 0.0)
     if default is not None and winner[1] is not default:
         gap = (default.time_us or 0.0) - (winner[1].time_us or 0.0)
-        if gap <= min(default.spread_us, winner[1].spread_us):
+        if gap <= max(default.spread_us, winner[1].spread_us):
             winner = (space.default, default)
     return winner, {"default": None if default is None else default.time_us}
 

@@ -108,8 +108,13 @@ class LoadedMixer:
         **named: object,
     ) -> Any:
         """Run the mixer; see the class."""
-        tensors, params = arguments.by_name(self.mixer, inputs, named)
-        results = self._execution(tensors, params, cu_seqlens)
+        plain = cu_seqlens is None and not named
+        results = self._execution.repeated(inputs) if plain else None
+        if results is None:
+            tensors, params = arguments.by_name(self.mixer, inputs, named)
+            results = self._execution(tensors, params, cu_seqlens)
+            if plain:
+                self._execution.remember(inputs)
         values = [results[name] for name in self.outputs]
         return values[0] if self._result is None else self._result(*values)
 

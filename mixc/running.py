@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from .arguments import device_of, working_dtype
 from .ir.binding import Number
@@ -38,6 +38,28 @@ class Execution:
         self._packing: Packing | None = None
         self._runners: dict[bool, Runner] = {}
         self._obstacle: str | None = None  # why the kernels of a CPU can't be made
+        self._repeats: dict[object, tuple[Runner, tuple[str, ...], torch.dtype]] = {}
+
+    def repeated(self, inputs: tuple[object, ...]) -> Mapping[str, Tensor] | None:
+        """What native kernels give for inputs like those of an earlier call, else None.
+
+        Nothing is checked again: tensors of the same shapes, strides and dtypes were right before.
+        """
+        known = self._repeats.get(signature(inputs))
+        if known is None:
+            return None
+        runner, names, dtype = known
+        results = runner(dict(zip(names, cast("tuple[Tensor, ...]", inputs), strict=True)), {})
+        return in_dtype(results, dtype)
+
+    def remember(self, inputs: tuple[object, ...]) -> None:
+        """Let calls with inputs like these go straight to the kernels that have just run."""
+        key = signature(inputs)
+        by_kernels = self.backend in ("auto", "cpu") and self._obstacle is None
+        if key is not None and by_kernels and False in self._runners:
+            names = tuple(entry.name for entry in self.mixer.inputs)[: len(inputs)]
+            tensors = dict(zip(names, cast("tuple[Tensor, ...]", inputs), strict=True))
+            self._repeats[key] = (self._runners[False], names, working_dtype(self.mixer, tensors))
 
     def __call__(
         self,
@@ -63,8 +85,7 @@ class Execution:
         else:
             refuse_gradients(given)
             results = self._runner(mixer, chosen)(given, params)
-        real = {name for name, result in results.items() if result.is_floating_point()}
-        return {n: result.to(dtype) if n in real else result for n, result in results.items()}
+        return in_dtype(results, dtype)
 
     def _by_cpu(
         self,
@@ -98,6 +119,28 @@ class Execution:
         if packed not in self._runners:
             self._runners[packed] = kernel_runner(mixer, chosen, self.mixer)
         return self._runners[packed]
+
+
+def in_dtype(results: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """The results with the real ones in ``dtype``."""
+    return {
+        name: result.to(dtype) if result.is_floating_point() else result
+        for name, result in results.items()
+    }
+
+
+def signature(inputs: tuple[object, ...]) -> object:
+    """What decides how kernels for a CPU run on these tensors; None where they may not be asked."""
+    import torch
+
+    made = []
+    for value in inputs:
+        if type(value) is not torch.Tensor or value.requires_grad or not value.is_cpu:
+            return None
+        if value.dtype is torch.float64:  # for the reference
+            return None
+        made.append((value.shape, value.stride(), value.dtype))
+    return tuple(made)
 
 
 def kernel_runner(mixer: Mixer, chosen: Chosen, tuned: Mixer | None = None) -> Runner:

@@ -219,7 +219,7 @@ class _Arguments:
             self.values,
             tuple(self.places),
             self._results(),
-            empty=False,
+            empty=all(prod(shape) == 0 for _, shape, _ in made),
         )
 
     def _input(self, buffer: Buffer) -> None:

@@ -1,0 +1,104 @@
+"""Calls of native kernels: what is kept from call to call, and what it costs."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention as sdpa
+
+import mixc
+from mixc.backends.cpu.run import CpuRunner, Launch
+from mixc.compiler.language.find import find_spec
+from mixc.compiler.language.load import load_file
+from mixc.compiler.pipeline import lower
+from mixc.ir.errors import ArgumentError
+
+
+@pytest.fixture(scope="module")
+def causal() -> CpuRunner:
+    return CpuRunner(load_file(find_spec("causal")), lower)
+
+
+def inputs(length: int = 70, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(length)
+    shape = (1, 2, length, 64)
+    return {name: torch.randn(shape, generator=generator).to(dtype) for name in "qkv"}
+
+
+def expected(x: dict[str, Tensor]) -> Tensor:
+    return sdpa(x["q"], x["k"], x["v"], is_causal=True)
+
+
+def test_lengths_do_not_build_anew(causal: CpuRunner) -> None:
+    for length in (70, 71, 200):
+        x = inputs(length)
+        torch.testing.assert_close(causal(x)["o"], expected(x))
+    assert len(causal.modules) == 1
+
+
+def test_strides_are_those_of_the_call(causal: CpuRunner) -> None:
+    x = inputs()
+    turned = {n: t.transpose(1, 2).contiguous().transpose(1, 2) for n, t in x.items()}
+    reversed_features = {**x, "k": x["k"].flip(-1), "q": x["q"].flip(-1)}
+    strided = {**x, "v": torch.cat([x["v"], x["v"]], -1)[..., ::2]}
+    torch.testing.assert_close(causal(turned)["o"], expected(x))
+    torch.testing.assert_close(causal(reversed_features)["o"], expected(x))
+    torch.testing.assert_close(causal(strided)["o"], expected(strided))
+
+
+def test_few_queries_and_many_keys_share_the_keys() -> None:
+    """With fewer heads than threads the keys go in shares, merged by a second kernel."""
+    cross = CpuRunner(load_file(find_spec("cross")), lower)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        q, k, v = (torch.randn(1, 1, n, 64) for n in (1, 5000, 5000))
+        found = cross({"q": q, "k": k, "v": v})
+    finally:
+        torch.set_num_threads(before)
+    (module,) = cross.modules.values()
+    assert len(module.plan.kernels) > 1
+    torch.testing.assert_close(found["o"], sdpa(q, k, v))
+
+
+def test_mixed_dtypes_are_refused(causal: CpuRunner) -> None:
+    x = inputs()
+    with pytest.raises(ArgumentError, match="share one dtype"):
+        causal({**x, "k": x["k"].to(torch.bfloat16)})
+    with pytest.raises(ArgumentError, match="float64"):
+        causal({name: t.double() for name, t in x.items()})
+
+
+def test_a_repeated_call_of_the_face_sees_new_values_and_gradients() -> None:
+    attend = mixc.load("causal")
+    for length in (70, 70, 33):
+        x = inputs(length)
+        torch.testing.assert_close(attend(*x.values()), expected(x))
+    y = {name: t + 1 for name, t in inputs().items()}
+    torch.testing.assert_close(attend(*y.values()), expected(y))
+    wide = {name: t.double() for name, t in y.items()}
+    assert attend(*wide.values()).dtype is torch.float64
+    assert attend(*wide.values()).dtype is torch.float64
+    y["q"].requires_grad_()
+    assert attend(*y.values()).requires_grad
+
+
+def test_a_call_adds_little_to_its_kernels(
+    causal: CpuRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measured at 5 us with the kernel left out; the bound allows for a busy machine."""
+    x = inputs(1)
+    causal(x)
+    launches = [launch for launch in causal.launches.values() if isinstance(launch, Launch)]
+    for launch in launches:
+        monkeypatch.setattr(launch, "empty", True)
+    assert min(_seconds(causal, x) for _ in range(200)) < 20e-6
+
+
+def _seconds(causal: CpuRunner, x: dict[str, Tensor]) -> float:
+    start = time.perf_counter()
+    causal(x)
+    return time.perf_counter() - start

@@ -3,11 +3,14 @@
 import os
 import shutil
 import stat
+from dataclasses import replace
 
 import pytest
 
+from mixc.autotune.checking import Case
 from mixc.autotune.shapes import CPU_PROPORTIONS, checked_sizes, timed_sizes
 from mixc.autotune.trial import Job, Problem, TrialWorker
+from mixc.autotune.worker import capped
 from mixc.compiler.language.load import load_text
 
 SPEC = """\
@@ -86,6 +89,14 @@ def test_a_wrong_number_is_wrong(worker):
     found = outcome(worker, WRONG)
     assert found.status == "failed"
     assert "wrong: o: error" in found.message
+
+
+def test_a_limit_that_admits_anything_is_capped():
+    case = Case("kernels", "bfloat16", {}, error=0.3, limit=2.0)
+    assert capped(case).message == "error 0.3, limit 0.1"
+    assert capped(replace(case, error=0.01)).ok
+    assert capped(replace(case, error=0.01)).limit == 0.1
+    assert capped(replace(case, limit=0.02)).limit == 0.02
 
 
 def test_a_build_that_fails_says_why(worker):

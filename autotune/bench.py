@@ -17,6 +17,7 @@ from ..ir.binding import Number
 from ..ir.errors import UnsupportedError
 from ..ir.mixer import Mixer
 from ..ir.optional import without_inputs
+from .limits import LARGEST_LIMIT
 from .measuring import Clock, timing_of
 from .peers import PEERS, Call, Peer, Setting
 from .sampling import sample_inputs
@@ -156,7 +157,8 @@ def _short(setting: Setting, device: str) -> _Short:
     inputs = sample_inputs(mixer, sizes, dtype, seed=1, params=params)
     wanted = run(mixer, inputs, params)
     plain = run(mixer, inputs, params, dtype=dtype)
-    limits = {n: error_limit(dtype, error_of(plain[n], wanted[n])) for n in wanted}
+    cap = LARGEST_LIMIT[str(dtype).removeprefix("torch.")]
+    limits = {n: min(cap, error_limit(dtype, error_of(plain[n], wanted[n]))) for n in wanted}
     moved = {name: tensor.to(device) for name, tensor in inputs.items()}
     return _Short(Setting(mixer, sizes, moved, dtype, params), wanted, limits)
 

@@ -20,6 +20,7 @@ from ..ir.knob import Configuration
 from ..ir.mixer import Mixer
 from .checking import Case, verify
 from .kernels import Runner, configured_runner
+from .limits import LARGEST_LIMIT
 from .measuring import Clock, timing_of
 from .sampling import VerificationCase
 from .timed_inputs import left_out, timed_inputs
@@ -27,7 +28,6 @@ from .trial import Job, Outcome, Problem
 
 _WARM_CALLS = 2
 _PARENT_INTERVAL_S = 1.0
-_LARGEST_LIMIT = {"float32": 1e-3, "float16": 0.03, "bfloat16": 0.1}
 
 
 class Trials:
@@ -124,12 +124,8 @@ def check(problem: Problem, runner: Runner, seed: int) -> Case:
 
 
 def capped(case: Case) -> Case:
-    """The case with a limit that still tells right from wrong.
-
-    Where plain PyTorch is far off (a bias of thousands in bfloat16, say), twice its error admits
-    anything; kernels, which add in float32, are not.
-    """
-    cap = _LARGEST_LIMIT[case.dtype]
+    """The case with a limit that still tells right from wrong; see ``limits``."""
+    cap = LARGEST_LIMIT[case.dtype]
     if case.limit <= cap:
         return case
     message = case.message

@@ -12,7 +12,7 @@ from .target import CpuTarget
 
 BLOCK_ROWS = Knob("block_rows", (16, 32, 64, 128), 64, "queries that share a pass over the keys")
 BLOCK_KEYS = Knob("block_keys", (32, 64, 128, 256), 64, "a tile of scores has to stay in the L1")
-# One query does little with a key: what counts is that the next keys are asked for in time.
+# One query does little with a key: tiles stay small, so that they never leave the first cache.
 BLOCK_KEYS_OF_ONE_ROW = 32
 DOT_ROWS = Knob("dot_rows", (4, 6, 8, 10, 12), 8, "rows of a product that stay in registers")
 DOT_VECTORS = Knob("dot_vectors", (1, 2, 4), 2, "vectors of a row that stay in registers")

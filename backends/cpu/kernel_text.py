@@ -72,7 +72,7 @@ class KernelText:
         self._taken: set[str] = set(_RESERVED)
         self._lines: list[list[str]] = [[]]
         self.plain, self.operand_forms = operand_requests(self)
-        self.loop_variables: list[Value] = []
+        self._loops_around = 0
         self.direct: dict[tuple[str, str], tuple[str, str, str]] = {}
         self.direct_right: dict[tuple[str, str], tuple[str, str]] = {}
         self._write(params)
@@ -293,7 +293,7 @@ class KernelText:
 
     def is_current(self, value: Value) -> bool:
         """Whether a value belongs to the body at hand: a loop around it does not need it again."""
-        return self.fusion.depth[value.name] == len(self.loop_variables)
+        return self.fusion.depth[value.name] == self._loops_around
 
     def fill(self, array: Array, value: Value) -> None:
         """Write a value to an array of its own axes."""
@@ -329,10 +329,10 @@ class KernelText:
             f"for (int32_t {variable} = {start}; {variable} < {stop}; {variable} += {step}) {{"
         )
         self._lines.append([])
-        self.loop_variables.append(op.variable)
+        self._loops_around += 1
         self._body(op.body)
         self._hand_over(op)
-        self.loop_variables.pop()
+        self._loops_around -= 1
         body = self._lines.pop()
         self.add(*[f"  {line}" for line in body], "}")
         for carried in op.carried:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from ...ir.tile import DType, Load, Range, Search, Store
+from ...ir.tile import DType, Load, Search, Store
 from .functions import MEMORY_TYPE, Text, write_number
 from .memory import Access
 from .nest import NestText
@@ -32,28 +32,10 @@ def write_load(kernel: KernelText, op: Load) -> None:
         _gather(kernel, op)
         late_forms(kernel, op.out)
         return
-    _prefetch(kernel, op, access)
     if kernel.needs_plain(op.out):
         _load_plain(kernel, op, access)
     for form, over in sorted(kernel.operand_forms.get(op.out.name, ())):
         _LOAD_FORMS[form](kernel, op, access, over)
-
-
-def _prefetch(kernel: KernelText, op: Load, access: Access) -> None:
-    """Ask for the tile of the loop's next turn, where that lies a block further."""
-    variable = kernel.loop_variables[-1] if kernel.loop_variables else None
-    for dim, value in op.index:
-        maker = kernel.fusion.makers.get(value.name)
-        if isinstance(maker, Range) and maker.start == variable is not None:
-            (axis,) = value.axes
-            axes = kernel.layout.of(op.out)
-            if len(axes) != 2 or op.mask is not None:
-                return
-            (other,) = op.out.axes - {axis}
-            ahead = f"{access.pointer} + {kernel.blocks[axis]} * {op.buffer}_stride_{dim}"
-            sizes = f"{kernel.blocks[axis]}, {kernel.blocks[other]}"
-            strides = f"{access.strides[axis]}, {access.strides[other]}"
-            kernel.add(f"mx::prefetch_tile<{sizes}>({ahead}, {strides});")
 
 
 def _load_number(kernel: KernelText, op: Load) -> None:

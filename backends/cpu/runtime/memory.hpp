@@ -28,16 +28,6 @@ static inline void load_tile(To* __restrict to, const From* __restrict from, int
   }
 }
 
-// Ask for a tile that a later turn of a loop reads; it need not exist. (Always inline: a function
-// that does nothing else counts as one without effect, and its call would go.)
-template <int ROWS, int COLUMNS, class T>
-MX_INLINE void prefetch_tile(const T* from, int64_t row_stride, int64_t column_stride) {
-  if (column_stride == 1)
-    for (int r = 0; r < ROWS; ++r)
-      for (int c = 0; c < COLUMNS; c += 64 / sizeof(T))
-        __builtin_prefetch((const char*)(uintptr_t(from) + (r * row_stride + c) * sizeof(T)));
-}
-
 // Booleans become 0 and -1, as comparisons of vectors give them.
 template <int ROWS, int COLUMNS>
 static inline void load_flags(int32_t* __restrict to, const bool* __restrict from,

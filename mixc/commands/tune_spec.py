@@ -68,20 +68,31 @@ def command(
     if static:
         tuned = _modelled(mixer, device or "cuda:90", fixed, dtype, trials, storage, quiet=as_json)
     else:
-        tuned = _measured(mixer, device, fixed, dtype, trials, storage, time_limit, quiet=as_json)
+        tuned = measured(
+            mixer,
+            trials,
+            fixed,
+            device=device,
+            dtype=dtype,
+            storage=storage,
+            time_limit_s=time_limit,
+            quiet=as_json,
+        )
     answer(as_json_data(mixer, tuned), as_json, lambda console: write(console, mixer, tuned))
 
 
-def _measured(
+def measured(
     mixer: Mixer,
-    device: str | None,
-    sizes: dict[str, int],
-    dtype: str,
     trials: int,
-    storage: str | None,
-    time_limit_s: float,
-    quiet: bool,
+    sizes: dict[str, int],
+    *,
+    device: str | None = None,
+    dtype: str = "bfloat16",
+    storage: str | None = None,
+    time_limit_s: float = 60.0,
+    quiet: bool = False,
 ) -> Tuned:
+    """The result of timed trials on this machine, with a live table of them."""
     from ..autotune.shapes import (
         CPU_PROPORTIONS,
         GPU_PROPORTIONS,

@@ -8,8 +8,9 @@ import pytest
 
 
 @pytest.mark.timeout(180)
-def test_the_demo_ends_well(tmp_path):
+def test_the_demo_ends_well(tmp_path, tmp_path_factory):
     settings = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    settings["MIXC_DATA"] = str(tmp_path_factory.mktemp("data"))
     result = subprocess.run(
         [sys.executable, "-m", "mixc.demo"], cwd=tmp_path, env=settings, capture_output=True
     )
@@ -20,4 +21,6 @@ def test_the_demo_ends_well(tmp_path):
         assert f"{name}: 5 cases, all right" in text
         assert f"{name}_o" in summary
     assert summary.count(" < ") == 4
+    assert "winner" in text
+    assert "kept in" in text
     assert list(tmp_path.iterdir()) == []

@@ -373,6 +373,7 @@ def make_workspace(
         {**given, **tables},
         equal=equal_lengths(mixer),
         heads=frozenset(mixer.heads),
+        runtime=frozenset(p.name for p in mixer.params if p.runtime),
         masks=masks,
     )
     return Workspace(mixer, sizes, params, dtype, roles, context, fixed, splits=splits)

@@ -7,7 +7,7 @@ either by hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -97,6 +97,10 @@ class Builder:
             name = f"{hint}_{count}"
         self._names.add(name)
         return name
+
+    def reserve(self, names: Iterable[str]) -> None:
+        """Keep names for arguments that may be declared later."""
+        self._names.update(names)
 
     def value(self, hint: str, dtype: DType, axes: frozenset[str], level: int) -> Value:
         """A new value, known from scope ``level`` inwards."""

@@ -65,6 +65,7 @@ class Context:
     equal: Mapping[str, str] = field(default_factory=dict)
     heads: frozenset[tuple[str, str]] = frozenset()
     blocks: Mapping[str, int] = field(default_factory=dict)  # dim -> default block size
+    runtime: frozenset[str] = frozenset()  # params given at each call
     masks: Facts = field(default_factory=Facts)  # what the mask analysis may take for granted
 
     def length(self, dim: str) -> int | None:
@@ -82,6 +83,7 @@ class Evaluator:
 
     def __init__(self, builder: Builder, context: Context) -> None:
         self.builder = builder
+        builder.reserve([*context.params, *context.runtime])
         self.context = context
 
     # --------------------------------------------------------------------------- entry

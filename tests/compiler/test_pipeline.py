@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mixc.compiler.language.find import find_spec
+from mixc.compiler.language.find import find_spec, library
 from mixc.compiler.language.load import load_file, load_text
 from mixc.compiler.pipeline import lower
 from mixc.ir.errors import ArgumentError, VerificationError
@@ -71,3 +71,9 @@ def test_levels_are_dumped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     plan = lower(MIXER, {"D": 16})
     assert (folder / "m_1_mixer.txt").read_text() == write_mixer(MIXER)
     assert (folder / "m_2_plan.txt").read_text() == write_plan(plan)
+
+
+def test_every_spec_lowers_with_its_keys_in_shares():
+    # seqpe has a param called `share`, as shares of the keys once were in a kernel's body
+    for path in library():
+        lower(load_file(path), {"D": 64, "E": 64}, "bfloat16", splits=4)

@@ -12,8 +12,8 @@ from ..ir.expression import (
     Literal,
     Ref,
     call,
-    rebuild,
     substitute,
+    with_names,
 )
 from ..ir.mixer import Attention
 from ..ir.plan import Buffer, Kernel
@@ -237,10 +237,12 @@ class AttentionPlan:
                 value: Expr = call("exp2", call("sub", exponent, top))
                 if form.factor != Literal(1):
                     value = call("mul", written(form.factor, task.score), value)
-                denominator = _with_total(form.denominator, total, call("exp2", top))
+                denominator = with_names(
+                    form.denominator, {"total": total, "scale": call("exp2", top)}
+                )
             case Plain():
                 value = written(form.weight, task.score)
-                denominator = _with_total(form.denominator, total, Literal(1.0))
+                denominator = with_names(form.denominator, {"total": total})
         visible: Expr = call("ne", denominator, 0.0)
         if task.mask is not None:
             visible = call("and", task.mask, visible)
@@ -263,12 +265,3 @@ def _each(form: Rescaled | Plain, change: Callable[[Expr], Expr]) -> Rescaled | 
             return replace(form, exponent=exponent, factor=factor, denominator=denominator)
         case Plain():
             return replace(form, weight=change(form.weight), denominator=denominator)
-
-
-def _with_total(expr: Expr, total: Expr, scale: Expr) -> Expr:
-    def change(node: Expr) -> Expr:
-        if isinstance(node, Ref) and node.name in ("total", "scale"):
-            return total if node.name == "total" else scale
-        return rebuild(node, change)
-
-    return change(expr)

@@ -368,6 +368,20 @@ def substitute(expr: Expr, values: Mapping[Expr, Expr]) -> Expr:
     return transform(expr, values.get)
 
 
+def with_names(expr: Expr, values: Mapping[str, Expr]) -> Expr:
+    """``expr`` with every ``Ref`` that ``values`` names, whatever its axes, replaced by its value.
+
+    What stands in a value is left as it is, so a value may mention the name that it replaces.
+    """
+
+    def change(node: Expr) -> Expr:
+        if isinstance(node, Ref) and node.name in values:
+            return values[node.name]
+        return rebuild(node, change)
+
+    return change(expr)
+
+
 __all__ = [
     "ELEMENTWISE",
     "REDUCTIONS",
@@ -391,4 +405,5 @@ __all__ = [
     "substitute",
     "transform",
     "walk",
+    "with_names",
 ]

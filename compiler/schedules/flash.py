@@ -14,7 +14,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from ...ir.expression import Call, Expr, Kind, Literal, Ref, call, rebuild, substitute, walk
+from ...ir.expression import (
+    Call,
+    Expr,
+    Kind,
+    Literal,
+    Ref,
+    call,
+    substitute,
+    walk,
+    with_names,
+)
 from ...ir.tile import BufferArgument, DType, GridAxis, Program, SizeArgument, Value
 from ..analysis.mask_ranges import KeyRanges, Trend
 from ..analysis.one_pass import Plain, Rescaled
@@ -264,13 +274,7 @@ def _exp2(evaluator: Evaluator, a: Value, b: Value, hint: str) -> Value:
 
 def written(form: Expr, score: Expr) -> Expr:
     """An expression in ``Ref("score")`` with the score written out."""
-
-    def change(node: Expr) -> Expr:
-        if isinstance(node, Ref) and node.name == "score":
-            return score
-        return rebuild(node, change)
-
-    return change(form)
+    return with_names(form, {"score": score})
 
 
 def in_base_two(expr: Expr) -> Expr:

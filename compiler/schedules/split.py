@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ...ir.expression import Expr, Kind, Literal, Reduce, Ref, call, rebuild
+from ...ir.expression import Expr, Kind, Literal, Reduce, Ref, call, with_names
 from ...ir.tile import DType, Value
 from ..analysis.one_pass import Plain, Rescaled
 from .evaluation import Evaluator
@@ -66,7 +66,7 @@ def merged(
         weight = call("exp2", call("sub", top, safe))
         total = call("mul", weight, total)
     total = Reduce("sum", total, (dim,))
-    denominator = _denominator(form, total, safe)
+    denominator = with_names(form.denominator, {"total": total, "scale": call("exp2", safe)})
     outputs: list[Expr] = []
     for name, value in zip(split.outputs, values, strict=True):
         part: Expr = Ref(name, rows | value.axes | {dim}, Kind.REAL)
@@ -79,14 +79,3 @@ def merged(
         outputs.append(call("where", some, call("div", whole, divisor), 0.0))
     lse = call("add", call("mul", safe, math.log(2)), call("log", total))
     return tuple(outputs), lse
-
-
-def _denominator(form: Rescaled | Plain, total: Expr, top: Expr) -> Expr:
-    def change(node: Expr) -> Expr:
-        if isinstance(node, Ref) and node.name == "total":
-            return total
-        if isinstance(node, Ref) and node.name == "scale":
-            return call("exp2", top)
-        return rebuild(node, change)
-
-    return change(form.denominator)

@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from ...ir.binding import Number, bind_sizes, evaluate_host, param_values, shape_of
-from ...ir.errors import ArgumentError
-from ...ir.expression import Kind
 from ...ir.mixer import Mixer
 from ...ir.optional import without_inputs
 from ...ir.plan import Buffer, Plan
 from ...ir.roles import feature_dims, shares_of_keys
 from ...ir.tile import BufferArgument, DType, HostArgument, ParamArgument, SizeArgument
+from ..precision import working_dtype
 from .build import build, find_compiler, load_function
 from .configure import BLOCK_KEYS_OF_ONE_ROW, configure, defaults, short_rows
 from .emit import emit_source
@@ -169,7 +168,7 @@ class CpuRunner:
             self.mixer, [i.name for i in self.mixer.inputs if i.name not in tensors]
         )
         sizes = bind_sizes(mixer, {n: tuple(t.shape) for n, t in tensors.items()}, params)
-        dtype = _working_dtype(mixer, tensors)
+        dtype = working_dtype(mixer, tensors)
         module = self._module(mixer, sizes, dtype)
         return _Arguments(module, tensors, sizes, param_values(mixer, sizes, params)).launch()
 
@@ -290,18 +289,3 @@ def _bits(value: Number, dtype: DType) -> int:
         return int(value)
     (bits,) = struct.unpack("q", struct.pack("d", float(value)))
     return int(bits)
-
-
-def _working_dtype(mixer: Mixer, tensors: Mapping[str, Tensor]) -> torch.dtype:
-    real = [tensors[i.name] for i in mixer.inputs if i.kind is Kind.REAL and i.dtype is None]
-    found = {t.dtype for t in real}
-    if len(found) > 1:
-        listed = ", ".join(sorted(str(d) for d in found))
-        raise ArgumentError(f"{mixer.name}: real inputs have to share one dtype, got {listed}")
-    dtype = found.pop() if found else torch.float32
-    if dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        raise ArgumentError(
-            f"{mixer.name}: kernels take float32, float16 or bfloat16, got {dtype}; the "
-            "reference takes float64"
-        )
-    return dtype

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from ...ir.binding import Number, bind_sizes
-from ...ir.errors import ArgumentError
 from ...ir.expression import Kind
 from ...ir.mixer import Mixer
 from ...ir.optional import without_inputs
 from ...ir.plan import Plan
 from ...ir.roles import feature_dims, shares_of_keys
 from ..cache import cache_folder
+from ..precision import working_dtype
 from .emit import emit_module
 from .names import function_name, plain_name
 
@@ -86,7 +86,7 @@ class TritonRunner:
             self.mixer, [i.name for i in self.mixer.inputs if i.name not in tensors]
         )
         sizes = bind_sizes(mixer, {n: tuple(t.shape) for n, t in tensors.items()}, params)
-        dtype = _working_dtype(mixer, tensors)
+        dtype = working_dtype(mixer, tensors)
         device = next(iter(tensors.values())).device
         function = self._function(mixer, sizes, dtype, device)
         inputs = [_prepared(tensors[i.name], i.kind, dtype) for i in mixer.inputs]
@@ -119,21 +119,6 @@ def _units(device: torch.device) -> int:
     if device.type != "cuda":
         return 1
     return torch.cuda.get_device_properties(device).multi_processor_count
-
-
-def _working_dtype(mixer: Mixer, tensors: Mapping[str, Tensor]) -> torch.dtype:
-    real = [tensors[i.name] for i in mixer.inputs if i.kind is Kind.REAL and i.dtype is None]
-    found = {t.dtype for t in real}
-    if len(found) > 1:
-        listed = ", ".join(sorted(str(d) for d in found))
-        raise ArgumentError(f"{mixer.name}: real inputs have to share one dtype, got {listed}")
-    dtype = found.pop() if found else torch.float32
-    if dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        raise ArgumentError(
-            f"{mixer.name}: kernels take float32, float16 or bfloat16, got {dtype}; the "
-            "reference takes float64"
-        )
-    return dtype
 
 
 def _prepared(tensor: Tensor, kind: Kind, dtype: torch.dtype) -> Tensor:

@@ -278,6 +278,32 @@ class Cumsum(Expr):
         return (self.x,)
 
 
+@dataclass(frozen=True)
+class Solve(Expr):
+    """The x along ``right`` for which ``sum(matrix * x, right) == vector``, for each ``left``.
+
+    ``matrix`` has both axes, of one length; the other axes of ``vector`` are right-hand sides, and
+    what ``matrix`` has beside them too is a batch of systems.
+    """
+
+    matrix: Expr
+    vector: Expr
+    left: str
+    right: str
+
+    @cached_property
+    def axes(self) -> frozenset[str]:
+        return (self.matrix.axes | self.vector.axes) - {self.left} | {self.right}
+
+    @cached_property
+    def kind(self) -> Kind:
+        return Kind.REAL
+
+    @property
+    def children(self) -> tuple[Expr, ...]:
+        return (self.matrix, self.vector)
+
+
 def call_kind(fn: str, args: tuple[Expr, ...]) -> Kind:
     """The kind of ``fn(*args)``, as section "Integers are" of the language has it."""
     if fn in _PREDICATES:
@@ -348,6 +374,8 @@ def rebuild(expr: Expr, change: Callable[[Expr], Expr]) -> Expr:
             return Read(change(x), moved, fill, span=expr.span)
         case Cumsum():
             return replace(expr, x=change(expr.x))
+        case Solve():
+            return replace(expr, matrix=change(expr.matrix), vector=change(expr.vector))
         case _:
             return expr
 
@@ -397,6 +425,7 @@ __all__ = [
     "Ref",
     "Scalar",
     "Size",
+    "Solve",
     "Span",
     "call",
     "call_kind",

@@ -6,6 +6,7 @@ every later step takes it and nothing else of the spec.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from .expression import Expr, Kind, Ref, Span
@@ -127,7 +128,92 @@ class Attention:
         return tuple(made)
 
 
-Stage = Attention | Map
+@dataclass(frozen=True, slots=True)
+class State:
+    """A value that a recurrence carries from one row to the next.
+
+    ``dims`` are the listed ones and what flows in (batch, heads). ``initial`` has no axis outside
+    them and not the recurrence's own. A complex state of a spec is two of these, its real and its
+    imaginary part.
+    """
+
+    name: str
+    dims: frozenset[str]
+    initial: Expr
+    kind: Kind = Kind.REAL
+    dtype: str | None = None  # None: float32 in kernels
+    listed: tuple[str, ...] = ()  # the axes that the spec lists, in its order
+    span: Span | None = field(default=None, compare=False)
+
+    @property
+    def ref(self) -> Ref:
+        """The state as the lines of the step see it."""
+        return Ref(self.name, self.dims, self.kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """An inner loop of a step: its lines once for each position of ``over``, in order."""
+
+    over: str
+    step: tuple[Line, ...]
+
+
+# A line of a step: an assignment, to a state or to a name of the step, or an inner loop.
+Line = Equation | Rounds
+
+
+@dataclass(frozen=True, slots=True)
+class Recurrence:
+    """The body of the loop over ``over``, with values carried from row to row.
+
+    Each row runs the lines of ``step`` in order; a name means its latest value. A value that has
+    ``over`` among its axes stands for its row, and keeps the axis in its type; a state's type does
+    not have it. An assignment to a state's name replaces the state (spread along the axes that the
+    value lacks); any other name is the step's own, and no name of the mixer outside it. Inside
+    ``Rounds`` a value that has the inner axis stands for its row likewise; a name made there is
+    whole, with that axis, after the loop. ``reset`` sets every state to 0 before the rows where it
+    is true; ``reverse`` visits the last row first.
+    """
+
+    over: str
+    states: tuple[State, ...]
+    step: tuple[Line, ...]
+    reset: Expr | None = None
+    reverse: bool = False
+    name: str | None = None
+    texts: tuple[tuple[str, str], ...] = field(default=(), compare=False)  # (clause, as written)
+
+    @property
+    def own(self) -> tuple[Ref, ...]:
+        """The step's own names as later stages see them: one row for each row of ``over``."""
+        states = {state.name for state in self.states}
+        made: dict[str, Ref] = {}
+        for equation, rounds in assignments(self.step):
+            if equation.name not in states:
+                axes = equation.value.axes | {self.over, *rounds}
+                made[equation.name] = Ref(equation.name, axes, equation.value.kind)
+        return tuple(made.values())
+
+    @property
+    def results(self) -> tuple[Ref, ...]:
+        """Every name that the stage makes: rows of the step's own names, last states."""
+        return (*self.own, *(state.ref for state in self.states))
+
+
+def assignments(
+    step: tuple[Line, ...], rounds: tuple[str, ...] = ()
+) -> Iterator[tuple[Equation, tuple[str, ...]]]:
+    """Every assignment of a step in order, with the axes of the inner loops around it."""
+    for line in step:
+        match line:
+            case Equation():
+                yield line, rounds
+            case Rounds(over, lines):
+                yield from assignments(lines, (*rounds, over))
+
+
+Stage = Attention | Map | Recurrence
 
 
 @dataclass(frozen=True, slots=True)

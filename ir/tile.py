@@ -212,12 +212,72 @@ class Reduce:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """``out`` = the running sum of x along one axis, the position itself included."""
+    """``out`` = the running ``op`` (sum prod max) of x along one axis, the position included."""
 
     out: Value
     x: Value
     over: str
     reverse: bool = False
+    op: str = "sum"
+
+
+@dataclass(frozen=True, slots=True)
+class Combine:
+    """A running combination along one axis: ``outs`` at n is xs at 0 ... n, put together in order.
+
+    ``body`` computes ``results`` from two neighbouring stretches, ``left`` before ``right`` (with
+    ``reverse``: the one nearer to the end is left); it is associative and holds elementwise ops
+    and constants alone. All of xs have the same axes, and so do left, right and results, one each.
+    """
+
+    outs: tuple[Value, ...]
+    xs: tuple[Value, ...]
+    over: str
+    left: tuple[Value, ...]
+    right: tuple[Value, ...]
+    body: tuple[Op, ...]
+    results: tuple[Value, ...]
+    reverse: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rename:
+    """``out`` = x with its axis ``axis`` called ``to``, a dim of the same block: nothing moves."""
+
+    out: Value
+    x: Value
+    axis: str
+    to: str
+
+
+@dataclass(frozen=True, slots=True)
+class Substitute:
+    """``out`` at row t = b at t + the sum over s < t of a[t, s] * out at s: a triangular solve.
+
+    ``a`` is float32 with the axes ``rows`` and ``columns`` (two dims of one block), of which what
+    lies on and above the diagonal is not read; ``b`` and ``out`` have ``rows``, float32.
+    """
+
+    out: Value
+    a: Value
+    b: Value
+    rows: str
+    columns: str
+
+
+@dataclass(frozen=True, slots=True)
+class Solve:
+    """``out`` = the x along ``right`` for which sum(matrix * x, right) == vector, for each left.
+
+    ``matrix`` has the axes ``left`` and ``right`` of whole tiles of one size; ``vector`` has
+    ``left`` and any others. Positions past the size are 0 in both and in ``out``. All float32.
+    """
+
+    out: Value
+    matrix: Value
+    vector: Value
+    left: str
+    right: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +334,10 @@ Op = (
     | Dot
     | Reduce
     | Scan
+    | Combine
+    | Rename
+    | Substitute
+    | Solve
     | Search
     | For
     | Comment
@@ -314,8 +378,12 @@ def operands(op: Op) -> tuple[Value, ...]:
             return () if start is None else (start,)
         case Elementwise(_, _, args):
             return args
-        case Cast(_, x) | Reduce(_, _, x, _) | Scan(_, x, _, _):
+        case Cast(_, x) | Reduce(_, _, x, _) | Scan(_, x) | Rename(_, x):
             return (x,)
+        case Combine(_, xs):
+            return xs
+        case Substitute(_, a, b) | Solve(_, a, b):
+            return (a, b)
         case Load(_, _, index, mask, _):
             return (*(v for _, v in index), *(() if mask is None else (mask,)))
         case Store(_, index, value, mask):
@@ -326,6 +394,19 @@ def operands(op: Op) -> tuple[Value, ...]:
             return (*(v for _, v in index), size, value)
         case For(_, start, stop, _, carried, _, _):
             return (start, stop, *(c.initial for c in carried))
+
+
+def made_by(op: Op) -> tuple[Value, ...]:
+    """The values that an op makes for what follows it."""
+    match op:
+        case Store() | Comment():
+            return ()
+        case For(carried=carried):
+            return tuple(c.out for c in carried)
+        case Combine(outs):
+            return outs
+        case _:
+            return (op.out,)
 
 
 def all_ops(body: tuple[Op, ...]) -> Iterator[Op]:

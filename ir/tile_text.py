@@ -14,6 +14,7 @@ from .tile import (
     Argument,
     BufferArgument,
     Cast,
+    Combine,
     Comment,
     Constant,
     Dot,
@@ -26,10 +27,13 @@ from .tile import (
     Program,
     Range,
     Reduce,
+    Rename,
     Scan,
     Search,
     SizeArgument,
+    Solve,
     Store,
+    Substitute,
     Value,
 )
 
@@ -89,6 +93,8 @@ def write_op(op: Op) -> list[str]:
             return [f"store {_place(buffer, index)} = {value.name}{_where(mask)}"]
         case For():
             return _loop(op)
+        case Combine():
+            return _combine(op)
         case _:
             return [f"{op.out} = {_right_side(op)}"]
 
@@ -111,11 +117,25 @@ def _right_side(op: Op) -> str:
             return f"dot({a.name}, {b.name}) over {over}{more}"
         case Reduce(_, fn, x, over):
             return f"{fn} {x.name} over {over}"
-        case Scan(_, x, over, reverse):
-            return f"scan {x.name} over {over}{' from the end' if reverse else ''}"
+        case Scan(_, x, over, reverse, fn):
+            return f"running {fn} {x.name} over {over}{' from the end' if reverse else ''}"
+        case Rename(_, x, axis, to):
+            return f"{x.name} with {to} for {axis}"
+        case Substitute(_, a, b, rows, columns):
+            return f"substitute {a.name} over {columns} into {b.name} down {rows}"
+        case Solve(_, matrix, vector, left, right):
+            return f"solve {matrix.name}[{left}, {right}] for {vector.name}"
         case Search(_, buffer, index, dim, _, value, side):
             return f"search {_place(buffer, index)} along {dim} for {value.name}, {side}"
     raise TypeError(type(op).__name__)
+
+
+def _combine(op: Combine) -> list[str]:
+    names = [", ".join(v.name for v in vs) for vs in (op.xs, op.left, op.right, op.results)]
+    way = " from the end" if op.reverse else ""
+    head = f"{', '.join(map(str, op.outs))} = combine {names[0]} over {op.over}{way}"
+    body = [f"  {line}" for inner in op.body for line in write_op(inner)]
+    return [f"{head} by ({names[1]}), ({names[2]}):", *body, f"  -> {names[3]}"]
 
 
 def _loop(op: For) -> list[str]:

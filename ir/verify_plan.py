@@ -7,6 +7,7 @@ from .plan import Plan
 from .tile import (
     Carried,
     Cast,
+    Combine,
     Comment,
     Constant,
     Dot,
@@ -20,10 +21,13 @@ from .tile import (
     Program,
     Range,
     Reduce,
+    Rename,
     Scan,
     Search,
     SizeArgument,
+    Solve,
     Store,
+    Substitute,
     Value,
     operands,
 )
@@ -123,9 +127,44 @@ class _Checker:
                 return
             case Comment():
                 return
+            case Combine():
+                self._combine(op)
+                return
+            case Rename(out, x, axis, to):
+                if axis not in x.axes or to in x.axes or out.axes != x.axes - {axis} | {to}:
+                    self._fail(f"{out} is not {x} with {to} for {axis}")
+            case Substitute(out, a, b, rows, columns):
+                if a.axes != {rows, columns} or columns in b.axes or out.axes != b.axes | {rows}:
+                    self._fail(f"{out}: a substitution of {a} into {b} down {rows}")
+            case Solve(out, matrix, vector, left, right):
+                axes = vector.axes - {left} | {right}
+                if matrix.axes != {left, right} or right in vector.axes or out.axes != axes:
+                    self._fail(f"{out}: a solution of {matrix} for {vector}")
             case Constant() | Range() | Cast() | Scan() | Search():
                 pass
         self._make(op.out)
+
+    def _combine(self, op: Combine) -> None:
+        groups = (op.outs, op.xs, op.left, op.right, op.results)
+        kinds = [[(v.axes, v.dtype) for v in group] for group in groups]
+        if any(kind != kinds[0] for kind in kinds) or len({v.axes for v in op.xs}) != 1:
+            self._fail(f"{op.outs[0]}: what is combined has not one type throughout")
+        if op.over not in op.xs[0].axes:
+            self._fail(f"{op.outs[0]}: nothing to combine over {op.over}")
+        before = dict(self.known)
+        for value in (*op.left, *op.right):
+            self._make(value)
+        for inner in op.body:
+            if not isinstance(inner, Elementwise | Constant | Cast | Comment):
+                self._fail(f"{op.outs[0]}: {type(inner).__name__} in a combination")
+            for value in operands(inner):
+                self._read(value)
+            self._op(inner)
+        for value in op.results:
+            self._read(value)
+        self.known = before
+        for value in op.outs:
+            self._make(value)
 
     def _memory(
         self,

@@ -22,6 +22,7 @@ from ...ir.plan import Buffer, Plan
 from ...ir.tile import (
     BufferArgument,
     Cast,
+    Combine,
     Comment,
     Constant,
     Dot,
@@ -35,10 +36,13 @@ from ...ir.tile import (
     Program,
     Range,
     Reduce,
+    Rename,
     Scan,
     Search,
     SizeArgument,
+    Solve,
     Store,
+    Substitute,
     Value,
 )
 from .elementwise import FUNCTIONS
@@ -194,6 +198,8 @@ class _Launch:
                     self._loop(op)
                 case Store():
                     self._store(op)
+                case Combine():
+                    self._combine(op)
                 case _:
                     self._set(op.out, self._value(op))
                     if self.watch is not None:
@@ -234,15 +240,76 @@ class _Launch:
                 return result if acc is None else result + self.values[acc.name]
             case Reduce(_, fn, x, over):
                 return _REDUCTIONS[fn](self.values[x.name], sorted(x.axes).index(over))
-            case Scan(_, x, over, reverse):
-                axis = sorted(x.axes).index(over)
-                tensor = self.values[x.name]
-                if reverse:
-                    return tensor.flip(axis).cumsum(axis).flip(axis)
-                return tensor.cumsum(axis)
+            case Scan(_, x, over, reverse, fn):
+                return _scan(self.values[x.name], sorted(x.axes).index(over), reverse, fn)
+            case Rename(out, x, axis, to):
+                return self._renamed(x, axis, to)
+            case Substitute():
+                return self._substitute(op)
+            case Solve():
+                return self._solve(op)
             case Search():
                 return self._search(op)
         raise TypeError(type(op).__name__)
+
+    def _renamed(self, x: Value, axis: str, to: str) -> Tensor:
+        """A value's tensor with one axis called otherwise, its axes in order of name again."""
+        names = [to if d == axis else d for d in sorted(x.axes)]
+        return self.values[x.name].permute([names.index(d) for d in sorted(names)])
+
+    def _substitute(self, op: Substitute) -> Tensor:
+        """Row by row, as it is defined."""
+        a = self._in_order(op.a, [op.rows, op.columns])
+        others = sorted(op.out.axes - {op.rows})
+        b = self._aligned(op.b, op.out.axes).expand(self._shape(op.out.axes))
+        x = b.movedim(sorted(op.out.axes).index(op.rows), 0).clone()
+        for row in range(1, x.shape[0]):
+            x[row] += torch.tensordot(a[row, :row], x[:row], 1)
+        order = [op.rows, *others]
+        return x.permute([order.index(d) for d in sorted(order)])
+
+    def _solve(self, op: Solve) -> Tensor:
+        """On the positions that exist; 0 past them."""
+        size = self.program.tile(op.left).size
+        others = sorted(op.vector.axes - {op.left})
+        matrix = self._in_order(op.matrix, [op.left, op.right])[:size, :size]
+        vector = self._in_order(op.vector, [op.left, *others])[:size]
+        x = torch.linalg.solve(matrix, vector.reshape(vector.shape[0], -1))
+        block = self.program.tile(op.right).block
+        whole = torch.zeros(block, x.shape[1], dtype=x.dtype)
+        whole[: x.shape[0]] = x
+        order = [op.right, *others]
+        whole = whole.reshape(block, *vector.shape[1:])
+        return whole.permute([order.index(d) for d in sorted(order)])
+
+    def _in_order(self, value: Value, order: list[str]) -> Tensor:
+        names = sorted(value.axes)
+        return self.values[value.name].permute([names.index(d) for d in order])
+
+    def _combine(self, op: Combine) -> None:
+        """One position after another, the far ones on the left."""
+        axis = sorted(op.xs[0].axes).index(op.over)
+        rows = [self.values[x.name].unbind(axis) for x in op.xs]
+        count = len(rows[0])
+        order = range(count - 1, -1, -1) if op.reverse else range(count)
+        so_far: list[Tensor] = []
+        made: list[list[Tensor]] = [[torch.empty(0)] * count for _ in op.outs]
+        for at in order:
+            here = [tensors[at] for tensors in rows]
+            so_far = self._together(op, so_far, here, axis) if so_far else here
+            for column, tensor in zip(made, so_far, strict=True):
+                column[at] = tensor
+        for out, column in zip(op.outs, made, strict=True):
+            self._set(out, torch.stack(column, axis))
+
+    def _together(
+        self, op: Combine, left: list[Tensor], right: list[Tensor], axis: int
+    ) -> list[Tensor]:
+        for values, tensors in ((op.left, left), (op.right, right)):
+            for value, tensor in zip(values, tensors, strict=True):
+                self._set(value, tensor.unsqueeze(axis))
+        self._ops(op.body)
+        return [self.values[v.name].select(axis, 0) for v in op.results]
 
     def _cast(self, x: Tensor, dtype: DType) -> Tensor:
         if dtype.is_float or dtype is DType.BOOL or not x.is_floating_point():
@@ -329,3 +396,18 @@ class _Launch:
             raise self._fail(f"{op.buffer} is searched along {op.dim}, and is not sorted")
         value = self.values[op.value.name]
         return (line <= value if op.side == "right" else line < value).sum()
+
+
+def _scan(x: Tensor, axis: int, reverse: bool, fn: str) -> Tensor:
+    """A running sum, product or maximum, in either direction."""
+    x = x.flip(axis) if reverse else x
+    match fn:
+        case "sum":
+            made = x.cumsum(axis)
+        case "prod":
+            made = x.cumprod(axis)
+        case "max":
+            made = x.cummax(axis).values
+        case _:
+            raise TypeError(fn)
+    return made.flip(axis) if reverse else made

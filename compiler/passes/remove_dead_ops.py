@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ...ir.tile import Comment, For, Op, Program, Store, all_ops, operands
+from ...ir.tile import Combine, Comment, For, Op, Program, Store, all_ops, made_by, operands
 
 
 def remove_dead_ops(program: Program) -> Program:
@@ -31,15 +31,17 @@ def remove_dead_ops(program: Program) -> Program:
 
 
 def _axes(op: Op) -> frozenset[str]:
-    if isinstance(op, For):
-        return frozenset[str]().union(*(c.inner.axes for c in op.carried))
-    assert not isinstance(op, Store | Comment)
-    return op.out.axes
+    return frozenset[str]().union(*(v.axes for v in made_by(op)))
 
 
 def _read(body: tuple[Op, ...]) -> frozenset[str]:
     names = {value.name for op in all_ops(body) for value in operands(op)}
-    names |= {v.name for op in all_ops(body) if isinstance(op, For) for v in op.yields}
+    for op in all_ops(body):
+        match op:
+            case For(yields=values) | Combine(results=values):
+                names |= {v.name for v in values}
+            case _:
+                pass
     return frozenset(names)
 
 
@@ -54,6 +56,6 @@ def _without(body: tuple[Op, ...], read: frozenset[str]) -> tuple[Op, ...]:
                 if stores or any(c.out.name in read for c in op.carried):
                     kept.append(replace(op, body=_without(op.body, read)))
             case _:
-                if op.out.name in read:
+                if any(value.name in read for value in made_by(op)):
                     kept.append(op)
     return tuple(kept)

@@ -18,6 +18,7 @@ from ...ir.tile import (
     BufferArgument,
     Carried,
     Cast,
+    Combine,
     Comment,
     Constant,
     Dot,
@@ -32,10 +33,13 @@ from ...ir.tile import (
     Program,
     Range,
     Reduce,
+    Rename,
     Scan,
     Search,
     SizeArgument,
+    Solve,
     Store,
+    Substitute,
     Tile,
     Value,
 )
@@ -295,15 +299,77 @@ class Builder:
 
         return self._emit(("reduce", op, x, over), level, make)
 
-    def scan(self, x: Value, over: str, reverse: bool = False, hint: str = "") -> Value:
-        """The running sum along one axis of a tile."""
+    def scan(
+        self, x: Value, over: str, reverse: bool = False, hint: str = "", op: str = "sum"
+    ) -> Value:
+        """The running sum (product, maximum) along one axis of a tile."""
         level = self.level(x)
 
         def make() -> tuple[Op, Value]:
             out = self.value(hint or "running", x.dtype, x.axes, level)
-            return Scan(out, x, over, reverse), out
+            return Scan(out, x, over, reverse, op), out
 
-        return self._emit(("scan", x, over, reverse), level, make)
+        return self._emit(("scan", x, over, reverse, op), level, make)
+
+    def combine(
+        self,
+        xs: Sequence[Value],
+        over: str,
+        function: Callable[[tuple[Value, ...], tuple[Value, ...]], Sequence[Value]],
+        reverse: bool = False,
+        hints: Sequence[str] = (),
+    ) -> tuple[Value, ...]:
+        """Running combinations along one axis; ``function`` puts two stretches together.
+
+        It is called once, with the left and the right values, while a scope of its own is open.
+        """
+        level, names = self.level(*xs), hints or ["running"] * len(xs)
+        inside = len(self.scopes)
+        self.scopes.append(Scope())
+        left, right = (
+            tuple(
+                self.value(f"{n}_{side}", x.dtype, x.axes, inside)
+                for n, x in zip(names, xs, strict=True)
+            )
+            for side in ("left", "right")
+        )
+        results = tuple(function(left, right))
+        body = tuple(self.scopes.pop().ops)
+        outs = tuple(self.value(n, x.dtype, x.axes, level) for n, x in zip(names, xs, strict=True))
+        made = Combine(outs, tuple(xs), over, left, right, body, results, reverse)
+        self.scopes[level].ops.append(made)
+        return outs
+
+    def rename(self, x: Value, axis: str, to: str, hint: str = "") -> Value:
+        """``x`` with its axis ``axis`` called ``to``."""
+        level, axes = self.level(x), x.axes - {axis} | {to}
+
+        def make() -> tuple[Op, Value]:
+            out = self.value(hint or x.name, x.dtype, axes, level)
+            return Rename(out, x, axis, to), out
+
+        return self._emit(("rename", x, axis, to), level, make)
+
+    def substitute(self, a: Value, b: Value, rows: str, columns: str, hint: str = "") -> Value:
+        """Solve (1 - strictly lower a) x = b for x, down the axis ``rows``."""
+        level = self.level(a, b)
+
+        def make() -> tuple[Op, Value]:
+            out = self.value(hint or b.name, DType.FLOAT32, b.axes | {rows}, level)
+            return Substitute(out, a, b, rows, columns), out
+
+        return self._emit(("substitute", a, b, rows, columns), level, make)
+
+    def solve(self, matrix: Value, vector: Value, left: str, right: str, hint: str = "") -> Value:
+        """The x along ``right`` for which sum(matrix * x, right) == vector."""
+        level = self.level(matrix, vector)
+
+        def make() -> tuple[Op, Value]:
+            axes = vector.axes - {left} | {right}
+            out = self.value(hint or "solution", DType.FLOAT32, axes, level)
+            return Solve(out, matrix, vector, left, right), out
+
+        return self._emit(("solve", matrix, vector, left, right), level, make)
 
     def search(
         self,

@@ -1,0 +1,109 @@
+"""What the algebra of a step shows: the classes that schedules are chosen by.
+
+A recurrence is classified component by component: the strongly connected components of its states,
+each given the ones before it. Inside a form, ``Ref("S.in", ...)`` is the state S before the row (as
+``versions`` names it, before any reset) and ``Ref("S.out", ...)`` the state that the row leaves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ....ir.expression import Expr, Ref
+from ....ir.mixer import State
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """``ref`` = sum(query * S, axes) in each row, S before the row or as the row leaves it.
+
+    A read at another point of the step is rewritten to a read before the row and terms of the
+    row's own. ``query`` has no state in it.
+    """
+
+    ref: Ref
+    state: str
+    query: Expr
+    axes: tuple[str, ...]
+    after: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """S' = decay * S + sum of u * sum(w * S, axis) + sum of k * v: the chunk form.
+
+    ``decay`` has no axis of the state's own but ``axis`` (a number, a scalar per row, or one per
+    entry of the axis); ``log_decay`` is its logarithm where the decay is an exponential. The
+    corrections (u, w) have ``axis`` and none of the state's other axes. A write is (k, v): k has
+    ``axis`` or nothing of the state's own, v the rest.
+    """
+
+    state: State
+    axis: str
+    decay: Expr
+    log_decay: Expr | None
+    corrections: tuple[tuple[Expr, Expr], ...]
+    writes: tuple[tuple[Expr, Expr], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """s_i' = plus over j of times(coefficients[i][j], s_j), plus offsets[i]: the scan form.
+
+    ``plus`` and ``times`` are elementwise functions, a semiring: (add, mul), (max, add) or
+    (logaddexp, add). A coefficient of None is the semiring's zero. ``constant``: no coefficient
+    changes from row to row.
+    """
+
+    states: tuple[State, ...]
+    plus: str
+    times: str
+    coefficients: tuple[tuple[Expr | None, ...], ...]
+    offsets: tuple[Expr | None, ...]
+    constant: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Coupled:
+    """Matrix states of one shape that mix by scalars: S_i' = sum of a_ij * S_j + ... (momentum).
+
+    ``decay[i][j]`` are scalars of the row; corrections and writes of each state are as in
+    ``Matrix``, a correction naming the state that it reads.
+    """
+
+    states: tuple[State, ...]
+    axis: str
+    decay: tuple[tuple[Expr | None, ...], ...]
+    corrections: tuple[tuple[tuple[Expr, Expr, str], ...], ...]
+    writes: tuple[tuple[tuple[Expr, Expr], ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """No parallel form: ``term`` stands in the way, ``kind`` says what a row's work is.
+
+    ``elementwise``: each channel by itself; ``mixing``: states are mixed by weights that do not
+    change; ``dots``: anything else.
+    """
+
+    states: tuple[State, ...]
+    kind: str
+    term: Expr
+    reason: str
+
+
+Form = Matrix | Affine | Coupled | Loop
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """A recurrence's components in the order in which they can be computed.
+
+    ``readings`` are the contractions of matrix states that rows and later components use; ``own``
+    gives the step's own names as expressions in inputs, readings, and the states ``S.in`` and
+    ``S.out`` of components that are not matrices.
+    """
+
+    components: tuple[Form, ...]
+    readings: tuple[Reading, ...]
+    own: tuple[tuple[str, Expr], ...]

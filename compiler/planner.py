@@ -10,10 +10,11 @@ from ..ir.expression import (
     Expr,
     Ref,
 )
-from ..ir.mixer import Attention, Equation, Map, Mixer, Output
+from ..ir.mixer import Attention, Equation, Map, Mixer, Output, Recurrence
 from ..ir.plan import Plan
 from ..ir.tile import DType
 from .attention_plan import AttentionPlan
+from .recurrence_plan import RecurrencePlan
 from .workspace import Workspace, make_workspace
 
 
@@ -34,6 +35,8 @@ def plan_mixer(mixer: Mixer, sizes: Mapping[str, int], dtype: DType, splits: int
             case Map(equations):
                 for equation in equations:
                     _define(work, equation)
+            case Recurrence():
+                RecurrencePlan(work, stage).run()
     for output in mixer.outputs:
         _output(work, output)
     return work.plan()

@@ -40,7 +40,7 @@ from .schedules.pointwise import pointwise, running_sum
 
 Launch = tuple[tuple[str, int], ...]
 LIGHT: Launch = (("num_warps", 4), ("num_stages", 2))  # kernels that are no attention
-_KIND_DTYPE = {Kind.BOOL: DType.BOOL, Kind.INT: DType.INT32}
+KIND_DTYPE = {Kind.BOOL: DType.BOOL, Kind.INT: DType.INT32}
 
 
 @dataclass
@@ -122,7 +122,7 @@ class Workspace:
             return replace(expr, x=self.prepared(expr.x, block, loop, inside))
         reason = self._reason_to_store(expr, block, loop, inside)
         if reason is not None:
-            return self.store(self._temporary_name(expr), expr, None, "temporary", reason)
+            return self.store(self.temporary_name(expr), expr, None, "temporary", reason)
         if isinstance(expr, Read) and not self.is_stored(expr.x):
             return self._prepared_read(expr, block, loop, inside)
         deeper = inside or self._is_long(expr)
@@ -181,7 +181,7 @@ class Workspace:
         if heavy and not self._may_push(read):
             reason = self._reason_to_store(read.x, None, None, inside) or "it is read at an index"
             ref = self.stored.get(read.x) or self.store(
-                self._temporary_name(read.x), read.x, None, "temporary", reason
+                self.temporary_name(read.x), read.x, None, "temporary", reason
             )
             return Read(ref, at, read.fill, span=read.span)
         if self._by_head(read):  # what is stored of it is stored per group
@@ -229,7 +229,7 @@ class Workspace:
 
     # ------------------------------------------------------------------------ stored values
 
-    def _temporary_name(self, expr: Expr) -> str:
+    def temporary_name(self, expr: Expr) -> str:
         """What the spec calls it; else after the smallest named value that it is a part of."""
         name = self.context.names.get(expr)
         if name is None:
@@ -324,7 +324,7 @@ class Workspace:
             wide = role == "temporary" and not set(dims) & self.roles.features
             dtype = DType.FLOAT32 if wide else self.dtype
         else:
-            dtype = _KIND_DTYPE[kind]
+            dtype = KIND_DTYPE[kind]
         self.context.buffers[name] = Buffer(name, dims, dtype, role)
 
     def kernel_name(self, result: str) -> str:
@@ -362,7 +362,7 @@ def make_workspace(
         for i in mixer.inputs
     }
     tables = {
-        t.name: Buffer(t.name, t.dims, _KIND_DTYPE.get(t.kind, DType.FLOAT32), "table")
+        t.name: Buffer(t.name, t.dims, KIND_DTYPE.get(t.kind, DType.FLOAT32), "table")
         for t in mixer.tables
     }
     masks = facts_of(mixer, {n: float(v) for n, v in params.items()})
@@ -382,7 +382,7 @@ def make_workspace(
 def _input_dtype(declared: str | None, kind: Kind, dtype: DType) -> DType:
     if kind is Kind.REAL:
         return dtype if declared is None else DType(declared)
-    return DType(declared) if declared in ("int64", "int32") else _KIND_DTYPE[kind]
+    return DType(declared) if declared in ("int64", "int32") else KIND_DTYPE[kind]
 
 
 def _fixed_params(mixer: Mixer, sizes: Mapping[str, int]) -> dict[str, Number]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .errors import UnsupportedError
 from .expression import Ref, Size, walk
-from .mixer import Attention, Mixer
+from .mixer import Attention, Map, Mixer, Recurrence
 
 # A tile holds at most this many positions of an axis whole.
 LARGEST_WHOLE = 512
@@ -37,17 +37,24 @@ def feature_dims(mixer: Mixer) -> frozenset[str]:
     """The dims whose length a kernel is compiled for.
 
     These are last axes of inputs, and axes of tables of params, that no attention attends over or
-    has a row for: channels.
+    has a row for: channels; and the axes that a recurrence lists for its states.
     """
     walked: set[str] = {dim for pair in mixer.sequences for dim in pair}
     walked |= {dim for dim, _ in mixer.sizes} | {dim for pair in mixer.heads for dim in pair}
+    listed: set[str] = set()
     for stage in mixer.stages:
-        if isinstance(stage, Attention):
-            walked |= stage.queries | {stage.over}
+        match stage:
+            case Attention():
+                walked |= stage.queries | {stage.over}
+            case Recurrence(over, states):
+                listed |= {dim for state in states for dim in state.listed}
+                walked |= {over}.union(*(state.dims for state in states)) - listed
+            case Map():
+                pass
     last = {i.layout[-1][-1] for i in mixer.inputs if i.layout and i.layout[-1]}
     several = {i.name for i in mixer.inputs if len(i.dims) > 1}
     last = {i.dims[-1] for i in mixer.inputs if i.name in several} & last
-    return frozenset((last | {dim for t in mixer.tables for dim in t.dims}) - walked)
+    return frozenset((last | listed | {dim for t in mixer.tables for dim in t.dims}) - walked)
 
 
 def dim_roles(mixer: Mixer, sizes: Mapping[str, int]) -> DimRoles:
@@ -60,6 +67,8 @@ def dim_roles(mixer: Mixer, sizes: Mapping[str, int]) -> DimRoles:
         if isinstance(stage, Attention):
             long |= {stage.over, query_axis(mixer, stage)}
             queries |= stage.queries
+        elif isinstance(stage, Recurrence):
+            long |= {stage.over}
     heads = {dim for pair in mixer.heads for dim in pair}
     tables = [i.dims for i in mixer.inputs if len(i.dims) > 1]
     rows = {dims[-2] for dims in tables if dims[-1] in features} - queries

@@ -25,6 +25,7 @@ from ...ir.expression import (
     Ref,
     Scalar,
     Size,
+    Solve,
     call,
     rebuild,
     substitute,
@@ -136,6 +137,12 @@ class Evaluator:
                 return self._reduce(expr, hint)
             case Cumsum(x, over, reverse, exclusive):
                 return self._cumsum(x, over, reverse, exclusive, hint)
+            case Solve(matrix, vector, left, right):
+                for dim in (left, right):
+                    self.position(dim)
+                sides = [self.masked(self.real(side), left, 0.0) for side in (matrix, vector)]
+                sides[0] = self.masked(sides[0], right, 0.0)
+                return self.builder.solve(sides[0], sides[1], left, right, hint)
         raise UnsupportedError(f"no lowering for {type(expr).__name__}: {expr}")
 
     # -------------------------------------------------------------------------- scalars
@@ -217,6 +224,8 @@ class Evaluator:
     def _read(self, x: Expr, at: Mapping[str, Expr], fill: float, hint: str) -> Value:
         if isinstance(x, Ref) and x.name in self.context.buffers:
             return self._load(x, at, fill, hint)
+        if isinstance(x, Ref):
+            return self._from_tile(x, at, fill, hint)
         moved = move(x, at)
         mask = None
         for dim, index in at.items():
@@ -229,6 +238,47 @@ class Evaluator:
             dtype = DType.FLOAT32
         outside = self.builder.constant(_number(fill, dtype), dtype)
         return self.where(mask, self.builder.cast(value, dtype), outside, hint)
+
+    def _from_tile(self, x: Ref, at: Mapping[str, Expr], fill: float, hint: str) -> Value:
+        """A value on the tile read at other positions: an axis renamed, or picked out by a sum."""
+        value = self.builder.lookup(x)
+        if value is None:
+            raise UnsupportedError(f"nothing computes {x.name}")
+        given = {d: e for d, e in at.items() if d in value.axes}
+        for dim, index in given.items():
+            match index:
+                case Index(other) if other not in x.axes and self._same_length(dim, other):
+                    self.position(other)
+                    value = self.builder.rename(value, dim, other, hint)
+                case _:
+                    value = self._picked(value, dim, index, fill, hint)
+        return value
+
+    def _same_length(self, dim: str, other: str) -> bool:
+        return self.context.length(dim) == self.context.length(other) is not None
+
+    def _picked(self, value: Value, dim: str, index: Expr, fill: float, hint: str) -> Value:
+        """The element of ``value`` at ``index`` along ``dim``: a sum that admits that one."""
+        from ...ir.tile import Tile
+
+        builder = self.builder
+        twin = f"{dim}_from"
+        size = self.context.length(dim)
+        if size is None:
+            raise UnsupportedError(f"a value on the tile is read along {dim} at {index}")
+        if not builder.has_position(twin):
+            builder.tiles[twin] = Tile(twin, builder.tiles[dim].block, True, size)
+            builder.scopes[0].positions[twin] = builder.range(twin, None, twin.lower())
+        moved = builder.rename(value, dim, twin)
+        place = self.integer(index)
+        here = builder.elementwise("eq", builder.position(twin), place, dtype=DType.BOOL)
+        zero = builder.constant(_number(0, value.dtype), value.dtype)
+        picked = builder.reduce("sum", self.where(here, moved, zero), twin, hint)
+        inside = self._inside(index, dim)
+        if inside is None or fill == 0:
+            return picked
+        outside = builder.constant(_number(fill, value.dtype), value.dtype)
+        return self.where(inside, picked, outside, hint)
 
     def _load(self, ref: Ref, at: Mapping[str, Expr], fill: float, hint: str) -> Value:
         buffer = self.context.buffers[ref.name]

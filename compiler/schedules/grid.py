@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...ir.expression import Index, Size, call
 from ...ir.tile import DType, GridAxis, Tile, Value
 from .evaluation import Evaluator
 
@@ -33,9 +34,38 @@ def place_grid(
             evaluator.size(dim)
 
 
-def store_result(evaluator: Evaluator, name: str, value: Value) -> None:
-    """Write a value to a buffer, each of whose dims is in force, where positions exist."""
+def place_groups(evaluator: Evaluator) -> None:
+    """Where a program has a position of the heads, that of their group: h // (H // G)."""
+    for group, heads in sorted(evaluator.context.heads):
+        if evaluator.builder.has_position(heads) and not evaluator.builder.has_position(group):
+            size = call("floordiv", Size(heads), Size(group))
+            index = call("floordiv", Index(heads), size)
+            evaluator.builder.place(group, evaluator.integer(index, group.lower()))
+
+
+def first_of(evaluator: Evaluator, dims: Sequence[str]) -> Value | None:
+    """Whether this program is the first of those that have the same positions of ``dims``."""
+    builder, zero = evaluator.builder, evaluator.builder.constant(0, DType.INT32)
+    first: Value | None = None
+    for axis in builder.grid:
+        if axis.dim in dims:
+            continue
+        place = axis.position
+        for group, heads in sorted(evaluator.context.heads):
+            if heads == axis.dim and group in dims:
+                size = call("floordiv", Size(heads), Size(group))
+                place = evaluator.integer(call("mod", Index(heads), size))
+        here = builder.elementwise("eq", place, zero, dtype=DType.BOOL, hint="first")
+        first = evaluator.both(first, here)
+    return first
+
+
+def store_result(evaluator: Evaluator, name: str, value: Value, where: Value | None = None) -> None:
+    """Write a value to a buffer, each of whose dims is in force, where positions exist.
+
+    ``where``: a scalar, whether to write at all.
+    """
     buffer = evaluator.context.buffers[name]
     index = [(dim, evaluator.position(dim)) for dim in buffer.dims]
-    mask = evaluator.bounds_of(buffer.dims)
+    mask = evaluator.both(where, evaluator.bounds_of(buffer.dims))
     evaluator.builder.store(name, index, evaluator.builder.cast(value, buffer.dtype), mask)

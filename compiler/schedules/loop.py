@@ -1,0 +1,152 @@
+"""The loop schedule: a recurrence row by row, its states held on chip from the first to the last.
+
+It computes any step. Programs take the batch, the heads, and a block of one axis along which the
+step keeps every position to itself; an axis that the step sums over or mixes is held whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ...ir.expression import Expr, Kind, Ref
+from ...ir.tile import BufferArgument, DType, Program, Value
+from ..analysis.recurrence.versions import Repeated, Version
+from .builder import KIND_DTYPE, Builder, Loop
+from .evaluation import Context, Evaluator
+from .grid import first_of, place_grid, place_groups, store_result
+from .runs import integer
+
+
+@dataclass(frozen=True, slots=True)
+class Carrying:
+    """A state in a kernel: what it starts from, its names within a row, where its last value goes.
+
+    ``initial`` has the state's axes or fewer; ``last`` is a buffer, or None.
+    """
+
+    name: str
+    dims: frozenset[str]
+    kind: Kind
+    initial: Expr
+    before: Ref
+    after: Expr
+    last: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoopTask:
+    """A recurrence as a kernel computes it: names written out, lines in single assignment.
+
+    ``own`` pairs a buffer with what each row stores there. ``positions`` are the dims of which a
+    program takes one position, ``tiled`` the one of which it takes a block.
+    """
+
+    name: str
+    over: str
+    reverse: bool
+    lines: tuple[Version | Repeated, ...]
+    states: tuple[Carrying, ...]
+    own: tuple[tuple[str, Expr], ...]
+    positions: tuple[str, ...]
+    tiled: tuple[str, ...]
+    about: str = ""
+
+
+def loop(task: LoopTask, context: Context, launch: tuple[tuple[str, int], ...]) -> Program:
+    """The tile program of a recurrence, one row after another."""
+    builder = Builder(task.name)
+    evaluator = Evaluator(builder, context)
+    place_grid(evaluator, task.positions, None)
+    for dim in task.tiled:
+        place_grid(evaluator, [dim], dim)
+    place_groups(evaluator)
+    written = [*(name for name, _ in task.own), *(s.last for s in task.states if s.last)]
+    for name in written:
+        buffer = context.buffers[name]
+        builder.buffer(BufferArgument(name, buffer.dims, buffer.dtype, written=True))
+    starts = [(s.name, _spread(evaluator, s, s.initial)) for s in task.states]
+    size, zero = evaluator.size(task.over), builder.constant(0, DType.INT32)
+    with builder.loop(task.over.lower(), zero, size, 1, starts) as turn:
+        _row(evaluator, task, turn)
+    for state, value in zip(task.states, turn.results, strict=True):
+        if state.last is not None:
+            builder.comment(f"{state.name} after the last row")
+            _store(evaluator, state.last, value)
+    return builder.finish(launch, task.about)
+
+
+def _row(evaluator: Evaluator, task: LoopTask, turn: Loop) -> None:
+    """What one row computes, stores and hands over."""
+    builder = evaluator.builder
+    row = turn.variable
+    if task.reverse:
+        one = builder.constant(1, DType.INT32)
+        last = integer(evaluator, "sub", evaluator.size(task.over), one)
+        row = integer(evaluator, "sub", last, row, hint=f"{task.over.lower()}_row")
+    builder.place(task.over, row)
+    for state, value in zip(task.states, turn.carried, strict=True):
+        builder.bind(state.before, value)
+    compute_lines(evaluator, task.lines)
+    for name, value in task.own:
+        _store(evaluator, name, evaluator.evaluate(value, name))
+    turn.yields = tuple(_spread(evaluator, state, state.after) for state in task.states)
+
+
+def compute_lines(evaluator: Evaluator, lines: Sequence[Version | Repeated]) -> None:
+    """The lines of a step in order, each bound to the version that it makes."""
+    for line in lines:
+        match line:
+            case Version(ref, name, value):
+                dtype = KIND_DTYPE[ref.kind]
+                made = evaluator.builder.cast(evaluator.evaluate(value, name), dtype)
+                evaluator.builder.bind(ref, made, len(evaluator.builder.scopes) - 1)
+            case Repeated():
+                _rounds(evaluator, line)
+
+
+def _rounds(evaluator: Evaluator, rounds: Repeated) -> None:
+    """An inner loop, its states carried from round to round."""
+    builder = evaluator.builder
+    carried = []
+    for state in rounds.states:
+        name = state.after.name.partition(".")[0]
+        value = evaluator.evaluate(state.before, name)
+        carried.append((name, _with_axes(evaluator, value, state.start.dims, state.start.kind)))
+    zero, size = builder.constant(0, DType.INT32), evaluator.size(rounds.over)
+    with builder.loop(rounds.over.lower(), zero, size, 1, carried) as turn:
+        builder.place(rounds.over, turn.variable)
+        for state, value in zip(rounds.states, turn.carried, strict=True):
+            builder.bind(state.start, value)
+        compute_lines(evaluator, rounds.lines)
+        turn.yields = tuple(
+            _with_axes(evaluator, evaluator.evaluate(s.end), s.start.dims, s.start.kind)
+            for s in rounds.states
+        )
+    for state, value in zip(rounds.states, turn.results, strict=True):
+        builder.bind(state.after, value, len(builder.scopes) - 1)
+
+
+def _spread(evaluator: Evaluator, state: Carrying, value: Expr) -> Value:
+    made = evaluator.evaluate(value, state.name)
+    return _with_axes(evaluator, made, state.dims, state.kind)
+
+
+def _with_axes(evaluator: Evaluator, value: Value, dims: frozenset[str], kind: Kind) -> Value:
+    """``value`` with all the axes that ``dims`` have on the tile, in the type of states."""
+    builder, dtype = evaluator.builder, KIND_DTYPE[kind]
+    axes = frozenset(d for d in dims if evaluator.position(d).axes)
+    value = builder.cast(value, dtype)
+    if value.axes == axes:
+        return value
+    number = builder.constant_of(value)
+    if number is not None:
+        return builder.constant(number, dtype, axes)
+    zero = builder.constant(0.0 if dtype.is_float else 0, dtype, axes)
+    return builder.elementwise("add", value, zero, dtype=dtype, hint=value.name)
+
+
+def _store(evaluator: Evaluator, name: str, value: Value) -> None:
+    """Write a result; of the programs that have the same one, the first does."""
+    dims = evaluator.context.buffers[name].dims
+    store_result(evaluator, name, value, first_of(evaluator, dims))

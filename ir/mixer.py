@@ -224,6 +224,7 @@ class Output:
     layout: Layout
     kind: Kind = Kind.REAL
     span: Span | None = field(default=None, compare=False)
+    dtype: str | None = None  # "float32": stored so whatever the inputs are; None: as they are
 
     @property
     def dims(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from ..ir.tile import Comment, Dot, Elementwise, For, Load, Op, Program, Store, Value, all_ops
+from ..ir.tile import Dot, Elementwise, For, Load, Op, Program, Store, Value, all_ops, made_by
 
 # The smallest shared memory sold (cuda:120), and registers that leave room for addresses.
 SHARED_LIMIT_BYTES = 99 * 1024
@@ -22,9 +22,11 @@ def shared_bytes(program: Program) -> int:
     stages = dict(program.launch).get("num_stages", 1)
     operands = {v.name for op in all_ops(program.body) if isinstance(op, Dot) for v in (op.a, op.b)}
     resident = sum(
-        _tile_bytes(program, op.out)
+        _tile_bytes(program, value)
         for op in program.body
-        if not isinstance(op, For | Store | Comment) and op.out.name in operands
+        if not isinstance(op, For)
+        for value in made_by(op)
+        if value.name in operands
     )
     loops = [op for op in program.body if isinstance(op, For)]
     return resident + max((stages * _loaded_bytes(program, loop) for loop in loops), default=0)
@@ -56,11 +58,11 @@ def prologue_registers(program: Program) -> int:
     if not any(isinstance(op, For) for op in program.body):
         operands |= {op.value.name for op in program.body if isinstance(op, Store)}
     held = [
-        op.out
+        value
         for op in program.body
-        if not isinstance(op, For | Store | Comment)
-        and len(op.out.axes) > 1
-        and (isinstance(op, Load) or op.out.name in operands)
+        if not isinstance(op, For)
+        for value in made_by(op)
+        if len(value.axes) > 1 and (isinstance(op, Load) or value.name in operands)
     ]
     return sum(_elements(program, value) for value in held) // threads
 

@@ -6,7 +6,6 @@ from collections import Counter
 
 from ...ir.tile import (
     Cast,
-    Comment,
     Dot,
     Elementwise,
     For,
@@ -16,6 +15,7 @@ from ...ir.tile import (
     Store,
     Value,
     all_ops,
+    made_by,
     operands,
 )
 
@@ -75,8 +75,8 @@ def scopes(body: tuple[Op, ...]) -> dict[str, tuple[int, bool]]:
                 for value in op.yields:
                     if places.get(value.name, inner) != inner:
                         same[value.name] = False
-            elif not isinstance(op, Store | Comment):
-                places[op.out.name] = path
+            else:
+                places.update({value.name: path for value in made_by(op)})
 
     visit(body, ())
     return {name: (len(path), same.get(name, True)) for name, path in places.items()}

@@ -109,6 +109,8 @@ def contract(setting: Setting, factors: Sequence[Value], over: Sequence[str]) ->
     """
     kind = max(Kind.INT, *(kind_of(f.tensor) for f in factors))
     factors = setting.in_one_precision([setting.of_kind(f, kind) for f in factors])
+    if setting.factor_dtype is not None and len(factors) > 1:
+        factors = [_rounded(f, setting.factor_dtype) for f in factors]
     missing = [dim for dim in over if not any(dim in f.dims for f in factors)]
     repeats = math.prod(setting.shape(missing))
     scale = math.prod([f.tensor for f in factors if not f.dims], start=torch.tensor(repeats))
@@ -125,6 +127,12 @@ def contract(setting: Setting, factors: Sequence[Value], over: Sequence[str]) ->
         *_same_dtype([f.tensor for f in tensors]),
     )
     return Value(result * scale if scale.requires_grad or scale.item() != 1 else result, kept)
+
+
+def _rounded(factor: Value, dtype: torch.dtype) -> Value:
+    if not factor.dims or not factor.tensor.is_floating_point():
+        return factor
+    return Value(factor.tensor.to(dtype).to(factor.tensor.dtype), factor.dims)
 
 
 def _integer_contraction(setting: Setting, factors: Sequence[Value], kept: Sequence[str]) -> Tensor:
@@ -151,7 +159,7 @@ def read(setting: Setting, x: Value, at: Mapping[str, Value], fill: float) -> Va
     free = tuple(dim for dim in x.dims if dim not in at and dim not in index_dims)
     # Axes that x shares with the positions are read in step, so they count as positions too.
     shared = tuple(dim for dim in x.dims if dim not in at and dim in index_dims)
-    places = [setting.positions(dim) for dim in shared] + [
+    places = [setting.places(dim) for dim in shared] + [
         setting.of_kind(index, Kind.INT) for index in at.values()
     ]
     indexed = (*shared, *at)
@@ -175,6 +183,28 @@ def _read_grid(
     clamped = [p.clamp(0, n - 1) for p, n in zip(grid, extents, strict=True)]
     found = tensor[tuple(clamped)]
     return torch.where(inside[(...,) + (None,) * (found.ndim - inside.ndim)], found, nothing)
+
+
+def solve(setting: Setting, matrix: Value, vector: Value, left: str, right: str) -> Value:
+    """The x along ``right`` for which ``sum(matrix * x, right) == vector``, for each ``left``.
+
+    Half precisions are solved in float32, as torch has no solver for them.
+    """
+    real = [setting.of_kind(v, Kind.REAL) for v in (matrix, vector)]
+    (matrix, vector) = setting.in_one_precision(real)
+    matrix = setting.expanded(matrix, [left, right])
+    vector = setting.expanded(vector, [left])
+    batch = setting.ordered({*matrix.dims} - {left, right})
+    sides = setting.ordered({*vector.dims} - {left, *batch})
+    a = matrix.tensor.permute([matrix.dims.index(d) for d in (*batch, left, right)])
+    whole = setting.expanded(vector, batch)
+    b = whole.tensor.permute([whole.dims.index(d) for d in (*batch, left, *sides)])
+    wide = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
+    flat = b.reshape(*b.shape[: len(batch) + 1], math.prod(setting.shape(sides))).to(wide)
+    x = torch.linalg.solve(a.to(wide), flat).reshape(setting.shape((*batch, right, *sides)))
+    return setting.reordered(
+        Value(x.to(torch.promote_types(a.dtype, b.dtype)), (*batch, right, *sides))
+    )
 
 
 def running_sum(setting: Setting, x: Value, over: str, reverse: bool, exclusive: bool) -> Value:

@@ -7,31 +7,17 @@ yardstick for the tolerances of kernels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from ...ir.binding import Number, bind_sizes, param_values
-from ...ir.expression import (
-    Call,
-    Cumsum,
-    Expr,
-    Index,
-    Kind,
-    Literal,
-    Read,
-    Reduce,
-    Ref,
-    Scalar,
-    Size,
-)
-from ...ir.host import evaluate_host, is_host
-from ...ir.mixer import Attention, Equation, Input, Map, Mixer, Output
+from ...ir.expression import Expr, Kind
+from ...ir.mixer import Attention, Input, Map, Mixer, Output, Recurrence
 from ...ir.optional import expressions, without_inputs
 from .attention import attend
-from .axes import contract, is_finite, read, reduce, running_sum
-from .elementwise import apply
+from .recurrence import recur
+from .scope import Scope, shared_nodes
 from .values import Setting, Value
 
 
@@ -55,7 +41,9 @@ def run(
     mixer = without_inputs(mixer, [i.name for i in mixer.inputs if i.name not in tensors])
     device = next((t.device for t in tensors.values()), torch.device("cpu"))
     setting = Setting(sizes, param_values(mixer, sizes, params), dtype, device)
-    scope = Scope(setting, lets={e.name: e for e in mixer.lets}, shared=_shared_nodes(mixer))
+    scope = Scope(
+        setting, lets={e.name: e for e in mixer.lets}, shared=shared_nodes(expressions(mixer))
+    )
     for declared in mixer.inputs:
         scope.names[declared.name] = _named_axes(setting, declared, tensors[declared.name])
     for table in mixer.tables:
@@ -72,6 +60,8 @@ def run(
                     scope.names[equation.name] = scope.value(equation.value)
             case Attention():
                 scope.names.update(attend(setting, stage, scope.value_with))
+            case Recurrence():
+                scope.names.update(recur(stage, scope))
     return {o.name: _laid_out(setting, o, scope.named(o.name)) for o in mixer.outputs}
 
 
@@ -89,80 +79,6 @@ def evaluate(
     """
     setting = Setting(sizes, dict(params), dtype, torch.device("cpu"))
     return Scope(setting, names=dict(values)).value(expr)
-
-
-@dataclass
-class Scope:
-    """Names with values so far; lets are computed when first needed, shared terms once."""
-
-    setting: Setting
-    names: dict[str, Value] = field(default_factory=dict)
-    lets: Mapping[str, Equation] = field(default_factory=dict)
-    shared: frozenset[int] = frozenset()  # ids of nodes with several parents
-    done: dict[int, Value] = field(default_factory=dict)
-
-    def value_with(self, expr: Expr, names: Mapping[str, Value]) -> Value:
-        """The value of ``expr`` with some names more, or other ones."""
-        if not names:
-            return self.value(expr)
-        return Scope(self.setting, {**self.names, **names}, self.lets).value(expr)
-
-    def named(self, name: str) -> Value:
-        """The value of an input, table, let or stage result."""
-        if name not in self.names:
-            self.names[name] = self.value(self.lets[name].value)
-        return self.names[name]
-
-    def value(self, expr: Expr) -> Value:
-        """The value of ``expr``."""
-        if id(expr) in self.done:
-            return self.done[id(expr)]
-        value = self._compute(expr)
-        if id(expr) in self.shared:
-            self.done[id(expr)] = value
-        return value
-
-    def _compute(self, expr: Expr) -> Value:
-        setting = self.setting
-        match expr:
-            case Ref(name):
-                return self.named(name)
-            case Index(dim):
-                return setting.positions(dim)
-            case Literal() | Size() | Scalar():
-                return setting.number(evaluate_host(expr, setting.sizes, setting.params))
-            case Call(_, args):
-                if is_host(expr):
-                    return setting.number(evaluate_host(expr, setting.sizes, setting.params))
-                return apply(setting, expr, [self.value(a) for a in args])
-            case Reduce():
-                return self._reduce(expr)
-            case Read(x, at, fill):
-                places = {dim: self.value(index) for dim, index in at}
-                return read(setting, self.value(x), places, fill)
-            case Cumsum(x, over, reverse, exclusive):
-                return running_sum(setting, self.value(x), over, reverse, exclusive)
-            case _:
-                raise TypeError(f"no term of the mixer level: {type(expr).__name__}")
-
-    def _reduce(self, expr: Reduce) -> Value:
-        where = None if expr.where is None else self.value(expr.where)
-        group = [(dim, self.value(index)) for dim, index in expr.group]
-        factors = [self.value(f) for f in _factors(expr.x)] if expr.op == "sum" else []
-        if len(factors) > 1 and is_finite(factors) and not group:
-            if where is not None:
-                factors.append(self.setting.of_kind(where, Kind.BOOL))
-            return contract(self.setting, factors, expr.over)
-        return reduce(self.setting, expr.op, self.value(expr.x), expr.over, where, group)
-
-
-def _factors(expr: Expr) -> list[Expr]:
-    """The factors of a product, which a sum over it can contract; else the term itself."""
-    match expr:
-        case Call("mul", (a, b)) if not is_host(expr):
-            return [*_factors(a), *_factors(b)]
-        case _:
-            return [expr]
 
 
 def _named_axes(setting: Setting, declared: Input, tensor: Tensor) -> Value:
@@ -189,19 +105,3 @@ def _extent(setting: Setting, product: Sequence[str]) -> int:
     for size in setting.shape(product):
         extent *= size
     return extent
-
-
-def _shared_nodes(mixer: Mixer) -> frozenset[int]:
-    """The nodes that several terms share as one object; expansions of the loader do."""
-    seen, shared = set[int](), set[int]()
-    pending = list(expressions(mixer))
-    while pending:
-        node = pending.pop()
-        if not node.children:
-            continue
-        if id(node) in seen:
-            shared.add(id(node))
-            continue
-        seen.add(id(node))
-        pending += node.children
-    return frozenset(shared)

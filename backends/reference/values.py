@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -26,12 +26,17 @@ class Setting:
     ``sizes`` also fixes the order in which every value keeps its axes. Numbers that come from
     positions and params alone are kept in ``position_dtype``, at least float32, until they meet
     data: nobody computes the angle of position 1001 in bfloat16.
+
+    Inside a loop a dim may be at one of its rows: its size is 1, and ``rows`` has its position and
+    its whole length. Factors of products are rounded to ``factor_dtype`` where there is one.
     """
 
     sizes: Mapping[str, int]
     params: Mapping[str, bool | int | float]
     dtype: torch.dtype
     device: torch.device
+    rows: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    factor_dtype: torch.dtype | None = None
 
     @property
     def position_dtype(self) -> torch.dtype:
@@ -44,8 +49,34 @@ class Setting:
         return tuple(dim for dim in self.sizes if dim in wanted)
 
     def positions(self, dim: str) -> Value:
-        """0 ... size - 1 along ``dim``."""
+        """0 ... size - 1 along ``dim``; of a dim at one of its rows, that row's."""
+        first = self.rows[dim][0] if dim in self.rows else 0
+        return Value(torch.arange(first, first + self.sizes[dim], device=self.device), (dim,))
+
+    def places(self, dim: str) -> Value:
+        """Where the positions along ``dim`` are in a tensor."""
         return Value(torch.arange(self.sizes[dim], device=self.device), (dim,))
+
+    @property
+    def lengths(self) -> Mapping[str, int]:
+        """The sizes, whole, of dims at one of their rows too."""
+        return {**self.sizes, **{dim: length for dim, (_, length) in self.rows.items()}}
+
+    def of_steps(self) -> Setting:
+        """The setting inside a recurrence: float32 at least, products of rounded factors."""
+        if self.dtype == self.position_dtype:
+            return self
+        return replace(self, dtype=self.position_dtype, factor_dtype=self.dtype)
+
+    def in_steps(self, value: Value) -> Value:
+        """A value from outside, as a recurrence (whose setting this is) sees it."""
+        if not value.dims or not value.tensor.is_floating_point():
+            return value
+        return Value(value.tensor.to(self.dtype), value.dims)
+
+    def after_steps(self, value: Value) -> Value:
+        """A recurrence's own name, as what follows (whose setting this is) sees it."""
+        return self.in_steps(value)
 
     def number(self, number: bool | int | float) -> Value:
         """A host number, without axes; a real one is float64 and takes what it meets."""

@@ -86,7 +86,7 @@ def _prefix(plan: Plan, kernel: Kernel) -> str:
 
 def _roles(program: Program) -> Iterator[tuple[Tile, str]]:
     rows = {axis.dim for axis in program.grid if axis.tiled}
-    for tile in program.tiles:
+    for tile in program.blocks:
         if not tile.whole:
             yield tile, "block_rows" if tile.dim in rows else "block_keys"
 
@@ -110,7 +110,7 @@ def _bound(kernel: Kernel, prefix: str, configuration: Configuration) -> Kernel:
     values = {name: configuration.get(prefix + name, v) for name, v in _values(program).items()}
     role = {tile.dim: name for tile, name in _roles(program)}
     tiles = tuple(
-        replace(tile, block=values[role[tile.dim]]) if tile.dim in role else tile
+        replace(tile, block=values[role[dim]]) if (dim := tile.like or tile.dim) in role else tile
         for tile in program.tiles
     )
     launch = tuple((name, values[name]) for name in _LAUNCH_DEFAULTS)

@@ -60,18 +60,20 @@ class Tile:
     """How a dim is cut: ``block`` positions at a time.
 
     ``whole`` tiles hold the dim at once (``size`` positions, padded to ``block``); the others
-    have ``block`` as a knob with this default.
+    have ``block`` as a knob with this default. ``like``: a second axis over the positions of that
+    dim's tile, whose block it always has.
     """
 
     dim: str
     block: int
     whole: bool = False
     size: int | None = None
+    like: str | None = None
 
     @property
     def symbol(self) -> str:
         """The block size's name in emitted code."""
-        return f"BLOCK_{self.dim}"
+        return f"BLOCK_{self.like or self.dim}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,6 +364,11 @@ class Program:
     def tile(self, dim: str) -> Tile:
         """How ``dim`` is cut."""
         return next(t for t in self.tiles if t.dim == dim)
+
+    @property
+    def blocks(self) -> tuple[Tile, ...]:
+        """The tiles whose blocks are numbers of their own."""
+        return tuple(t for t in self.tiles if t.like is None)
 
     @property
     def buffers(self) -> dict[str, BufferArgument]:

@@ -63,7 +63,7 @@ def write_program(program: Program) -> str:
         cut = f" by BLOCK_{axis.dim}" if axis.tiled else ""
         order = ", the last first" if axis.descending else ""
         lines.append(f"  grid {axis.position.name} over {axis.dim}{cut}{order}")
-    for tile in program.tiles:
+    for tile in program.blocks:
         whole = f", all {tile.size} positions" if tile.whole else ""
         lines.append(f"  tile {tile.symbol} = {tile.block}{whole}")
     lines += [f"  launch {name} = {value}" for name, value in program.launch]

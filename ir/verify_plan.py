@@ -69,7 +69,7 @@ class _Checker:
     def run(self) -> None:
         for axis in self.program.grid:
             self._make(axis.position)
-        for tile in self.program.tiles:
+        for tile in self.program.blocks:
             self._make(Value(tile.symbol, DType.INT32))
         for argument in self.program.arguments:
             match argument:

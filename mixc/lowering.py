@@ -70,7 +70,7 @@ def lowering(mixer: Mixer, sizes: Mapping[str, int] = {}, dtype: str = "bfloat16
             tuple(
                 f"blocks of {axis.dim}" if axis.tiled else axis.dim for axis in kernel.program.grid
             ),
-            {tile.symbol: tile.block for tile in kernel.program.tiles},
+            {tile.symbol: tile.block for tile in kernel.program.blocks},
         )
         for kernel in plan.kernels
     )

@@ -11,7 +11,7 @@ from ...ir.plan import Plan
 from .kernel_text import KernelText
 from .target import CpuTarget
 
-_HEADERS = ("vector.hpp", "functions.hpp", "memory.hpp", "dot.hpp")
+_HEADERS = ("vector.hpp", "functions.hpp", "memory.hpp", "dot.hpp", "systems.hpp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def _header(plan: Plan, target: CpuTarget, body: str) -> str:
     lines = [f"// {plan.mixer.name}: {made_by}", "//"]
     lines.append(f"// For {target.name}, {plan.dtype.value}" + (f", {fixed}." if fixed else "."))
     for kernel in plan.kernels:
-        blocks = [f"{t.symbol} = {t.block}" for t in kernel.program.tiles]
+        blocks = [f"{t.symbol} = {t.block}" for t in kernel.program.blocks]
         lines.append(f"// {kernel.program.name}: {', '.join(blocks)}.")
     digest = hashlib.sha256(body.encode()).hexdigest()[:16]
     return "\n".join([*lines, f"// Content: {digest}.", ""])

@@ -17,7 +17,7 @@ def argument_groups(program: Program) -> list[list[str]]:
     groups.append([p.name for p in params if p.runtime])
     fixed = [p.name for p in params if not p.runtime] + [a.name for a in hosts if a.fixed]
     groups.append([f"{name}: tl.constexpr" for name in fixed])
-    groups.append([f"{t.symbol}: tl.constexpr" for t in program.tiles])
+    groups.append([f"{t.symbol}: tl.constexpr" for t in program.blocks])
     return [g for g in groups if g]
 
 

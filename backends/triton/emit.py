@@ -68,7 +68,7 @@ def _header(plan: Plan, body: str) -> str:
     lines = [f'"""{mixer.name}: {made_by}', ""]
     lines.append(f"Compiled for {plan.dtype.value}" + (f" with {fixed}." if fixed else "."))
     for kernel in plan.kernels:
-        blocks = [f"{t.symbol} = {t.block}" for t in kernel.program.tiles if not t.whole]
+        blocks = [f"{t.symbol} = {t.block}" for t in kernel.program.blocks if not t.whole]
         launch = [f"{name} = {value}" for name, value in kernel.program.launch]
         lines.append(f"{kernel.program.name}: {', '.join([*blocks, *launch])}.")
     digest = hashlib.sha256(body.encode()).hexdigest()[:16]

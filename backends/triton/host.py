@@ -247,7 +247,7 @@ class HostText:
         arguments.extend(f"{p.name}={p.name}" for p in params if not p.runtime)
         hosts = [a for a in program.arguments if isinstance(a, HostArgument) and a.fixed]
         arguments.extend(f"{a.name}={host_text(a.value, self.names)}" for a in hosts)
-        arguments.extend(_block(t) for t in program.tiles)
+        arguments.extend(_block(t) for t in program.blocks)
         arguments.extend(f"{name}={value}" for name, value in program.launch)
         arguments.append("enable_fp_fusion=True")  # a * b + c in one rounding, as the report has it
         self._add(f"{program.name}_kernel[(programs,)](", 2)

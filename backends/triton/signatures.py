@@ -41,7 +41,7 @@ def _signature(plan: Plan, kernel: Kernel) -> KernelSignature:
             else:
                 arguments.append(Argument(name, "i32", divisible_by_16=True))
     arguments += _numbers(plan, program)
-    arguments += [Argument(t.symbol, "constexpr", value=t.block) for t in program.tiles]
+    arguments += [Argument(t.symbol, "constexpr", value=t.block) for t in program.blocks]
     launch = dict(program.launch)
     return KernelSignature(
         f"{program.name}_kernel",

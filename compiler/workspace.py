@@ -322,6 +322,7 @@ class Workspace:
     ) -> None:
         if kind is Kind.REAL:
             wide = role == "temporary" and not set(dims) & self.roles.features
+            wide = wide or any(o.name == name and o.dtype == "float32" for o in self.mixer.outputs)
             dtype = DType.FLOAT32 if wide else self.dtype
         else:
             dtype = KIND_DTYPE[kind]

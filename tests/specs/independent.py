@@ -52,17 +52,24 @@ def rotate(x: Tensor, position: Tensor, base: float = 10000.0) -> Tensor:
 
 @contextlib.contextmanager
 def kept_in_float64() -> Iterator[None]:
-    """Inside, code that casts to float32 (``x.float()``, softmax with a dtype) stays in float64."""
-    softmax = functional.softmax
+    """Inside, code that casts to float32 (``x.float()``, ``x.to(torch.float32)``, softmax with a
+    dtype) or makes new tensors stays in float64."""
+    softmax, usual = functional.softmax, torch.get_default_dtype()
 
     def same_dtype(x: Tensor, dim: int | None = None, **_: object) -> Tensor:
         return softmax(x, dim=dim)
 
     with (
         mock.patch.object(Tensor, "float", Tensor.double),
+        mock.patch.object(torch, "float32", torch.float64),
+        mock.patch.object(torch, "float", torch.float64),
         mock.patch.object(functional, "softmax", same_dtype),
     ):
-        yield
+        torch.set_default_dtype(torch.float64)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(usual)
 
 
 def assert_matches(actual: Tensor, expected: Tensor, tolerance: float = 1e-10) -> None:
@@ -80,9 +87,30 @@ def assert_same_gradients(
     cotangent = torch.randn_like(expected)
     names = [name for name, x in inputs.items() if x.requires_grad]
     leaves = [inputs[name] for name in names]
-    ours = torch.autograd.grad(actual, leaves, cotangent, retain_graph=True)
-    theirs = torch.autograd.grad(expected, leaves, cotangent, retain_graph=True)
+    ours = _gradients(actual, leaves, cotangent)
+    theirs = _gradients(expected, leaves, cotangent)
     for name, mine, other in zip(names, ours, theirs, strict=True):
         torch.testing.assert_close(
             mine, other, rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"d{n}: {m}"
         )
+
+
+def _gradients(result: Tensor, leaves: list[Tensor], cotangent: Tensor) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(
+        result, leaves, cotangent, retain_graph=True, materialize_grads=True, allow_unused=True
+    )
+
+
+def assert_agrees(
+    name: str,
+    inputs: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    params: Mapping[str, float] | None = None,
+    tolerance: float = 1e-9,
+) -> None:
+    """The library spec ``name`` gives ``expected``, output by output, gradients too."""
+    ours = reference(name, inputs, params)
+    for output, theirs in expected.items():
+        assert theirs.dtype == torch.float64, "the independent result has lost precision"
+        assert_matches(ours[output], theirs, tolerance)
+        assert_same_gradients(ours[output], theirs, inputs, tolerance)

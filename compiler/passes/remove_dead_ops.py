@@ -38,8 +38,11 @@ def _read(body: tuple[Op, ...]) -> frozenset[str]:
     names = {value.name for op in all_ops(body) for value in operands(op)}
     for op in all_ops(body):
         match op:
-            case For(yields=values) | Combine(results=values):
+            case For(yields=values):
                 names |= {v.name for v in values}
+            case Combine(body=inner, results=values):
+                names |= {v.name for v in values}
+                names |= {v.name for part in inner for v in operands(part)}
             case _:
                 pass
     return frozenset(names)

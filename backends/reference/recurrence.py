@@ -106,7 +106,7 @@ def _rows(value: Value, over: str, count: int) -> list[Value]:
     """The rows of a value, each with the axis still, of length 1."""
     if over not in value.dims:
         return [value] * count
-    return [Value(row, value.dims) for row in value.tensor.split(1, value.dims.index(over))]
+    return [Value(row, value.dims) for row in torch.split(value.tensor, 1, value.dims.index(over))]
 
 
 def _together(setting: Setting, ref: Ref, over: str, rows: list[Value]) -> Value:

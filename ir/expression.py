@@ -355,6 +355,21 @@ def walk(expr: Expr) -> Iterator[Expr]:
         yield from walk(child)
 
 
+def bound_axes(expr: Expr) -> tuple[str, ...]:
+    """The axes of its operands that a node itself runs along: it sees all their positions."""
+    match expr:
+        case Reduce(_, _, over):
+            return over
+        case Read(_, at):
+            return tuple(dim for dim, _ in at)
+        case Cumsum(_, over):
+            return (over,)
+        case Solve(_, _, left, right):
+            return (left, right)
+        case _:
+            return ()
+
+
 def rebuild(expr: Expr, change: Callable[[Expr], Expr]) -> Expr:
     """The same node with ``change`` applied to each direct child."""
     match expr:
@@ -427,6 +442,7 @@ __all__ = [
     "Size",
     "Solve",
     "Span",
+    "bound_axes",
     "call",
     "call_kind",
     "is_natural",

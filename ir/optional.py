@@ -15,11 +15,22 @@ from .expression import (
     Reduce,
     Ref,
     Size,
+    bound_axes,
     call,
     rebuild,
     walk,
 )
-from .mixer import Attention, Equation, Map, Mixer, Stage
+from .mixer import (
+    Attention,
+    Equation,
+    Line,
+    Map,
+    Mixer,
+    Recurrence,
+    Rounds,
+    Stage,
+    assignments,
+)
 
 
 def without_inputs(mixer: Mixer, names: Iterable[str]) -> Mixer:
@@ -50,6 +61,9 @@ def free_dims(mixer: Mixer) -> frozenset[str]:
     """Every dim whose size a run of ``mixer`` needs."""
     found = {dim for o in mixer.outputs for dim in o.dims}
     found |= {dim for i in mixer.inputs for dim in i.dims}
+    for stage in mixer.stages:
+        if isinstance(stage, Recurrence):
+            found |= {stage.over}.union(*(state.dims for state in stage.states))
     for expr in expressions(mixer):
         found |= _dims(expr)
     return frozenset(found)
@@ -67,6 +81,10 @@ def expressions(mixer: Mixer) -> list[Expr]:
                 found += [stage.score, stage.weight, stage.denominator]
                 found += [part for part in parts if part is not None]
                 found += [o.value for o in stage.outputs]
+            case Recurrence():
+                found += [state.initial for state in stage.states]
+                found += [] if stage.reset is None else [stage.reset]
+                found += [equation.value for equation, _ in assignments(stage.step)]
     return found
 
 
@@ -87,7 +105,7 @@ def _dims(expr: Expr) -> set[str]:
             case Read(_, at, _):
                 found.update(dim for dim, _ in at)
             case _:
-                pass
+                found.update(bound_axes(node))
     return found
 
 
@@ -131,6 +149,49 @@ class _Change:
                 return replace(stage, equations=tuple(changed))
             case Attention():
                 return self._attention(stage)
+            case Recurrence():
+                return self._recurrence(stage)
+
+    def _recurrence(self, stage: Recurrence) -> Recurrence:
+        """The recurrence with the axes that still flow into its states."""
+        reset = None if stage.reset is None else self.expr(stage.reset)
+        states = tuple(replace(s, initial=self.expr(s.initial)) for s in stage.states)
+        everywhere = frozenset[str]() if reset is None else reset.axes - {stage.over}
+        flows = {s.name: everywhere | {*s.listed} | s.initial.axes for s in states}
+        while True:
+            self.values |= {s.name: Ref(s.name, flows[s.name], s.kind) for s in states}
+            step = self._step(stage.step, frozenset(flows))
+            found = dict(flows)
+            for equation, rounds in assignments(step):
+                if equation.name in found:
+                    found[equation.name] |= equation.value.axes - {stage.over, *rounds}
+            if found == flows:
+                break
+            flows = found
+        states = tuple(replace(s, dims=flows[s.name]) for s in states)
+        changed = replace(stage, states=states, step=step, reset=reset)
+        for result in changed.results:
+            self.values[result.name] = result
+        return changed
+
+    def _step(self, lines: tuple[Line, ...], states: frozenset[str]) -> tuple[Line, ...]:
+        changed: list[Line] = []
+        for line in lines:
+            match line:
+                case Equation(name, value):
+                    equation = replace(line, value=self.expr(value))
+                    changed.append(equation)
+                    if name not in states:
+                        self.values[name] = equation.ref
+                case Rounds(over, inner):
+                    step = self._step(inner, states)
+                    changed.append(Rounds(over, step))
+                    for equation, rounds in assignments(step):
+                        if equation.name not in states:
+                            axes = equation.value.axes | {over, *rounds}
+                            whole = Ref(equation.name, axes, equation.value.kind)
+                            self.values[equation.name] = whole
+        return tuple(changed)
 
     def _attention(self, stage: Attention) -> Attention:
         def maybe(expr: Expr | None) -> Expr | None:

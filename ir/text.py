@@ -16,9 +16,22 @@ from .expression import (
     Ref,
     Scalar,
     Size,
+    Solve,
     walk,
 )
-from .mixer import Attention, Equation, Input, Layout, Map, Mixer, Stage
+from .mixer import (
+    Attention,
+    Equation,
+    Input,
+    Layout,
+    Line,
+    Map,
+    Mixer,
+    Recurrence,
+    Rounds,
+    Stage,
+    State,
+)
 
 # How tightly each operator binds; calls, names and numbers bind tightest.
 _OR, _AND, _NOT, _COMPARE, _SUM, _PRODUCT, _UNARY, _POWER, _ATOM = range(9)
@@ -41,19 +54,21 @@ _INFIX: Mapping[str, tuple[str, int]] = {
 }
 
 
-def write_expression(expr: Expr, names: Iterable[str] = ()) -> str:
+def write_expression(
+    expr: Expr, names: Iterable[str] = (), final: frozenset[str] = frozenset()
+) -> str:
     """The expression as a spec would have it, with no parenthesis too many.
 
     The index along D is ``d``, or ``index(D)`` where a name hides it: one in the expression, or
-    one of ``names``.
+    one of ``names``. A name of ``final`` is an earlier recurrence's state, read as ``last(S)``.
     """
     own = (node.name for node in walk(expr) if isinstance(node, Ref | Scalar))
-    return _Writer(frozenset({*names, *own})).write(expr, _OR)
+    return _Writer(frozenset({*names, *own}), final).write(expr, _OR)
 
 
 class _Writer:
-    def __init__(self, hidden: frozenset[str]) -> None:
-        self.hidden = hidden
+    def __init__(self, hidden: frozenset[str], final: frozenset[str]) -> None:
+        self.hidden, self.final = hidden, final
 
     def write(self, expr: Expr, least: int) -> str:
         """The text, in parentheses if it binds less tightly than ``least``."""
@@ -67,7 +82,7 @@ class _Writer:
             case Size(dim):
                 return dim, _ATOM
             case Scalar(name) | Ref(name):
-                return name, _ATOM
+                return f"last({name})" if name in self.final else name, _ATOM
             case Index(dim):
                 name = dim.lower()
                 return (f"index({dim})" if name in self.hidden else name), _ATOM
@@ -82,6 +97,9 @@ class _Writer:
                     f"{n}=true" for n, on in (("reverse", reverse), ("exclusive", exclusive)) if on
                 ]
                 return f"cumsum({', '.join([self.write(x, _OR), over, *flags])})", _ATOM
+            case Solve(matrix, vector, left, right):
+                system = f"{self.write(matrix, _OR)}, {self.write(vector, _OR)}"
+                return f"solve({system}, {left}={right})", _ATOM
         raise TypeError(type(expr))
 
     def call(self, fn: str, args: tuple[Expr, ...]) -> tuple[str, int]:
@@ -145,6 +163,7 @@ def write_mixer(mixer: Mixer) -> str:
 class _Dump:
     def __init__(self, mixer: Mixer) -> None:
         self.mixer = mixer
+        self.final: frozenset[str] = frozenset()  # states of the recurrences written so far
         self.names = {name for stage in mixer.stages for name in _made(stage)}
         self.names |= {i.name for i in mixer.inputs} | {e.name for e in mixer.lets}
         self.names |= {item.name for item in mixer.params} | {t.name for t in mixer.tables}
@@ -169,7 +188,7 @@ class _Dump:
         yield from _block("bench", [f"- {{{row}}}" for row in bench])
 
     def expression(self, expr: Expr) -> str:
-        return write_expression(expr, self.names)
+        return write_expression(expr, self.names, self.final)
 
     def dims(self) -> Iterator[str]:
         positions = dict(self.mixer.sequences)
@@ -200,6 +219,8 @@ class _Dump:
                 body = _block("map", [self.equation(e) for e in equations])
             case Attention():
                 body = _block("attention", self.attention(stage))
+            case Recurrence():
+                body = _block("recurrence", self.recurrence(stage))
         lines = [*([f"name: {stage.name}"] if stage.name else []), *body]
         yield f"- {lines[0]}"
         yield from (f"  {line}" for line in lines[1:])
@@ -222,6 +243,33 @@ class _Dump:
         for clause in ("lse", "weights"):
             if (name := getattr(stage, clause)) is not None:
                 yield f"{clause}: {name}"
+
+    def recurrence(self, stage: Recurrence) -> Iterator[str]:
+        yield f"over: {stage.over}"
+        self.final -= {state.name for state in stage.states}
+        yield from _block("state", [_state_line(state) for state in stage.states])
+        initial = [f"{s.name}: {self.expression(s.initial)}" for s in stage.states]
+        yield from _block("initial", initial)
+        if stage.reset is not None:
+            yield f"reset: {self.expression(stage.reset)}"
+        if stage.reverse:
+            yield "direction: backward"
+        yield from _block("step", self.step(stage, stage.step, frozenset({stage.over})))
+        self.final |= {state.name for state in stage.states}
+
+    def step(
+        self, stage: Recurrence, lines: tuple[Line, ...], rows: frozenset[str]
+    ) -> Iterator[str]:
+        states = {state.name: state.dims for state in stage.states}
+        for line in lines:
+            match line:
+                case Equation(name, value):
+                    axes = ", ".join(sorted(states.get(name, value.axes)))
+                    yield f"- {name}[{axes}] = {self.expression(value)}"
+                case Rounds(over, inner):
+                    yield f"- over: {over}"
+                    step = _block("step", self.step(stage, inner, rows | {over}))
+                    yield from (f"  {text}" for text in step)
 
     def normalizer(self, stage: Attention) -> Iterator[str]:
         if stage.sink is not None:
@@ -247,8 +295,17 @@ def _made(stage: Stage) -> Iterator[str]:
     match stage:
         case Map(equations):
             yield from (equation.name for equation in equations)
-        case Attention():
+        case Attention() | Recurrence():
             yield from (result.name for result in stage.results)
+
+
+def _state_line(state: State) -> str:
+    axes = f"[{', '.join(state.listed)}]"
+    flows = ", ".join(sorted(state.dims - set(state.listed)))
+    note = f"  # and [{flows}]" if flows else ""
+    if state.dtype is not None:
+        return f"{state.name}: {{dims: {axes}, dtype: {state.dtype}}}{note}"
+    return f"{state.name}: {axes}{note}"
 
 
 def _input_line(item: Input) -> str:

@@ -19,8 +19,22 @@ from .expression import (
     Ref,
     Scalar,
     Size,
+    Solve,
+    bound_axes,
+    walk,
 )
-from .mixer import Attention, Equation, Map, Mixer, Stage
+from .mixer import (
+    Attention,
+    Equation,
+    Line,
+    Map,
+    Mixer,
+    Recurrence,
+    Rounds,
+    Stage,
+    State,
+    assignments,
+)
 
 
 def verify_mixer(mixer: Mixer) -> None:
@@ -91,6 +105,9 @@ class _Verifier:
             case Attention():
                 self.attention(stage)
                 self.names |= {result.name: result for result in stage.results}
+            case Recurrence():
+                _Step(self, stage).verify()
+                self.names |= {result.name: result for result in stage.results}
 
     def attention(self, stage: Attention) -> None:
         for clause in ("score", "mask", "gain", "sink"):
@@ -154,6 +171,10 @@ class _Verifier:
                 return self.read(x, at)
             case Cumsum(x, over):
                 return None if over in x.axes else f"runs along {over}, which is not there"
+            case Solve(matrix, vector, left, right):
+                fits = left != right and {left, right} <= matrix.axes and left in vector.axes
+                fits = fits and right not in vector.axes
+                return None if fits else f"solves along {left} and {right}, which do not fit"
         return f"is a {type(expr).__name__}, which is no expression"
 
     def reduction(self, expr: Reduce) -> str | None:
@@ -178,6 +199,74 @@ class _Verifier:
         if any(index.kind is Kind.REAL for _, index in at):
             return "reads at a real number"
         return None
+
+
+class _Step:
+    """The rules of a recurrence: what its lines may read, and what they may assign."""
+
+    def __init__(self, verifier: _Verifier, stage: Recurrence) -> None:
+        self.verifier, self.stage = verifier, stage
+        self.states = {state.name: state for state in stage.states}
+        self.names = {**verifier.names, **{s.name: s.ref for s in stage.states}}
+
+    def fail(self, name: str, rule: str) -> VerificationError:
+        return self.verifier.fail(f"step of {self.stage.over}, {name}", rule)
+
+    def verify(self) -> None:
+        outside = self.verifier.names
+        for name in [*self.states, *(ref.name for ref in self.stage.own)]:
+            if name in outside:
+                raise self.fail(name, "is a name outside the step too")
+        if len(self.states) != len(self.stage.states):
+            raise self.fail("states", "two have one name")
+        for state in self.stage.states:
+            self.state(state)
+        reset = self.stage.reset
+        if reset is not None:
+            self.verifier.expression(reset, "reset", outside)
+            if reset.kind is not Kind.BOOL:
+                raise self.fail("reset", "is not boolean")
+        self.lines(self.stage.step, ())
+
+    def state(self, state: State) -> None:
+        self.verifier.expression(state.initial, f"initial {state.name}", self.verifier.names)
+        if self.stage.over in state.dims:
+            raise self.fail(state.name, "has the recurrence's own axis")
+        if not state.initial.axes <= state.dims:
+            raise self.fail(state.name, "starts with axes that it does not have")
+        if not set(state.listed) <= state.dims:
+            raise self.fail(state.name, "lists axes that it does not have")
+        if (rule := _unknown(state.dims, self.verifier.dims)) is not None:
+            raise self.fail(state.name, rule)
+
+    def lines(self, lines: tuple[Line, ...], loops: tuple[str, ...]) -> None:
+        for line in lines:
+            match line:
+                case Equation():
+                    self.equation(line, loops)
+                case Rounds(over, inner):
+                    if over in (self.stage.over, *loops):
+                        raise self.fail(f"loop over {over}", "is inside a loop over the same axis")
+                    self.lines(inner, (*loops, over))
+                    for equation, rounds in assignments(inner):
+                        if equation.name not in self.states:
+                            axes = equation.value.axes | {over, *rounds}
+                            self.names[equation.name] = Ref(
+                                equation.name, axes, equation.value.kind
+                            )
+
+    def equation(self, equation: Equation, loops: tuple[str, ...]) -> None:
+        name, rows = equation.name, {self.stage.over, *loops}
+        self.verifier.expression(equation.value, f"step {name}", self.names)
+        for node in walk(equation.value):
+            if along := rows & set(bound_axes(node)):
+                raise self.fail(name, f"`{node}` runs along {min(along)}, the loop's own axis")
+        if (state := self.states.get(name)) is None:
+            self.names[name] = equation.ref
+        elif extra := sorted(equation.value.axes - rows - state.dims):
+            raise self.fail(name, f"gets the axes {extra}, which the state does not have")
+        elif equation.value.kind > state.kind:
+            raise self.fail(name, "gets a value of a larger kind")
 
 
 def _dims(mixer: Mixer) -> frozenset[str]:

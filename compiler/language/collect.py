@@ -40,6 +40,7 @@ def collect_dims(spec: SpecDocument, source: Source) -> Dims:
         place = spec.key("dims" if spec.dims else "inputs")
         raise place.error(f"the spec has {len(dims.known)} dims", allowed=f"at most {MAX_DIMS}")
     _settle_sequences(spec, dims)
+    _add_walked(spec, dims)
     _check_products(spec, dims)
     _collect_heads(spec, dims)
     return dims
@@ -83,6 +84,15 @@ def _settle_sequences(spec: SpecDocument, dims: Dims) -> None:
             dims.sequences[str(key)] = dim
     for sequence in sorted(set(dims.sequences.values()) & dims.tensor):
         dims.sequences[sequence] = sequence
+
+
+def _add_walked(spec: SpecDocument, dims: Dims) -> None:
+    """An axis of an input that a recurrence walks over is a sequence, of its own if need be."""
+    for form in (spec, *(spec.stages or ())):
+        if form.recurrence is not None:
+            over = form.recurrence.over.value.strip()
+            if over in dims.tensor:
+                dims.sequences.setdefault(over, over)
 
 
 def _collect_heads(spec: SpecDocument, dims: Dims) -> None:

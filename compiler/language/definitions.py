@@ -94,7 +94,7 @@ class _LetReader:
             context = self.scope.context
             value = resolve(self.name.name, self.text, self.scope)
             check_annotation(f"`{self.name.name}`", value, self.axes, context)
-            if _reads_results(value, context):
+            if reads_results(value, context):
                 # a stage's own let over an earlier stage's result stays part of what reads it
                 self.value = value
             else:
@@ -102,7 +102,8 @@ class _LetReader:
         return self.value
 
 
-def _reads_results(value: Expr, context: Context) -> bool:
+def reads_results(value: Expr, context: Context) -> bool:
+    """Whether a value needs what a stage makes."""
     return any(isinstance(node, Ref) and node.name in context.results for node in walk(value))
 
 
@@ -121,8 +122,8 @@ def check_annotation(
     check_axes(what, value, declared, context.source, span, heads=context.dims.heads)
 
 
-def resolve(name: str, text: Text, scope: Scope) -> Expr:
-    """The expression of a definition.
+def resolve(name: str, text: Text, scope: Scope, *, pair: bool = False) -> Expr:
+    """The expression of a definition; with ``pair`` it may be complex.
 
     Raises:
         SpecError: one that needs itself, or as reading expressions does.
@@ -160,4 +161,4 @@ def flat(text: Text) -> str:
     return " ".join(text.value.split())
 
 
-__all__ = ["Lets", "check_annotation", "check_host", "flat", "read_macros", "resolve"]
+__all__ = ["Lets", "check_annotation", "check_host", "flat", "read_macros", "reads_results", "resolve"]

@@ -75,7 +75,7 @@ class Dims:
 
         return transform(x, change)
 
-    def _larger(self, dim: str) -> list[str]:
+    def larger(self, dim: str) -> list[str]:
         """The head dims that ``dim`` divides, nearest first."""
         found = []
         while dim in self.heads and self.heads[dim] not in found:
@@ -91,7 +91,7 @@ class Dims:
         present = frozenset(axes)
         at = []
         for small in sorted(value.axes & self.heads.keys() - set(keep)):
-            target = next((d for d in reversed(self._larger(small)) if d in present), None)
+            target = next((d for d in reversed(self.larger(small)) if d in present), None)
             if target is not None and target not in value.axes:
                 ratio = call("floordiv", Size(target), Size(small))
                 at.append((small, call("floordiv", Index(target), ratio)))

@@ -85,6 +85,18 @@ def shape(what: str, *shapes: str) -> Callable[[object], str]:
     return tag
 
 
+def line_shape(node: object) -> str:
+    """What tells the lines of a step apart: ``text`` (an assignment) or ``block`` (a loop)."""
+    if isinstance(node, Block) and node.pairs and node.pairs[0][0].value not in ("over", "step"):
+        key = node.pairs[0][0]
+        raise key.error(
+            f"`{clip(key.value)}:` in a step",
+            allowed="`name = expression`, or an inner loop {over: R, step: […]}",
+            do=f"write `{clip(key.value)} = …`",
+        )
+    return shape("`name = expression`, or `{over: R, step: […]}`,", "text", "block")(node)
+
+
 Expression = Annotated[
     Text,
     PlainValidator(_as_text),
@@ -136,5 +148,6 @@ __all__ = [
     "as_items",
     "as_pairs",
     "expected",
+    "line_shape",
     "shape",
 ]

@@ -74,6 +74,29 @@ def parse_target(text: Text) -> tuple[Name, tuple[Name, ...] | None, str]:
     return name, inside, opening
 
 
+def parse_assignment(text: Text) -> tuple[Name, tuple[Name, ...] | None, Node, str]:
+    """A line ``name = expression`` or ``name[A, B] = expression`` of a step.
+
+    Returns the name, its list of axes, the expression and the expression's text.
+
+    Raises:
+        SpecError: a line of another form.
+    """
+    parser = _Parser(text)
+    name = parser.name("a name")
+    axes = None
+    if parser.now.text == "[":
+        parser.advance()
+        axes = parser.names("]")
+    if parser.now.text != "=":
+        raise parser.unexpected("`=`")
+    start = parser.advance().end
+    node = parser.expression(0)
+    if parser.now.kind != "end":
+        raise parser.unexpected("an operator or the end")
+    return name, axes, node, " ".join(text.value[start:].split())
+
+
 class _Parser:
     def __init__(self, text: Text) -> None:
         self.text = text
@@ -272,4 +295,4 @@ class _Parser:
         raise self.unexpected("a number, a name or `(`")
 
 
-__all__ = ["MAX_DEPTH", "NAME", "parse", "parse_target"]
+__all__ = ["MAX_DEPTH", "NAME", "parse", "parse_assignment", "parse_target"]

@@ -9,7 +9,7 @@ from .constants import check_operator
 from .functions import FUNCTIONS, LATER
 from .positions import Text
 from .reading import integer_index, position_axis, read, read_axis
-from .scope import Argument, Clash, Macro, Pending, Scope, placed
+from .scope import Argument, Barred, Clash, Macro, Pending, Scope, placed
 from .source import closest, listed
 from .surface import (
     Apply,
@@ -75,6 +75,8 @@ def _name(node: Name, scope: Scope) -> Expr:
                 f"`{node.name}` is made by {' and by '.join(stages)}",
                 do="give the results different names",
             )
+        case Barred(found, do):
+            raise context.error(node.span, found, do=do)
         case None:
             return _index_or_size(node, scope)
 

@@ -6,7 +6,7 @@ from ...ir.expression import Expr, Ref
 from ...ir.mixer import Attention, Output, Stage
 from .layouts import check_axes, read_layout
 from .schema import SpecDocument, Word
-from .scope import Clash, Pending, Scope
+from .scope import Barred, Clash, Pending, Scope
 from .source import closest, listed
 
 
@@ -49,6 +49,9 @@ def _value(key: Word, made: dict[str, Expr], scope: Scope) -> Expr:
 def _made(scope: Scope) -> dict[str, Expr]:
     """Everything that an output may name: results of stages, top-level lets."""
     found = {name: value for name, value in scope.names.items() if isinstance(value, Expr)}
+    for name, binding in scope.names.items():
+        if isinstance(binding, Barred) and binding.value is not None:
+            found[name] = binding.value
     for name, binding in scope.outermost.names.items():
         if isinstance(binding, Pending) and isinstance(value := binding.resolve(), Ref):
             found.setdefault(name, value)

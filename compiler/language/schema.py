@@ -34,13 +34,13 @@ from .fields import (
     as_items,
     as_pairs,
     expected,
+    line_shape,
     shape,
 )
 from .positions import Block, Items, Node, Text, broken_flow, clip, shape_name
 from .source import closest, listed
 
 LATER = {
-    "recurrence": "the form `recurrence`",
     "convolution": "the form `convolution`",
     "select": "the form `select`",
     "parts": "`parts` in an attention",
@@ -187,12 +187,53 @@ class AttentionSpec(Section):
     let: Expressions = {}
 
 
+class StateSpec(Section):
+    """A state with more than its axes."""
+
+    title: ClassVar[str] = "a state"
+    dims: Axes
+    dtype: Label | None = None
+    complex: Flag = False
+
+
+class RoundsSpec(Section):
+    """An inner loop of a step."""
+
+    title: ClassVar[str] = "an inner loop"
+    over: Label
+    step: Annotated[tuple[AnyLine, ...], BeforeValidator(as_items)]
+
+
+AnyState = Annotated[
+    Annotated[Axes, Tag("items")] | Annotated[StateSpec, Tag("block")],
+    Discriminator(shape("a list of axes, `[D, E]`, or `{dims: [D, E], …}`", "items", "block")),
+]
+AnyLine = Annotated[
+    Annotated[Label, Tag("text")] | Annotated[RoundsSpec, Tag("block")],
+    Discriminator(line_shape),
+]
+
+
+class RecurrenceSpec(Section):
+    """The body of the loop over ``over``, with values carried from row to row."""
+
+    title: ClassVar[str] = "a recurrence"
+    over: Label
+    state: Annotated[dict[Key, AnyState], BeforeValidator(as_pairs)]
+    initial: Expressions = {}
+    step: Annotated[tuple[AnyLine, ...], BeforeValidator(as_items)]
+    reset: Expression | None = None
+    direction: Label | None = None
+    let: Expressions = {}
+
+
 class StageSpec(Section):
     """One form of ``stages``."""
 
     title: ClassVar[str] = "a stage"
     name: Label | None = None
     attention: AttentionSpec | None = None
+    recurrence: RecurrenceSpec | None = None
     map: Expressions | None = None
     let: Expressions = {}
     like: Label | None = None
@@ -215,6 +256,7 @@ class SpecDocument(Section):
     let: Expressions = {}
     define: Expressions = {}
     attention: AttentionSpec | None = None
+    recurrence: RecurrenceSpec | None = None
     map: Expressions | None = None
     stages: Annotated[tuple[StageSpec, ...], BeforeValidator(as_items)] | None = None
     outputs: Annotated[dict[Key, Axes], BeforeValidator(as_pairs)]
@@ -271,8 +313,11 @@ __all__ = [
     "InputSpec",
     "NormalizeSpec",
     "ParamSpec",
+    "RecurrenceSpec",
+    "RoundsSpec",
     "SpecDocument",
     "StageSpec",
+    "StateSpec",
     "Word",
     "json_schema",
     "read_spec",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from ...ir.errors import SpecError
@@ -60,7 +61,16 @@ class Clash:
     stages: tuple[str, ...]
 
 
-Binding = Expr | Pending | Argument | Clash
+@dataclass(frozen=True)
+class Barred:
+    """A name that can't be read here: why, and what to do. ``value`` is what it stands for."""
+
+    found: str
+    do: str
+    value: Expr | None = None
+
+
+Binding = Expr | Pending | Argument | Clash | Barred
 
 
 @dataclass
@@ -96,6 +106,19 @@ class Context:
             candidate, number = f"{name}_{number}", number + 1
         self.taken.add(candidate)
         return candidate
+
+    @contextmanager
+    def trial(self) -> Iterator[None]:
+        """Read something for its types alone: dims, warnings and sizes are then as before."""
+        dims = self.dims
+        kept = set(dims.known), dict(dims.sequences), dict(dims.sizes), dict(dims.used)
+        warnings, total = len(self.warnings), self._total
+        try:
+            yield
+        finally:
+            dims.known, dims.sequences, dims.sizes, dims.used = kept
+            del self.warnings[warnings:]
+            self._total = total
 
     def enter(self, span: Span) -> None:
         """One level deeper in an expression, macros included; ``leave`` goes back."""
@@ -180,6 +203,7 @@ def placed(expr: Expr, span: Span) -> Expr:
 
 __all__ = [
     "Argument",
+    "Barred",
     "Binding",
     "Clash",
     "Context",

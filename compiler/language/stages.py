@@ -6,20 +6,31 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ...ir.errors import SpecError
-from ...ir.expression import Ref
+from ...ir.expression import Expr, Ref, walk
 from ...ir.mixer import Equation, Map, Stage
 from .attention import read_attention
-from .definitions import Lets, check_annotation, flat, resolve
+from .definitions import Lets, check_annotation, flat, reads_results, resolve
 from .grammar import parse, parse_target
 from .infer import infer
 from .names import NAME, check_name
 from .positions import Text, clip
+from .recurrence import read_recurrence
 from .renaming import Renaming
-from .schema import SpecDocument, StageSpec, Word
-from .scope import Argument, Clash, Scope
+from .schema import RecurrenceSpec, SpecDocument, StageSpec, Word
+from .scope import Argument, Barred, Binding, Clash, Scope
 from .source import closest, listed
+from .step import assigned
 
-_FORMS = ("attention", "map")
+_FORMS = ("attention", "recurrence", "map")
+
+
+def _state(name: str, value: Expr) -> Barred:
+    """A recurrence's state as later stages see it."""
+    return Barred(
+        f"`{name}` is a state of a recurrence, which has no rows here",
+        f"read `last({name})`, or write a line `o = {name}` in the step for its rows",
+        value,
+    )
 
 
 def draft_stages(spec: SpecDocument, top: Scope) -> tuple[Draft, ...]:
@@ -42,7 +53,7 @@ def read_stages(drafts: tuple[Draft, ...], scope: Scope, lets: Lets) -> tuple[St
         SpecError: as reading the forms does.
     """
     stages = _Stages(scope, lets)
-    return tuple(stages.read(draft) for draft in drafts)
+    return tuple(stage for draft in drafts for stage in stages.read(draft))
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,7 @@ class Draft:
     name: str | None
     label: str
     renaming: Renaming
+    direction: Text | None = None
 
     def made(self) -> Iterator[str]:
         """Every name that the stage makes."""
@@ -63,6 +75,10 @@ class Draft:
             for text in (attention.lse, attention.weights):
                 if text is not None:
                     yield self.renaming.made(text.value)
+        if (recurrence := self.form.recurrence) is not None:
+            own = (target.name for target in assigned(recurrence.step))
+            for name in dict.fromkeys((*map(str, recurrence.state), *own)):
+                yield self.renaming.made(name)
 
 
 def _drafts(spec: SpecDocument, scope: Scope) -> list[Draft]:
@@ -70,7 +86,7 @@ def _drafts(spec: SpecDocument, scope: Scope) -> list[Draft]:
     if len(given) != 1:
         raise _form_count(spec, given)
     if spec.stages is None:
-        form = StageSpec.model_construct(attention=spec.attention, map=spec.map)
+        form = StageSpec.model_construct(**{name: getattr(spec, name) for name in _FORMS})
         return [Draft(form, None, "the spec's form", Renaming())]
     if not spec.stages:
         raise spec.key("stages").error("`stages` is empty", do="list at least one form")
@@ -85,7 +101,7 @@ def _form_count(spec: SpecDocument, given: list[str]) -> SpecError:
         return spec.block.source.error(
             spec.block.span,
             "the spec has no form",
-            allowed="one of attention, map, stages",
+            allowed="one of attention, recurrence, map, stages",
             do="add `attention:` with what it computes",
         )
     return spec.key(given[1]).error(
@@ -112,18 +128,21 @@ def _draft(stage: StageSpec, number: int, names: dict[str, StageSpec], scope: Sc
         raise stage.block.source.error(
             stage.block.span,
             f"a stage with {' and '.join(given) or 'no form'}",
-            allowed="exactly one of attention, map, like",
-        )
-    if stage.direction is not None:
-        raise stage.direction.error(
-            "not yet: only a recurrence has a direction, and this version can't compile those"
+            allowed="exactly one of attention, recurrence, map, like",
         )
     if stage.like is None:
         for key in ("suffix", "with_"):
             if key in stage.model_fields_set:
                 raise stage.key(key.rstrip("_")).error(f"`{key.rstrip('_')}` without `like`")
-        return Draft(stage, name, label, Renaming())
-    return Draft(_liked(stage.like, names), name, label, _renaming(stage))
+        draft = Draft(stage, name, label, Renaming())
+    else:
+        draft = Draft(_liked(stage.like, names), name, label, _renaming(stage), stage.direction)
+    if stage.direction is not None and (stage.like is None or draft.form.recurrence is None):
+        raise stage.key("direction").error(
+            "only a recurrence has a direction",
+            do="write it inside `recurrence:`, or beside `like:` of a recurrence",
+        )
+    return draft
 
 
 def _liked(like: Text, names: dict[str, StageSpec]) -> StageSpec:
@@ -153,12 +172,14 @@ class _Stages:
         self.scope, self.lets = scope, lets
         self.makers: dict[str, str] = {}
 
-    def read(self, draft: Draft) -> Stage:
+    def read(self, draft: Draft) -> tuple[Stage, ...]:
         local = self.replaced(draft).child()
         self.lets.declare(draft.form.let, local)
         if draft.form.attention is not None:
-            return self.attention(draft, local)
-        return self.map(draft, local)
+            return (self.attention(draft, local),)
+        if draft.form.recurrence is not None:
+            return self.recurrence(draft, draft.form.recurrence, local)
+        return (self.map(draft, local),)
 
     def replaced(self, draft: Draft) -> Scope:
         """The scope of a stage, with the names that ``with`` replaces by values."""
@@ -188,6 +209,45 @@ class _Stages:
                 raise place.error(f"`{result.name}` is made twice by this stage")
             self.make(result, draft.label, place)
         return stage
+
+    def recurrence(self, draft: Draft, spec: RecurrenceSpec, local: Scope) -> tuple[Stage, ...]:
+        """A recurrence, after a map with what its step needs of earlier stages as a whole."""
+        self.lets.declare(spec.let, local)
+        self.lets.finish(local)
+        renaming = draft.renaming
+
+        def named(word: str, part: str) -> str:
+            name = check_name(spec.key("step"), renaming.made(word) + part, local.context)
+            free = not part and name not in self.makers and name not in local.outermost.names
+            return name if free else local.context.unused(name)
+
+        reading = read_recurrence(spec, local, draft.name, named, draft.direction)
+        before = []
+        for equation in reading.before:
+            if reads_results(equation.value, local.context):
+                local.context.results.add(equation.name)
+                before.append(equation)
+            else:
+                self.lets.equations.append(equation)
+        for word, value in reading.states.items():
+            name = renaming.made(word)
+            self.make_in_step(name, _state(name, value), draft.label)
+        for word, value in reading.own.items():
+            self.make_in_step(renaming.made(word), value, draft.label)
+        return (*([Map(tuple(before))] if before else []), reading.stage)
+
+    def make_in_step(self, name: str, value: Binding, label: str) -> None:
+        """A name of a step becomes visible, but where something outside the stages has it."""
+        if name in self.scope.outermost.names:
+            return
+        made = value.value if isinstance(value, Barred) else value
+        assert isinstance(made, Expr)
+        self.scope.context.results |= {ref.name for ref in walk(made) if isinstance(ref, Ref)}
+        if name in self.makers:
+            self.scope.names[name] = Clash((self.makers[name], label))
+        else:
+            self.makers[name] = label
+            self.scope.names[name] = value
 
     def map(self, draft: Draft, local: Scope) -> Stage:
         assert draft.form.map is not None

@@ -10,7 +10,9 @@ from .arguments import Arguments
 from .constants import constant
 from .expand import Group, Over
 from .reading import read, read_axis
+from .scope import Barred
 from .source import listed
+from .surface import Name
 
 
 def elementwise(a: Arguments) -> Expr:
@@ -211,6 +213,8 @@ def shift(a: Arguments) -> Expr:
 
 def last(a: Arguments) -> Expr:
     """The value at the last position."""
+    if (state := _last_state(a)) is not None:
+        return state
     x = a.value(0)
     if len(a) > 1:
         dim = a.dim(1)
@@ -225,6 +229,15 @@ def last(a: Arguments) -> Expr:
             )
         dim = positions[0]
     return read(x, [(dim, call("sub", Size(dim), 1))], a.scope, a.span)
+
+
+def _last_state(a: Arguments) -> Expr | None:
+    """What an earlier recurrence's state was after its last row, if ``last`` is of one."""
+    node = a.node.args[0]
+    if len(a) > 1 or not isinstance(node, Name):
+        return None
+    binding = a.scope.find(node.name)
+    return binding.value if isinstance(binding, Barred) else None
 
 
 def stack(a: Arguments) -> Expr:

@@ -1,0 +1,179 @@
+"""The lines of a step, read in order: what each name means, and which axes it has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ...ir.expression import Expr, Ref
+from ...ir.mixer import Equation, Line, Rounds
+from .complexes import Complex, parts, together
+from .grammar import parse_assignment
+from .infer import infer
+from .layouts import check_axes, known_axis, known_dim
+from .names import check_name
+from .positions import Text
+from .rows import Rows
+from .schema import AnyLine, RoundsSpec
+from .scope import Barred, Scope
+from .states import PARTS, Named, Place, States
+from .surface import Name
+
+
+def assigned(step: tuple[AnyLine, ...]) -> Iterator[Name]:
+    """The names that the lines of a step assign, in order, inner loops included."""
+    for line in step:
+        if isinstance(line, RoundsSpec):
+            yield from assigned(line.step)
+        else:
+            yield parse_assignment(line)[0]
+
+
+class Step:
+    """Reads the lines of one step, any number of times until the axes of its states are known."""
+
+    def __init__(
+        self,
+        step: tuple[AnyLine, ...],
+        scope: Scope,
+        states: States,
+        rows: Rows,
+        named: Named,
+    ) -> None:
+        self.step, self.outer, self.states = step, scope, states
+        self.rows, self.named = rows, named
+        self.scope = scope
+        self.final = False
+        self.made: dict[str, tuple[str, ...]] = {}  # own names so far, with the loops around
+
+    def settle(self) -> None:
+        """Find the axes of the states: read the lines until nothing more flows in."""
+        while True:
+            before = self.states.snapshot()
+            with self.outer.context.trial():
+                self._begin()
+                self._lines(self.step, ())
+            if self.states.snapshot() == before:
+                return
+
+    def read(self) -> tuple[Line, ...]:
+        """The lines, the states' axes being known."""
+        self.final = True
+        self._begin()
+        return self._lines(self.step, ())
+
+    def results(self) -> dict[str, Expr]:
+        """The step's own names as later stages see them: a row for each row of the loop."""
+        return {name: self._whole(name, self.states.over) for name in self.made}
+
+    def _whole(self, name: str, over: str) -> Expr:
+        """What a name of a loop over ``over`` is after the loop."""
+        value = self.scope.names[name]
+        assert isinstance(value, Expr)
+        return together(
+            Ref(ref.name, ref.axes | {over}, ref.kind)
+            for ref in parts(value)
+            if isinstance(ref, Ref)
+        )
+
+    def _begin(self) -> None:
+        self.made = {}
+        self.scope = self.outer.child()
+        for target in assigned(self.step):
+            name = target.name
+            if name in self.states.drafts or name in self.scope.names:
+                continue
+            if self.outer.find(name) is None and not self.outer.context.dims.indexed(name):
+                self.scope.names[name] = Barred(
+                    f"`{name}` is read before it has a value; line {target.span.line} assigns it",
+                    f"move that line up, or declare `{name}` under `state:` to read the row before",
+                )
+        for name in self.states.drafts:
+            self.scope.names[name] = self.states.ref(name)
+
+    def _lines(self, lines: tuple[AnyLine, ...], loops: tuple[str, ...]) -> tuple[Line, ...]:
+        found: list[Line] = []
+        for line in lines:
+            if isinstance(line, RoundsSpec):
+                found.append(self._rounds(line, loops))
+            else:
+                found += self._assignment(line, loops)
+        return tuple(found)
+
+    def _rounds(self, spec: RoundsSpec, loops: tuple[str, ...]) -> Rounds:
+        context = self.outer.context
+        over = context.dims.use(known_dim(spec.over, context.dims.known), spec.over.span)
+        if over in (self.states.over, *loops):
+            raise spec.over.error(
+                f"an inner loop over {over} inside a loop over {over}", do="name another axis"
+            )
+        before = dict(self.made)
+        step = self._lines(spec.step, (*loops, over))
+        for name in self.made.keys() - before.keys():  # whole after the loop
+            self.scope.names[name] = self._whole(name, over)
+        return Rounds(over, step)
+
+    def _assignment(self, text: Text, loops: tuple[str, ...]) -> list[Line]:
+        context = self.outer.context
+        target, axes, node, written = parse_assignment(text)
+        name = check_name(text, target.name, context, target.span)
+        value = context.settle(infer(node, self.scope), node.span)
+        place = Place(context.source, target.span)
+        value = self.rows.checked(value, loops, hoist=name if self.final else None)
+        if name in self.states.drafts:
+            names = self._to_state(name, value, loops, place)
+            shape: Expr = self.states.ref(name)
+        else:
+            names = self._to_own(name, value, loops, place)
+            shape = value
+        if axes is not None:
+            self._check_annotation(name, shape, axes, loops)
+        return self._equations(names, value, written, target)
+
+    def _to_state(
+        self, name: str, value: Expr, loops: tuple[str, ...], place: Place
+    ) -> list[str]:
+        self.states.check_flow(name, value, loops, place)
+        self.states.flow_in(name, value, loops)
+        if self.final:
+            self.states.check_whole(name, value, loops, place)
+        return self.states.names(name)
+
+    def _to_own(self, name: str, value: Expr, loops: tuple[str, ...], place: Place) -> list[str]:
+        if name in self.made and len(self.made[name]) < len(loops):
+            raise place.source.error(
+                place.span,
+                f"`{name}` has a value before this inner loop and is assigned in it",
+                allowed="names of the loop's own, and states",
+                do=f"declare `{name}` under `state:` to carry it from round to round",
+            )
+        self.made[name] = loops
+        suffixes = PARTS if isinstance(value, Complex) else ("",)
+        names = [self.named(name, suffix) for suffix in suffixes]
+        refs = (Ref(n, p.axes, p.kind) for n, p in zip(names, parts(value), strict=True))
+        self.scope.names[name] = together(refs)
+        return names
+
+    def _equations(
+        self, names: list[str], value: Expr, text: str, target: Name
+    ) -> list[Line]:
+        """``name = value``, or the two parts; a part that the other still reads waits."""
+        if len(names) == 1:
+            return [Equation(names[0], value, text, target.span)]
+        raise NotImplementedError
+
+    def _check_annotation(
+        self, name: str, value: Expr, axes: tuple[Name, ...], loops: tuple[str, ...]
+    ) -> None:
+        """Compare axes with an annotation; the axes of the loops may stand in it or not."""
+        if not self.final:
+            return
+        context, rows = self.outer.context, {self.states.over, *loops}
+        declared = [known_axis(axis, context.source, context.dims.known) for axis in axes]
+        shape = Ref(name, value.axes - rows, value.kind)
+        kept = [dim for dim in declared if dim not in rows]
+        span = axes[0].span if axes else None
+        heads = context.dims.heads
+        check_axes(f"`{name}`", shape, kept, context.source, span, heads=heads)
+
+
+__all__ = ["Step", "assigned"]

@@ -106,7 +106,7 @@ def contract(
     evaluator: Evaluator,
     factors: list[Expr],
     over: tuple[str, ...],
-    where: Expr | None,
+    where: Expr | None = None,
     hint: str = "",
     acc: Value | None = None,
 ) -> Value:

@@ -255,6 +255,10 @@ class Evaluator:
         return value
 
     def _same_length(self, dim: str, other: str) -> bool:
+        """Whether two axes of tiles have the same positions."""
+        tile = self.builder.tiles.get(other)
+        if tile is not None and tile.like == dim:
+            return True
         return self.context.length(dim) == self.context.length(other) is not None
 
     def _picked(self, value: Value, dim: str, index: Expr, fill: float, hint: str) -> Value:

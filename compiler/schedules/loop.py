@@ -65,14 +65,14 @@ def loop(task: LoopTask, context: Context, launch: tuple[tuple[str, int], ...]) 
     for name in written:
         buffer = context.buffers[name]
         builder.buffer(BufferArgument(name, buffer.dims, buffer.dtype, written=True))
-    starts = [(s.name, _spread(evaluator, s, s.initial)) for s in task.states]
+    starts = [(s.name, spread(evaluator, s, s.initial)) for s in task.states]
     size, zero = evaluator.size(task.over), builder.constant(0, DType.INT32)
     with builder.loop(task.over.lower(), zero, size, 1, starts) as turn:
         _row(evaluator, task, turn)
     for state, value in zip(task.states, turn.results, strict=True):
         if state.last is not None:
             builder.comment(f"{state.name} after the last row")
-            _store(evaluator, state.last, value)
+            store_first(evaluator, state.last, value)
     return builder.finish(launch, task.about)
 
 
@@ -89,8 +89,8 @@ def _row(evaluator: Evaluator, task: LoopTask, turn: Loop) -> None:
         builder.bind(state.before, value)
     compute_lines(evaluator, task.lines)
     for name, value in task.own:
-        _store(evaluator, name, evaluator.evaluate(value, name))
-    turn.yields = tuple(_spread(evaluator, state, state.after) for state in task.states)
+        store_first(evaluator, name, evaluator.evaluate(value, name))
+    turn.yields = tuple(spread(evaluator, state, state.after) for state in task.states)
 
 
 def compute_lines(evaluator: Evaluator, lines: Sequence[Version | Repeated]) -> None:
@@ -127,7 +127,8 @@ def _rounds(evaluator: Evaluator, rounds: Repeated) -> None:
         builder.bind(state.after, value, len(builder.scopes) - 1)
 
 
-def _spread(evaluator: Evaluator, state: Carrying, value: Expr) -> Value:
+def spread(evaluator: Evaluator, state: Carrying, value: Expr) -> Value:
+    """The value of a state on the tile, with all of the state's axes."""
     made = evaluator.evaluate(value, state.name)
     return _with_axes(evaluator, made, state.dims, state.kind)
 
@@ -146,7 +147,7 @@ def _with_axes(evaluator: Evaluator, value: Value, dims: frozenset[str], kind: K
     return builder.elementwise("add", value, zero, dtype=dtype, hint=value.name)
 
 
-def _store(evaluator: Evaluator, name: str, value: Value) -> None:
+def store_first(evaluator: Evaluator, name: str, value: Value) -> None:
     """Write a result; of the programs that have the same one, the first does."""
     dims = evaluator.context.buffers[name].dims
     store_result(evaluator, name, value, first_of(evaluator, dims))

@@ -1,0 +1,262 @@
+"""Decays inside a chunk, as products: from the chunk's start, to its end, and between two rows."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ...ir.expression import Expr, Index, Kind, Literal, Ref, call
+from ...ir.tile import DType, Value
+from .contraction import contract, factors_of
+from .evaluation import Evaluator, move
+from .runs import integer
+
+# (left, right, whether a row sees its own write)
+Request = tuple[Expr, Expr, bool]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The rows of a chunk on the tile: along ``rows`` and again along ``columns``.
+
+    ``row`` is a dim of which one row at a time is placed. ``row_number`` and ``column_number``
+    count in the order of the recurrence, which is not that of memory with ``reverse``.
+    """
+
+    evaluator: Evaluator
+    rows: str
+    columns: str
+    row: str
+    row_number: Value
+    column_number: Value
+    start: Value
+    reverse: bool
+
+    def at_column(self, expr: Expr) -> Expr:
+        """``expr`` at the columns' rows."""
+        return move(expr, {self.rows: Index(self.columns)})
+
+    def neighbour(self, expr: Expr, dim: str, by: int) -> Expr:
+        """``expr`` at the row ``by`` rows later than that of ``dim``; 0 outside the sequence."""
+        if self.rows not in expr.axes:
+            return expr
+        later = -by if self.reverse else by
+        return move(expr, {self.rows: call("add", Index(dim), later)})
+
+    def compare(self, fn: str, left: Value, right: Value, more: int = 0) -> Value:
+        """left fn right + more."""
+        builder = self.evaluator.builder
+        if more:
+            number = builder.constant(more, DType.INT32)
+            right = builder.elementwise("add", right, number, dtype=DType.INT32)
+        return builder.elementwise(fn, left, right, dtype=DType.BOOL)
+
+    def visible(self, after: bool) -> Value:
+        """Which columns a row sees: the rows before it, and itself with ``after``."""
+        fn = "ge" if after else "gt"
+        seen = self.compare(fn, self.row_number, self.column_number)
+        both = self.evaluator.both(seen, self.evaluator.builder.bound(self.columns))
+        assert both is not None
+        return both
+
+    def one_where(self, keep: Value | None, value: Value, hint: str = "") -> Value:
+        """``value`` where ``keep`` holds, 1 elsewhere."""
+        if keep is None:
+            return value
+        one = self.evaluator.builder.constant(1.0, DType.FLOAT32)
+        return self.evaluator.where(keep, value, one, hint)
+
+
+class Decay(ABC):
+    """What is left of what was written, after some rows; None stands for all of it."""
+
+    def __init__(self, pairs: Pairs, axis: str) -> None:
+        self.pairs, self.axis = pairs, axis
+        self.evaluator, self.builder = pairs.evaluator, pairs.evaluator.builder
+
+    @abstractmethod
+    def rows(self, after: bool) -> Ref | None:
+        """From the chunk's start to each row, the row's own decay included with ``after``."""
+
+    @abstractmethod
+    def to_end(self) -> Ref | None:
+        """From each column to the chunk's end."""
+
+    @abstractmethod
+    def total(self) -> Value | None:
+        """Over the whole chunk."""
+
+    @abstractmethod
+    def scores(self, requests: Sequence[Request]) -> list[Value]:
+        """sum over the axis of left_t * right_s * (decay from s to t), 0 where t does not see s."""
+
+    def _bound(self, hint: str, value: Value) -> Ref:
+        ref = Ref(f"decay {value.name}", self._axes(value), Kind.REAL)
+        self.builder.bind(ref, value, len(self.builder.scopes) - 1)
+        return ref
+
+    def _axes(self, value: Value) -> frozenset[str]:
+        return value.axes
+
+    def _score(self, left: Expr, right: Expr) -> Value:
+        factors = [*factors_of(left), *factors_of(self.pairs.at_column(right))]
+        return contract(self.evaluator, factors, (self.axis,), hint="score")
+
+
+class NoDecay(Decay):
+    """Everything stays."""
+
+    def rows(self, after: bool) -> Ref | None:
+        return None
+
+    def to_end(self) -> Ref | None:
+        return None
+
+    def total(self) -> Value | None:
+        return None
+
+    def scores(self, requests: Sequence[Request]) -> list[Value]:
+        zero = self.builder.constant(0.0, DType.FLOAT32)
+        return [
+            self.evaluator.where(self.pairs.visible(after), self._score(left, right), zero, "score")
+            for left, right, after in requests
+        ]
+
+
+class Factors(Decay):
+    """A factor per row, the same for the whole state or one for each entry of ``axis``."""
+
+    def __init__(self, pairs: Pairs, axis: str, value: Expr) -> None:
+        super().__init__(pairs, axis)
+        self.value = value
+
+    def _here(self) -> Value:
+        """Each row's own factor, 1 past the last row."""
+        bound = self.builder.bound(self.pairs.rows)
+        return self.pairs.one_where(bound, self.evaluator.real(self.value), "decay")
+
+    def _before(self) -> Value:
+        """The factor of the row above."""
+        return self.evaluator.real(self.pairs.neighbour(self.value, self.pairs.rows, -1))
+
+    def rows(self, after: bool) -> Ref | None:
+        pairs = self.pairs
+        factor = self._here()
+        if not after:
+            later = pairs.compare("gt", pairs.row_number, pairs.start)
+            factor = pairs.one_where(later, self._before())
+        return self._bound("rows", self.builder.scan(factor, pairs.rows, op="prod", hint="kept"))
+
+    def to_end(self) -> Ref | None:
+        pairs, builder = self.pairs, self.builder
+        after = self.evaluator.real(pairs.neighbour(self.value, pairs.columns, 1))
+        end = integer(self.evaluator, "add", pairs.start, builder.block(pairs.rows))
+        end = integer(self.evaluator, "min", end, self.evaluator.size(pairs.rows), hint="end")
+        one = builder.constant(1, DType.INT32)
+        inside = pairs.compare("lt", pairs.column_number, integer(self.evaluator, "sub", end, one))
+        factor = pairs.one_where(inside, after)
+        scanned = builder.scan(factor, pairs.columns, reverse=True, op="prod", hint="left")
+        return self._bound("left", scanned)
+
+    def total(self) -> Value | None:
+        here = self._here()
+        if self.pairs.rows not in here.axes:
+            zero = self.builder.constant(0.0, DType.FLOAT32, frozenset({self.pairs.rows}))
+            here = self.builder.elementwise("add", here, zero, dtype=DType.FLOAT32)
+        return self.builder.reduce("prod", here, self.pairs.rows, "decay_of_chunk")
+
+    def scores(self, requests: Sequence[Request]) -> list[Value]:
+        if not requests:
+            return []
+        if self.axis in self.value.axes:
+            return self._by_columns(requests)
+        between = {after: self._between(after) for after in {r[2] for r in requests}}
+        zero = self.builder.constant(0.0, DType.FLOAT32)
+        made = []
+        for left, right, after in requests:
+            score = self._score(left, right)
+            score = self.builder.elementwise("mul", score, between[after], dtype=DType.FLOAT32)
+            made.append(self.evaluator.where(self.pairs.visible(after), score, zero, "score"))
+        return made
+
+    def _between(self, after: bool) -> Value:
+        """P(t, s): the product of the factors of the rows after s, up to t or to the one above."""
+        pairs = self.pairs
+        if after:
+            later = pairs.compare("gt", pairs.row_number, pairs.column_number)
+            factor = pairs.one_where(later, self._here())
+        else:
+            later = pairs.compare("gt", pairs.row_number, pairs.column_number, more=1)
+            factor = pairs.one_where(later, self._before())
+        return self.builder.scan(factor, pairs.rows, op="prod", hint="kept")
+
+    # ------------------------------------------------------- a factor for each entry of the axis
+
+    def _by_columns(self, requests: Sequence[Request]) -> list[Value]:
+        """One column at a time, from the last: what is left of its write is multiplied on."""
+        pairs, builder, evaluator = self.pairs, self.builder, self.evaluator
+        points = sorted({after for _, _, after in requests})
+        lefts = [evaluator.real(left) for left, _, _ in requests]
+        one = builder.constant(1.0, DType.FLOAT32, frozenset({pairs.rows, self.axis}))
+        zero = builder.constant(0.0, DType.FLOAT32, frozenset({pairs.rows, pairs.columns}))
+        carried = [*(("kept", one) for _ in points), *(("score", zero) for _ in requests)]
+        count = self._count()
+        first = builder.constant(0, DType.INT32)
+        with builder.loop(f"{pairs.row.lower()}_turn", first, count, 1, carried) as turn:
+            column = self._place_column(turn.variable, count)
+            kept = dict(zip(points, turn.carried, strict=False))
+            factor = evaluator.real(pairs.neighbour(self.value, pairs.row, 1))
+            for after in points:
+                later = pairs.compare("gt", pairs.row_number, column, more=0 if after else 1)
+                step = pairs.one_where(later, factor)
+                kept[after] = builder.elementwise("mul", kept[after], step, dtype=DType.FLOAT32)
+            scores = turn.carried[len(points) :]
+            made = [
+                self._with_column(column, kept[r[2]], left, r, score)
+                for left, r, score in zip(lefts, requests, scores, strict=True)
+            ]
+            turn.yields = (*(kept[after] for after in points), *made)
+        return list(turn.results[len(points) :])
+
+    def _count(self) -> Value:
+        """How many rows the chunk has."""
+        size = self.evaluator.size(self.pairs.rows)
+        rest = integer(self.evaluator, "sub", size, self.pairs.start)
+        return integer(self.evaluator, "min", rest, self.builder.block(self.pairs.rows))
+
+    def _place_column(self, turn: Value, count: Value) -> Value:
+        """Put the column of a turn, the last one first, in place; its number."""
+        pairs, evaluator = self.pairs, self.evaluator
+        one = self.builder.constant(1, DType.INT32)
+        last = integer(evaluator, "sub", integer(evaluator, "add", pairs.start, count), one)
+        column = integer(evaluator, "sub", last, turn, hint="column")
+        place = column
+        if pairs.reverse:
+            end = integer(evaluator, "sub", evaluator.size(pairs.rows), one)
+            place = integer(evaluator, "sub", end, column)
+        self.builder.place(pairs.row, place)
+        return column
+
+    def _with_column(
+        self, column: Value, kept: Value, left: Value, request: Request, score: Value
+    ) -> Value:
+        """``score`` with one more column filled in."""
+        pairs, builder, evaluator = self.pairs, self.builder, self.evaluator
+        right = evaluator.real(move(request[1], {pairs.rows: Index(pairs.row)}))
+        product = builder.elementwise("mul", kept, left, dtype=DType.FLOAT32)
+        product = builder.elementwise("mul", product, right, dtype=DType.FLOAT32)
+        product = evaluator.masked(product, self.axis, 0.0)
+        entries = builder.reduce("sum", product, self.axis, "entries")
+        here = pairs.compare("eq", pairs.column_number, column)
+        fn = "ge" if request[2] else "gt"
+        here = evaluator.both(here, pairs.compare(fn, pairs.row_number, column))
+        assert here is not None
+        return evaluator.where(here, entries, score, "score")
+
+
+def decay_of(pairs: Pairs, value: Expr, axis: str) -> Decay:
+    """The decay whose factor in each row is ``value``."""
+    if isinstance(value, Literal) and value.value == 1:
+        return NoDecay(pairs, axis)
+    return Factors(pairs, axis, value)

@@ -15,10 +15,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .api import LoadedMixer, compile_source, load
     from .ir.errors import MixcError
+    from .state import SequenceState
 
     __version__: str
 
-__all__ = ["LoadedMixer", "MixcError", "__version__", "compile_source", "load"]
+__all__ = [
+    "LoadedMixer",
+    "MixcError",
+    "SequenceState",
+    "__version__",
+    "compile_source",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -30,6 +38,10 @@ def __getattr__(name: str) -> Any:
         from .ir.errors import MixcError
 
         return MixcError
+    if name == "SequenceState":
+        from .state import SequenceState
+
+        return SequenceState
     if name == "__version__":
         from importlib.metadata import version
 

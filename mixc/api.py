@@ -15,6 +15,8 @@ from .ir.mixer import Mixer
 from .ir.targets import parse_target
 from .overrides import Values, override
 from .running import Backend, Chosen, Execution, choose
+from .state import SequenceState
+from .stepping import Stepping
 
 if TYPE_CHECKING:
     import torch
@@ -86,6 +88,17 @@ class LoadedMixer:
     With ``cu_seqlens`` (integers [documents + 1], from 0 to the length) documents lie end to end
     along the sequence and don't see each other; cross attention takes one for each axis,
     ``{"I": ..., "J": ...}``.
+
+    A sequence may come in stretches: with ``return_state`` a call gives (outputs, state), and
+    ``state`` continues from one. Any split gives what one pass gives:
+
+    >>> import torch
+    >>> mixer = load(_EXAMPLE)
+    >>> x, decay = torch.ones(1, 5, 2), torch.full((1, 5, 2), 0.5)
+    >>> y, state = mixer(x[:, :3], decay[:, :3], return_state=True)
+    >>> y, state = mixer.step(x[:, 3], decay[:, 3], state=state)
+    >>> y, state
+    (tensor([[1.8750, 1.8750]]), <state of average after 4 rows: s: [1, 2] float32>)
     """
 
     def __init__(self, mixer: Mixer, backend: Backend = "auto") -> None:
@@ -95,6 +108,7 @@ class LoadedMixer:
         self.inputs = tuple(entry.name for entry in mixer.inputs)
         self.outputs = tuple(entry.name for entry in mixer.outputs)
         self._execution = Execution(mixer, backend)
+        self._stepping = Stepping(mixer, backend)
         self._result = namedtuple(mixer.name, self.outputs) if len(self.outputs) > 1 else None
 
     def __repr__(self) -> str:
@@ -105,16 +119,56 @@ class LoadedMixer:
         self,
         *inputs: object,
         cu_seqlens: Tensor | Mapping[str, Tensor] | None = None,
+        state: SequenceState | None = None,
+        return_state: bool = False,
         **named: object,
     ) -> Any:
-        """Run the mixer; see the class."""
+        """Run the mixer; see the class.
+
+        Args:
+            inputs, named: tensors with the axes that the spec gives them, [B, T, H, D] and so on;
+                T may be any length, 0 too. What has no T (weights) is given at each call; what
+                only ``initial`` reads is given without ``state`` only.
+            cu_seqlens: int32 or int64 [documents + 1].
+            state: what an earlier call returned; the rows given follow those it has seen.
+            return_state: whether to return (outputs, state after the last row).
+
+        Raises:
+            ArgumentError: tensors that do not fit the spec, or a state of another mixer or batch.
+            UnsupportedError: a state is wanted, and a term needs the whole sequence.
+        """
+        if state is not None or return_state:
+            if cu_seqlens is not None:
+                raise ArgumentError("cu_seqlens: a state is that of one sequence; give one of them")
+            results, after = self._stepping(inputs, named, state, one_row=False)
+            return (self._outputs(results), after) if return_state else self._outputs(results)
         plain = cu_seqlens is None and not named
-        results = self._execution.repeated(inputs) if plain else None
-        if results is None:
+        found = self._execution.repeated(inputs) if plain else None
+        if found is None:
             tensors, params = arguments.by_name(self.mixer, inputs, named)
-            results = self._execution(tensors, params, cu_seqlens)
+            found = self._execution(tensors, params, cu_seqlens)
             if plain:
                 self._execution.remember(inputs)
+        return self._outputs(found)
+
+    def step(
+        self, *inputs: object, state: SequenceState | None = None, **named: object
+    ) -> tuple[Any, SequenceState]:
+        """One row: (outputs, state after it).
+
+        Args:
+            inputs, named: as for a call, with a sequence axis of length 1 ([B, 1, H, D]), or all
+                without it ([B, H, D]); the outputs have it or lack it likewise.
+            state: what the call for the rows before returned; None for the first row.
+
+        Raises:
+            ArgumentError: more than one row, tensors that do not fit, a state of another mixer.
+            UnsupportedError: a term that needs the whole sequence, named.
+        """
+        results, after = self._stepping(inputs, named, state, one_row=True)
+        return self._outputs(results), after
+
+    def _outputs(self, results: Mapping[str, Tensor]) -> Any:
         values = [results[name] for name in self.outputs]
         return values[0] if self._result is None else self._result(*values)
 

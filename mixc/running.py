@@ -35,6 +35,7 @@ class Execution:
         """Nothing is generated before the first call."""
         self.mixer = mixer
         self.backend: Backend = backend
+        self._wide = frozenset(output.name for output in mixer.outputs if output.dtype)
         self._packing: Packing | None = None
         self._runners: dict[bool, Runner] = {}
         self._obstacle: str | None = None  # why the kernels of a CPU can't be made
@@ -50,14 +51,22 @@ class Execution:
             return None
         runner, names, dtype = known
         results = runner(dict(zip(names, cast("tuple[Tensor, ...]", inputs), strict=True)), {})
-        return in_dtype(results, dtype)
+        return in_dtype(results, dtype, self._wide)
 
-    def remember(self, inputs: tuple[object, ...]) -> None:
-        """Let calls with inputs like these go straight to the kernels that have just run."""
+    @property
+    def remembers(self) -> bool:
+        """Whether there was a call that another one may repeat."""
+        return bool(self._repeats)
+
+    def remember(self, inputs: tuple[object, ...], names: tuple[str, ...] = ()) -> None:
+        """Let calls with inputs like these go straight to the kernels that have just run.
+
+        ``names``: those of the inputs, where they are not the mixer's first ones.
+        """
         key = signature(inputs)
         by_kernels = self.backend in ("auto", "cpu") and self._obstacle is None
         if key is not None and by_kernels and False in self._runners:
-            names = tuple(entry.name for entry in self.mixer.inputs)[: len(inputs)]
+            names = names or tuple(entry.name for entry in self.mixer.inputs)[: len(inputs)]
             tensors = dict(zip(names, cast("tuple[Tensor, ...]", inputs), strict=True))
             self._repeats[key] = (self._runners[False], names, working_dtype(self.mixer, tensors))
 
@@ -85,7 +94,7 @@ class Execution:
         else:
             refuse_gradients(given)
             results = self._runner(mixer, chosen)(given, params)
-        return in_dtype(results, dtype)
+        return in_dtype(results, dtype, self._wide)
 
     def _by_cpu(
         self,
@@ -121,10 +130,12 @@ class Execution:
         return self._runners[packed]
 
 
-def in_dtype(results: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """The results with the real ones in ``dtype``."""
+def in_dtype(
+    results: Mapping[str, Tensor], dtype: torch.dtype, wide: frozenset[str] = frozenset()
+) -> dict[str, Tensor]:
+    """The results with the real ones in ``dtype``, but those that have one of their own."""
     return {
-        name: result.to(dtype) if result.is_floating_point() else result
+        name: result.to(dtype) if result.is_floating_point() and name not in wide else result
         for name, result in results.items()
     }
 

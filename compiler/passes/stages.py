@@ -1,0 +1,66 @@
+"""Every expression of a stage, to look at or to change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from ...ir.expression import Expr
+from ...ir.mixer import Attention, Line, Map, Recurrence, Rounds, Stage, assignments
+
+
+def values(stage: Stage) -> Iterator[tuple[str, Expr]]:
+    """(what it is of, expression) in the order in which they are computed."""
+    match stage:
+        case Map(equations):
+            yield from ((e.name, e.value) for e in equations)
+        case Attention():
+            for clause in ("score", "mask", "weight", "denominator", "sink", "gain"):
+                value: Expr | None = getattr(stage, clause)
+                if value is not None:
+                    yield clause, value
+            yield from ((o.name, o.value) for o in stage.outputs)
+        case Recurrence():
+            yield from ((state.name, state.initial) for state in stage.states)
+            if stage.reset is not None:
+                yield "reset", stage.reset
+            yield from ((e.name, e.value) for e, _ in assignments(stage.step))
+
+
+def changed(stage: Stage, change: Callable[[Expr], Expr]) -> Stage:
+    """The stage with every expression changed."""
+
+    def maybe(value: Expr | None) -> Expr | None:
+        return None if value is None else change(value)
+
+    match stage:
+        case Map():
+            equations = tuple(replace(e, value=change(e.value)) for e in stage.equations)
+            return replace(stage, equations=equations)
+        case Attention():
+            return replace(
+                stage,
+                score=change(stage.score),
+                mask=maybe(stage.mask),
+                weight=change(stage.weight),
+                denominator=change(stage.denominator),
+                sink=maybe(stage.sink),
+                gain=maybe(stage.gain),
+                outputs=tuple(replace(o, value=change(o.value)) for o in stage.outputs),
+            )
+        case Recurrence():
+            states = tuple(replace(s, initial=change(s.initial)) for s in stage.states)
+            step = tuple(changed_line(line, change) for line in stage.step)
+            return replace(stage, states=states, step=step, reset=maybe(stage.reset))
+
+
+def changed_line(line: Line, change: Callable[[Expr], Expr]) -> Line:
+    """A line of a step with every expression changed."""
+    match line:
+        case Rounds(over, step):
+            return Rounds(over, tuple(changed_line(inner, change) for inner in step))
+        case _:
+            return replace(line, value=change(line.value))
+
+
+__all__ = ["changed", "changed_line", "values"]

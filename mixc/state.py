@@ -1,0 +1,63 @@
+"""What a mixer hands over from one stretch of a sequence to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class SequenceState:
+    """The hand-over after ``t`` rows: ``state["S"]`` is a tensor, ``list(state)`` the names.
+
+    States have the names of the spec; ``u_rows`` are the last rows of ``u`` that later rows read,
+    ``g_sum`` a running sum so far. Real tensors are float32, or float64 by the reference on
+    float64 inputs. A call never changes one: a state may be kept, and continued twice.
+    """
+
+    mixer: str
+    t: int
+    tensors: Mapping[str, Tensor]
+    source: str = ""  # tells apart mixers, and one mixer with other params
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tensors", MappingProxyType(dict(self.tensors)))
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SequenceState, (self.mixer, self.t, dict(self.tensors), self.source)
+
+    def __repr__(self) -> str:
+        shown = (f"{name}: {list(x.shape)} {_plain(x)}" for name, x in self.tensors.items())
+        return f"<state of {self.mixer} after {self.t} rows: {', '.join(shown)}>"
+
+    def to(self, device: str | torch.device) -> SequenceState:
+        """The same state on another device."""
+        moved = {name: tensor.to(device) for name, tensor in self.tensors.items()}
+        return SequenceState(self.mixer, self.t, moved, self.source)
+
+    def detach(self) -> SequenceState:
+        """The same state, through which no gradient flows (truncated backpropagation)."""
+        cut = {name: tensor.detach() for name, tensor in self.tensors.items()}
+        return SequenceState(self.mixer, self.t, cut, self.source)
+
+
+def _plain(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+__all__ = ["SequenceState"]

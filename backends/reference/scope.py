@@ -85,21 +85,23 @@ class Scope:
     def _reduce(self, expr: Reduce) -> Value:
         where = None if expr.where is None else self.value(expr.where)
         group = [(dim, self.value(index)) for dim, index in expr.group]
-        factors = [self.value(f) for f in _factors(expr.x)] if expr.op == "sum" else []
+        factors = [self.value(f) for f in self._factors(expr.x)] if expr.op == "sum" else []
         if len(factors) > 1 and is_finite(factors) and not group:
             if where is not None:
                 factors.append(self.setting.of_kind(where, Kind.BOOL))
             return contract(self.setting, factors, expr.over)
         return reduce(self.setting, expr.op, self.value(expr.x), expr.over, where, group)
 
+    def _factors(self, expr: Expr) -> list[Expr]:
+        """The factors of a product, which a sum over it can contract; else the term itself.
 
-def _factors(expr: Expr) -> list[Expr]:
-    """The factors of a product, which a sum over it can contract; else the term itself."""
-    match expr:
-        case Call("mul", (a, b)) if not is_host(expr):
-            return [*_factors(a), *_factors(b)]
-        case _:
-            return [expr]
+        A product that has a value already is one factor: its own may not have any here.
+        """
+        match expr:
+            case Call("mul", (a, b)) if id(expr) not in self.done and not is_host(expr):
+                return [*self._factors(a), *self._factors(b)]
+            case _:
+                return [expr]
 
 
 def shared_nodes(expressions: Iterable[Expr]) -> frozenset[int]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
-from math import prod
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from torch import Tensor
 from ...ir.binding import Number, shape_of
 from ...ir.errors import VerificationError
 from ...ir.host import evaluate_host
-from ...ir.plan import Buffer, Plan
+from ...ir.plan import Plan
 from ...ir.tile import (
     BufferArgument,
     Cast,
@@ -46,7 +45,9 @@ from ...ir.tile import (
     Value,
 )
 from .elementwise import FUNCTIONS
+from .tile_memory import Memory, OutsideError, allocate, places, torch_dtype
 
+_Places = tuple[slice | None, ...]
 Watch = Callable[[Program, Mapping[str, int], Op, Tensor], None]
 _REDUCTIONS: Mapping[str, Callable[[Tensor, int], Tensor]] = {
     "sum": torch.sum,
@@ -57,16 +58,6 @@ _REDUCTIONS: Mapping[str, Callable[[Tensor, int], Tensor]] = {
     "all": torch.all,
 }
 _INT32 = 2**31
-
-
-@dataclass
-class Memory:
-    """A tensor in memory, flat, and which of its elements hold something."""
-
-    buffer: Buffer | BufferArgument
-    shape: tuple[int, ...]
-    data: Tensor
-    written: Tensor
 
 
 def run_plan(
@@ -99,44 +90,16 @@ def run_plan(
     given = {p.name: p.value for p in plan.mixer.params if p.runtime}
     numbers = {n: evaluate_host(e, lengths, dict(plan.params)) for n, e in given.items()}
     numbers |= {**dict(plan.params), **params}
-    memory = {b.name: _allocate(plan, b, tensors, lengths, dtype) for b in plan.buffers}
+    memory = {b.name: allocate(plan, b, tensors, lengths, dtype) for b in plan.buffers}
     for kernel in plan.kernels:
         _Launch(kernel.program, memory, lengths, numbers, dtype, watch).run()
     made = {}
     for output in plan.mixer.outputs:
         result = memory[output.name]
-        if not bool(result.written.all()):
+        if not result.is_whole():
             raise VerificationError(f"no kernel writes some elements of {output.name}")
         made[output.name] = result.data.reshape(shape_of(output.layout, lengths))
     return made
-
-
-def _allocate(
-    plan: Plan,
-    buffer: Buffer,
-    tensors: Mapping[str, Tensor],
-    sizes: Mapping[str, int],
-    dtype: torch.dtype,
-) -> Memory:
-    shape = tuple(sizes[d] for d in buffer.dims)
-    kind = _torch_dtype(buffer.dtype, dtype)
-    match buffer.role:
-        case "input":
-            data = tensors[buffer.name].to(kind).reshape(-1)
-        case "table":
-            table = next(t for t in plan.mixer.tables if t.name == buffer.name)
-            data = torch.tensor(list(table.values)).to(kind)
-        case _:
-            data = torch.full([prod(shape)], torch.nan if kind.is_floating_point else 0, dtype=kind)
-    made = buffer.role in ("input", "table")
-    return Memory(buffer, shape, data, torch.full([prod(shape)], made))
-
-
-def _torch_dtype(dtype: DType, real: torch.dtype) -> torch.dtype:
-    """Reals in one type, integers wide enough that what would overflow is seen."""
-    if dtype.is_float:
-        return real
-    return torch.bool if dtype is DType.BOOL else torch.int64
 
 
 @dataclass
@@ -151,6 +114,9 @@ class _Launch:
     watch: Watch | None
     values: dict[str, Tensor] = field(default_factory=dict)
     place: dict[str, int] = field(default_factory=dict)
+    # Found once per set of axes: their blocks in order, and where a value's axes lie among others.
+    shapes: dict[frozenset[str], list[int]] = field(default_factory=dict)
+    alignments: dict[tuple[frozenset[str], frozenset[str]], _Places] = field(default_factory=dict)
 
     def run(self) -> None:
         """Every instance of the grid, one after another."""
@@ -181,7 +147,7 @@ class _Launch:
         return made
 
     def _number(self, number: Number, dtype: DType) -> Tensor:
-        return torch.tensor(number, dtype=_torch_dtype(dtype, self.dtype))
+        return torch.tensor(number, dtype=torch_dtype(dtype, self.dtype))
 
     def _fail(self, message: str) -> VerificationError:
         here = ", ".join(f"{name} = {p}" for name, p in self.place.items())
@@ -208,16 +174,23 @@ class _Launch:
     def _set(self, out: Value, result: Tensor) -> None:
         if out.dtype is DType.INT32 and not out.axes and not -_INT32 <= int(result) < _INT32:
             raise self._fail(f"{out} overflows: {int(result)}")
-        result = result.to(_torch_dtype(out.dtype, self.dtype))
-        self.values[out.name] = result.expand(self._shape(out.axes))
+        result = result.to(torch_dtype(out.dtype, self.dtype))
+        self.values[out.name] = result.expand(self._shape(out.axes)) if out.axes else result
 
     def _shape(self, axes: frozenset[str]) -> list[int]:
-        return [self.program.tile(d).block for d in sorted(axes)]
+        if axes not in self.shapes:
+            self.shapes[axes] = [self.program.tile(d).block for d in sorted(axes)]
+        return self.shapes[axes]
 
     def _aligned(self, value: Value, axes: frozenset[str]) -> Tensor:
         """A value's tensor, ready to meet others with ``axes``, which are in order of name."""
-        places = tuple(slice(None) if d in value.axes else None for d in sorted(axes))
-        return self.values[value.name][places] if places else self.values[value.name]
+        tensor = self.values[value.name]
+        if value.axes == axes or not value.axes:
+            return tensor
+        if (value.axes, axes) not in self.alignments:
+            places = tuple(slice(None) if d in value.axes else None for d in sorted(axes))
+            self.alignments[value.axes, axes] = places
+        return tensor[self.alignments[value.axes, axes]]
 
     def _value(self, op: Op) -> Tensor:
         match op:
@@ -335,52 +308,43 @@ class _Launch:
 
     # ---------------------------------------------------------------------------- memory
 
-    def _elements(
-        self,
-        buffer: str,
-        index: tuple[tuple[str, Value], ...],
-        mask: Value | None,
-        axes: frozenset[str],
-        what: str,
-    ) -> tuple[Tensor, Tensor]:
-        """Flat places in a buffer (0 where masked), and where the mask holds, over ``axes``."""
-        memory, shape = self.memory[buffer], self._shape(axes)
-        held = torch.ones([], dtype=torch.bool) if mask is None else self._aligned(mask, axes)
-        flat = torch.zeros([], dtype=torch.int64)
-        for (dim, value), size in zip(index, memory.shape, strict=True):
-            at = self._aligned(value, axes)
-            outside = held & ((at < 0) | (at >= size))
-            if bool(outside.any()):
-                found = int(at.expand_as(outside)[outside][0])
-                raise self._fail(
-                    f"{what} {buffer} outside: {dim} = {found} with {size} positions"
-                    f" ({value.name}, {'no mask' if mask is None else f'mask {mask.name}'})"
-                )
-            flat = flat * size + at
-        return torch.where(held, flat, 0).expand(shape), held.expand(shape)
+    def _elements(self, op: Load | Store, axes: frozenset[str]) -> tuple[Tensor, Tensor | None]:
+        """Flat places in a buffer over ``axes`` (0 where masked), and the mask."""
+        memory, shape = self.memory[op.buffer], self._shape(axes)
+        mask = None if op.mask is None else self._aligned(op.mask, axes).expand(shape)
+        index = [self._aligned(v, axes) for _, v in op.index]
+        try:
+            flat = places(index, memory.shape, mask)
+        except OutsideError as outside:
+            dim, value = op.index[outside.axis]
+            size = memory.shape[outside.axis]
+            what = f"{op.out.name} reads" if isinstance(op, Load) else f"{op.value.name} goes to"
+            how = "no mask" if op.mask is None else f"mask {op.mask.name}"
+            raise self._fail(
+                f"{what} {op.buffer} outside: {dim} = {outside.place} with {size} positions"
+                f" ({value.name}, {how})"
+            ) from None
+        return flat.expand(shape), mask
 
     def _load(self, op: Load) -> Tensor:
         memory = self.memory[op.buffer]
-        flat, held = self._elements(
-            op.buffer, op.index, op.mask, op.out.axes, f"{op.out.name} reads"
-        )
+        flat, mask = self._elements(op, op.out.axes)
         fill = self._number(op.fill, op.out.dtype)
         if memory.data.numel() == 0:
             return fill
-        if not bool((memory.written[flat] | ~held).all()):
+        if not memory.has_all(flat, mask):
             raise self._fail(f"{op.out.name} reads elements of {op.buffer} that nobody wrote")
-        return torch.where(held, memory.data[flat], fill)
+        return memory.data[flat] if mask is None else torch.where(mask, memory.data[flat], fill)
 
     def _store(self, op: Store) -> None:
         memory = self.memory[op.buffer]
         axes = frozenset[str]().union(*(v.axes for _, v in op.index))
-        flat, held = self._elements(op.buffer, op.index, op.mask, axes, f"{op.value.name} goes to")
-        flat = flat[held]
-        if len(torch.unique(flat)) < flat.numel() or bool(memory.written[flat].any()):
+        flat, mask = self._elements(op, axes)
+        value = self._aligned(op.value, axes).expand(flat.shape)
+        if mask is not None:
+            flat, value = flat[mask], value[mask]
+        if not memory.write(flat, value):
             raise self._fail(f"{op.value.name} goes to elements of {op.buffer} that have a value")
-        value = self._aligned(op.value, axes).expand(self._shape(axes))
-        memory.data[flat] = value[held].to(memory.data.dtype)
-        memory.written[flat] = True
 
     def _search(self, op: Search) -> Tensor:
         memory = self.memory[op.buffer]

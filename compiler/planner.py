@@ -14,7 +14,7 @@ from ..ir.mixer import Attention, Equation, Map, Mixer, Output, Recurrence
 from ..ir.plan import Plan
 from ..ir.tile import DType
 from .attention_plan import AttentionPlan
-from .recurrence_plan import RecurrencePlan
+from .recurrence_plan import plan_recurrence
 from .workspace import Workspace, make_workspace
 
 
@@ -36,7 +36,7 @@ def plan_mixer(mixer: Mixer, sizes: Mapping[str, int], dtype: DType, splits: int
                 for equation in equations:
                     _define(work, equation)
             case Recurrence():
-                RecurrencePlan(work, stage).run()
+                plan_recurrence(work, stage)
     for output in mixer.outputs:
         _output(work, output)
     return work.plan()

@@ -27,9 +27,9 @@ from ..ir.expression import (
     walk,
 )
 from ..ir.host import Number, evaluate_host
-from ..ir.mixer import Mixer
+from ..ir.mixer import Mixer, Recurrence
 from ..ir.plan import Buffer, Kernel, Plan
-from ..ir.roles import DimRoles, dim_roles, equal_lengths
+from ..ir.roles import LARGEST_WHOLE, DimRoles, dim_roles, equal_lengths
 from ..ir.tile import DType, Program
 from .analysis.facts import facts_of, is_natural
 from .defaults import pointwise_blocks, pointwise_choices
@@ -357,6 +357,7 @@ def make_workspace(
     roles = dim_roles(mixer, sizes)
     lengths = {d: n for t in mixer.tables for d, n in zip(t.dims, t.shape, strict=True)}
     fixed = {d: lengths.get(d, sizes.get(d, 64)) for d in roles.features}
+    fixed |= _derived(mixer, fixed)
     params = _fixed_params(mixer, fixed)
     given = {
         i.name: Buffer(i.name, i.dims, _input_dtype(i.dtype, i.kind, dtype), "input")
@@ -378,6 +379,21 @@ def make_workspace(
         masks=masks,
     )
     return Workspace(mixer, sizes, params, dtype, roles, context, fixed, splits=splits)
+
+
+def _derived(mixer: Mixer, fixed: Mapping[str, int]) -> dict[str, int]:
+    """Sizes of axes that recurrences list for their states, where they follow from fixed ones."""
+    stages = [stage for stage in mixer.stages if isinstance(stage, Recurrence)]
+    listed = {dim for stage in stages for state in stage.states for dim in state.listed}
+    made: dict[str, int] = {}
+    for dim, value in mixer.sizes:
+        try:
+            size = int(evaluate_host(value, {**fixed, **made}, _fixed_params(mixer, fixed)))
+        except KeyError:
+            continue
+        if dim in listed and size <= LARGEST_WHOLE:
+            made[dim] = size
+    return made
 
 
 def _input_dtype(declared: str | None, kind: Kind, dtype: DType) -> DType:

@@ -18,7 +18,9 @@ class Reading:
     """``ref`` = sum(query * S, axes) in each row, S before the row or as the row leaves it.
 
     A read at another point of the step is rewritten to a read before the row and terms of the
-    row's own. ``query`` has no state in it.
+    row's own. ``query`` has no state in it; it has none of the state's own axes but the one in
+    ``axes``, and may have axes that the state lacks (several queries for one state). With ``at``,
+    S is read at these positions of its other axes first (a state kept per group of heads).
     """
 
     ref: Ref
@@ -26,6 +28,7 @@ class Reading:
     query: Expr
     axes: tuple[str, ...]
     after: bool
+    at: tuple[tuple[str, Expr], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,10 @@ class Matrix:
     ``decay`` has no axis of the state's own but ``axis`` (a number, a scalar per row, or one per
     entry of the axis); ``log_decay`` is its logarithm where the decay is an exponential. The
     corrections (u, w) have ``axis`` and none of the state's other axes. A write is (k, v): k has
-    ``axis`` or nothing of the state's own, v the rest.
+    ``axis`` or nothing of the state's own, v the rest. ``values`` are the axes along which states
+    are independent columns: decay, u, w and k lack them, v lacks ``axis``. All the state's other
+    axes are a batch, which anything may have. Where the error of a delta rule is written back,
+    u is k itself, and the sign is in w.
     """
 
     state: State
@@ -44,6 +50,24 @@ class Matrix:
     log_decay: Expr | None
     corrections: tuple[tuple[Expr, Expr], ...]
     writes: tuple[tuple[Expr, Expr], ...]
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Dense:
+    """s' = sum(matrix * s, axis) + offset, the result along ``axis`` again: a small mixed state.
+
+    ``matrix`` has ``axis`` for the result and ``column`` for what is summed, an axis of the same
+    length: s' = sum(matrix * s[axis=column], column) + offset. ``constant``: the matrix does not
+    change from row to row.
+    """
+
+    state: State
+    axis: str
+    column: str
+    matrix: Expr
+    offset: Expr | None
+    constant: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +91,7 @@ class Affine:
 class Coupled:
     """Matrix states of one shape that mix by scalars: S_i' = sum of a_ij * S_j + ... (momentum).
 
-    ``decay[i][j]`` are scalars of the row; corrections and writes of each state are as in
+    ``decay[i][j]`` are scalars of the row; corrections, writes and ``values`` are as in
     ``Matrix``, a correction naming the state that it reads.
     """
 
@@ -76,6 +100,7 @@ class Coupled:
     decay: tuple[tuple[Expr | None, ...], ...]
     corrections: tuple[tuple[tuple[Expr, Expr, str], ...], ...]
     writes: tuple[tuple[tuple[Expr, Expr], ...], ...]
+    values: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +117,7 @@ class Loop:
     reason: str
 
 
-Form = Matrix | Affine | Coupled | Loop
+Form = Matrix | Affine | Dense | Coupled | Loop
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,178 @@
+"""Elementwise states whose new value is affine over a semiring: (+, *), (max, +) and their kin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+from ....ir.expression import Call, Expr, Literal, Ref, call
+from ....ir.mixer import State
+from .evaluation import Evaluation
+from .forms import Affine
+from .polynomial import plus, tidy
+from .superposition import NotLinearError, Superposition, Term
+
+# What adds nothing, by the semiring's addition.
+_NOTHING: Mapping[str, float] = {
+    "max": float("-inf"),
+    "logaddexp": float("-inf"),
+    "min": float("inf"),
+}
+
+
+def linear(states: Sequence[State], values: Sequence[Superposition], over: str) -> Affine:
+    """The form over (+, *).
+
+    Raises:
+        NotLinearError: a term that is not elementwise.
+    """
+    rows = []
+    for value in values:
+        row: list[Expr | None] = [None] * len(states)
+        for term in value.terms:
+            place = _place(states, term)
+            row[place] = tidy(term.coefficient if row[place] is None else _sum(row[place], term))
+        rows.append(tuple(None if c == Literal(0) else c for c in row))
+    offsets = tuple(_offset(value.free) for value in values)
+    return _form(states, "add", "mul", tuple(rows), offsets, over)
+
+
+def _sum(before: Expr | None, term: Term) -> Expr:
+    return term.coefficient if before is None else plus(before, term.coefficient)
+
+
+def _offset(free: Expr) -> Expr | None:
+    value = tidy(free)
+    return None if value == Literal(0) else value
+
+
+def _place(states: Sequence[State], term: Term) -> int:
+    if term.over or term.moved:
+        raise NotLinearError(term.value, "not elementwise")
+    place = next(i for i, s in enumerate(states) if f"{s.name}.in" == term.state.name)
+    if any(s.dims != states[0].dims for s in states):
+        raise NotLinearError(term.value, "states of different axes")
+    return place
+
+
+def _form(
+    states: Sequence[State],
+    plus_: str,
+    times_: str,
+    rows: tuple[tuple[Expr | None, ...], ...],
+    offsets: tuple[Expr | None, ...],
+    over: str,
+) -> Affine:
+    changing = any(c is not None and over in c.axes for row in rows for c in row)
+    return Affine(tuple(states), plus_, times_, rows, offsets, not changing)
+
+
+@dataclass(frozen=True, slots=True)
+class Tropical:
+    """The semiring's sum of ``coefficient + state``, by state, and of ``offset``."""
+
+    coefficients: tuple[tuple[str, Expr], ...] = ()
+    offset: Expr | None = None
+
+
+def tropical(
+    states: Sequence[State], values: Sequence[Expr], evaluation: Evaluation, over: str
+) -> Affine | None:
+    """The form over (max, +), (min, +) or (logaddexp, +); None where none fits."""
+    if any(s.dims != states[0].dims for s in states):
+        return None
+    for addition in _NOTHING:
+        try:
+            found = [_Reading(addition, evaluation).of(value) for value in values]
+        except NotLinearError:
+            continue
+        rows = []
+        for value in found:
+            given = dict(value.coefficients)
+            rows.append(tuple(_tidied(given.get(f"{s.name}.in")) for s in states))
+        return _form(
+            states, addition, "add", tuple(rows), tuple(_tidied(v.offset) for v in found), over
+        )
+    return None
+
+
+def _tidied(value: Expr | None) -> Expr | None:
+    return None if value is None else tidy(value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    addition: str
+    evaluation: Evaluation
+
+    def of(self, expr: Expr) -> Tropical:
+        match expr:
+            case Ref(name) if name in self.evaluation.current:
+                return Tropical(((name, Literal(0)),))
+            case Ref(name) if self._depends(expr) and name in self.evaluation.dependence.values:
+                return self.of(self.evaluation.dependence.values[name])
+            case _ if not self._depends(expr):
+                return Tropical((), self.evaluation.known_value(expr))
+            case Call(fn, (a, b)) if fn == self.addition:
+                return self.joined(self.of(a), self.of(b))
+            case Call("add", (a, b)) if not self._depends(a):
+                return self.shifted(self.of(b), self.evaluation.known_value(a))
+            case Call("add", (a, b)):
+                return self.shifted(self.of(a), self.evaluation.known_value(b))
+            case Call("sub", (a, b)):
+                below = call("neg", self.evaluation.known_value(b))
+                return self.shifted(self.of(a), below)
+            case Call("where", (c, a, b)):
+                condition = self.evaluation.known_value(c)
+                return self.chosen(condition, self.of(a), self.of(b))
+            case Call("log", (x,)) if self.addition == "logaddexp":
+                return self.log(x)
+        raise NotLinearError(expr, f"not affine over ({self.addition}, +)")
+
+    def _depends(self, expr: Expr) -> bool:
+        return bool(self.evaluation.dependence.of(expr) & self.evaluation.current)
+
+    def joined(self, a: Tropical, b: Tropical) -> Tropical:
+        found = dict(a.coefficients)
+        for name, coefficient in b.coefficients:
+            before = found.get(name)
+            same = before is None or (before == coefficient and self.addition != "logaddexp")
+            found[name] = coefficient if same else call(self.addition, before or 0, coefficient)
+        offsets = [o for o in (a.offset, b.offset) if o is not None]
+        joint = reduce(lambda x, y: call(self.addition, x, y), offsets) if offsets else None
+        return Tropical(tuple(found.items()), joint)
+
+    def shifted(self, value: Tropical, by: Expr) -> Tropical:
+        moved = tuple((name, plus(c, by)) for name, c in value.coefficients)
+        return Tropical(moved, None if value.offset is None else plus(value.offset, by))
+
+    def chosen(self, condition: Expr, yes: Tropical, no: Tropical) -> Tropical:
+        nothing = Literal(_NOTHING[self.addition])
+
+        def pick(a: Expr | None, b: Expr | None) -> Expr:
+            return call("where", condition, a or nothing, b or nothing)
+
+        first, second = dict(yes.coefficients), dict(no.coefficients)
+        names = dict.fromkeys((*first, *second))
+        offset = None
+        if yes.offset is not None or no.offset is not None:
+            offset = pick(yes.offset, no.offset)
+        return Tropical(tuple((n, pick(first.get(n), second.get(n))) for n in names), offset)
+
+    def log(self, x: Expr) -> Tropical:
+        """log(exp(a) + exp(b)) is logaddexp(a, b)."""
+        match x:
+            case _ if not self._depends(x):
+                return Tropical((), call("log", self.evaluation.known_value(x)))
+            case Ref(name) if name in self.evaluation.dependence.values:
+                return self.log(self.evaluation.dependence.values[name])
+            case Call("exp", (a,)):
+                return self.of(a)
+            case Call("add", (a, b)):
+                return self.joined(self.log(a), self.log(b))
+            case Call("mul", (a, b)) if not self._depends(a):
+                return self.shifted(self.log(b), call("log", self.evaluation.known_value(a)))
+            case Call("mul", (a, b)):
+                return self.shifted(self.log(a), call("log", self.evaluation.known_value(b)))
+        raise NotLinearError(x, "not a sum of exponentials")

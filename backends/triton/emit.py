@@ -12,6 +12,7 @@ from .host import HostText
 from .kernel_text import KernelText
 from .lines import WIDEST, comment, fill
 from .names import with_plain_names
+from .systems import LINEAR_FUNCTIONS
 
 
 def emit_module(plan: Plan, wide_dots: bool = False) -> str:
@@ -23,11 +24,14 @@ def emit_module(plan: Plan, wide_dots: bool = False) -> str:
     multiply bfloat16.
     """
     plan = with_plain_names(plan)
-    kernels = [KernelText(k.program, f"{k.program.name}_kernel", wide_dots) for k in plan.kernels]
-    device = {name for kernel in kernels for name in kernel.device}
-    functions = [
-        "@triton.jit" + text.rstrip() for name, text in DEVICE_FUNCTIONS.items() if name in device
+    own: dict[str, str] = {}
+    kernels = [
+        KernelText(k.program, f"{k.program.name}_kernel", wide_dots, own) for k in plan.kernels
     ]
+    device = {name for kernel in kernels for name in kernel.device}
+    known = {**DEVICE_FUNCTIONS, **LINEAR_FUNCTIONS}
+    functions = ["@triton.jit" + text.rstrip() for name, text in known.items() if name in device]
+    functions += ["@triton.jit\n" + text.replace("FUNCTION", name, 1) for name, text in own.items()]
     parts = list(functions)
     for kernel, text in zip(plan.kernels, kernels, strict=True):
         about = comment(kernel.program.about)

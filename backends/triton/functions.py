@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ...ir.tile import DType
+
 # Python's precedence, as far as emitted expressions use it.
 # QUOTIENT: what ends in `/`, `//` or `%`, and so can't stand right of a `*` as it is.
 COMPARE, OR, AND, SUM, QUOTIENT, PRODUCT, UNARY, ATOM = range(8)
@@ -24,6 +26,14 @@ class Text:
         return self.code if self.level >= level else f"({self.code})"
 
 
+TRITON_TYPE: Mapping[DType, str] = {
+    DType.BOOL: "tl.int1",
+    DType.INT32: "tl.int32",
+    DType.INT64: "tl.int64",
+    DType.FLOAT16: "tl.float16",
+    DType.BFLOAT16: "tl.bfloat16",
+    DType.FLOAT32: "tl.float32",
+}
 _INFIX: Mapping[str, tuple[str, int]] = {
     "add": ("+", SUM),
     "sub": ("-", SUM),
@@ -191,6 +201,10 @@ def _modulo(a, b):
     "prod": """
 def _multiply(a, b):
     return a * b
+""",
+    "larger": """
+def _larger(a, b):
+    return tl.maximum(a, b)
 """,
     "search": """
 def _search_sorted(table, stride, size, value, RIGHT: tl.constexpr):

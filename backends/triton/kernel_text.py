@@ -17,6 +17,7 @@ from ...ir.sign import keeps_natural
 from ...ir.tile import (
     Carried,
     Cast,
+    Combine,
     Comment,
     Constant,
     Dot,
@@ -30,26 +31,24 @@ from ...ir.tile import (
     Program,
     Range,
     Reduce,
+    Rename,
     Scan,
     Search,
     SizeArgument,
+    Solve,
     Store,
+    Substitute,
     Value,
 )
+from .along_axis import write_combine, write_reduce, write_rename, write_scan
 from .arguments import argument_groups, argument_names
-from .functions import ATOM, PRODUCT, SUM, Text, write_call, write_number
+from .functions import ATOM, PRODUCT, SUM, TRITON_TYPE, Text, write_call, write_number
+from .grid_text import grid_axes, grid_lines
 from .layout import Order, choose_layout, dot_operands
 from .lines import fill, wrap
+from .systems import write_solve, write_substitute
 from .uses import computed_with, count_uses, handed_over, scopes
 
-TRITON_TYPE: Mapping[DType, str] = {
-    DType.BOOL: "tl.int1",
-    DType.INT32: "tl.int32",
-    DType.INT64: "tl.int64",
-    DType.FLOAT16: "tl.float16",
-    DType.BFLOAT16: "tl.bfloat16",
-    DType.FLOAT32: "tl.float32",
-}
 _WIDEST_INLINE = 60  # characters of a value that is still written where it is used
 _RESERVED = {*dir(builtins), *keyword.kwlist, "tl", "triton", "program"}
 
@@ -60,7 +59,7 @@ class _Body:
 
     depth: int
     lines: list[str] = field(default_factory=list)
-    blocks: dict[object, str] = field(default_factory=dict)  # pointers to where tiles start
+    once: dict[object, str] = field(default_factory=dict)  # what need not be computed again
 
     def add(self, text: str) -> None:
         self.lines.extend("    " * self.depth + line for line in wrap(text, 4 * self.depth))
@@ -69,28 +68,39 @@ class _Body:
 class KernelText:
     """The writer of one kernel; ``text`` is the result, ``device`` what it calls.
 
-    With ``wide_dots`` bfloat16 is widened before products: Triton's interpreter keeps it as bits,
+    ``functions`` are those that the module has already, by name; the kernel adds its own. With
+    ``wide_dots`` bfloat16 is widened before products: Triton's interpreter keeps it as bits,
     and would multiply those.
     """
 
-    def __init__(self, program: Program, kernel_name: str, wide_dots: bool = False) -> None:
+    def __init__(
+        self,
+        program: Program,
+        kernel_name: str,
+        wide_dots: bool = False,
+        functions: dict[str, str] | None = None,
+    ) -> None:
         self.program = program
         self._wide_dots = wide_dots
         self.layout = choose_layout(program)
         self.device: set[str] = set()
-        self._uses = count_uses(program.body)
+        self.functions = {} if functions is None else functions
+        narrow = any(buffer.dtype.is_narrow for buffer in program.buffers.values())
+        # What is rounded to 8 or 11 bits in memory anyway needs no more than tf32's 11 in between.
+        self.precision = "tf32" if narrow else "ieee"
+        self.uses = count_uses(program.body)
         self._computed = computed_with(program.body)
         self._handed = handed_over(program.body)
         self._scope_of = scopes(program.body)
-        self._texts: dict[str, Text] = {}
-        self._constants: dict[str, float | int | bool] = {}
-        self._natural: set[str] = set()
+        self.texts: dict[str, Text] = {}
+        self.constants: dict[str, float | int | bool] = {}
+        self.natural: set[str] = set()
         self._bases: dict[object, str] = {}
         self._taken: set[str] = {a for a in argument_names(program)}
         self._bodies = [_Body(1)]
         self._grid_names: set[str] = set()
         self._outs: set[str] = set()
-        self._starts: dict[str, Value] = {}  # positions of a tile -> where it starts
+        self.starts: dict[str, Value] = {}  # positions of a tile -> where it starts
         self._kept: set[str] = set()  # variables of the top level that loops made
         self._compile_time = {
             a.name
@@ -117,71 +127,78 @@ class KernelText:
         for argument in self.program.arguments:
             match argument:
                 case SizeArgument(dim):
-                    self._name(dim, dim)
-                    self._natural.add(dim)
+                    self.name_value(dim, dim)
+                    self.natural.add(dim)
                 case HostArgument(arg) | ParamArgument(arg):
-                    self._name(arg, arg)
+                    self.name_value(arg, arg)
                     if argument.natural:
-                        self._natural.add(arg)
+                        self.natural.add(arg)
                 case _:
                     pass
-        for tile in self.program.tiles:
-            self._name(tile.symbol, tile.symbol)
-            self._natural.add(tile.symbol)
-        body.add("program = tl.program_id(0)")
-        tiled = [g for g in self.program.grid if g.tiled]
-        axes = [*reversed(tiled), *reversed([g for g in self.program.grid if not g.tiled])]
-        for n, axis in enumerate(axes):
-            name = self._unique(axis.position.name)
-            size = self._size(axis.dim)
-            symbol = f"BLOCK_{axis.dim}"
-            count = f"tl.cdiv({size}, {symbol})" if axis.tiled else size
-            last = n == len(axes) - 1
-            code = "program" if last else f"program % {count}"
-            if axis.tiled:
-                body.add(f"{name[:-6]}_blocks = {count}")
-                count = f"{name[:-6]}_blocks"
-                code = "program" if last else f"program % {count}"
-            if axis.descending:
-                body.add("# the last block first: it has the most to do")
-                code = f"{count} - 1 - {code}"
-            if axis.tiled:
-                code = f"({code}) * {symbol}" if not code.isidentifier() else f"{code} * {symbol}"
-            body.add(f"{name} = {code}")
-            if not last:
-                body.add(f"program = program // {count}")
-            self._name(axis.position.name, name)
-            self._grid_names.add(axis.position.name)
-            self._natural.add(axis.position.name)
-
-    def _size(self, dim: str) -> str:
-        for tile in self.program.tiles:
-            if tile.dim == dim and tile.size is not None:
-                return str(tile.size)
-        return dim
+        for tile in self.program.blocks:
+            self.name_value(tile.symbol, tile.symbol)
+            self.natural.add(tile.symbol)
+        positions = [axis.position.name for axis in grid_axes(self.program)]
+        names = {position: self.unique(position) for position in positions}
+        for line in grid_lines(self.program, names):
+            body.add(line)
+        for position, name in names.items():
+            self.name_value(position, name)
+            self._grid_names.add(position)
+            self.natural.add(position)
 
     # ------------------------------------------------------------------------------- ops
 
     def _write_ops(self, ops: tuple[Op, ...]) -> None:
         for op in ops:
-            _WRITERS[type(op)](self, op)
+            self.write(op)
 
-    def _define(self, op: Op, out: Value, text: Text) -> None:
+    def write(self, op: Op) -> None:
+        """The statements of one op."""
+        _WRITERS[type(op)](self, op)
+
+    def define(self, op: Op, out: Value, text: Text) -> None:
         """Write a statement, or keep the text for the one place that uses it."""
-        once = self._uses[out.name] == 1 and self._scope_of[out.name][1]
+        once = self.uses[out.name] == 1 and self._scope_of[out.name][1]
         pure = isinstance(op, Elementwise | Cast)
-        last = out.name in self._handed and self._uses[out.name] == 1
+        last = out.name in self._handed and self.uses[out.name] == 1
         if (once and pure and len(text.code) <= _WIDEST_INLINE) or last:
-            self._texts[out.name] = text
+            self.texts[out.name] = text
             return
-        name = self._unique(out.name)
-        self._bodies[-1].add(f"{name} = {text.code}")
-        self._name(out.name, name)
+        name = self.unique(out.name)
+        self.statement(f"{name} = {text.code}")
+        self.name_value(out.name, name)
 
-    def _name(self, value: str, variable: str) -> None:
-        self._texts[value] = Text(variable, ATOM, frozenset({variable}))
+    def statement(self, code: str) -> None:
+        """Add a line to what is being written."""
+        self._bodies[-1].add(code)
 
-    def _unique(self, hint: str) -> str:
+    def once(self, key: object, name: str, code: Callable[[], str]) -> str:
+        """The variable that holds ``code``, which is computed once where it is in reach."""
+        for body in self._bodies:
+            if key in body.once:
+                return body.once[key]
+        variable = self.unique(name)
+        self.statement(f"{variable} = {code()}")
+        self._bodies[-1].once[key] = variable
+        return variable
+
+    def own_function(self, name: str, text: str) -> str:
+        """The name of a function that only this module needs; equal ones are one."""
+        for known, same in self.functions.items():
+            if same == text:
+                return known
+        stem, count = f"_{name}", 1
+        while (known := stem if count == 1 else f"{stem}_{count}") in self.functions:
+            count += 1
+        self.functions[known] = text
+        return known
+
+    def name_value(self, value: str, variable: str) -> None:
+        """Let a value stand under a variable."""
+        self.texts[value] = Text(variable, ATOM, frozenset({variable}))
+
+    def unique(self, hint: str) -> str:
         """A variable name; those of a loop's body are free again after the loop."""
         stem = re.sub(r"(_\d+)+$", "", hint) or hint
         stem = f"{stem}_" if stem in _RESERVED else stem
@@ -194,77 +211,81 @@ class KernelText:
         return name
 
     def _constant(self, op: Constant) -> None:
-        self._constants[op.out.name] = op.value
+        self.constants[op.out.name] = op.value
         if not op.out.axes:
-            self._texts[op.out.name] = write_number(op.value)
+            self.texts[op.out.name] = write_number(op.value)
             if op.value >= 0:
-                self._natural.add(op.out.name)
+                self.natural.add(op.out.name)
             return
-        shape = self._shape(self.layout.of(op.out))
+        shape = f"[{self.blocks(self.layout.of(op.out))}]"
         dtype = TRITON_TYPE[op.out.dtype]
         if op.value == 0:
             code = f"tl.zeros({shape}, {dtype})"
         else:
             code = f"tl.full({shape}, {write_number(op.value).code}, {dtype})"
-        self._texts[op.out.name] = Text(code)
+        self.texts[op.out.name] = Text(code)
 
-    def _shape(self, order: Order) -> str:
-        return "[" + ", ".join(f"BLOCK_{a}" for a in order) + "]"
+    def blocks(self, order: Order, between: str = ", ") -> str:
+        """The block sizes of axes."""
+        return between.join(self.program.tile(a).symbol for a in order)
 
     def _range(self, op: Range) -> None:
         (dim,) = op.out.axes
-        name = self._unique(op.out.name)
-        code = f"tl.arange(0, BLOCK_{dim})"
+        name = self.unique(op.out.name)
+        code = f"tl.arange(0, {self.blocks((dim,))})"
         if op.start is not None:
-            offset = f"{dim.lower()}_offset"
+            offset = self._offset(dim)
             if offset not in self._taken:
                 self._taken.add(offset)
                 self._bodies[0].add(f"{offset} = {code}")
                 self._kept.add(offset)
-            self._starts[op.out.name] = op.start
+            self.starts[op.out.name] = op.start
             if op.out.name not in self._computed:  # it only places loads and stores
                 return
-            code = f"{self._texts[op.start.name].at(SUM)} + {offset}"
-        if op.start is None or op.start.name in self._natural:
-            self._natural.add(op.out.name)
+            code = f"{self.texts[op.start.name].at(SUM)} + {offset}"
+        if op.start is None or op.start.name in self.natural:
+            self.natural.add(op.out.name)
         self._bodies[-1].add(f"{name} = {code}")
-        self._name(op.out.name, name)
+        self.name_value(op.out.name, name)
+
+    def _offset(self, dim: str) -> str:
+        """The positions of a tile from its start, the same for all tiles of one block size."""
+        return f"{(self.program.tile(dim).like or dim).lower()}_offset"
 
     def _elementwise(self, op: Elementwise) -> None:
         order = self.layout.of(op.out)
-        args = [self._in(a, order) for a in op.args]
-        constants = [self._constants.get(a.name) for a in op.args]
-        signs = [a.name in self._natural for a in op.args]
+        args = [self.shaped(a, order) for a in op.args]
+        constants = [self.constants.get(a.name) for a in op.args]
+        signs = [a.name in self.natural for a in op.args]
         if op.out.dtype is DType.INT32 and keeps_natural(op.fn, op.args, signs, constants[-1]):
-            self._natural.add(op.out.name)
+            self.natural.add(op.out.name)
         text, device = write_call(op.fn, args, constants, all(signs))
         if device is not None:
             self.device.add(device)
-        self._define(op, op.out, text)
+        self.define(op, op.out, text)
 
-    def _in(self, value: Value, order: Order) -> Text:
+    def shaped(self, value: Value, order: Order) -> Text:
         """A value's text, shaped to meet a tile whose axes are ``order``."""
-        text = self._texts[value.name]
+        text = self.texts[value.name]
         own = self.layout.of(value)
         if not own or own == order:
             return text
         shared = tuple(a for a in order if a in own)
-        if shared != own:
-            text = Text(f"tl.trans({text.code})", ATOM, text.reads)
+        text = self.turned(text, own, shared)
         if shared == order:
             return text
         places = ", ".join(":" if a in own else "None" for a in order)
         return Text(f"{text.at(ATOM)}[{places}]", ATOM, text.reads)
 
     def _cast(self, op: Cast) -> None:
-        text = self._in(op.x, self.layout.of(op.out))
-        if op.x.name in self._natural:
-            self._natural.add(op.out.name)
+        text = self.shaped(op.x, self.layout.of(op.out))
+        if op.x.name in self.natural:
+            self.natural.add(op.out.name)
         if op.x.name in self._compile_time:  # a plain number, which meets any type
-            self._texts[op.out.name] = text
+            self.texts[op.out.name] = text
             return
         code = f"{text.at(ATOM)}.to({TRITON_TYPE[op.out.dtype]})"
-        self._define(op, op.out, Text(code, ATOM, text.reads))
+        self.define(op, op.out, Text(code, ATOM, text.reads))
 
     # ---------------------------------------------------------------------------- memory
 
@@ -283,26 +304,20 @@ class KernelText:
     def _block_base(self, buffer: str, base: str, starts: list[tuple[str, Text]]) -> str:
         """The pointer to where a tile starts: what may be far is counted in 64 bits."""
         key = (buffer, base, tuple((dim, start.code) for dim, start in starts))
-        for body in self._bodies:
-            if key in body.blocks:
-                return body.blocks[key]
-        name = self._unique(f"{buffer}_block")
         terms = [f"tl.cast({s.code}, tl.int64) * {buffer}_stride_{d}" for d, s in starts]
-        self._bodies[-1].add(f"{name} = " + " + ".join([base, *terms]))
-        self._bodies[-1].blocks[key] = name
-        return name
+        return self.once(key, f"{buffer}_block", lambda: " + ".join([base, *terms]))
 
     def _start_and_offset(self, value: Value, order: Order) -> tuple[Text | None, Text]:
         """Where a tile starts, to be counted in 64 bits, and the offsets from there."""
-        start = self._starts.get(value.name)
+        start = self.starts.get(value.name)
         if start is None:
-            return None, self._in(value, order)
+            return None, self.shaped(value, order)
         (dim,) = value.axes
-        offset = Text(f"{dim.lower()}_offset")
+        offset = Text(self._offset(dim))
         if len(order) > 1:
             places = ", ".join(":" if a == dim else "None" for a in order)
             offset = Text(f"{offset.code}[{places}]")
-        return self._texts[start.name], offset
+        return self.texts[start.name], offset
 
     def _base(
         self, buffer: str, index: tuple[tuple[str, Value], ...]
@@ -310,16 +325,16 @@ class KernelText:
         """The pointer to what the grid fixes of a buffer, and the indices that remain."""
         fixed = [(d, v) for d, v in index if not v.axes and self._is_outermost(v)]
         rest = [(d, v) for d, v in index if (d, v) not in fixed]
-        fixed = [(d, v) for d, v in fixed if self._constants.get(v.name) != 0]
+        fixed = [(d, v) for d, v in fixed if self.constants.get(v.name) != 0]
         if not fixed:
             return buffer, rest
         key = (buffer, tuple((d, v.name) for d, v in fixed))
         if key not in self._bases:
-            name = self._unique(f"{buffer}_base")
+            name = self.unique(f"{buffer}_base")
             terms = [
-                f"{self._texts[v.name].at(ATOM)}.to(tl.int64) * {buffer}_stride_{d}"
-                if v.name not in self._constants
-                else f"{self._constants[v.name]} * {buffer}_stride_{d}"
+                f"{self.texts[v.name].at(ATOM)}.to(tl.int64) * {buffer}_stride_{d}"
+                if v.name not in self.constants
+                else f"{self.constants[v.name]} * {buffer}_stride_{d}"
                 for d, v in fixed
             ]
             self._bodies[0].add(f"{name} = " + " + ".join([buffer, *terms]))
@@ -327,7 +342,7 @@ class KernelText:
         return self._bases[key], rest
 
     def _is_outermost(self, value: Value) -> bool:
-        known = value.name in self._grid_names or value.name in self._constants
+        known = value.name in self._grid_names or value.name in self.constants
         return known or self._scope_of.get(value.name, (1, False))[0] == 0
 
     def _load(self, op: Load) -> None:
@@ -339,19 +354,19 @@ class KernelText:
             fill = write_number(op.fill).code
             code = f"tl.load({pointer.code}, mask={self._mask(op.mask, order)}, other={fill})"
         if self.program.buffers[op.buffer].natural:
-            self._natural.add(op.out.name)
-        name = self._unique(op.out.name)
+            self.natural.add(op.out.name)
+        name = self.unique(op.out.name)
         self._bodies[-1].add(f"{name} = {code}")
-        self._name(op.out.name, name)
+        self.name_value(op.out.name, name)
 
     def _mask(self, mask: Value, order: Order) -> str:
-        return self._in(mask, order).code
+        return self.shaped(mask, order).code
 
     def _store(self, op: Store) -> None:
         axes = frozenset[str]().union(*(v.axes for _, v in op.index))
         order = self.layout.sort(axes)
         pointer = self._pointer(op.buffer, op.index, order)
-        value = self._in(op.value, order).code
+        value = self.shaped(op.value, order).code
         mask = "" if op.mask is None else f", mask={self._mask(op.mask, order)}"
         self._bodies[-1].add(f"tl.store({pointer.code}, {value}{mask})")
 
@@ -362,95 +377,88 @@ class KernelText:
         args = [
             pointer.code,
             f"{op.buffer}_stride_{op.dim}",
-            self._texts[op.size.name].code,
-            self._texts[op.value.name].code,
+            self.texts[op.size.name].code,
+            self.texts[op.value.name].code,
             f"RIGHT={op.side == 'right'}",
         ]
-        name = self._unique(op.out.name)
+        name = self.unique(op.out.name)
         self._bodies[-1].add(f"{name} = _search_sorted({', '.join(args)})")
-        self._natural.add(op.out.name)
-        self._name(op.out.name, name)
+        self.natural.add(op.out.name)
+        self.name_value(op.out.name, name)
 
-    # ------------------------------------------------------------------------ reductions
+    # ------------------------------------------------------------------------------ dots
 
     def _dot(self, op: Dot) -> None:
         (a, a_order), (b, b_order) = dot_operands(op, self.layout.order)
         texts = [self._operand(a, a_order), self._operand(b, b_order)]
         args = [t.code for t in texts]
         if op.acc is not None:
-            texts.append(self._in(op.acc, self.layout.of(op.out)))
+            texts.append(self.shaped(op.acc, self.layout.of(op.out)))
             args.append(texts[-1].code)
         if a.dtype is DType.FLOAT32:
-            args.append('input_precision="ieee"')
+            args.append(f'input_precision="{self.precision}"')
         reads = frozenset[str]().union(*(t.reads for t in texts))
-        self._define(op, op.out, Text(f"tl.dot({', '.join(args)})", ATOM, reads))
+        self.define(op, op.out, Text(f"tl.dot({', '.join(args)})", ATOM, reads))
 
     def _operand(self, value: Value, order: Order) -> Text:
-        text = self._texts[value.name]
-        if self.layout.of(value) != order:
-            text = Text(f"tl.trans({text.code})", ATOM, text.reads)
+        text = self.ordered(value, order)
         if self._wide_dots and value.dtype is DType.BFLOAT16:
             text = Text(f"{text.at(ATOM)}.to(tl.float32)", ATOM, text.reads)
         return text
 
-    def _reduce(self, op: Reduce) -> None:
-        order = self.layout.of(op.x)
-        axis = order.index(op.over)
-        text = self._texts[op.x.name]
-        names = {"sum": "tl.sum", "max": "tl.max", "min": "tl.min"}
-        if op.op in names:
-            code = f"{names[op.op]}({text.code}, {axis})"
-        else:
-            self.device.add("prod")
-            code = f"tl.reduce({text.code}, {axis}, _multiply)"
-        self._define(op, op.out, Text(code, ATOM, text.reads))
+    def ordered(self, value: Value, order: Order) -> Text:
+        """A value's text with its axes in an order of their own."""
+        return self.turned(self.texts[value.name], self.layout.of(value), order)
 
-    def _scan(self, op: Scan) -> None:
-        axis = self.layout.of(op.x).index(op.over)
-        text = self._texts[op.x.name]
-        reverse = ", reverse=True" if op.reverse else ""
-        self._define(op, op.out, Text(f"tl.cumsum({text.code}, {axis}{reverse})", ATOM, text.reads))
+    def turned(self, text: Text, given: Order, wanted: Order) -> Text:
+        """A tile with its axes in another order; registers are moved if it is another."""
+        if given == wanted:
+            return text
+        if len(given) == 2:
+            return Text(f"tl.trans({text.code})", ATOM, text.reads)
+        places = [given.index(axis) for axis in wanted]
+        return Text(f"tl.permute({text.code}, {places})", ATOM, text.reads)
 
     # ----------------------------------------------------------------------------- loops
 
     def _for(self, op: For) -> None:
         variables = [self._carry(c) for c in op.carried]
         before = set(self._taken)
-        variable = self._unique(op.variable.name)
-        self._name(op.variable.name, variable)
-        if op.start.name in self._natural:
-            self._natural.add(op.variable.name)
-        start, stop = (self._texts[v.name].code for v in (op.start, op.stop))
+        variable = self.unique(op.variable.name)
+        self.name_value(op.variable.name, variable)
+        if op.start.name in self.natural:
+            self.natural.add(op.variable.name)
+        start, stop = (self.texts[v.name].code for v in (op.start, op.stop))
         step = "" if op.step == 1 else f", {op.step}"
         outer = self._bodies[-1]
         self._bodies.append(_Body(outer.depth + 1))
         self._write_ops(op.body)
-        self._hand_over(variables, [self._texts[v.name] for v in op.yields])
+        self._hand_over(variables, [self.texts[v.name] for v in op.yields])
         inner = self._bodies.pop()
         self._taken = before | set(self._bases.values()) | self._kept
         outer.add(f"for {variable} in range({start}, {stop}{step}):")
         outer.lines.extend(inner.lines or ["    " * inner.depth + "pass"])
         for carried, name in zip(op.carried, variables, strict=True):
-            self._name(carried.out.name, name)
+            self.name_value(carried.out.name, name)
 
     def _carry(self, carried: Carried) -> str:
         """The variable that a loop updates; the one of the loop before, if it goes on there."""
-        text = self._texts[carried.initial.name]
+        text = self.texts[carried.initial.name]
         follows = carried.initial.name in self._outs and self._uses_left(carried.initial)
         if follows:
             name = text.code
         else:
-            name = self._unique(carried.inner.name)
+            name = self.unique(carried.inner.name)
             code = text.code
             if not carried.inner.axes and not text.reads:
                 code = f"tl.full([], {code}, {TRITON_TYPE[carried.inner.dtype]})"
             self._bodies[-1].add(f"{name} = {code}")
-        self._name(carried.inner.name, name)
+        self.name_value(carried.inner.name, name)
         self._outs.add(carried.out.name)
         return name
 
     def _uses_left(self, value: Value) -> bool:
-        return self._uses[value.name] == 1
+        return self.uses[value.name] == 1
 
     def _hand_over(self, variables: list[str], texts: list[Text]) -> None:
         """Assign what the next turn gets, no variable before its old value was read."""
@@ -482,8 +490,12 @@ _WRITERS: Mapping[type, Callable[[KernelText, Any], None]] = {
     Store: KernelText._store,
     Search: KernelText._search,
     Dot: KernelText._dot,
-    Reduce: KernelText._reduce,
-    Scan: KernelText._scan,
+    Reduce: write_reduce,
+    Scan: write_scan,
+    Combine: write_combine,
+    Rename: write_rename,
+    Substitute: write_substitute,
+    Solve: write_solve,
     For: KernelText._for,
     Comment: KernelText._comment,
 }

@@ -1,16 +1,17 @@
 """The order of a tile's axes in registers, decided once for a whole program.
 
-A dot wants its left operand as (row, shared) and its right one as (shared, column). What is fresh
-from memory can be read either way round; what lives in registers should never be transposed. So
-the order is the one, of all orders of the program's tiled axes, that transposes least.
+A dot wants its left operand as (row, shared) and its right one as (shared, column); a triangular
+system wants rows before columns. What is fresh from memory can be read either way round; what lives
+in registers should never be transposed. So the order is the one, of all orders of the program's
+tiled axes, that transposes least.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import permutations
 
-from ...ir.tile import Dot, Load, Op, Program, Value, all_ops, operands
+from ...ir.tile import Dot, Load, Op, Program, Rename, Solve, Substitute, Value, all_ops, operands
 
 Order = tuple[str, ...]
 
@@ -45,23 +46,13 @@ def choose_layout(program: Program) -> Layout:
     """The layout of a program: fewest transposes first, then the order of the grid and loops."""
     ops = list(all_ops(program.body))
     dots = [op for op in ops if isinstance(op, Dot)]
-    preferred = _preferred_order(program)
-    if not dots:
-        return Layout(preferred, {})
     flexible = _only_read_by_dots(ops)
-
-    def cost(order: Order) -> int:
-        return sum(
-            value.name not in flexible and wanted != tuple(a for a in order if a in value.axes)
-            for dot in dots
-            for value, wanted in dot_operands(dot, order)
-        )
-
-    # Keep the axes that no dot touches at the end, and permute only the others.
-    touched = frozenset[str]().union(*(d.a.axes | d.b.axes for d in dots))
+    wishes = [wish for op in ops for wish in _wishes(op, flexible)]
+    preferred = _preferred_order(program)
+    # Keep the axes that nothing wants anywhere at the end, and permute only the others.
+    touched = frozenset[str]().union(*(wish.axes for wish in wishes))
     rest = tuple(a for a in preferred if a not in touched)
-    choices = permutations([a for a in preferred if a in touched])
-    order = min((c + rest for c in choices), key=cost)
+    order = _cheapest(tuple(a for a in preferred if a in touched), wishes) + rest
     loads = {
         value.name: wanted
         for dot in reversed(dots)
@@ -69,6 +60,87 @@ def choose_layout(program: Program) -> Layout:
         if value.name in flexible
     }
     return Layout(order, loads)
+
+
+# ------------------------------------------------------------------------------- what is wanted
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """``cost`` tells how many tiles an order of ``axes`` turns."""
+
+    axes: frozenset[str]
+    cost: Callable[[Order], int]
+
+
+def _wishes(op: Op, flexible: frozenset[str]) -> list[_Wish]:
+    match op:
+        case Dot(a=a, b=b):
+            return [_Wish(a.axes | b.axes, lambda order: _turned_operands(op, order, flexible))]
+        case Rename(out, x, axis, to) if len(x.axes) > 1:
+            return [_Wish(x.axes | out.axes, lambda order: _turns(x, axis, to, order))]
+        case Substitute(out, _, _, rows, columns):
+            wishes = [_Wish(frozenset({rows, columns}), _wants((rows, columns)))]
+            return wishes + [
+                _Wish(frozenset({rows, a}), _wants((rows, a))) for a in out.axes - {rows}
+            ]
+        case Solve(_, _, vector, left, right):
+            wishes = [_Wish(frozenset({left, right}), _wants((left, right)))]
+            others = vector.axes - {left}
+            return wishes + [
+                _Wish(frozenset({first, a}), _wants((first, a)))
+                for a in others
+                for first in (left, right)
+            ]
+        case _:
+            return []
+
+
+def _turned_operands(dot: Dot, order: Order, flexible: frozenset[str]) -> int:
+    return sum(
+        value.name not in flexible and wanted != tuple(a for a in order if a in value.axes)
+        for value, wanted in dot_operands(dot, order)
+    )
+
+
+def _turns(x: Value, axis: str, to: str, order: Order) -> int:
+    before = [a for a in order if a in x.axes]
+    after = [a for a in order if a in x.axes - {axis} | {to}]
+    return int([to if a == axis else a for a in before] != after)
+
+
+def _wants(pair: Order) -> Callable[[Order], int]:
+    return lambda order: int(tuple(a for a in order if a in pair) != pair)
+
+
+def _cheapest(axes: Order, wishes: list[_Wish]) -> Order:
+    """The first, in the order of permutations, of the cheapest orders.
+
+    Beginnings are extended axis by axis; one that costs as much as the best known is given up.
+    """
+    best, least = axes, _costs(axes, wishes)
+
+    def extend(head: Order, rest: Order) -> None:
+        nonlocal best, least
+        # A wish is judged when no more than one of its axes is missing: that one comes last.
+        judged = [wish for wish in wishes if len(wish.axes.intersection(rest)) <= 1]
+        cost = _costs(head + rest, judged)
+        if cost >= least:
+            return
+        if not rest:
+            best, least = head, cost
+        for n, axis in enumerate(rest):
+            extend((*head, axis), rest[:n] + rest[n + 1 :])
+
+    extend((), axes)
+    return best
+
+
+def _costs(order: Order, wishes: list[_Wish]) -> int:
+    return sum(wish.cost(order) for wish in wishes)
+
+
+# ------------------------------------------------------------------------------------------------
 
 
 def _preferred_order(program: Program) -> Order:

@@ -1,0 +1,137 @@
+"""Reductions, running combinations and renamed axes, as statements of a kernel."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ...ir.tile import (
+    Cast,
+    Combine,
+    Comment,
+    Constant,
+    Elementwise,
+    Op,
+    Range,
+    Reduce,
+    Rename,
+    Scan,
+    Value,
+    made_by,
+    operands,
+)
+from .functions import ATOM, TRITON_TYPE, Text, write_call, write_number
+from .lines import WIDEST, comment, wrap
+
+if TYPE_CHECKING:
+    from .kernel_text import KernelText
+
+_REDUCTION = {"sum": "tl.sum", "max": "tl.max", "min": "tl.min"}
+_RUNNING = {"sum": "tl.cumsum", "prod": "tl.cumprod"}
+
+
+def write_reduce(kernel: KernelText, op: Reduce) -> None:
+    """One axis of a tile goes."""
+    axis = kernel.layout.of(op.x).index(op.over)
+    text = kernel.texts[op.x.name]
+    if op.op in _REDUCTION:
+        code = f"{_REDUCTION[op.op]}({text.code}, {axis})"
+    else:
+        kernel.device.add("prod")
+        code = f"tl.reduce({text.code}, {axis}, _multiply)"
+    kernel.define(op, op.out, Text(code, ATOM, text.reads))
+
+
+def write_scan(kernel: KernelText, op: Scan) -> None:
+    """A running sum, product or maximum."""
+    axis = kernel.layout.of(op.x).index(op.over)
+    text = kernel.texts[op.x.name]
+    reverse = ", reverse=True" if op.reverse else ""
+    if op.op in _RUNNING:
+        code = f"{_RUNNING[op.op]}({text.code}, {axis}{reverse})"
+    else:
+        kernel.device.add("larger")
+        code = f"tl.associative_scan({text.code}, {axis}, _larger{reverse})"
+    kernel.define(op, op.out, Text(code, ATOM, text.reads))
+
+
+def write_rename(kernel: KernelText, op: Rename) -> None:
+    """The same tile under another name; only where the order of its axes turns it is moved."""
+    x, out = op.x, op.out
+    if x.name in kernel.starts:
+        kernel.write(Range(out, kernel.starts[x.name]))
+        return
+    text = kernel.texts[x.name]
+    renamed = [op.to if axis == op.axis else axis for axis in kernel.layout.of(x)]
+    text = kernel.turned(text, tuple(renamed), kernel.layout.of(out))
+    if x.name in kernel.constants:
+        kernel.constants[out.name] = kernel.constants[x.name]
+    if x.name in kernel.natural:
+        kernel.natural.add(out.name)
+    if text.code.isidentifier() or kernel.uses[out.name] == 1 or x.name in kernel.constants:
+        kernel.texts[out.name] = text
+    else:
+        kernel.define(op, out, text)
+
+
+# --------------------------------------------------------------------------- combinations
+
+
+def write_combine(kernel: KernelText, op: Combine) -> None:
+    """A scan of several tiles at once, with a function of its own."""
+    axis = kernel.layout.of(op.xs[0]).index(op.over)
+    function = kernel.own_function(f"combine_{op.outs[0].name}", _function(kernel, op))
+    names = [kernel.unique(out.name) for out in op.outs]
+    texts = [kernel.shaped(x, kernel.layout.of(x)) for x in op.xs]
+    several = ", ".join(t.code for t in texts)
+    several = several if len(texts) == 1 else f"({several})"
+    reverse = ", reverse=True" if op.reverse else ""
+    call = f"tl.associative_scan({several}, {axis}, {function}{reverse})"
+    kernel.statement(f"{', '.join(names)} = {call}")
+    for out, name in zip(op.outs, names, strict=True):
+        kernel.name_value(out.name, name)
+
+
+def _function(kernel: KernelText, op: Combine) -> str:
+    """A function of two stretches, left before right; it sees nothing else but numbers."""
+    texts = {v.name: Text(v.name) for v in (*op.left, *op.right)}
+    uses = Counter(v.name for inner in op.body for v in operands(inner))
+    uses.update(v.name for v in op.results)
+    lines = wrap(f"def FUNCTION({', '.join(texts)}):", 0)
+    for inner in op.body:
+        if isinstance(inner, Comment):
+            lines += comment(inner.text, 4)
+            continue
+        (out,) = made_by(inner)
+        text = _inner_text(kernel, texts, inner)
+        if (uses[out.name] == 1 and len(text.code) <= WIDEST // 2) or isinstance(inner, Constant):
+            texts[out.name] = text
+        else:
+            lines += ["    " + line for line in wrap(f"{out.name} = {text.code}", 4)]
+            texts[out.name] = Text(out.name)
+    results = ", ".join(_seen(kernel, texts, v).code for v in op.results)
+    return "\n".join([*lines, *("    " + line for line in wrap(f"return {results}", 4))])
+
+
+def _inner_text(kernel: KernelText, texts: Mapping[str, Text], op: Op) -> Text:
+    match op:
+        case Constant(_, number):
+            return write_number(number)
+        case Cast(out, x):
+            return Text(f"{_seen(kernel, texts, x).at(ATOM)}.to({TRITON_TYPE[out.dtype]})")
+        case Elementwise(_, fn, args):
+            given = [_seen(kernel, texts, arg) for arg in args]
+            numbers = [kernel.constants.get(arg.name) for arg in args]
+            text, device = write_call(fn, given, numbers, False)
+            if device is not None:
+                kernel.device.add(device)
+            return text
+    raise TypeError(type(op).__name__)
+
+
+def _seen(kernel: KernelText, texts: Mapping[str, Text], value: Value) -> Text:
+    """A value of the function's own, or a number that the kernel knows."""
+    if value.name in texts:
+        return texts[value.name]
+    return write_number(kernel.constants[value.name])

@@ -1,0 +1,42 @@
+"""Where a program instance stands: its number, taken apart into the positions of the grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from ...ir.tile import GridAxis, Program
+
+
+def grid_axes(program: Program) -> list[GridAxis]:
+    """The axes of the grid, the fastest first: neighbours share all but the block they take."""
+    tiled = [g for g in program.grid if g.tiled]
+    return [*reversed(tiled), *reversed([g for g in program.grid if not g.tiled])]
+
+
+def grid_lines(program: Program, names: Mapping[str, str]) -> Iterator[str]:
+    """The statements that make the grid's positions, under their names."""
+    yield "program = tl.program_id(0)"
+    axes = grid_axes(program)
+    for axis in axes:
+        name = names[axis.position.name]
+        count = _size(program, axis.dim)
+        if axis.tiled:
+            yield f"{name[:-6]}_blocks = tl.cdiv({count}, BLOCK_{axis.dim})"
+            count = f"{name[:-6]}_blocks"
+        code = "program" if axis is axes[-1] else f"program % {count}"
+        if axis.descending:
+            yield "# the last block first: it has the most to do"
+            code = f"{count} - 1 - {code}"
+        if axis.tiled:
+            code = code if code.isidentifier() else f"({code})"
+            code = f"{code} * BLOCK_{axis.dim}"
+        yield f"{name} = {code}"
+        if axis is not axes[-1]:
+            yield f"program = program // {count}"
+
+
+def _size(program: Program, dim: str) -> str:
+    for tile in program.tiles:
+        if tile.dim == dim and tile.size is not None:
+            return str(tile.size)
+    return dim

@@ -7,7 +7,21 @@ from dataclasses import asdict, dataclass
 from typing import Any, assert_never
 
 from .ir.expression import Kind
-from .ir.mixer import Attention, Equation, Input, Layout, Map, Mixer, Output, Param, Stage, Table
+from .ir.mixer import (
+    Attention,
+    Equation,
+    Input,
+    Layout,
+    Map,
+    Mixer,
+    Output,
+    Param,
+    Recurrence,
+    Stage,
+    State,
+    Table,
+)
+from .step_lines import step_lines
 
 KINDS = {Kind.BOOL: "bool", Kind.INT: "int32", Kind.REAL: ""}
 
@@ -135,6 +149,10 @@ def _stage(stage: Stage, order: AxisOrder) -> Section:
             return Section(f"map{title}", lines)
         case Attention():
             return Section(f"attention{title} over {stage.over}", tuple(_attention(stage, order)))
+        case Recurrence():
+            way = ", backward" if stage.reverse else ""
+            lines = tuple(_recurrence(stage, order))
+            return Section(f"recurrence{title} over {stage.over}{way}", lines)
         case _:
             assert_never(stage)
 
@@ -161,6 +179,27 @@ def _attention(stage: Attention, order: AxisOrder) -> Iterator[Line]:
     named = {stage.lse: "log(total)", stage.weights: "weight / denominator"}
     for result in stage.results[len(stage.outputs) :]:
         yield Line(result.name, order.of(result.axes), named[result.name])
+
+
+def _recurrence(stage: Recurrence, order: AxisOrder) -> Iterator[Line]:
+    texts = dict(stage.texts)
+    for state in stage.states:
+        yield Line(state.name, order.of(state.dims), note=_start(state, texts))
+    if stage.reset is not None:
+        text = texts.get("reset", str(stage.reset))
+        yield Line("reset", order.of(stage.reset.axes), text, "states are 0 before these rows")
+    states = {state.name: state.dims for state in stage.states}
+    for line in step_lines(stage):
+        name = line.equation.name
+        axes = states.get(name, line.equation.value.axes | {stage.over, *line.rounds})
+        note = f"for each {', '.join(line.rounds)}" if line.rounds else ""
+        yield Line(line.target, order.of(axes), line.text, note)
+
+
+def _start(state: State, texts: dict[str, str]) -> str:
+    start = texts.get(f"initial {state.name}", str(state.initial))
+    dtype = f"{state.dtype}, " if state.dtype else ""
+    return f"state, {dtype}starts at {start}"
 
 
 def _factor(text: str) -> str:

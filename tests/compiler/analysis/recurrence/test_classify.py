@@ -1,0 +1,43 @@
+"""The class of each published step, and that its form computes what the lines say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mixc.compiler.analysis.recurrence.classify import classify
+from mixc.compiler.analysis.recurrence.forms import Loop
+from mixc.ir.mixer import Recurrence
+
+from .meaning import Value, by_forms, by_rows
+from .published import SIZES, Case, loops, parallel, shape
+
+PARALLEL = {case.name: case for case in parallel()}
+LOOPS = {case.name: case for case in loops()}
+
+
+def check_meaning(step: Recurrence, inputs: dict[str, Value]) -> None:
+    """The forms give the rows and states that the lines give."""
+    classified = classify(step)
+    expected = by_rows(step, inputs, SIZES)
+    found = by_forms(classified, step, inputs, SIZES, expected)
+    for name, value in found.items():
+        axes = tuple(sorted({*value.axes, *expected[name].axes}))
+        np.testing.assert_allclose(
+            value.along(axes), expected[name].along(axes), rtol=1e-9, atol=1e-11, err_msg=name
+        )
+
+
+@pytest.mark.parametrize("case", {**PARALLEL, **LOOPS}.values(), ids=lambda case: case.name)
+def test_class(case: Case) -> None:
+    assert shape(classify(case.recurrence())) == case.shown
+
+
+@pytest.mark.parametrize("case", {**PARALLEL, **LOOPS}.values(), ids=lambda case: case.name)
+def test_meaning(case: Case) -> None:
+    step, inputs = case.recurrence(), case.values()
+    check_meaning(step, inputs)
+    found = classify(step)
+    own = {ref.name for ref in step.own}
+    if not any(isinstance(form, Loop) for form in found.components):
+        assert {name for name, _ in found.own} == own

@@ -42,12 +42,13 @@ from ...ir.tile import (
 )
 from .along_axis import write_combine, write_reduce, write_rename, write_scan
 from .arguments import argument_groups, argument_names
-from .functions import ATOM, PRODUCT, SUM, TRITON_TYPE, Text, write_call, write_number
+from .functions import ATOM, SUM, TRITON_TYPE, Text, write_call, write_number
 from .grid_text import grid_axes, grid_lines
 from .layout import Order, choose_layout, dot_operands
 from .lines import fill, wrap
+from .memory import write_load, write_search, write_store
 from .systems import write_solve, write_substitute
-from .uses import computed_with, count_uses, handed_over, scopes
+from .uses import computed_with, count_uses, handed_over, scopes, turned_masks
 
 _WIDEST_INLINE = 60  # characters of a value that is still written where it is used
 _RESERVED = {*dir(builtins), *keyword.kwlist, "tl", "triton", "program"}
@@ -92,6 +93,8 @@ class KernelText:
         self._computed = computed_with(program.body)
         self._handed = handed_over(program.body)
         self._scope_of = scopes(program.body)
+        self._turned = turned_masks(program.body, self.layout)
+        self.conditions: dict[str, Elementwise] = {}
         self.texts: dict[str, Text] = {}
         self.constants: dict[str, float | int | bool] = {}
         self.natural: set[str] = set()
@@ -173,6 +176,18 @@ class KernelText:
         """Add a line to what is being written."""
         self._bodies[-1].add(code)
 
+    def outermost(self, key: object, name: str, code: str) -> str:
+        """The variable of the top level that holds ``code``."""
+        if key not in self._bases:
+            self._bases[key] = self.unique(name)
+            self._bodies[0].add(f"{self._bases[key]} = {code}")
+        return self._bases[key]
+
+    def is_outermost(self, value: Value) -> bool:
+        """Whether a value is known at the top level."""
+        known = value.name in self._grid_names or value.name in self.constants
+        return known or self._scope_of.get(value.name, (1, False))[0] == 0
+
     def once(self, key: object, name: str, code: Callable[[], str]) -> str:
         """The variable that holds ``code``, which is computed once where it is in reach."""
         for body in self._bodies:
@@ -234,7 +249,7 @@ class KernelText:
         name = self.unique(op.out.name)
         code = f"tl.arange(0, {self.blocks((dim,))})"
         if op.start is not None:
-            offset = self._offset(dim)
+            offset = self.offset(dim)
             if offset not in self._taken:
                 self._taken.add(offset)
                 self._bodies[0].add(f"{offset} = {code}")
@@ -248,11 +263,15 @@ class KernelText:
         self._bodies[-1].add(f"{name} = {code}")
         self.name_value(op.out.name, name)
 
-    def _offset(self, dim: str) -> str:
+    def offset(self, dim: str) -> str:
         """The positions of a tile from its start, the same for all tiles of one block size."""
         return f"{(self.program.tile(dim).like or dim).lower()}_offset"
 
     def _elementwise(self, op: Elementwise) -> None:
+        if op.out.dtype is DType.BOOL:
+            self.conditions[op.out.name] = op
+            if op.out.name in self._turned:
+                return
         order = self.layout.of(op.out)
         args = [self.shaped(a, order) for a in op.args]
         constants = [self.constants.get(a.name) for a in op.args]
@@ -286,105 +305,6 @@ class KernelText:
             return
         code = f"{text.at(ATOM)}.to({TRITON_TYPE[op.out.dtype]})"
         self.define(op, op.out, Text(code, ATOM, text.reads))
-
-    # ---------------------------------------------------------------------------- memory
-
-    def _pointer(self, buffer: str, index: tuple[tuple[str, Value], ...], order: Order) -> Text:
-        base, rest = self._base(buffer, index)
-        places = [(dim, *self._start_and_offset(value, order)) for dim, value in rest]
-        starts = [(dim, start) for dim, start, _ in places if start is not None]
-        if starts:
-            base = self._block_base(buffer, base, starts)
-        terms, reads = [base], frozenset({base})
-        for dim, _, offset in places:
-            terms.append(f"{offset.at(PRODUCT)} * {buffer}_stride_{dim}")
-            reads |= offset.reads
-        return Text(" + ".join(terms), SUM, reads)
-
-    def _block_base(self, buffer: str, base: str, starts: list[tuple[str, Text]]) -> str:
-        """The pointer to where a tile starts: what may be far is counted in 64 bits."""
-        key = (buffer, base, tuple((dim, start.code) for dim, start in starts))
-        terms = [f"tl.cast({s.code}, tl.int64) * {buffer}_stride_{d}" for d, s in starts]
-        return self.once(key, f"{buffer}_block", lambda: " + ".join([base, *terms]))
-
-    def _start_and_offset(self, value: Value, order: Order) -> tuple[Text | None, Text]:
-        """Where a tile starts, to be counted in 64 bits, and the offsets from there."""
-        start = self.starts.get(value.name)
-        if start is None:
-            return None, self.shaped(value, order)
-        (dim,) = value.axes
-        offset = Text(self._offset(dim))
-        if len(order) > 1:
-            places = ", ".join(":" if a == dim else "None" for a in order)
-            offset = Text(f"{offset.code}[{places}]")
-        return self.texts[start.name], offset
-
-    def _base(
-        self, buffer: str, index: tuple[tuple[str, Value], ...]
-    ) -> tuple[str, list[tuple[str, Value]]]:
-        """The pointer to what the grid fixes of a buffer, and the indices that remain."""
-        fixed = [(d, v) for d, v in index if not v.axes and self._is_outermost(v)]
-        rest = [(d, v) for d, v in index if (d, v) not in fixed]
-        fixed = [(d, v) for d, v in fixed if self.constants.get(v.name) != 0]
-        if not fixed:
-            return buffer, rest
-        key = (buffer, tuple((d, v.name) for d, v in fixed))
-        if key not in self._bases:
-            name = self.unique(f"{buffer}_base")
-            terms = [
-                f"{self.texts[v.name].at(ATOM)}.to(tl.int64) * {buffer}_stride_{d}"
-                if v.name not in self.constants
-                else f"{self.constants[v.name]} * {buffer}_stride_{d}"
-                for d, v in fixed
-            ]
-            self._bodies[0].add(f"{name} = " + " + ".join([buffer, *terms]))
-            self._bases[key] = name
-        return self._bases[key], rest
-
-    def _is_outermost(self, value: Value) -> bool:
-        known = value.name in self._grid_names or value.name in self.constants
-        return known or self._scope_of.get(value.name, (1, False))[0] == 0
-
-    def _load(self, op: Load) -> None:
-        order = self.layout.of(op.out)
-        pointer = self._pointer(op.buffer, op.index, order)
-        if op.mask is None:
-            code = f"tl.load({pointer.code})"
-        else:
-            fill = write_number(op.fill).code
-            code = f"tl.load({pointer.code}, mask={self._mask(op.mask, order)}, other={fill})"
-        if self.program.buffers[op.buffer].natural:
-            self.natural.add(op.out.name)
-        name = self.unique(op.out.name)
-        self._bodies[-1].add(f"{name} = {code}")
-        self.name_value(op.out.name, name)
-
-    def _mask(self, mask: Value, order: Order) -> str:
-        return self.shaped(mask, order).code
-
-    def _store(self, op: Store) -> None:
-        axes = frozenset[str]().union(*(v.axes for _, v in op.index))
-        order = self.layout.sort(axes)
-        pointer = self._pointer(op.buffer, op.index, order)
-        value = self.shaped(op.value, order).code
-        mask = "" if op.mask is None else f", mask={self._mask(op.mask, order)}"
-        self._bodies[-1].add(f"tl.store({pointer.code}, {value}{mask})")
-
-    def _search(self, op: Search) -> None:
-        self.device.add("search")
-        rest = tuple((d, v) for d, v in op.index if d != op.dim)
-        pointer = self._pointer(op.buffer, rest, ())
-        args = [
-            pointer.code,
-            f"{op.buffer}_stride_{op.dim}",
-            self.texts[op.size.name].code,
-            self.texts[op.value.name].code,
-            f"RIGHT={op.side == 'right'}",
-        ]
-        name = self.unique(op.out.name)
-        self._bodies[-1].add(f"{name} = _search_sorted({', '.join(args)})")
-        self.natural.add(op.out.name)
-        self.name_value(op.out.name, name)
 
     # ------------------------------------------------------------------------------ dots
 
@@ -486,9 +406,9 @@ _WRITERS: Mapping[type, Callable[[KernelText, Any], None]] = {
     Range: KernelText._range,
     Elementwise: KernelText._elementwise,
     Cast: KernelText._cast,
-    Load: KernelText._load,
-    Store: KernelText._store,
-    Search: KernelText._search,
+    Load: write_load,
+    Store: write_store,
+    Search: write_search,
     Dot: KernelText._dot,
     Reduce: write_reduce,
     Scan: write_scan,

@@ -18,6 +18,7 @@ from ...ir.tile import (
     made_by,
     operands,
 )
+from .layout import Layout
 
 
 def count_uses(body: tuple[Op, ...]) -> Counter[str]:
@@ -53,6 +54,18 @@ def handed_over(body: tuple[Op, ...]) -> set[str]:
             own = {o.out.name for o in op.body if isinstance(o, Dot | Elementwise | Cast | Reduce)}
             handed |= {v.name for v in op.yields} & own
     return handed
+
+
+def turned_masks(body: tuple[Op, ...], layout: Layout) -> set[str]:
+    """Masks that nothing reads but loads in another order of axes than that of registers."""
+    turned: Counter[str] = Counter()
+    for op in all_ops(body):
+        if isinstance(op, Load) and op.mask is not None:
+            order = layout.of(op.out)
+            here = tuple(a for a in order if a in op.mask.axes)
+            turned[op.mask.name] += here != layout.of(op.mask)
+    uses = count_uses(body)
+    return {name for name, count in turned.items() if count == uses[name]}
 
 
 def scopes(body: tuple[Op, ...]) -> dict[str, tuple[int, bool]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from ..ir.mixer import Recurrence
+from .analysis.recurrence.classify import classify
+from .chunk_plan import ChunkPlan, refusal
 from .loop_plan import LoopPlan
 from .stage_rows import StageRows, names_read
 from .workspace import Workspace
@@ -11,4 +13,15 @@ from .workspace import Workspace
 def plan_recurrence(work: Workspace, stage: Recurrence) -> None:
     """Plan a recurrence, and make its results known to later stages."""
     rows = StageRows(work, stage, names_read(work.mixer, stage))
-    LoopPlan(rows, rows.written_out()).run()
+    _plan(rows, rows.written_out())
+
+
+def _plan(rows: StageRows, stage: Recurrence) -> None:
+    """``stage``: with names from outside it written out."""
+    if rows.work.recurrence != "loop":
+        needed = [ref.name for ref in stage.own if ref.name in rows.used]
+        classified = classify(stage, needed)
+        if refusal(stage, classified) is None:
+            ChunkPlan(rows, stage, classified, _plan).run()
+            return
+    LoopPlan(rows, stage).run()

@@ -38,11 +38,15 @@ class Grid:
 
 @dataclass
 class StageRows:
-    """A recurrence being planned; ``used`` are the names that something after it reads."""
+    """A recurrence being planned.
+
+    ``used`` are the names that something after it reads; ``wide`` those kept in float32.
+    """
 
     work: Workspace
     stage: Recurrence
     used: frozenset[str]
+    wide: frozenset[str] = frozenset()
     axes: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -123,6 +127,8 @@ class StageRows:
 
     def _is_narrow(self, name: str, axes: frozenset[str]) -> bool:
         """Whether rows are kept in the working precision: outputs, and what has channels."""
+        if name in self.wide:
+            return False
         outputs = {output.name for output in self.work.mixer.outputs}
         return name in outputs or bool(axes & self.work.roles.features)
 

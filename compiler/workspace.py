@@ -59,6 +59,7 @@ class Workspace:
     names: dict[str, Expr] = field(default_factory=dict)  # written-out values by name
     stored: dict[Expr, Ref] = field(default_factory=dict)  # written-out value -> its buffer
     splits: int = 1  # shares that an attention's keys are dealt out in
+    recurrence: str = "chunk"  # the schedule of recurrences that several fit: chunk, loop
     block_counts: dict[str, str] = field(default_factory=dict)  # dim of tables -> dim in blocks
 
     def plan(self) -> Plan:

@@ -4,7 +4,7 @@ With P(t, s) the product of the decays after row s up to row t, a chunk that sta
 S0 reads what it wrote itself through the pairs A_xy(t, s) = sum over d of x_t y_s P(t, s), and
 what came before through S0:
 
-    R  = (1 - A_wu)^-1 (P(t) w S0 + A_wk V)       the rows' corrections: a triangular solve
+    R  = (1 - A_wu)^-1 (P(t) w S0 + A_wk V)     the rows' corrections: a triangular solve
     O  = P(t) q S0 + A_qu R + A_qk V
     S1 = P S0 + (u P(end, s))^T R + (k P(end, s))^T V
 
@@ -21,7 +21,7 @@ from ...ir.tile import BufferArgument, DType, Program, Tile, Value
 from ..analysis.recurrence.forms import Matrix, Reading
 from .builder import Builder
 from .contraction import contract, factors_of
-from .decay import Decay, Pairs, decay_of
+from .decay import Decay, Pairs, Request, decay_of
 from .evaluation import Context, Evaluator
 from .grid import place_grid, place_groups
 from .loop import Carrying, spread, store_first
@@ -117,51 +117,56 @@ class _Chunk:
         builder = self.evaluator.builder
         decay = decay_of(self.pairs, form.decay, form.axis)
         read = [r for r in self.task.readings if r.state == form.state.name]
-        wanted = self._wanted(form, read)
+        wanted = self._wanted(form, [r for r in read if r.axes == (form.axis,)])
         scores = dict(zip(wanted, decay.scores([*wanted]), strict=True))
         terms = list(form.writes)
         if form.corrections:
-            builder.comment(
-                f"{carrying.name}: what each row corrects, all rows of the chunk at once"
-            )
-            terms += self._corrections(form, carrying, decay, scores)
+            builder.comment(f"{carrying.name}: what the rows correct, all of the chunk at once")
+            terms = self._corrected(form, carrying, decay, scores)
         for reading in read:
             builder.comment(f"{reading.ref.name.partition('.')[0]}: {carrying.name} read")
-            value = self._from_start(reading.query, carrying, decay, reading.after)
-            for key, entry in terms:
-                pair = scores[reading.query, key, reading.after]
-                value = self._through(pair, entry, value)
+            if reading.axes == (form.axis,):
+                value = self._from_start(reading.query, carrying, decay, reading.after)
+                for key, entry in terms:
+                    pair = scores[reading.query, key, reading.after]
+                    value = self._through(pair, entry, value)
+            else:
+                value = self._along_axis(reading, terms, carrying, decay)
             builder.bind(reading.ref, value, len(builder.scopes) - 1)
         builder.comment(f"{carrying.name} after the chunk")
-        return self._after(terms, form.axis, decay, start)
+        return self._after(terms, decay, start)
 
-    def _wanted(self, form: Matrix, read: list[Reading]) -> dict[tuple[Expr, Expr, bool], None]:
-        """The pairs that the chunk needs: (left, right, whether the row's own write counts)."""
+    def _wanted(self, form: Matrix, read: list[Reading]) -> dict[Request, None]:
+        """The pairs that the chunk needs."""
         keys = [k for k, _ in form.writes] + [u for u, _ in form.corrections]
         left = [(r.query, r.after) for r in read] + [(w, False) for _, w in form.corrections]
         return {(x, y, after): None for x, after in left for y in keys}
 
-    def _corrections(
-        self,
-        form: Matrix,
-        carrying: Carrying,
-        decay: Decay,
-        scores: dict[tuple[Expr, Expr, bool], Value],
+    def _corrected(
+        self, form: Matrix, carrying: Carrying, decay: Decay, scores: dict[Request, Value]
     ) -> list[tuple[Expr, Expr]]:
-        """The corrections as further writes: (u, R), with R solved for."""
+        """The writes of the chunk with its corrections solved for.
+
+        Where a row writes its correction to the key that it writes a value to, the two are one:
+        (1 - A_wk) (V + R) = V + P(t) w S0.
+        """
         builder = self.evaluator.builder
         ((u, w),) = form.corrections
         value = self._from_start(w, carrying, decay, after=False)
+        others = []
+        same = [entry for key, entry in form.writes if key == u]
         for key, entry in form.writes:
-            value = self._through(scores[w, key, False], entry, value)
+            if key != u:
+                others.append((key, entry))
+                value = self._through(scores[w, key, False], entry, value)
+        for entry in same:
+            written = self.evaluator.real(entry)
+            value = builder.elementwise("add", written, value, dtype=DType.FLOAT32, hint="written")
         rows, columns = self.pairs.rows, self.pairs.columns
-        solved = builder.substitute(scores[w, u, False], value, rows, columns, "corrections")
-        ref = Ref(f"{carrying.name}.corrections", self._entry_axes(form), Kind.REAL)
+        solved = builder.substitute(scores[w, u, False], value, rows, columns, "corrected")
+        ref = Ref(f"{carrying.name}.corrected", form.state.dims - {form.axis} | {rows}, Kind.REAL)
         builder.bind(ref, solved, len(builder.scopes) - 1)
-        return [(u, ref)]
-
-    def _entry_axes(self, form: Matrix) -> frozenset[str]:
-        return form.state.dims - {form.axis} | {self.pairs.rows}
+        return [*others, (u, ref)]
 
     # --------------------------------------------------------------------------- products
 
@@ -177,17 +182,32 @@ class _Chunk:
 
     def _through(self, pair: Value, entry: Expr, acc: Value) -> Value:
         """acc + the sum over the chunk's rows s of pair[t, s] * entry[s]."""
-        ref = self._name(pair)
-        return contract(
-            self.evaluator,
-            [ref, *factors_of(self.column(entry))],
-            (self.pairs.columns,),
-            acc=acc,
-        )
+        factors = [self._name(pair), *factors_of(self.column(entry))]
+        return contract(self.evaluator, factors, (self.pairs.columns,), acc=acc)
 
-    def _after(
-        self, terms: list[tuple[Expr, Expr]], axis: str, decay: Decay, start: Value
+    def _along_axis(
+        self,
+        reading: Reading,
+        terms: list[tuple[Expr, Expr]],
+        carrying: Carrying,
+        decay: Decay,
     ) -> Value:
+        """A reading that sums over the values' axes and keeps the one that decays differ along."""
+        evaluator, builder = self.evaluator, self.evaluator.builder
+        query, rows = factors_of(reading.query), decay.rows(reading.after)
+        value = contract(evaluator, [*query, carrying.before], reading.axes)
+        if rows is not None:
+            kept = evaluator.real(rows)
+            value = builder.elementwise("mul", kept, value, dtype=DType.FLOAT32)
+        for key, entry in terms:
+            weights = contract(
+                evaluator, [*query, *factors_of(self.column(entry))], reading.axes, hint="weight"
+            )
+            more = decay.spread(weights, key, reading.after)
+            value = builder.elementwise("add", value, more, dtype=DType.FLOAT32)
+        return value
+
+    def _after(self, terms: list[tuple[Expr, Expr]], decay: Decay, start: Value) -> Value:
         """The state after the chunk: the start decayed, and what the rows wrote."""
         builder = self.evaluator.builder
         total, left = decay.total(), decay.to_end()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...ir.expression import Expr, Index, Kind, Literal, Ref, call
@@ -14,6 +14,8 @@ from .runs import integer
 
 # (left, right, whether a row sees its own write)
 Request = tuple[Expr, Expr, bool]
+# (column, decay from it to each row, what is carried) --> what is carried on
+ColumnTurn = Callable[[Value, Mapping[bool, Value], tuple[Value, ...]], list[Value]]
 
 
 @dataclass(frozen=True)
@@ -91,13 +93,23 @@ class Decay(ABC):
     def scores(self, requests: Sequence[Request]) -> list[Value]:
         """sum over the axis of left_t * right_s * (decay from s to t), 0 where t does not see s."""
 
-    def _bound(self, hint: str, value: Value) -> Ref:
-        ref = Ref(f"decay {value.name}", self._axes(value), Kind.REAL)
+    @abstractmethod
+    def spread(self, weights: Value, key: Expr, after: bool) -> Value:
+        """sum over s of weights[t, s] * key_s * (decay from s to t), over what t sees."""
+
+    def _bound(self, value: Value) -> Ref:
+        ref = Ref(f"decay {value.name}", value.axes, Kind.REAL)
         self.builder.bind(ref, value, len(self.builder.scopes) - 1)
         return ref
 
-    def _axes(self, value: Value) -> frozenset[str]:
-        return value.axes
+    def _masked(self, pairs: Value, after: bool) -> Value:
+        zero = self.builder.constant(0.0, DType.FLOAT32)
+        return self.evaluator.where(self.pairs.visible(after), pairs, zero, pairs.name)
+
+    def _through(self, pairs: Value, key: Expr) -> Value:
+        """The sum over s of pairs[t, s] * key_s."""
+        factors = [self._bound(pairs), *factors_of(self.pairs.at_column(key))]
+        return contract(self.evaluator, factors, (self.pairs.columns,))
 
     def _score(self, left: Expr, right: Expr) -> Value:
         factors = [*factors_of(left), *factors_of(self.pairs.at_column(right))]
@@ -117,11 +129,10 @@ class NoDecay(Decay):
         return None
 
     def scores(self, requests: Sequence[Request]) -> list[Value]:
-        zero = self.builder.constant(0.0, DType.FLOAT32)
-        return [
-            self.evaluator.where(self.pairs.visible(after), self._score(left, right), zero, "score")
-            for left, right, after in requests
-        ]
+        return [self._masked(self._score(left, right), after) for left, right, after in requests]
+
+    def spread(self, weights: Value, key: Expr, after: bool) -> Value:
+        return self._through(self._masked(weights, after), key)
 
 
 class Factors(Decay):
@@ -146,7 +157,7 @@ class Factors(Decay):
         if not after:
             later = pairs.compare("gt", pairs.row_number, pairs.start)
             factor = pairs.one_where(later, self._before())
-        return self._bound("rows", self.builder.scan(factor, pairs.rows, op="prod", hint="kept"))
+        return self._bound(self.builder.scan(factor, pairs.rows, op="prod", hint="kept"))
 
     def to_end(self) -> Ref | None:
         pairs, builder = self.pairs, self.builder
@@ -157,7 +168,7 @@ class Factors(Decay):
         inside = pairs.compare("lt", pairs.column_number, integer(self.evaluator, "sub", end, one))
         factor = pairs.one_where(inside, after)
         scanned = builder.scan(factor, pairs.columns, reverse=True, op="prod", hint="left")
-        return self._bound("left", scanned)
+        return self._bound(scanned)
 
     def total(self) -> Value | None:
         here = self._here()
@@ -171,14 +182,18 @@ class Factors(Decay):
             return []
         if self.axis in self.value.axes:
             return self._by_columns(requests)
-        between = {after: self._between(after) for after in {r[2] for r in requests}}
-        zero = self.builder.constant(0.0, DType.FLOAT32)
-        made = []
-        for left, right, after in requests:
-            score = self._score(left, right)
-            score = self.builder.elementwise("mul", score, between[after], dtype=DType.FLOAT32)
-            made.append(self.evaluator.where(self.pairs.visible(after), score, zero, "score"))
-        return made
+        return [self._decayed(self._score(left, right), after) for left, right, after in requests]
+
+    def spread(self, weights: Value, key: Expr, after: bool) -> Value:
+        if self.axis in self.value.axes:
+            return self._spread_by_columns(weights, key, after)
+        return self._through(self._decayed(weights, after), key)
+
+    def _decayed(self, pairs: Value, after: bool) -> Value:
+        """Pairs times the decay between them, 0 where t does not see s."""
+        kept = self._between(after)
+        decayed = self.builder.elementwise("mul", pairs, kept, dtype=DType.FLOAT32, hint=pairs.name)
+        return self._masked(decayed, after)
 
     def _between(self, after: bool) -> Value:
         """P(t, s): the product of the factors of the rows after s, up to t or to the one above."""
@@ -195,29 +210,62 @@ class Factors(Decay):
 
     def _by_columns(self, requests: Sequence[Request]) -> list[Value]:
         """One column at a time, from the last: what is left of its write is multiplied on."""
-        pairs, builder, evaluator = self.pairs, self.builder, self.evaluator
         points = sorted({after for _, _, after in requests})
-        lefts = [evaluator.real(left) for left, _, _ in requests]
+        lefts = [self.evaluator.real(left) for left, _, _ in requests]
+        pairs = frozenset({self.pairs.rows, self.pairs.columns})
+        zero = self.builder.constant(0.0, DType.FLOAT32, pairs)
+
+        def turn(
+            column: Value, kept: Mapping[bool, Value], scores: tuple[Value, ...]
+        ) -> list[Value]:
+            return [
+                self._with_column(column, kept[r[2]], left, r, score)
+                for left, r, score in zip(lefts, requests, scores, strict=True)
+            ]
+
+        return self._walk_columns(points, [("score", zero) for _ in requests], turn)
+
+    def _spread_by_columns(self, weights: Value, key: Expr, after: bool) -> Value:
+        """``spread`` one column at a time, from the last."""
+        builder, pairs = self.builder, self.pairs
+        axes = frozenset({pairs.rows, self.axis})
+        zero = builder.constant(0.0, DType.FLOAT32, axes)
+        seen = self._masked(weights, after)
+
+        def turn(column: Value, kept: Mapping[bool, Value], sums: tuple[Value, ...]) -> list[Value]:
+            here = pairs.compare("eq", pairs.column_number, column)
+            none = builder.constant(0.0, DType.FLOAT32)
+            weight = builder.reduce("sum", self.evaluator.where(here, seen, none), pairs.columns)
+            entry = self.evaluator.real(move(key, {pairs.rows: Index(pairs.row)}))
+            term = builder.elementwise("mul", kept[after], entry, dtype=DType.FLOAT32)
+            term = builder.elementwise("mul", weight, term, dtype=DType.FLOAT32)
+            return [builder.elementwise("add", sums[0], term, dtype=DType.FLOAT32)]
+
+        return self._walk_columns([after], [("spread", zero)], turn)[0]
+
+    def _walk_columns(
+        self, points: Sequence[bool], carried: Sequence[tuple[str, Value]], turn: ColumnTurn
+    ) -> list[Value]:
+        """Visit the chunk's columns from the last to the first.
+
+        ``turn`` gets the column, the decay from it to each row (by whether the row's own counts),
+        and what is carried; it gives what is carried on.
+        """
+        pairs, builder = self.pairs, self.builder
         one = builder.constant(1.0, DType.FLOAT32, frozenset({pairs.rows, self.axis}))
-        zero = builder.constant(0.0, DType.FLOAT32, frozenset({pairs.rows, pairs.columns}))
-        carried = [*(("kept", one) for _ in points), *(("score", zero) for _ in requests)]
-        count = self._count()
-        first = builder.constant(0, DType.INT32)
-        with builder.loop(f"{pairs.row.lower()}_turn", first, count, 1, carried) as turn:
-            column = self._place_column(turn.variable, count)
-            kept = dict(zip(points, turn.carried, strict=False))
-            factor = evaluator.real(pairs.neighbour(self.value, pairs.row, 1))
+        first, count = builder.constant(0, DType.INT32), self._count()
+        starts = [*(("kept", one) for _ in points), *carried]
+        with builder.loop(f"{pairs.row.lower()}_turn", first, count, 1, starts) as loop:
+            column = self._place_column(loop.variable, count)
+            kept = dict(zip(points, loop.carried, strict=False))
+            factor = self.evaluator.real(pairs.neighbour(self.value, pairs.row, 1))
             for after in points:
                 later = pairs.compare("gt", pairs.row_number, column, more=0 if after else 1)
                 step = pairs.one_where(later, factor)
                 kept[after] = builder.elementwise("mul", kept[after], step, dtype=DType.FLOAT32)
-            scores = turn.carried[len(points) :]
-            made = [
-                self._with_column(column, kept[r[2]], left, r, score)
-                for left, r, score in zip(lefts, requests, scores, strict=True)
-            ]
-            turn.yields = (*(kept[after] for after in points), *made)
-        return list(turn.results[len(points) :])
+            made = turn(column, kept, loop.carried[len(points) :])
+            loop.yields = (*(kept[after] for after in points), *made)
+        return list(loop.results[len(points) :])
 
     def _count(self) -> Value:
         """How many rows the chunk has."""

@@ -1,0 +1,193 @@
+"""The kernels of a recurrence with matrix states: other states first, then chunks of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from ..ir.expression import Expr, Index, Literal, Read, Ref, Size, call, walk, with_names
+from ..ir.mixer import Equation, Recurrence, Rounds, State, assignments
+from ..ir.plan import Kernel
+from .analysis.recurrence.forms import Classified, Matrix, Reading
+from .schedules.chunk import ChunkTask, chunk
+from .schedules.loop import Carrying
+from .stage_rows import StageRows, reads
+from .workspace import LIGHT
+
+# Elements of a state that a program holds beside the chunk's own tiles.
+_HELD = 4096
+
+
+def refusal(stage: Recurrence, classified: Classified) -> str | None:
+    """Why the chunk schedule can't compute a recurrence; None if it can."""
+    matrices = [form for form in classified.components if isinstance(form, Matrix)]
+    if not matrices:
+        return "no matrix state"
+    if any(isinstance(line, Rounds) for line in stage.step):
+        return "an inner loop"
+    if any(len(form.corrections) > 1 for form in matrices):
+        return "several corrections in a row"
+    if any(len(form.values) > 1 for form in matrices):
+        return "a state with more than two axes"
+    axes = {form.state.name: (form.axis, form.values) for form in matrices}
+    for reading in classified.readings:
+        axis, values = axes[reading.state]
+        if reading.at or reading.axes not in ((axis,), values):
+            return f"{reading.state} is read over {', '.join(reading.axes)}"
+        form = next(form for form in matrices if form.state.name == reading.state)
+        if reading.axes != (axis,) and form.corrections:
+            return f"{reading.state} is corrected, and read over {', '.join(reading.axes)}"
+    if _others(stage, matrices) is None:
+        return "other states read the matrices"
+    return None
+
+
+def _others(stage: Recurrence, matrices: list[Matrix]) -> Recurrence | None:
+    """The part of a recurrence that has no matrix state; None if it needs one."""
+    inside = {form.state.name for form in matrices}
+    states = {state.name for state in stage.states}
+    needed = states - inside
+    lines = [line for line, _ in assignments(stage.step)]
+    own = {line.name for line in lines} - states
+    while True:
+        found = {
+            node.name
+            for line in lines
+            if line.name in needed
+            for node in walk(line.value)
+            if isinstance(node, Ref) and node.name in own | states
+        }
+        if found <= needed:
+            break
+        needed |= found
+    if needed & inside:
+        return None
+    kept = tuple(line for line in lines if line.name in needed)
+    return replace(
+        stage, states=tuple(s for s in stage.states if s.name in needed), step=kept, texts=()
+    )
+
+
+@dataclass
+class ChunkPlan:
+    """A recurrence whose matrix states go chunk by chunk."""
+
+    rows: StageRows
+    stage: Recurrence  # names written out
+    classified: Classified
+    plan_rest: Callable[[StageRows, Recurrence], None]
+    known: dict[str, Expr] = field(default_factory=dict)  # rows of states that are no matrices
+
+    def run(self) -> None:
+        """Plan it, and make its results known to later stages."""
+        matrices = [form for form in self.classified.components if isinstance(form, Matrix)]
+        rest = _others(self.stage, matrices)
+        assert rest is not None
+        if rest.states:
+            self._plan_others(rest)
+        self._name_own()
+        states = tuple(self._carrying(form.state) for form in matrices)
+        by_row = [r.ref.name for r in self.classified.readings] + [s.before.name for s in states]
+        forms = tuple(self._prepared(form, by_row) for form in matrices)
+        readings = tuple(
+            replace(r, query=self._known(r.query, by_row)) for r in self.classified.readings
+        )
+        own = tuple(
+            (self.rows.declare(name, value.kind), self._known(value, by_row))
+            for name, value in self.classified.own
+            if name in self.rows.used and reads(value, frozenset(by_row))
+        )
+        if own or any(state.last for state in states):
+            self._kernel(tuple(zip(forms, states, strict=True)), readings, own)
+
+    def _plan_others(self, rest: Recurrence) -> None:
+        """States that are no matrices, with their rows kept."""
+        work = self.rows.work
+        names = {state.name: work.free_name(f"{state.name}_rows") for state in rest.states}
+        lines = tuple(Equation(names[state.name], state.ref) for state in rest.states)
+        stage = replace(rest, step=(*rest.step, *lines))
+        used = frozenset(names.values()) | {s.name for s in rest.states if s.name in self.rows.used}
+        self.plan_rest(StageRows(work, stage, used, wide=frozenset(names.values())), stage)
+        for state in rest.states:
+            ref = Ref(names[state.name], state.dims | {stage.over}, state.kind)
+            self.known[f"{state.name}.out"] = ref
+            self.known[f"{state.name}.in"] = self._before(ref, state)
+
+    def _before(self, rows: Ref, state: State) -> Expr:
+        """A state before each row: the row above, or the initial value."""
+        over = self.stage.over
+        above = call("add", Index(over), 1 if self.stage.reverse else -1)
+        value = Read(rows, ((over, above),))
+        if isinstance(state.initial, Literal) and state.initial.value == 0:
+            return value
+        first: Expr = Literal(0)
+        if self.stage.reverse:
+            first = call("sub", Size(over), 1)
+        return call("where", call("eq", Index(over), first), state.initial, value)
+
+    def _name_own(self) -> None:
+        """Names of the step that no matrix goes into are written out where they are read."""
+        readings = frozenset(reading.ref.name for reading in self.classified.readings)
+        for name, value in self.classified.own:
+            if not reads(value, readings):
+                written = with_names(value, self.known)
+                self.rows.work.names[name] = self.rows.work.named(name, written)
+
+    def _known(self, expr: Expr, by_row: list[str]) -> Expr:
+        return self.rows.prepared(with_names(expr, self.known), by_row)
+
+    def _prepared(self, form: Matrix, by_row: list[str]) -> Matrix:
+        def pair(one: tuple[Expr, Expr]) -> tuple[Expr, Expr]:
+            return self._known(one[0], by_row), self._known(one[1], by_row)
+
+        return replace(
+            form,
+            decay=self._known(form.decay, by_row),
+            corrections=tuple(pair(one) for one in form.corrections),
+            writes=tuple(pair(one) for one in form.writes),
+        )
+
+    def _carrying(self, state: State) -> Carrying:
+        rows, before = self.rows, Ref(f"{state.name}.in", state.dims, state.kind)
+        last = rows.declare(state.name, state.kind) if state.name in rows.used else None
+        initial = rows.work.prepared(state.initial, None, None)
+        return Carrying(state.name, state.dims, state.kind, initial, before, before, last)
+
+    def _kernel(
+        self,
+        states: tuple[tuple[Matrix, Carrying], ...],
+        readings: tuple[Reading, ...],
+        own: tuple[tuple[str, Expr], ...],
+    ) -> None:
+        work, over = self.rows.work, self.stage.over
+        results = tuple(n for n, _ in own) + tuple(c.last for _, c in states if c.last)
+        whole = {axis for r in readings for axis in r.axes}
+        whole |= {form.axis for form, _ in states if form.corrections}
+        exprs = [*_expressions(states, readings), *(e for _, e in own)]
+        grid = self.rows.grid(exprs, _HELD, frozenset(whole))
+        by_entry = any(form.axis in form.decay.axes for form, _ in states)
+        blocks = {over: 16 if by_entry else 64, **grid.blocks}
+        task = ChunkTask(
+            work.kernel_name(results[0]),
+            over,
+            self.stage.reverse,
+            states,
+            readings,
+            own,
+            grid.positions,
+            grid.tiled,
+            f"{', '.join(results)}: in chunks along {over}",
+        )
+        made = chunk(task, work.with_blocks(blocks), work.with_launch(LIGHT))
+        work.kernels.append(Kernel(made, "chunk", results, "the recurrence itself"))
+
+
+def _expressions(
+    states: tuple[tuple[Matrix, Carrying], ...], readings: tuple[Reading, ...]
+) -> Iterator[Expr]:
+    for form, _ in states:
+        yield form.decay
+        for pair in (*form.corrections, *form.writes):
+            yield from pair
+    for reading in readings:
+        yield reading.query

@@ -93,12 +93,12 @@ class LoadedMixer:
     ``state`` continues from one. Any split gives what one pass gives:
 
     >>> import torch
-    >>> mixer = load(_EXAMPLE)
-    >>> x, decay = torch.ones(1, 5, 2), torch.full((1, 5, 2), 0.5)
-    >>> y, state = mixer(x[:, :3], decay[:, :3], return_state=True)
-    >>> y, state = mixer.step(x[:, 3], decay[:, 3], state=state)
-    >>> y, state
-    (tensor([[1.8750, 1.8750]]), <state of average after 4 rows: s: [1, 2] float32>)
+    >>> mixer = load("hgrn", backend="reference")
+    >>> x, g = torch.ones(1, 5, 2), torch.full((1, 5, 2), 0.5).log()
+    >>> (o, h), state = mixer(x[:, :3], g[:, :3], return_state=True)
+    >>> (o, h), state = mixer.step(x[:, 3], g[:, 3], state=state)
+    >>> o, state
+    (tensor([[1.8750, 1.8750]]), <state of hgrn after 4 rows: h: [1, 2] float32>)
     """
 
     def __init__(self, mixer: Mixer, backend: Backend = "auto") -> None:

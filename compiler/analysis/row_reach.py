@@ -83,7 +83,7 @@ class _Bounds:
             case "max", [a, b]:
                 return _larger(a, b)
             case "min", [a, b] if a.rows == b.rows:
-                return Reach(a.rows, call("min", a.low, b.low), call("min", a.high, b.high))
+                return Reach(a.rows, _least(a.low, b.low), _least(a.high, b.high))
             case _:
                 return Reach(0, Literal(0), Literal(1)) if index.kind is Kind.BOOL else None
 
@@ -91,7 +91,7 @@ class _Bounds:
         a, b = self(yes), self(no)
         if a is None or b is None or a.rows != b.rows:
             return None
-        return Reach(a.rows, call("min", a.low, b.low), call("max", a.high, b.high))
+        return Reach(a.rows, _least(a.low, b.low), _most(a.high, b.high))
 
     def _product(self, left: Expr, right: Expr) -> Reach | None:
         for whole, size in ((left, right), (right, left)):
@@ -119,15 +119,27 @@ def _scaled(one: Reach, factor: int) -> Reach:
 def _larger(a: Reach, b: Reach) -> Reach | None:
     """max(a, b): where only one follows the row, it is never below that one (t is not negative)."""
     if a.rows == b.rows:
-        return Reach(a.rows, call("max", a.low, b.low), call("max", a.high, b.high))
+        return Reach(a.rows, _most(a.low, b.low), _most(a.high, b.high))
     if {a.rows, b.rows} == {0, 1}:
         row, other = (a, b) if a.rows else (b, a)
-        return Reach(1, row.low, call("max", row.high, other.high))
+        return Reach(1, row.low, _most(row.high, other.high))
     return None
 
 
 def _minus(a: Expr | int, b: Expr) -> Expr:
     return plus(a, call("neg", b))
+
+
+def _least(a: Expr, b: Expr) -> Expr:
+    match _minus(a, b):
+        case Literal(value):
+            return a if value <= 0 else b
+        case _:
+            return call("min", a, b)
+
+
+def _most(a: Expr, b: Expr) -> Expr:
+    return b if _least(a, b) == a else a if _least(a, b) == b else call("max", a, b)
 
 
 def _at_most_zero(bound: Expr) -> bool:

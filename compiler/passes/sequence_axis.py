@@ -54,17 +54,17 @@ class SequenceAxis:
 
 
 def sequence_axis(mixer: Mixer, aim: str) -> SequenceAxis:
-    """The one sequence of a mixer: what its recurrences run along, else what ``dims`` declares.
+    """The one sequence of a mixer: T, else what its recurrences run along or ``dims`` declares.
 
     Raises:
         UnsupportedError: there is none, or there are several.
     """
     given = {mixer.sequence(dim) or dim for i in mixer.inputs for dim in i.dims}
     run = [s.over for s in mixer.stages if isinstance(s, Recurrence)]
-    roots = dict.fromkeys(mixer.sequence(dim) or dim for dim in run)
-    found = [root for root in roots if root in given]
+    roots = [mixer.sequence(dim) or dim for dim in run]
+    found = list(dict.fromkeys(root for root in roots if root in given))
     found = found or list(dict.fromkeys(sequence for _, sequence in mixer.sequences))
-    if "T" in found or (not found and "T" in given):  # what the language calls a sequence
+    if "T" in given:  # what the language calls a sequence
         found = ["T"]
     if len(found) != 1:
         what = f"its recurrences run along {' and '.join(found)}" if found else "no sequence in it"

@@ -26,7 +26,8 @@ def emit_module(plan: Plan, wide_dots: bool = False) -> str:
     plan = with_plain_names(plan)
     own: dict[str, str] = {}
     kernels = [
-        KernelText(k.program, f"{k.program.name}_kernel", wide_dots, own) for k in plan.kernels
+        KernelText(k.program, f"{k.program.name}_kernel", wide_dots, own, dict(plan.sizes))
+        for k in plan.kernels
     ]
     device = {name for kernel in kernels for name in kernel.device}
     known = {**DEVICE_FUNCTIONS, **LINEAR_FUNCTIONS}

@@ -13,13 +13,15 @@ def grid_axes(program: Program) -> list[GridAxis]:
     return [*reversed(tiled), *reversed([g for g in program.grid if not g.tiled])]
 
 
-def grid_lines(program: Program, names: Mapping[str, str]) -> Iterator[str]:
-    """The statements that make the grid's positions, under their names."""
+def grid_lines(
+    program: Program, names: Mapping[str, str], sizes: Mapping[str, int]
+) -> Iterator[str]:
+    """The statements that make the grid's positions, under their names; ``sizes`` are fixed."""
     yield "program = tl.program_id(0)"
     axes = grid_axes(program)
     for axis in axes:
         name = names[axis.position.name]
-        count = _size(program, axis.dim)
+        count = str(sizes.get(axis.dim, axis.dim))
         if axis.tiled:
             yield f"{name[:-6]}_blocks = tl.cdiv({count}, BLOCK_{axis.dim})"
             count = f"{name[:-6]}_blocks"
@@ -33,10 +35,3 @@ def grid_lines(program: Program, names: Mapping[str, str]) -> Iterator[str]:
         yield f"{name} = {code}"
         if axis is not axes[-1]:
             yield f"program = program // {count}"
-
-
-def _size(program: Program, dim: str) -> str:
-    for tile in program.tiles:
-        if tile.dim == dim and tile.size is not None:
-            return str(tile.size)
-    return dim

@@ -69,7 +69,8 @@ class _Body:
 class KernelText:
     """The writer of one kernel; ``text`` is the result, ``device`` what it calls.
 
-    ``functions`` are those that the module has already, by name; the kernel adds its own. With
+    ``functions`` are those that the module has already, by name; the kernel adds its own. ``sizes``
+    are the lengths known at compile time. With
     ``wide_dots`` bfloat16 is widened before products: Triton's interpreter keeps it as bits,
     and would multiply those.
     """
@@ -80,6 +81,7 @@ class KernelText:
         kernel_name: str,
         wide_dots: bool = False,
         functions: dict[str, str] | None = None,
+        sizes: Mapping[str, int] = {},
     ) -> None:
         self.program = program
         self._wide_dots = wide_dots
@@ -111,7 +113,7 @@ class KernelText:
             if (isinstance(a, ParamArgument) and not a.runtime)
             or (isinstance(a, HostArgument) and a.fixed)
         }
-        self._write_grid()
+        self._write_grid(sizes)
         self._write_ops(program.body)
         self.text = "\n".join([*self._signature(kernel_name), *self._bodies[0].lines])
 
@@ -125,7 +127,7 @@ class KernelText:
 
     # ------------------------------------------------------------------------------ grid
 
-    def _write_grid(self) -> None:
+    def _write_grid(self, sizes: Mapping[str, int]) -> None:
         body = self._bodies[0]
         for argument in self.program.arguments:
             match argument:
@@ -143,7 +145,7 @@ class KernelText:
             self.natural.add(tile.symbol)
         positions = [axis.position.name for axis in grid_axes(self.program)]
         names = {position: self.unique(position) for position in positions}
-        for line in grid_lines(self.program, names):
+        for line in grid_lines(self.program, names, sizes):
             body.add(line)
         for position, name in names.items():
             self.name_value(position, name)

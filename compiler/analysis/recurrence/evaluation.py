@@ -84,7 +84,8 @@ class Evaluation:
             case Call("mul", (a, b)):
                 return self._product(expr, self.of(a), self.of(b))
             case Call("div", (a, b)):
-                value, below = self.of(a), self.known_value(b, expr)
+                value = self.of(a)
+                below = self.known_value(b, expr)
                 known = Superposition(free=below)
                 return value.divided(below) if value.terms else _free(expr, value, known)
             case Call("where", (c, a, b)):

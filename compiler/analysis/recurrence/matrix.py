@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from ....ir.expression import Call, Expr, Literal
 from ....ir.mixer import State
 from .forms import Matrix
+from .logarithm import logarithm
 from .polynomial import (
     ZERO,
     Monomial,
     Number,
     Polynomial,
     collected,
-    logarithm,
     polynomial,
     written,
 )

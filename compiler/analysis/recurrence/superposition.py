@@ -181,16 +181,25 @@ def _contract(term: Term, over: Sequence[str], where: Expr | None) -> Superposit
 
 
 def read(value: Superposition, at: Moved, fill: float) -> Superposition:
-    """``value[at]``: every part read at its own axes among those of ``at``."""
+    """``value[at]``: every part read at its own axes among those of ``at``.
+
+    Outside its range a part reads 0, and so does the product; every axis must be one of a part's.
+    """
     total = Superposition(free=_read(value.free, at))
     dims = {dim for dim, _ in at}
     arriving = frozenset[str]().union(*(index.axes for _, index in at))
     for term in value.terms:
+        weight = Literal(1) if term.weight is None else term.weight
         plain = term.state.axes - {dim for dim, _ in term.moved}
-        if fill != 0 or not dims <= plain - set(term.over) or arriving & set(term.over):
+        known = plain | weight.axes | term.coefficient.axes
+        inner = frozenset[str]().union(*(index.axes for _, index in term.moved))
+        bad = (dims | arriving) & set(term.over) or dims & inner or not dims <= known
+        if fill != 0 or bad:
             raise NotLinearError(term.value, "a read of a state that is not at its own axes")
-        weight = None if term.weight is None else _read(term.weight, at)
-        one = Term(_read(term.coefficient, at), term.state, (*term.moved, *at), weight, term.over)
+        own = tuple((dim, index) for dim, index in at if dim in plain)
+        moved = (*term.moved, *own)
+        inside = None if term.weight is None else _read(weight, at)
+        one = Term(_read(term.coefficient, at), term.state, moved, inside, term.over)
         total = total.plus(Superposition((one,)))
     return total
 

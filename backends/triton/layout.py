@@ -11,7 +11,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ...ir.tile import Dot, Load, Op, Program, Rename, Solve, Substitute, Value, all_ops, operands
+from ...ir.tile import (
+    Dot,
+    Load,
+    Op,
+    Program,
+    Rename,
+    Solve,
+    Store,
+    Substitute,
+    Value,
+    all_ops,
+    operands,
+)
 
 Order = tuple[str, ...]
 
@@ -67,14 +79,22 @@ def choose_layout(program: Program) -> Layout:
 
 @dataclass(frozen=True)
 class _Wish:
-    """``cost`` tells how many tiles an order of ``axes`` turns."""
+    """``cost`` tells how many tiles an order of ``axes`` turns, in registers or from memory."""
 
     axes: frozenset[str]
     cost: Callable[[Order], int]
 
 
+# To read or write a tile the other way round costs next to nothing beside moving registers.
+_FROM_MEMORY, _IN_REGISTERS = 1, 1000
+
+
 def _wishes(op: Op, flexible: frozenset[str]) -> list[_Wish]:
     match op:
+        case Load(out, _, index) if out.name not in flexible:
+            return _as_in_memory(index)
+        case Store(_, index):
+            return _as_in_memory(index)
         case Dot(a=a, b=b):
             return [_Wish(a.axes | b.axes, lambda order: _turned_operands(op, order, flexible))]
         case Rename(out, x, axis, to) if len(x.axes) > 1:
@@ -96,8 +116,15 @@ def _wishes(op: Op, flexible: frozenset[str]) -> list[_Wish]:
             return []
 
 
+def _as_in_memory(index: tuple[tuple[str, Value], ...]) -> list[_Wish]:
+    axes = tuple(axis for _, value in index if len(value.axes) == 1 for axis in value.axes)
+    if len(axes) < 2 or len(set(axes)) < len(axes):
+        return []
+    return [_Wish(frozenset(axes), _wants(axes, _FROM_MEMORY))]
+
+
 def _turned_operands(dot: Dot, order: Order, flexible: frozenset[str]) -> int:
-    return sum(
+    return _IN_REGISTERS * sum(
         value.name not in flexible and wanted != tuple(a for a in order if a in value.axes)
         for value, wanted in dot_operands(dot, order)
     )
@@ -106,11 +133,11 @@ def _turned_operands(dot: Dot, order: Order, flexible: frozenset[str]) -> int:
 def _turns(x: Value, axis: str, to: str, order: Order) -> int:
     before = [a for a in order if a in x.axes]
     after = [a for a in order if a in x.axes - {axis} | {to}]
-    return int([to if a == axis else a for a in before] != after)
+    return _IN_REGISTERS * ([to if a == axis else a for a in before] != after)
 
 
-def _wants(pair: Order) -> Callable[[Order], int]:
-    return lambda order: int(tuple(a for a in order if a in pair) != pair)
+def _wants(wanted: Order, cost: int = _IN_REGISTERS) -> Callable[[Order], int]:
+    return lambda order: cost * (tuple(a for a in order if a in wanted) != wanted)
 
 
 def _cheapest(axes: Order, wishes: list[_Wish]) -> Order:

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ...ir.tile import (
-    Carried,
     Cast,
+    Combine,
     Comment,
     Constant,
     Dot,
@@ -24,11 +24,14 @@ from ...ir.tile import (
     Program,
     Range,
     Reduce,
+    Rename,
     Scan,
-    Search,
+    Solve,
     Store,
+    Substitute,
     Value,
     all_ops,
+    made_by,
     operands,
 )
 from .layout import Layout
@@ -93,9 +96,12 @@ class Fusion:
                     self.depth[carried.out.name] = depth
                 self.depth[op.variable.name] = depth + 1
                 self._collect(op.body, depth + 1)
-            elif not isinstance(op, Store | Comment):
-                self.makers[op.out.name] = op
-                self.depth[op.out.name] = depth
+                continue
+            if isinstance(op, Combine):
+                self._collect(op.body, depth)
+            for value in made_by(op):
+                self.makers[value.name] = op
+                self.depth[value.name] = depth
 
     def _array_values(self) -> set[str]:
         """Values that something other than a loop nest reads."""
@@ -104,8 +110,10 @@ class Fusion:
             match op:
                 case Dot(_, a, b):
                     names |= {a.name, b.name}
-                case Scan(_, x):
-                    names.add(x.name)
+                case Combine(body=body):
+                    names |= {v.name for inner in (op, *body) for v in operands(inner)}
+                case Scan() | Substitute() | Solve() | Rename():
+                    names |= {v.name for v in operands(op)}
                 case Store(_, _, value):
                     names.add(value.name)
                 case For():
@@ -169,10 +177,10 @@ class Fusion:
         stored = set(self._needs_array)
         for op in all_ops(self.program.body):
             reads = [*operands(op), *(op.yields if isinstance(op, For) else ())]
-            made = None if isinstance(op, Store | For | Comment) else op.out.name
+            made = _made_alone(op)
             if made in self.virtual:
                 continue
-            home = self.nest_of.get(made) if made is not None else None
+            home = self.nest_of.get(made)
             for value in reads:
                 for base in self.bases(value):
                     maker = self.nest_of.get(base.name)
@@ -181,15 +189,20 @@ class Fusion:
         return stored
 
     def chain_readers(self, name: str) -> list[Op]:
-        """The ops that read a value, directly or through virtual ones."""
+        """The ops that read a value, directly, through virtual ones or by another name."""
         found: list[Op] = []
         for op in self.readers[name]:
-            made = None if isinstance(op, Store | For | Comment) else op.out.name
-            if made is not None and made in self.virtual:
+            made = _made_alone(op)
+            if made in self.virtual or isinstance(op, Rename):
                 found += self.chain_readers(made)
             else:
                 found.append(op)
         return found
+
+
+def _made_alone(op: Op) -> str:
+    """The name of the one value that an op makes; empty for stores, loops and combinations."""
+    return "" if isinstance(op, Store | Comment | For | Combine) else op.out.name
 
 
 class _BodySchedule:
@@ -207,21 +220,14 @@ class _BodySchedule:
             case Constant() | Range():
                 return
             case Elementwise(out) | Cast(out) if out.axes:
-                if out.name not in self.fusion.virtual and not self._only_starts_a_dot(op):
+                if out.name not in self.fusion.virtual:
                     self._sink(op, out.axes, None)
             case Reduce(_, _, x, over):
                 self._sink(op, x.axes, over)
-            case For():
-                self.steps.append(op)
-                for carried in op.carried:
-                    self._at[carried.out.name] = len(self.steps) - 1
             case _:
                 self.steps.append(op)
-                if not isinstance(op, Store | Comment):
-                    self._at[op.out.name] = len(self.steps) - 1
-
-    def _only_starts_a_dot(self, op: Op) -> bool:
-        return False
+                for value in made_by(op):
+                    self._at[value.name] = len(self.steps) - 1
 
     def _sink(
         self, op: Elementwise | Cast | Reduce, axes: frozenset[str], over: str | None
@@ -254,6 +260,3 @@ class _BodySchedule:
         nest = Nest(axes, over)
         self.steps.append(nest)
         return nest
-
-
-__all__ = ["Carried", "Fusion", "Nest", "Search", "Step"]

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...ir.tile import (
+    Carried,
     Cast,
+    Combine,
     Comment,
     Constant,
     Dot,
@@ -20,11 +22,16 @@ from ...ir.tile import (
     Op,
     ParamArgument,
     Program,
+    Rename,
     Scan,
     Search,
     SizeArgument,
+    Solve,
     Store,
+    Substitute,
     Value,
+    made_by,
+    operands,
 )
 from .functions import MEMORY_TYPE, SCALAR_TYPE, Text, write_call, write_cast, write_number
 from .fusion import Fusion, Nest, Step
@@ -32,6 +39,8 @@ from .layout import choose_layout
 from .memory import AccessReader
 from .nest import NestText
 from .products import declare_form, late_forms, operand_requests, write_dot
+from .scans import write_combine, write_scan
+from .systems import write_rename, write_solve, write_substitute
 from .target import CpuTarget
 from .tile_memory import write_load, write_search, write_store
 
@@ -67,10 +76,13 @@ class KernelText:
         self.fusion = Fusion(program, self.layout)
         self.reader = AccessReader(self.fusion.makers, lambda v: self.scalar(v).code)
         self.arrays: dict[str, Array] = {}
-        self.forms: dict[str, dict[str, str]] = defaultdict(dict)
+        self.forms: dict[str, dict[tuple[str, str], str]] = defaultdict(dict)
         self._scalars: dict[str, Text] = {}
         self._taken: set[str] = set(_RESERVED)
         self._lines: list[list[str]] = [[]]
+        self._owner: dict[str, str] = {}  # of an array: the value that it holds
+        self._written: set[int] = set()  # ops, by identity
+        self._yields: list[Mapping[str, Value]] = []  # of the loops around, by what is handed over
         self.plain, self.operand_forms = operand_requests(self)
         self._loops_around = 0
         self.direct: dict[tuple[str, str], tuple[str, str, str]] = {}
@@ -141,18 +153,53 @@ class KernelText:
             name = self.fresh(value.name)
             kind = "float" if value.dtype.is_float else "int32_t"
             self.add(f"alignas(64) {kind} {name}[{self.size(axes)}];")
-            self.arrays[value.name] = Array(name, axes)
+            self.bind(value, name, axes)
         return self.arrays[value.name]
+
+    def bind(self, value: Value, name: str, axes: tuple[str, ...]) -> None:
+        """Let a value be an array that is there, and whose own it then is."""
+        self.arrays[value.name] = Array(name, axes)
+        self._owner[name] = value.name
+
+    def take(self, value: Value, source: Value) -> None:
+        """Let a value overwrite the array of another, which nothing needs any more."""
+        array = self.arrays[source.name]
+        self.bind(value, array.name, array.axes)
+
+    def is_free(self, value: Value, *doing: Op) -> bool:
+        """Whether a value has an array that may be overwritten while some ops are done."""
+        array = self.arrays.get(value.name)
+        if array is None or self._owner.get(array.name) != value.name:
+            return False
+        done = self._written | {id(op) for op in doing}
+        readers = self.fusion.chain_readers(value.name)
+        return self.is_current(value) and all(id(r) in done for r in readers)
+
+    def renamed(self, op: Rename) -> Array:
+        """The array of a value under the name that one of its axes gets."""
+        array = self.arrays[op.x.name]
+        return Array(array.name, tuple(op.to if a == op.axis else a for a in array.axes))
+
+    def root(self, value: Value, over: str, other: str) -> tuple[Value, str, str]:
+        """The value that this one is by another name, and what two axes are called there."""
+        while isinstance(maker := self.fusion.makers.get(value.name), Rename):
+            over, other = (maker.axis if a == maker.to else a for a in (over, other))
+            value = maker.x
+        return value, over, other
 
     def needs_plain(self, value: Value) -> bool:
         """Whether something reads the value's array of numbers."""
         if value.name in self.plain:
             return True
-        readers = self.fusion.readers[value.name]
-        others = [r for r in readers if not isinstance(r, Dot) or r.acc == value]
+        others = any(self._reads_numbers(r, value) for r in self.fusion.readers[value.name])
         if value.name in self.fusion.nest_of:
-            return value.name in self.fusion.stored and bool(others)
-        return bool(others)
+            return value.name in self.fusion.stored and others
+        return others
+
+    def _reads_numbers(self, reader: Op, value: Value) -> bool:
+        if isinstance(reader, Rename):
+            return self.needs_plain(reader.out)
+        return not isinstance(reader, Dot) or reader.acc == value
 
     # --------------------------------------------------------------------------- the whole
 
@@ -193,7 +240,7 @@ class KernelText:
                     continue
             place += 1
             self.declare_scalar(value, code)
-        for tile in self.program.tiles:
+        for tile in self.program.blocks:
             self.declare_scalar(Value(tile.symbol, DType.INT32), str(tile.block))
         self.argument_count = place
 
@@ -201,7 +248,7 @@ class KernelText:
         axes = sorted(self.program.grid, key=lambda g: not g.tiled)
         counts = []
         for axis in axes:
-            size = self._length(axis.dim)
+            size = self.length(axis.dim)
             if axis.tiled:
                 block = self.blocks[axis.dim]
                 size = f"(int64_t({size}) + {block - 1}) / {block}"
@@ -226,7 +273,8 @@ class KernelText:
         body = self._lines.pop()
         self.add(*[f"  {line}" for line in body], "}")
 
-    def _length(self, dim: str) -> str:
+    def length(self, dim: str) -> str:
+        """How many positions of a dim there are."""
         for tile in self.program.tiles:
             if tile.dim == dim and tile.size is not None:
                 return str(tile.size)
@@ -237,6 +285,8 @@ class KernelText:
     def _body(self, body: tuple[Op, ...]) -> None:
         for step in self.fusion.steps[id(body)]:
             _WRITERS[type(step)](self, step)
+            self._made(step)
+            self._written |= {id(op) for op in (step.sinks if isinstance(step, Nest) else (step,))}
 
     def _comment(self, op: Comment) -> None:
         self.add(f"// {op.text}")
@@ -251,20 +301,23 @@ class KernelText:
     def _nest(self, nest: Nest) -> None:
         axes = self.layout.sort(nest.axes)
         pair_axis = None
+        overwritten: list[Value] = []
         for sink in nest.sinks:
             if not sink.out.axes:
                 name = self.fresh(sink.out.name)
                 self.add(f"{SCALAR_TYPE[sink.out.dtype]} {name};")
                 self._scalars[sink.out.name] = Text(name, sink.out.dtype)
                 continue
-            pair_axis = self._declare_sink(sink.out, nest, pair_axis)
+            pair_axis = self._declare_sink(sink.out, nest, pair_axis, overwritten)
         text = NestText(self, axes, nest.over, self.in_vectors(axes), pair_axis)
-        text.make(nest.sinks)
+        text.make(nest.sinks, overwritten)
         self.add(*text.lines())
         for sink in nest.sinks:
             late_forms(self, sink.out)
 
-    def _declare_sink(self, value: Value, nest: Nest, pair_axis: str | None) -> str | None:
+    def _declare_sink(
+        self, value: Value, nest: Nest, pair_axis: str | None, overwritten: list[Value]
+    ) -> str | None:
         """Declare what a nest fills; gives the axis that it has to take two at a time."""
         made_here = value.axes == nest.axes
         late = False
@@ -277,12 +330,42 @@ class KernelText:
             if not made_here or not in_nest or form == "columns":
                 late = True
                 continue
-            declare_form(self, value, form)
+            declare_form(self, value, form, over)
             if form == "pairs":
                 pair_axis = over
         if late or self.needs_plain(value) or value.axes != nest.axes:
-            self.declare(value)
+            source = self._overwritable(value, nest) if made_here else None
+            if source is None:
+                self.declare(value)
+            else:
+                overwritten.append(source)
+                self.take(value, source)
         return pair_axis
+
+    def _overwritable(self, value: Value, nest: Nest) -> Value | None:
+        """A value that a nest reads in place of which it can put another: a state, mostly."""
+        handed = self._yields[-1] if self._yields else {}
+        own = [handed[value.name]] if value.name in handed else []
+        read = [b for s in nest.sinks for v in operands(s) for b in self.fusion.bases(v)]
+        waiting = {handed[s.out.name].name for s in nest.sinks if s.out.name in handed}
+        others = [v for v in read if v.name not in waiting]
+        fits = (v for v in [*own, *others] if self.may_overwrite(v, value, *nest.sinks))
+        return next(fits, None)
+
+    def may_overwrite(self, old: Value, new: Value, *doing: Op) -> bool:
+        """Whether a value can take the place of another of the same type.
+
+        What a loop hands over is not put where another of its values will be.
+        """
+        if old.axes != new.axes or old.dtype.is_float != new.dtype.is_float:
+            return False
+        handed = self._yields[-1] if self._yields else {}
+        if new.name in handed:
+            own = handed[new.name].name
+            taken = {self.arrays[v.name].name for v in handed.values() if v.name != own}
+            if old.name in self.arrays and self.arrays[old.name].name in taken:
+                return False
+        return self.is_free(old, *doing)
 
     def declared(self, value: Value) -> str:
         """The name of a value's array, made and filled where there is none yet."""
@@ -301,26 +384,11 @@ class KernelText:
         nest.store(array.name, array.axes, nest.value(value))
         self.add(*nest.lines())
 
-    def _scan(self, op: Scan) -> None:
-        array = self.declare(op.out)
-        rest = tuple(a for a in array.axes if a != op.over)
-        source = self.declared(op.x)
-        block = self.blocks[op.over]
-        place = self.place(array.axes)
-        for axis in rest:
-            self.add(f"for (int at_{axis} = 0; at_{axis} < {self.blocks[axis]}; ++at_{axis}) {{")
-        kind = SCALAR_TYPE[op.out.dtype]
-        so_far = self.fresh(f"{array.name}_so_far")
-        self.add("{", f"{kind} {so_far} = 0;", f"for (int turn = 0; turn < {block}; ++turn) {{")
-        self.add(f"const int at_{op.over} = {f'{block - 1} - turn' if op.reverse else 'turn'};")
-        self.add(f"{so_far} += {source}[{place}];", f"{array.name}[{place}] = {so_far};")
-        self.add("}" * (2 + len(rest)))
-
     # -------------------------------------------------------------------------------- loops
 
     def _for(self, op: For) -> None:
         for carried in op.carried:
-            self._carry(carried.inner, carried.initial)
+            self._carry(op, carried)
         variable = self.fresh(op.variable.name)
         start, stop = self.scalar(op.start).code, self.scalar(op.stop).code
         step = op.step if isinstance(op.step, int) else self._scalars[op.step].code
@@ -330,24 +398,33 @@ class KernelText:
         )
         self._lines.append([])
         self._loops_around += 1
+        pairs = zip(op.yields, op.carried, strict=True)
+        self._yields.append({v.name: c.inner for v, c in pairs if v.axes})
+        for carried in op.carried:
+            if carried.inner.axes:
+                late_forms(self, carried.inner)
         self._body(op.body)
         self._hand_over(op)
+        self._yields.pop()
         self._loops_around -= 1
         body = self._lines.pop()
         self.add(*[f"  {line}" for line in body], "}")
         for carried in op.carried:
             if carried.out.axes:
-                self.arrays[carried.out.name] = self.arrays[carried.inner.name]
+                array = self.arrays[carried.inner.name]
+                self.bind(carried.out, array.name, array.axes)
+                late_forms(self, carried.out)
             else:
                 self._scalars[carried.out.name] = self._scalars[carried.inner.name]
 
-    def _carry(self, inner: Value, initial: Value) -> None:
+    def _carry(self, op: For, carried: Carried) -> None:
+        inner, initial = carried.inner, carried.initial
         if not inner.axes:
             name = self.fresh(inner.name)
             self.add(f"{SCALAR_TYPE[inner.dtype]} {name} = {self.scalar(initial).code};")
             self._scalars[inner.name] = Text(name, inner.dtype)
-        elif initial.name in self.arrays and len(self.fusion.readers[initial.name]) == 1:
-            self.arrays[inner.name] = self.arrays[initial.name]
+        elif self.is_free(initial, op):
+            self.take(inner, initial)
         else:
             self.fill(self.declare(inner), initial)
 
@@ -373,6 +450,12 @@ class KernelText:
             pending.append(f"memcpy({target}, {source}, sizeof {source});")
         self.add(*pending)
 
+    def _made(self, step: Step) -> None:
+        """Make the forms in which dots want what an op has made."""
+        if isinstance(step, Dot | Scan | Combine | Substitute | Solve):
+            for value in made_by(step):
+                late_forms(self, value)
+
 
 _WRITERS: Mapping[type[Step], Callable[[KernelText, Any], None]] = {
     Comment: KernelText._comment,
@@ -383,6 +466,10 @@ _WRITERS: Mapping[type[Step], Callable[[KernelText, Any], None]] = {
     Store: write_store,
     Search: write_search,
     Dot: write_dot,
-    Scan: KernelText._scan,
+    Scan: write_scan,
+    Combine: write_combine,
+    Rename: write_rename,
+    Substitute: write_substitute,
+    Solve: write_solve,
     For: KernelText._for,
 }

@@ -8,14 +8,31 @@ wrong way round, how deep in loops, and along which axis reductions run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import permutations
 
-from ...ir.tile import Comment, Dot, For, Load, Op, Program, Reduce, Store, Value, all_ops, operands
+from ...ir.tile import (
+    Combine,
+    Dot,
+    For,
+    Load,
+    Op,
+    Program,
+    Reduce,
+    Rename,
+    Scan,
+    Store,
+    Substitute,
+    Value,
+    all_ops,
+    made_by,
+    operands,
+)
 
 Order = tuple[str, ...]
 _IMPOSSIBLE = 1 << 20
+_FEW = 5  # axes of which every order is tried
 _DEEPER = 8  # how much more an op weighs for each loop around it
 
 
@@ -55,7 +72,6 @@ def dot_operands(dot: Dot, layout: Layout) -> DotOperands:
 def choose_layout(program: Program, lanes: int) -> Layout:
     """The order of the least cost; among equals, the first in the order that tiles are declared."""
     narrow = frozenset(t.dim for t in program.tiles if t.block % lanes)
-    axes = [t.dim for t in program.tiles]
     loads = {op.out.name: op for op in all_ops(program.body) if isinstance(op, Load)}
     packed = _only_read_by_dots(program)
     ops = [
@@ -68,7 +84,25 @@ def choose_layout(program: Program, lanes: int) -> Layout:
         layout = Layout(order)
         return sum(weight * _cost(op, layout, narrow, loads) for op, weight in ops)
 
-    return Layout(min(permutations(axes), key=cost))
+    axes = tuple(t.dim for t in program.tiles)
+    if len(axes) <= _FEW:
+        return Layout(min(permutations(axes), key=cost))
+    return Layout(_improved(axes, cost))
+
+
+def _improved(order: Order, cost: Callable[[Order], int]) -> Order:
+    """An order that no move of one axis makes better."""
+    while True:
+        moves = [
+            (*rest[:place], axis, *rest[place:])
+            for axis in order
+            for rest in [tuple(a for a in order if a != axis)]
+            for place in range(len(order))
+        ]
+        best = min(moves, key=cost)
+        if cost(best) >= cost(order):
+            return order
+        order = best
 
 
 def _only_read_by_dots(program: Program) -> set[str]:
@@ -89,9 +123,8 @@ def _weighted(ops: tuple[Op, ...], weight: int) -> Iterator[tuple[Op, int]]:
 
 
 def _cost(op: Op, layout: Layout, narrow: frozenset[str], loads: dict[str, Load]) -> int:
-    if not isinstance(op, For | Store | Comment) and op.out.axes:
-        last = layout.of(op.out)[-1]
-        if last in narrow and (len(op.out.axes) > 1 or isinstance(op, Dot)):
+    for value in () if isinstance(op, For) else made_by(op):
+        if len(value.axes) > 1 and layout.of(value)[-1] in narrow:
             return _IMPOSSIBLE if isinstance(op, Dot) else 8
     match op:
         case Dot():
@@ -104,11 +137,22 @@ def _cost(op: Op, layout: Layout, narrow: frozenset[str], loads: dict[str, Load]
             return 8 * wrong + 2 * interleaved
         case Reduce(_, _, x, over) if len(x.axes) > 1:
             return 2 * (layout.of(x)[-1] == over)
+        case Scan(_, x, over) | Combine(_, (x, *_), over) if len(x.axes) > 1:
+            return 8 * (layout.of(x)[-1] == over)
+        case Rename(out) if len(out.axes) > 1:
+            return 4 * (not is_alias(op, layout))
+        case Substitute(out, rows=rows) if len(out.axes) > 1:
+            return 8 * (layout.of(out)[0] != rows)
         case Load(out) if len(out.axes) > 1:
             return 3 * (_contiguous(op) != layout.of(out)[-1])
         case Store(_, _, value) if len(value.axes) > 1:
             return 3 * (_contiguous(op) != layout.of(value)[-1])
     return 0
+
+
+def is_alias(op: Rename, layout: Layout) -> bool:
+    """Whether an array has its axes in order under the new name too."""
+    return layout.of(op.out) == tuple(op.to if a == op.axis else a for a in layout.of(op.x))
 
 
 def _contiguous(op: Load | Store) -> str | None:

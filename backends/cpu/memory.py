@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from ...ir.tile import Elementwise, Load, Op, Range, Store, Value
+from ...ir.tile import Elementwise, Load, Op, Range, Rename, Store, Value
 
 ScalarText = Callable[[Value], str]
 
@@ -66,6 +66,9 @@ class AccessReader:
             case Range(out, start):
                 (axis,) = out.axes
                 return Affine("0" if start is None else self.scalar(start), {axis: "1"})
+            case Rename(_, x, axis, to):
+                inner = self.affine(x)
+                return None if inner is None else Affine(inner.offset, _moved(inner.axes, axis, to))
             case Elementwise(_, "add" | "sub" as fn, (a, b)):
                 left, right = self.affine(a), self.affine(b)
                 if left is None or right is None or left.axes.keys() & right.axes.keys():
@@ -92,9 +95,16 @@ class AccessReader:
                     return None
                 (axis,) = affine.axes
                 return {axis: f"int64_t({self.scalar(bound)}) - ({affine.offset})"}
+            case Rename(_, x, axis, to):
+                found = self.counts(x)
+                return None if found is None else _moved(found, axis, to)
             case Elementwise(_, "and", (a, b)):
                 left, right = self.counts(a), self.counts(b)
                 if left is None or right is None or left.keys() & right.keys():
                     return None
                 return {**left, **right}
         return None
+
+
+def _moved(axes: Mapping[str, str], axis: str, to: str) -> dict[str, str]:
+    return {to if a == axis else a: text for a, text in axes.items()}

@@ -35,6 +35,7 @@ class NestText:
     over: str | None = None
     vector: bool = True
     pair_axis: str | None = None
+    backward: str | None = None  # an axis that is walked from its end
     pre: list[Lines] = field(default_factory=list)  # by depth: before what is further inside
     post: list[Lines] = field(default_factory=list)
     known: dict[str, Text] = field(default_factory=dict)
@@ -125,9 +126,16 @@ class NestText:
 
     # --------------------------------------------------------------------------------- sinks
 
-    def make(self, sinks: list[Elementwise | Cast | Reduce]) -> None:
-        """Compute the sinks, and store those that are read elsewhere."""
+    def make(
+        self, sinks: list[Elementwise | Cast | Reduce], overwritten: Iterable[Value] = ()
+    ) -> None:
+        """Compute the sinks, and store those that are read elsewhere.
+
+        ``overwritten``: values in the place of which some of the sinks are put.
+        """
         self.own = frozenset(s.out.name for s in sinks)
+        for value in overwritten:
+            self.value(value)
         for sink in sinks:
             if isinstance(sink, Reduce):
                 self._reduce(sink)
@@ -145,7 +153,7 @@ class NestText:
             return
         # What is rounded on storing need not be rounded before.
         source = sink.x if isinstance(sink, Cast) and sink.x.dtype is DType.FLOAT32 else sink.out
-        for form, name in forms.items():
+        for (form, _), name in forms.items():
             self._store_form(form, name, self.value(source))
 
     def _store_form(self, form: str, name: str, text: Text) -> None:
@@ -176,29 +184,21 @@ class NestText:
     def _reduce(self, sink: Reduce) -> None:
         kernel, out = self.kernel, sink.out
         x = self.value(sink.x)
-        start = self._start(sink)
+        start = write_start(sink.op, out.dtype)
         name = kernel.fresh(f"{out.name}_acc")
         depth = self._depth_of(out.axes)
         kind = VECTOR_TYPE[out.dtype] if self.lane_axis is not None else SCALAR_TYPE[out.dtype]
         if self.lane_axis is None:
             self.pre[depth].append(f"{kind} {name} = {start};")
-            self.inner.append(f"{name} = {_combine(sink.op, name, x.code)};")
+            self.inner.append(f"{name} = {write_together(sink.op, name, x.code)};")
             result = Text(name, out.dtype)
         else:
             self.pre[depth].append(f"{kind} {name}[{self.width}];")
             self.pre[depth] += self._vectors([f"{name}[v] = mx::splat({start});"])
-            combined = _combine(sink.op, f"{name}[v]", x.as_vector(), vector=True)
+            combined = write_together(sink.op, f"{name}[v]", x.as_vector(), vector=True)
             self.inner.append(f"{name}[v] = {combined};")
             result = Text(f"{name}[v]", out.dtype, True)
         self._finish_reduce(sink, name, result, depth)
-
-    def _start(self, sink: Reduce) -> str:
-        if sink.op in ("any", "all"):
-            return "true" if sink.op == "all" else "false"
-        real, whole = _REDUCE_START[sink.op]
-        if sink.out.dtype.is_float:
-            return write_number(real, DType.FLOAT32)
-        return f"int32_t({whole}LL)"
 
     def _finish_reduce(self, sink: Reduce, name: str, result: Text, depth: int) -> None:
         kernel, out = self.kernel, sink.out
@@ -206,10 +206,10 @@ class NestText:
         if self.lanes_inside or self.lane_axis is None:
             code = name
             if self.lane_axis is not None:
+                first = f"{name}[0]"
                 for n in range(1, self.width):
-                    self.post[depth].append(
-                        f"{name}[0] = {_combine(sink.op, f'{name}[0]', f'{name}[{n}]', True)};"
-                    )
+                    both = write_together(sink.op, first, f"{name}[{n}]", True)
+                    self.post[depth].append(f"{first} = {both};")
                 code = f"mx::{_LANES[sink.op]}({name}[0])"
             if out.dtype is DType.BOOL and out.axes:
                 code = f"-int32_t({code})"
@@ -244,11 +244,11 @@ class NestText:
             body = [*self.pre[depth], *body, *self.post[depth]] if not paired else body
             if axis is not None:
                 step = f"at_{axis} += 2" if paired else f"++at_{axis}"
-                body = [
-                    f"for (int at_{axis} = 0; at_{axis} < {self.kernel.blocks[axis]}; {step}) {{",
-                    *_indent(body),
-                    "}",
-                ]
+                block = self.kernel.blocks[axis]
+                head = f"int at_{axis} = 0; at_{axis} < {block}; {step}"
+                if axis == self.backward:
+                    head = f"int at_{axis} = {block - 1}; at_{axis} >= 0; --at_{axis}"
+                body = [f"for ({head}) {{", *_indent(body), "}"]
         if self.lane_axis is None or self.lanes_inside:
             return ["{", *_indent(body), "}"]
         return self._lane_loop(body)
@@ -294,14 +294,23 @@ _LANES: Mapping[str, str] = {
 }
 
 
-def _combine(op: str, a: str, b: str, vector: bool = False) -> str:
+def write_start(op: str, dtype: DType) -> str:
+    """What a reduction of nothing gives."""
+    if op in ("any", "all"):
+        return "true" if op == "all" else "false"
+    real, whole = _REDUCE_START[op]
+    return write_number(real, DType.FLOAT32) if dtype.is_float else f"int32_t({whole}LL)"
+
+
+def write_together(op: str, a: str, b: str, vector: bool = False, quick: bool = True) -> str:
+    """Two results of a reduction as one; ``quick``: a NaN among maxima may get lost."""
     match op:
         case "sum":
             return f"{a} + {b}"
         case "prod":
             return f"{a} * {b}"
         case "max":
-            return f"mx::quick_max({a}, {b})"
+            return f"mx::{'quick_max' if quick else 'max'}({a}, {b})"
         case "min":
             return f"mx::min({a}, {b})"
         case "any":

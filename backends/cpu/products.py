@@ -29,23 +29,28 @@ def operand_requests(kernel: KernelText) -> tuple[set[str], dict[str, set[tuple[
         if not isinstance(op, Dot):
             continue
         operands = dot_operands(op, kernel.layout)
-        for value, other in ((operands.left, operands.row), (operands.right, operands.column)):
-            maker = kernel.fusion.makers.get(value.name)
-            left = value is operands.left
-            if not _paired(kernel, op):
-                if left and isinstance(maker, Load) and value.dtype is DType.FLOAT32:
-                    forms[value.name].add(("pointer", op.over))
-                elif not left and _rows_of_vectors(kernel, value, other):
-                    forms[value.name].add(("vectors", op.over))
-                elif not left and kernel.layout.of(value) != (op.over, other):
-                    forms[value.name].add(("columns", op.over))
-                else:
-                    plain.add(value.name)
-            elif left and _rows_in_memory(kernel, value, op.over, other):
-                forms[value.name].add(("rows", op.over))
+        for operand, axis in ((operands.left, operands.row), (operands.right, operands.column)):
+            value, over, other = kernel.root(operand, op.over, axis)
+            form = _form(kernel, op, value, over, other, operand is operands.left)
+            if form is None:
+                plain.add(value.name)
             else:
-                forms[value.name].add(("pairs", op.over))
+                forms[value.name].add((form, over))
     return plain, forms
+
+
+def _form(
+    kernel: KernelText, dot: Dot, value: Value, over: str, other: str, left: bool
+) -> str | None:
+    """How a dot wants an operand; None: as numbers, the way the layout has them."""
+    if _paired(kernel, dot):
+        return "rows" if left and _rows_in_memory(kernel, value, over, other) else "pairs"
+    if left:
+        loaded = isinstance(kernel.fusion.makers.get(value.name), Load)
+        return "pointer" if loaded and value.dtype is DType.FLOAT32 else None
+    if _rows_of_vectors(kernel, value, other):
+        return "vectors"
+    return None if kernel.layout.of(value) == (over, other) else "columns"
 
 
 def _rows_of_vectors(kernel: KernelText, value: Value, column: str) -> bool:
@@ -66,14 +71,14 @@ def _rows_in_memory(kernel: KernelText, value: Value, over: str, other: str) -> 
     return kernel.layout.of(value) == (other, over)
 
 
-def declare_form(kernel: KernelText, value: Value, form: str) -> str:
+def declare_form(kernel: KernelText, value: Value, form: str, over: str) -> str:
     """Declare the array of a form."""
     name = kernel.fresh(f"{value.name}_{form}")
     size = kernel.size(kernel.layout.of(value))
     kind = {"pairs": "uint32_t", "rows": "uint16_t", "columns": "float"}[form]
     count = size // 2 if form == "pairs" else size
     kernel.add(f"alignas(64) {kind} {name}[{count}];")
-    kernel.forms[value.name][form] = name
+    kernel.forms[value.name][form, over] = name
     return name
 
 
@@ -81,11 +86,11 @@ def late_forms(kernel: KernelText, value: Value) -> None:
     """Forms that are made from the plain array."""
     for form, over in sorted(kernel.operand_forms.get(value.name, ())):
         form = "columns" if form == "vectors" else form
-        if form in kernel.forms[value.name] or form == "pointer":
+        if (form, over) in kernel.forms[value.name] or form == "pointer":
             continue
         axes = kernel.layout.of(value)
         (other,) = value.axes - {over}
-        name = declare_form(kernel, value, form)
+        name = declare_form(kernel, value, form, over)
         array = kernel.arrays[value.name].name
         strides = {axes[0]: kernel.blocks[axes[1]], axes[1]: 1}
         rows, columns = (other, over) if form == "rows" else (over, other)
@@ -103,7 +108,7 @@ def write_dot(kernel: KernelText, op: Dot) -> None:
     kind = "mx::Pairs" if _paired(kernel, op) else "mx::Floats"
     m, n, k = (kernel.blocks[a] for a in (operands.row, operands.column, op.over))
     left = _left(kernel, operands.left, operands.row, op)
-    right = _right(kernel, operands.right, op)
+    right = _right(kernel, operands.right, operands.column, op)
     # A few rows need more vectors of each to keep the multipliers busy.
     vectors = kernel.dot_vectors if m >= kernel.dot_rows else max(8 // m, 1)
     shape = f"{kind}, {m}, {n}, {k}, {kernel.dot_rows}, {vectors}, mx::Start::{start}"
@@ -117,8 +122,9 @@ def _start_dot(kernel: KernelText, op: Dot, row: str, column: str) -> tuple[str,
         kernel.declare(op.out)
         return "ZERO", []
     source, factor = _scaled(kernel, acc)
-    if source is not None and _ends_here(kernel, source, op):
-        kernel.arrays[op.out.name] = kernel.arrays[source.name]
+    read = {kernel.root(v, "", "")[0].name for v in (op.a, op.b)}
+    if source is not None and source.name not in read and kernel.may_overwrite(source, op.out, op):
+        kernel.take(op.out, source)
         if factor is None:
             return "OUT", []
         start = "ROWS_SCALED" if factor.axes == {row} else "COLUMNS_SCALED"
@@ -147,34 +153,29 @@ def _scaled(kernel: KernelText, acc: Value) -> tuple[Value | None, Value | None]
     return None, None
 
 
-def _ends_here(kernel: KernelText, value: Value, op: Dot) -> bool:
-    """Whether a dot is the only reader of a value, so that it may be updated in place."""
-    readers = kernel.fusion.chain_readers(value.name)
-    return len(readers) == 1 and readers[0] is op and kernel.is_current(value)
-
-
-def _left(kernel: KernelText, value: Value, row: str, op: Dot) -> list[str]:
-    direct = kernel.direct.get((value.name, op.over))
+def _left(kernel: KernelText, operand: Value, axis: str, op: Dot) -> list[str]:
+    value, over, row = kernel.root(operand, op.over, axis)
+    direct = kernel.direct.get((value.name, over))
     if direct is not None:
         return list(direct)
     forms = kernel.forms[value.name]
-    if _paired(kernel, op) and "rows" in forms:
-        return [forms["rows"], str(kernel.blocks[op.over]), "2"]
+    if _paired(kernel, op) and ("rows", over) in forms:
+        return [forms["rows", over], str(kernel.blocks[over]), "2"]
     if _paired(kernel, op):
-        return [f"(const uint16_t*){forms['pairs']}", "2", str(2 * kernel.blocks[row])]
+        return [f"(const uint16_t*){forms['pairs', over]}", "2", str(2 * kernel.blocks[row])]
     array = kernel.arrays[value.name]
     inner = {array.axes[0]: kernel.blocks[array.axes[1]], array.axes[1]: 1}
-    return [array.name, str(inner[row]), str(inner[op.over])]
+    return [array.name, str(inner[row]), str(inner[over])]
 
 
-def _right(kernel: KernelText, value: Value, op: Dot) -> tuple[str, str]:
-    (column,) = value.axes - {op.over}
-    direct = kernel.direct_right.get((value.name, op.over))
+def _right(kernel: KernelText, operand: Value, axis: str, op: Dot) -> tuple[str, str]:
+    value, over, column = kernel.root(operand, op.over, axis)
+    direct = kernel.direct_right.get((value.name, over))
     if direct is not None:
         return direct
     forms, width = kernel.forms[value.name], str(kernel.blocks[column])
     if _paired(kernel, op):
-        return forms["pairs"], width
-    if kernel.layout.of(value)[0] != op.over:
-        return forms["columns"], width
+        return forms["pairs", over], width
+    if kernel.layout.of(value)[0] != over:
+        return forms["columns", over], width
     return kernel.arrays[value.name].name, width

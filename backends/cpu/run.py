@@ -173,6 +173,24 @@ class CpuRunner:
         return _Arguments(module, tensors, sizes, param_values(mixer, sizes, params)).launch()
 
 
+def run_plan(
+    plan: Plan,
+    tensors: Mapping[str, Tensor],
+    sizes: Mapping[str, int],
+    params: Mapping[str, Number] = {},
+    flags: tuple[str, ...] = (),
+) -> dict[str, Tensor]:
+    """The outputs of a plan by name, its programs run natively just as they are."""
+    source = emit_source(plan, find_compiler().target)
+    function = load_function(build(source.text, plan.mixer.name, flags), source.entry)
+    numbers = param_values(plan.mixer, sizes, params)
+    return (
+        _Arguments(Module(plan, plan.mixer, function), tensors, sizes, numbers)
+        .launch()
+        .run(tensors)
+    )
+
+
 class _Arguments:
     """Finds what the kernels of a module are passed for tensors of given shapes."""
 

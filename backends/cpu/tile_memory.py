@@ -86,21 +86,21 @@ def _counts(kernel: KernelText, access: Access, axes: Axes) -> list[str]:
 
 def _load_columns(kernel: KernelText, op: Load, access: Access, over: str) -> None:
     (other,) = op.out.axes - {over}
-    name = declare_form(kernel, op.out, "columns")
+    name = declare_form(kernel, op.out, "columns", over)
     fill = write_number(op.fill, op.out.dtype)
     _tile_call(kernel, "load_tile", name, access, (over, other), fill)
 
 
 def _load_pairs(kernel: KernelText, op: Load, access: Access, over: str) -> None:
     (other,) = op.out.axes - {over}
-    name = declare_form(kernel, op.out, "pairs")
+    name = declare_form(kernel, op.out, "pairs", over)
     _tile_call(kernel, "load_pairs", name, access, (over, other))
 
 
 def _load_rows(kernel: KernelText, op: Load, access: Access, over: str) -> None:
     """Where rows lie in memory as a dot wants them they are read there, else copied."""
     (other,) = op.out.axes - {over}
-    name = declare_form(kernel, op.out, "rows")
+    name = declare_form(kernel, op.out, "rows", over)
     pointer, stride = kernel.fresh(f"{op.out.name}_at"), kernel.fresh(f"{op.out.name}_row")
     kernel.add(f"const uint16_t* {pointer} = (const uint16_t*)({access.pointer});")
     kernel.add(f"int64_t {stride} = {access.strides[other]};")
@@ -136,7 +136,7 @@ def _load_vectors(kernel: KernelText, op: Load, access: Access, over: str) -> No
     """Where columns lie side by side and all exist they are read in place, else copied."""
     (column,) = op.out.axes - {over}
     pointer, stride = kernel.fresh(f"{op.out.name}_at"), kernel.fresh(f"{op.out.name}_row")
-    name = declare_form(kernel, op.out, "columns")
+    name = declare_form(kernel, op.out, "columns", over)
     kernel.add(f"const float* {pointer} = {access.pointer};")
     kernel.add(f"int64_t {stride} = {access.strides[over]};")
     whole = [f"{access.strides[column]} == 1", *_whole(kernel, access)]

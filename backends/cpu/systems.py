@@ -1,0 +1,94 @@
+"""Renamed axes, triangular and dense systems of equations, as C++."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...ir.tile import Rename, Solve, Substitute, Value
+from .nest import NestText
+
+if TYPE_CHECKING:
+    from .kernel_text import Array, KernelText
+
+
+def write_rename(kernel: KernelText, op: Rename) -> None:
+    """The same array under other axes; a copy where they then lie out of order."""
+    if not kernel.needs_plain(op.out):
+        return
+    kernel.declared(op.x)
+    array = kernel.renamed(op)
+    order = kernel.layout.of(op.out)
+    kernel.arrays[op.out.name] = array
+    if array.axes != order:
+        nest = NestText(kernel, order, vector=False)
+        value = nest.value(op.out)
+        del kernel.arrays[op.out.name]
+        nest.store(kernel.declare(op.out).name, order, value)
+        kernel.add(*nest.lines())
+
+
+def write_substitute(kernel: KernelText, op: Substitute) -> None:
+    """A copy of the right-hand side, in which each row takes in those before it."""
+    kernel.declared(op.a)
+    a = kernel.arrays[op.a.name]
+    order = (op.rows, *kernel.layout.sort(op.out.axes - {op.rows}))
+    columns = kernel.size(order) // kernel.blocks[op.rows]
+    name = _in_order(kernel, op.b, order, op.out)
+    strides = _strides(kernel, a)
+    kernel.add(
+        f"mx::substitute<{kernel.blocks[op.rows]}, {columns}>"
+        f"({name}, {a.name}, {strides[op.rows]}, {strides[op.columns]});"
+    )
+    _finish(kernel, op.out, name, order)
+
+
+def write_solve(kernel: KernelText, op: Solve) -> None:
+    """Elimination in copies of both sides."""
+    others = kernel.layout.sort(op.out.axes - {op.right})
+    matrix = _in_order(kernel, op.matrix, (op.left, op.right), op.matrix)
+    vector = _in_order(kernel, op.vector, (op.left, *others), op.vector)
+    order = (op.right, *others)
+    columns = kernel.size(order) // kernel.blocks[op.right]
+    name = _new(kernel, op.out, order)
+    kernel.add(
+        f"mx::solve<{kernel.blocks[op.left]}, {columns}>"
+        f"({name}, {matrix}, {vector}, {kernel.length(op.left)});"
+    )
+    _finish(kernel, op.out, name, order)
+
+
+def _strides(kernel: KernelText, array: Array) -> dict[str, int]:
+    strides, step = {}, 1
+    for axis in reversed(array.axes):
+        strides[axis] = step
+        step *= kernel.blocks[axis]
+    return strides
+
+
+def _new(kernel: KernelText, hint: Value, order: tuple[str, ...]) -> str:
+    name = kernel.fresh(hint.name)
+    kernel.add(f"alignas(64) float {name}[{kernel.size(order)}];")
+    return name
+
+
+def _in_order(kernel: KernelText, x: Value, order: tuple[str, ...], hint: Value) -> str:
+    """A fresh copy of a value with its axes in a given order; missing ones repeat it."""
+    kernel.declared(x)
+    name = _new(kernel, hint, order)
+    array = kernel.arrays[x.name].axes
+    ordered = array[-1] == order[-1]
+    nest = NestText(kernel, order, vector=ordered and kernel.in_vectors(order))
+    nest.store(name, order, nest.value(x))
+    kernel.add(*nest.lines())
+    return name
+
+
+def _finish(kernel: KernelText, out: Value, name: str, order: tuple[str, ...]) -> None:
+    """Let ``out`` be the array that has been filled, in the order that the layout wants."""
+    kernel.bind(out, name, order)
+    if order != kernel.layout.of(out):
+        nest = NestText(kernel, kernel.layout.of(out), vector=False)
+        value = nest.value(out)
+        del kernel.arrays[out.name]
+        nest.store(kernel.declare(out).name, kernel.layout.of(out), value)
+        kernel.add(*nest.lines())

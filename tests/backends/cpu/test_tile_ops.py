@@ -1,0 +1,188 @@
+"""Tile programs written by hand, native against the interpreter of tile programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor
+
+from mixc.backends.cpu.run import run_plan as run_natively
+from mixc.backends.reference.tiles import run_plan
+from mixc.compiler.schedules.builder import Builder
+from mixc.ir.mixer import Input, Mixer, Output
+from mixc.ir.plan import Buffer, Kernel, Plan
+from mixc.ir.tile import BufferArgument, DType, SizeArgument, Tile, Value
+from mixc.ir.verify_plan import verify_plan
+
+F32, BF16, INT, BOOL = DType.FLOAT32, DType.BFLOAT16, DType.INT32, DType.BOOL
+TORCH = {F32: torch.float32, BF16: torch.bfloat16}
+
+
+@dataclass
+class Bench:
+    """A program of one instance over whole tiles: inputs by name to loaded values."""
+
+    dtype: DType
+    sizes: Mapping[str, int]
+    b: Builder = field(default_factory=lambda: Builder("kernel"))
+    inputs: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    outputs: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Whole tiles, padded to 16."""
+        for dim, size in self.sizes.items():
+            self.b.tiles[dim] = Tile(dim, -(-size // 16) * 16, whole=True, size=size)
+
+    def places(self, axes: Sequence[str]) -> tuple[list[Value], Value | None]:
+        """Positions along axes, and which of them exist."""
+        found, mask = [], None
+        for axis in axes:
+            position = self.b.range(axis, None, axis.lower())
+            size = self.b.scalar(SizeArgument(axis))
+            exists = self.b.elementwise("lt", position, size, dtype=BOOL)
+            if mask is not None:
+                exists = self.b.elementwise("and", mask, exists, dtype=BOOL)
+            mask = exists
+            found.append(position)
+        return found, mask
+
+    def load(self, name: str, axes: str, cast: bool = True) -> Value:
+        """A tile of an input, in float32."""
+        dims = tuple(axes)
+        self.inputs[name] = dims
+        self.b.buffer(BufferArgument(name, dims, self.dtype))
+        places, mask = self.places(axes)
+        value = self.b.load(name, list(zip(dims, places, strict=True)), mask)
+        return self.b.cast(value, F32) if cast else value
+
+    def store(self, name: str, value: Value, axes: str) -> None:
+        """Write a tile to an output."""
+        dims = tuple(axes)
+        self.outputs[name] = dims
+        self.b.buffer(BufferArgument(name, dims, F32, written=True))
+        places, mask = self.places(axes)
+        self.b.store(name, list(zip(dims, places, strict=True)), value, mask)
+
+    def ew(self, fn: str, *args: Value, dtype: DType = F32) -> Value:
+        """An elementwise op."""
+        return self.b.elementwise(fn, *args, dtype=dtype)
+
+    def plan(self) -> Plan:
+        """The program as a plan, checked."""
+        program = self.b.finish((), "")
+        layouts = {
+            n: tuple((d,) for d in dims) for n, dims in {**self.inputs, **self.outputs}.items()
+        }
+        mixer = Mixer(
+            "handmade",
+            tuple(Input(n, layouts[n]) for n in self.inputs),
+            tuple(Output(n, layouts[n]) for n in self.outputs),
+            (),
+        )
+        buffers = [Buffer(n, d, self.dtype, "input") for n, d in self.inputs.items()]
+        buffers += [Buffer(n, d, F32, "output") for n, d in self.outputs.items()]
+        kernel = Kernel(program, "by hand", tuple(self.outputs), "")
+        plan = Plan(mixer, (kernel,), tuple(buffers), (), (), self.dtype)
+        verify_plan(plan)
+        return plan
+
+    def check(self, tolerance: float = 2e-5, **tensors: Tensor) -> None:
+        """Both backends on random inputs, or on those given."""
+        plan = self.plan()
+        torch.manual_seed(0)
+        given = {
+            n: tensors.get(n, torch.randn([self.sizes[d] for d in dims])).to(TORCH[self.dtype])
+            for n, dims in self.inputs.items()
+        }
+        found = run_natively(plan, given, self.sizes, flags=("-O1",))
+        wanted = run_plan(plan, given, self.sizes)
+        for name, result in wanted.items():
+            scale = float(result.abs().max()) + 1.0
+            worst = float((found[name].double() - result).abs().max())
+            assert worst <= tolerance * scale, name
+
+
+CASES = pytest.mark.parametrize(("dtype", "size"), [(F32, 1), (F32, 39), (BF16, 39)], ids=str)
+
+
+EVERY_SCAN = list(product(("sum", "prod", "max"), (False, True)))
+
+
+@CASES
+def test_scans(dtype: DType, size: int) -> None:
+    bench = Bench(dtype, {"T": size, "E": 19})
+    for name, axes in (("x", "TE"), ("z", "T")):
+        loaded = bench.load(name, axes)
+        for axis, (op, reverse) in product(axes, EVERY_SCAN):
+            made = bench.b.scan(loaded, axis, reverse, op=op)
+            bench.store(f"{name}_{axis}_{op}{reverse:d}", made, axes)
+    bench.check()
+
+
+@CASES
+def test_combinations(dtype: DType, size: int) -> None:
+    """Affine maps put together: (a, b) then (c, d) is (a c, c b + d)."""
+    bench = Bench(dtype, {"T": size, "E": 35})
+
+    def affine(left: tuple[Value, ...], right: tuple[Value, ...]) -> list[Value]:
+        scaled = bench.ew("mul", left[1], right[0])
+        return [bench.ew("mul", left[0], right[0]), bench.ew("add", scaled, right[1])]
+
+    for axes in ("TE", "T"):
+        gate = bench.ew("tanh", bench.load(f"a_{axes}", axes))
+        pair = (gate, bench.load(f"b_{axes}", axes))
+        for over, reverse in product(axes, (False, True)):
+            made = bench.b.combine(pair, over, affine, reverse)
+            for place, value in enumerate(made):
+                bench.store(f"y{place}_{axes}_{over}{reverse:d}", value, axes)
+    bench.check()
+
+
+@CASES
+def test_substitution(dtype: DType, size: int) -> None:
+    """One right-hand side and many; what lies on and above the diagonal is not read."""
+    bench = Bench(dtype, {"T": size, "S": size, "E": 40})
+    a = bench.load("a", "TS")
+    many = bench.b.substitute(a, bench.load("b", "TE"), "T", "S")
+    one = bench.b.substitute(a, bench.load("c", "T"), "T", "S")
+    bench.store("x", many, "TE")
+    bench.store("y", one, "T")
+    poisoned = torch.randn(size, size).tril(-1) / 4 + torch.full((size, size), torch.nan).triu()
+    bench.check(a=poisoned.nan_to_num(1e30))
+
+
+@CASES
+def test_dense_systems(dtype: DType, size: int) -> None:
+    bench = Bench(dtype, {"D": size, "P": size, "E": 7})
+    matrix = bench.load("m", "DP")
+    bench.store("x", bench.b.solve(matrix, bench.load("b", "DE"), "D", "P"), "PE")
+    bench.store("y", bench.b.solve(matrix, bench.load("c", "D"), "D", "P"), "P")
+    permuted = (torch.eye(size) * 4 + torch.randn(size, size) / 8)[torch.randperm(size)]
+    bench.check(1e-4, m=permuted)
+
+
+@CASES
+def test_renamed_axes(dtype: DType, size: int) -> None:
+    """In loops, in dots on either side, beside the first name, and as a position."""
+    bench = Bench(dtype, {"T": size, "S": size, "D": 24})
+    raw = bench.load("k", "TD", cast=False)
+    k = bench.b.cast(raw, F32)
+    g = bench.b.scan(bench.load("g", "T"), "T")
+    gap = bench.ew("sub", g, bench.b.rename(g, "T", "S"))
+    bench.store("gap", gap, "TS")
+    dtype_dot = raw if dtype is BF16 else bench.ew("exp", k)
+    scores = bench.b.dot(dtype_dot, bench.b.rename(dtype_dot, "T", "S"), "D")
+    bench.store("scores", scores, "TS")
+    t, _ = bench.places("T")
+    later = bench.ew("lt", bench.b.rename(t[0], "T", "S"), t[0], dtype=BOOL)
+    lower = bench.ew("where", later, scores, bench.b.constant(0.0, F32))
+    narrow = bench.b.cast(lower, BF16) if dtype is BF16 else lower
+    made = bench.b.dot(narrow, bench.b.rename(dtype_dot, "T", "S"), "S")
+    bench.store("made", made, "TD")
+    again = bench.b.rename(bench.ew("mul", made, k), "T", "S")
+    bench.store("again", again, "SD")
+    bench.check(2e-2 if dtype is BF16 else 2e-5)

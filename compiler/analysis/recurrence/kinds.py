@@ -14,7 +14,7 @@ def loop_kind(states: tuple[State, ...], dependence: Dependence, over: str) -> s
     names = frozenset(f"{s.name}.in" for s in states)
     worst = "elementwise"
     for expr in dependence.lines(names):
-        if isinstance(expr, Ref):  # an inner loop
+        if isinstance(expr, Ref) and expr.name in dependence.opaque:  # an inner loop
             return "dots"
         for node in _meetings(expr, dependence, names):
             if not isinstance(node, Reduce) or node.op != "sum" or node.group:

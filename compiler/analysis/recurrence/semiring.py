@@ -10,7 +10,7 @@ from ....ir.expression import Call, Expr, Literal, Ref, call
 from ....ir.mixer import State
 from .evaluation import Evaluation
 from .forms import Affine
-from .polynomial import plus, tidy
+from .polynomial import Monomial, Polynomial, plus, polynomial, tidy, written
 from .superposition import NotLinearError, Superposition, Term
 
 # What adds nothing, by the semiring's addition.
@@ -116,19 +116,29 @@ class _Reading:
                 return Tropical((), self.evaluation.known_value(expr))
             case Call(fn, (a, b)) if fn == self.addition:
                 return self.joined(self.of(a), self.of(b))
-            case Call("add", (a, b)) if not self._depends(a):
-                return self.shifted(self.of(b), self.evaluation.known_value(a))
-            case Call("add", (a, b)):
-                return self.shifted(self.of(a), self.evaluation.known_value(b))
-            case Call("sub", (a, b)):
-                below = call("neg", self.evaluation.known_value(b))
-                return self.shifted(self.of(a), below)
             case Call("where", (c, a, b)):
                 condition = self.evaluation.known_value(c)
                 return self.chosen(condition, self.of(a), self.of(b))
             case Call("log", (x,)) if self.addition == "logaddexp":
                 return self.log(x)
-        raise NotLinearError(expr, f"not affine over ({self.addition}, +)")
+            case _:
+                return self._sum(expr)
+
+    def _sum(self, expr: Expr) -> Tropical:
+        """One part that depends on the states, and what is added to it."""
+        parts = polynomial(expr).monomials
+        changing = [m for m in parts if any(self._depends(f) for f in m.factors)]
+        if len(changing) != 1 or changing[0].key == frozenset({(expr, 1)}):
+            raise NotLinearError(expr, f"not affine over ({self.addition}, +)")
+        rest = written(Polynomial(tuple(m for m in parts if m not in changing)))
+        match changing[0]:
+            case Monomial(1, (factor,)):
+                value = self.of(factor)
+            case Monomial(-1, (Call(fn, (a, b)),)) if {fn, self.addition} == {"max", "min"}:
+                value = self.of(call(self.addition, call("neg", a), call("neg", b)))
+            case _:
+                raise NotLinearError(expr, f"not affine over ({self.addition}, +)")
+        return self.shifted(value, self.evaluation.known_value(rest))
 
     def _depends(self, expr: Expr) -> bool:
         return bool(self.evaluation.dependence.of(expr) & self.evaluation.current)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from random import Random
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mixc.compiler.analysis.recurrence.classify import classify
 from mixc.compiler.analysis.recurrence.forms import Loop
@@ -11,14 +16,17 @@ from mixc.ir.mixer import Recurrence
 
 from .meaning import Value, by_forms, by_rows
 from .published import SIZES, Case, loops, parallel, shape
+from .rewrites import rewritten
 
 PARALLEL = {case.name: case for case in parallel()}
 LOOPS = {case.name: case for case in loops()}
 
 
-def check_meaning(step: Recurrence, inputs: dict[str, Value]) -> None:
+def check_meaning(
+    step: Recurrence, inputs: dict[str, Value], needed: Collection[str] | None = None
+) -> None:
     """The forms give the rows and states that the lines give."""
-    classified = classify(step)
+    classified = classify(step, needed)
     expected = by_rows(step, inputs, SIZES)
     found = by_forms(classified, step, inputs, SIZES, expected)
     for name, value in found.items():
@@ -41,3 +49,21 @@ def test_meaning(case: Case) -> None:
     own = {ref.name for ref in step.own}
     if not any(isinstance(form, Loop) for form in found.components):
         assert {name for name, _ in found.own} == own
+
+
+def spelled(name: str, random: Random, times: int) -> tuple[Case, Recurrence, Recurrence]:
+    """A published step, as it is and in another spelling."""
+    case = PARALLEL[name]
+    step = case.recurrence()
+    return case, step, rewritten(step, random, times)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(sorted(PARALLEL)), st.randoms(use_true_random=False), st.integers(1, 12))
+def test_spellings(name: str, random: Random, times: int) -> None:
+    case, step, other = spelled(name, random, times)
+    own = {ref.name for ref in step.own}
+    assert shape(classify(other, own)) == shape(classify(step, own)), str(
+        [f"{line.name} = {line.value}" for line in other.step]
+    )
+    check_meaning(other, case.values(), own)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...ir.errors import SpecError
 from ...ir.expression import Expr, Kind, Span
+from .complexes import Complex, not_real
 from .constants import constant
 from .dims import Dims
 from .reading import integer_index, scope_dim
@@ -25,6 +27,7 @@ class Function:
     most: int | None = 1  # None: any number
     keywords: frozenset[str] = frozenset()
     dims: bool = False  # takes `DIM=expression`
+    complex: bool = False  # takes complex numbers
 
 
 class Arguments:
@@ -48,6 +51,7 @@ class Arguments:
             )
         self.named: dict[str, Node] = {}
         self.axes: list[tuple[Name, Node]] = []
+        self.fixed: dict[int, Expr] = {}
         for key, value in node.keywords:
             self._keyword(key, value)
 
@@ -96,7 +100,18 @@ class Arguments:
 
     def value(self, number: int) -> Expr:
         """A plain argument as an expression."""
-        return self._infer(self.node.args[number], self.scope)
+        if number in self.fixed:
+            return self.fixed[number]
+        value = self._infer(self.node.args[number], self.scope)
+        if isinstance(value, Complex) and not self.function.complex:
+            raise self.error(self.place(number), **not_real(f"`{self.node.function}`"))
+        return value
+
+    def given(self, number: int, value: Expr) -> Arguments:
+        """The same call with another value for an argument."""
+        same = copy.copy(self)
+        same.fixed = {**self.fixed, number: value}
+        return same
 
     def values(self, start: int = 0) -> list[Expr]:
         """The plain arguments from ``start`` on."""
@@ -150,7 +165,12 @@ class Arguments:
 
     def option(self, name: str) -> Expr | None:
         """A keyword's expression."""
-        return self._infer(self.named[name], self.scope) if name in self.named else None
+        if name not in self.named:
+            return None
+        value = self._infer(self.named[name], self.scope)
+        if isinstance(value, Complex):
+            raise self.error(self.named[name].span, **not_real(f"`{name}=`"))
+        return value
 
     def flag(self, name: str, number: int | None = None) -> bool:
         """A keyword, or plain argument ``number``, that must be ``true`` or ``false``."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ...ir.expression import Expr, Read, Reduce, Ref, walk
 from ...ir.mixer import Equation
-from .functions import FUNCTIONS, LATER
+from .complexes import PARTS, Complex, parts, together
+from .functions import FUNCTIONS
 from .grammar import parse, parse_target
 from .infer import infer
 from .layouts import check_axes, known_axis
@@ -31,7 +32,7 @@ def read_macros(spec: SpecDocument, scope: Scope) -> None:
                 do="name an expression without parameters under `let:`",
             )
         name = check_name(key.text, target.name, context, target.span)
-        if name in FUNCTIONS or name in LATER:
+        if name in FUNCTIONS:
             raise context.error(target.span, f"`{name}` is a function of the language")
         if name in scope.names or name in context.macros:
             raise context.error(target.span, f"`{name}` is declared twice")
@@ -70,14 +71,17 @@ class Lets:
             if isinstance(binding, Pending) and isinstance(binding.resolve, _LetReader):
                 binding.resolve()
 
-    def add(self, name: Name, value: Expr, text: Text, scope: Scope) -> Ref:
-        """Keep a let, a stage's own under a name that nothing else has."""
-        word = name.name
-        if scope.parent is not None:
-            word = scope.context.unused(word)
-        equation = Equation(word, value, flat(text), name.span)
-        self.equations.append(equation)
-        return equation.ref
+    def add(self, name: Name, value: Expr, text: Text, scope: Scope) -> Expr:
+        """Keep a let, a stage's own or a part under a name that nothing else has."""
+        names = [name.name + suffix for suffix in (PARTS if isinstance(value, Complex) else ("",))]
+        if scope.parent is not None or len(names) > 1:
+            names = [scope.context.unused(word) for word in names]
+        equations = [
+            Equation(word, part, flat(text) if len(names) == 1 else "", name.span)
+            for word, part in zip(names, parts(value), strict=True)
+        ]
+        self.equations += equations
+        return together(equation.ref for equation in equations)
 
 
 class _LetReader:
@@ -92,7 +96,7 @@ class _LetReader:
     def __call__(self) -> Expr:
         if self.value is None:
             context = self.scope.context
-            value = resolve(self.name.name, self.text, self.scope)
+            value = resolve(self.name.name, self.text, self.scope, pair=True)
             check_annotation(f"`{self.name.name}`", value, self.axes, context)
             if reads_results(value, context):
                 # a stage's own let over an earlier stage's result stays part of what reads it
@@ -138,6 +142,9 @@ def resolve(name: str, text: Text, scope: Scope, *, pair: bool = False) -> Expr:
         value = infer(parse(text), scope)
     finally:
         context.resolving.pop()
+    if isinstance(value, Complex) and not pair:
+        do = "take a part of it: `real(z)` or `imag(z)`"
+        raise text.error("a complex number where a real one is needed", do=do)
     return context.settle(value, text.span)
 
 
@@ -161,4 +168,12 @@ def flat(text: Text) -> str:
     return " ".join(text.value.split())
 
 
-__all__ = ["Lets", "check_annotation", "check_host", "flat", "read_macros", "reads_results", "resolve"]
+__all__ = [
+    "Lets",
+    "check_annotation",
+    "check_host",
+    "flat",
+    "read_macros",
+    "reads_results",
+    "resolve",
+]

@@ -17,6 +17,7 @@ from ...ir.expression import (
     rebuild,
     transform,
 )
+from .complexes import Complex, complex_call, parts, together
 
 
 @dataclass
@@ -88,6 +89,8 @@ class Dims:
 
         ``x[G]`` among axes with H --> ``x[G=h // (H // G)]``. Dims in ``keep`` stay as they are.
         """
+        if isinstance(value, Complex):
+            return together(self.lift(part, axes, keep) for part in parts(value))
         present = frozenset(axes)
         at = []
         for small in sorted(value.axes & self.heads.keys() - set(keep)):
@@ -108,9 +111,11 @@ class Dims:
         axes = frozenset[str]().union(*(v.axes for v in values))
         return tuple(self.lift(v, axes) for v in values)
 
-    def call(self, fn: str, *args: Expr | float, span: Span | None = None) -> Call:
-        """An elementwise call whose arguments meet."""
+    def call(self, fn: str, *args: Expr | float, span: Span | None = None) -> Expr:
+        """An elementwise call whose arguments meet; of complex numbers where one is."""
         plain = call(fn, *args, span=span)
+        if any(isinstance(arg, Complex) for arg in plain.args):
+            return complex_call(self.call, fn, self.align(*plain.args), span)
         return Call(fn, self.align(*plain.args), span=span)
 
     def reduce(

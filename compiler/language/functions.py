@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from . import expand, terms
 from .arguments import Function
 
-# Functions of the language that a later version compiles.
-LATER = frozenset("complex real imag conj solve grad".split())
 _UNARY = (
-    "exp exp2 expm1 log log2 log1p sqrt rsqrt tanh sigmoid logsigmoid softplus relu gelu gelu_tanh "
-    "silu elu erf sin cos acos abs sign floor ceil round detach"
+    "exp2 expm1 log log2 log1p sqrt rsqrt tanh sigmoid logsigmoid softplus relu gelu gelu_tanh "
+    "silu elu erf sin cos acos sign floor ceil round"
 ).split()
 
 
@@ -23,9 +22,14 @@ def _reductions() -> Mapping[str, Function]:
         signature = f"{name}(x, D…, where=condition, N=index)"
         return Function(signature, terms.reduction(build), 1, None, _WHERE, dims=True)
 
-    plain = {name: entry(name, terms.plain_reduce) for name in ("sum", "prod", "any", "all")}
+    def linear(name: str, build: terms.Reduction) -> Function:
+        made = entry(name, build)
+        return replace(made, build=terms.linear(made.build), complex=True)
+
+    plain = {name: entry(name, terms.plain_reduce) for name in ("prod", "any", "all")}
     shaped = {
-        "mean": entry("mean", terms.mean),
+        "sum": linear("sum", terms.plain_reduce),
+        "mean": linear("mean", terms.mean),
         "norm": entry("norm", terms.norm),
         "logsumexp": entry("logsumexp", terms.logsumexp),
     }
@@ -55,22 +59,34 @@ def _norms() -> Mapping[str, Function]:
 
 FUNCTIONS: Mapping[str, Function] = {
     **{name: Function(f"{name}(x)", terms.elementwise) for name in _UNARY},
-    "where": Function("where(condition, a, b)", terms.where, 3, 3),
+    "exp": Function("exp(x)", terms.elementwise, complex=True),
+    "abs": Function("abs(x)", terms.elementwise, complex=True),
+    "detach": Function("detach(x)", terms.elementwise, complex=True),
+    "complex": Function("complex(re, im)", terms.complex_number, 2, 2),
+    "real": Function("real(z)", terms.real, complex=True),
+    "imag": Function("imag(z)", terms.imag, complex=True),
+    "conj": Function("conj(z)", terms.conj, complex=True),
+    "grad": Function("grad(loss, z)", terms.grad, 2, 2),
+    "solve": Function("solve(A, b, D=P)", terms.solve, 2, 2, dims=True),
+    "where": Function("where(condition, a, b)", terms.where, 3, 3, complex=True),
     "clip": Function("clip(x, low, high)", terms.clip, 3, 3),
     "logaddexp": Function("logaddexp(a, b…)", terms.logaddexp, 2, None),
     **_reductions(),
     **_norms(),
     "softmax": Function("softmax(x, D…, where=condition)", terms.softmax, 1, None, _WHERE),
     "rank": Function("rank(x, D…, where=condition)", terms.rank, 1, None, _WHERE),
-    "flip": Function("flip(x, D…)", terms.flip, 1, None, _WHERE),
+    "flip": Function("flip(x, D…)", terms.linear(terms.flip), 1, None, _WHERE, complex=True),
     "cumsum": Function(
         "cumsum(x, D, reverse=false, exclusive=false)",
-        terms.cumsum,
+        terms.linear(terms.cumsum),
         2,
         4,
         frozenset({"where", "reverse", "exclusive"}),
+        complex=True,
     ),
-    "at": Function("at(x, T=index, …, fill=0)", terms.at, 1, 1, frozenset({"fill"}), dims=True),
+    "at": Function(
+        "at(x, T=index, …, fill=0)", terms.at, 1, 1, frozenset({"fill"}), dims=True, complex=True
+    ),
     "rope": Function(
         "rope(x, position, D, base=10000, interleaved=false)",
         terms.rope,
@@ -78,10 +94,10 @@ FUNCTIONS: Mapping[str, Function] = {
         5,
         frozenset({"base", "interleaved"}),
     ),
-    "shift": Function("shift(x, T, n)", terms.shift, 3, 3),
-    "last": Function("last(x, T)", terms.last, 1, 2),
-    "stack": Function("stack(S, a, b, …)", terms.stack, 2, None),
+    "shift": Function("shift(x, T, n)", terms.shift, 3, 3, complex=True),
+    "last": Function("last(x, T)", terms.last, 1, 2, complex=True),
+    "stack": Function("stack(S, a, b, …)", terms.stack, 2, None, complex=True),
     "index": Function("index(D)", terms.index),
 }
 
-__all__ = ["FUNCTIONS", "LATER"]
+__all__ = ["FUNCTIONS"]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from ...ir.errors import SpecError
 from ...ir.expression import Expr, Index, Kind, Literal, Size, Span, walk
 from .arguments import Arguments
+from .complexes import COMPLEX, Complex, not_real
 from .constants import check_operator
-from .functions import FUNCTIONS, LATER
+from .functions import FUNCTIONS
 from .positions import Text
 from .reading import integer_index, position_axis, read, read_axis
 from .scope import Argument, Barred, Clash, Macro, Pending, Scope, placed
@@ -23,7 +24,15 @@ from .surface import (
     Unary,
 )
 
-_SYMBOLS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "floordiv": "//", "mod": "%"}
+_SYMBOLS = {
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "div": "/",
+    "floordiv": "//",
+    "mod": "%",
+    "pow": "**",
+}
 
 
 def infer(node: Node, scope: Scope) -> Expr:
@@ -121,6 +130,8 @@ def _unknown(node: Name, scope: Scope) -> SpecError:
 def _operand(op: str, node: Node, scope: Scope, span: Span) -> Expr:
     """An operand, of the kind that the operator takes."""
     value = infer(node, scope)
+    if isinstance(value, Complex) and op not in COMPLEX:
+        raise scope.context.error(span, **not_real(f"`{_SYMBOLS.get(op, op)}`"))
     if op in ("and", "or", "not") and value.kind is not Kind.BOOL:
         raise scope.context.error(
             span,
@@ -153,6 +164,8 @@ def _compare(node: Compare, scope: Scope) -> Expr:
     left_node, left = node.first, infer(node.first, scope)
     for op, right_node, span in node.rest:
         right = infer(right_node, scope)
+        if isinstance(left, Complex) or isinstance(right, Complex):
+            raise scope.context.error(span, **not_real("a comparison"))
         _warn_hidden(left_node, left, right_node, right, scope)
         pair = scope.context.dims.call(op, left, right, span=span)
         whole = pair if whole is None else scope.context.dims.call("and", whole, pair, span=span)
@@ -196,10 +209,6 @@ def _apply(node: Apply, scope: Scope) -> Expr:
 
 
 def _unknown_function(node: Apply, scope: Scope) -> SpecError:
-    if node.function in LATER:
-        return scope.context.error(
-            node.span, f"not yet: this version can't compile the function `{node.function}`"
-        )
     macros = list(scope.context.macros)
     if scope.find(node.function) is not None or node.function in scope.context.dims.known:
         return scope.context.error(

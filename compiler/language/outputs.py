@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...ir.expression import Expr, Ref
 from ...ir.mixer import Attention, Output, Stage
+from .complexes import Complex
 from .layouts import check_axes, read_layout
 from .schema import SpecDocument, Word
 from .scope import Barred, Clash, Pending, Scope
@@ -42,6 +43,12 @@ def _value(key: Word, made: dict[str, Expr], scope: Scope) -> Expr:
             f"nothing makes the output `{key}`",
             allowed=listed(made) or "the results of the stages, and top-level lets",
             do=closest(key, made),
+        )
+    if isinstance(made[key], Complex):
+        raise key.text.error(
+            f"the output `{key}` is complex",
+            allowed="real numbers",
+            do=f"name its parts, `{key}_re` and `{key}_im`",
         )
     return made[key]
 

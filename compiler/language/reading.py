@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from ...ir.expression import Expr, Index, Kind, Read, Span, walk
+from .complexes import Complex, by_parts
 from .scope import Argument, Scope
 from .source import closest, listed
 from .surface import Bracket, Name, Node
 
 
-def read(x: Expr, at: list[tuple[str, Expr]], scope: Scope, span: Span, fill: float = 0.0) -> Read:
+def read(x: Expr, at: list[tuple[str, Expr]], scope: Scope, span: Span, fill: float = 0.0) -> Expr:
     """``x`` at computed positions, head groups lifted."""
+    if isinstance(x, Complex):
+        return by_parts(x, lambda part: read(part, at, scope, span, fill))
     dims = scope.context.dims
     keys = [dim for dim, _ in at]
     axes = (x.axes - set(keys)).union(*(e.axes for _, e in at))

@@ -82,7 +82,7 @@ def _reset(spec: RecurrenceSpec, scope: Scope, states: States, rows: Rows) -> Ex
     reset = truth(resolve("the reset", spec.reset, scope), "`reset`", spec.reset)
     for state in states.drafts:
         states.check_flow(state, reset, (), Place(scope.context.source, spec.reset.span))
-        states.flow_in(state, reset, ())
+    states.flow_everywhere(reset.axes - {states.over})
     return rows.checked(reset, (), hoist="reset")
 
 

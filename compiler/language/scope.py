@@ -165,12 +165,17 @@ class Context:
         return nodes, depth
 
 
+# The derivative of a loss by a name of the step; the place is for errors.
+Gradient = Callable[[Expr, str, Span], Expr]
+
+
 class Scope:
     """Names and what they mean; an inner scope's hide an outer's."""
 
     def __init__(self, context: Context, parent: Scope | None = None) -> None:
         self.context, self.parent = context, parent
         self.names: dict[str, Binding] = {}
+        self.gradient: Gradient | None = None  # in a step
 
     def child(self) -> Scope:
         """A scope inside this one."""
@@ -189,6 +194,12 @@ class Scope:
         """Every declared name, innermost first."""
         outer = [] if self.parent is None else self.parent.visible()
         return [*self.names, *outer]
+
+    def find_gradient(self) -> Gradient | None:
+        """How derivatives are taken here; None outside a step."""
+        if self.gradient is None and self.parent is not None:
+            return self.parent.find_gradient()
+        return self.gradient
 
     @property
     def outermost(self) -> Scope:

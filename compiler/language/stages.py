@@ -9,6 +9,7 @@ from ...ir.errors import SpecError
 from ...ir.expression import Expr, Ref, walk
 from ...ir.mixer import Equation, Map, Stage
 from .attention import read_attention
+from .complexes import PARTS, Complex, parts, together
 from .definitions import Lets, check_annotation, flat, reads_results, resolve
 from .grammar import parse, parse_target
 from .infer import infer
@@ -165,6 +166,13 @@ def _renaming(stage: StageSpec) -> Renaming:
     return Renaming(suffix, dict(stage.with_))
 
 
+def _with_parts(name: str, value: Expr) -> Iterator[tuple[str, Expr]]:
+    """A name of a step with what it stands for; of a complex one its two parts too."""
+    yield name, value
+    if isinstance(value, Complex):
+        yield from ((ref.name, ref) for ref in parts(value) if isinstance(ref, Ref))
+
+
 class _Stages:
     """Reads stages in order, and keeps who made which name."""
 
@@ -230,10 +238,11 @@ class _Stages:
             else:
                 self.lets.equations.append(equation)
         for word, value in reading.states.items():
-            name = renaming.made(word)
-            self.make_in_step(name, _state(name, value), draft.label)
+            for name, part in _with_parts(renaming.made(word), value):
+                self.make_in_step(name, _state(name, part), draft.label)
         for word, value in reading.own.items():
-            self.make_in_step(renaming.made(word), value, draft.label)
+            for name, part in _with_parts(renaming.made(word), value):
+                self.make_in_step(name, part, draft.label)
         return (*([Map(tuple(before))] if before else []), reading.stage)
 
     def make_in_step(self, name: str, value: Binding, label: str) -> None:
@@ -251,11 +260,15 @@ class _Stages:
 
     def map(self, draft: Draft, local: Scope) -> Stage:
         assert draft.form.map is not None
-        lines = [self.line(key, text, draft, local) for key, text in draft.form.map.items()]
+        lines = [
+            equation
+            for key, text in draft.form.map.items()
+            for equation in self.line(key, text, draft, local)
+        ]
         self.lets.finish(local)
         return Map(tuple(lines), draft.name)
 
-    def line(self, key: Word, text: Text, draft: Draft, local: Scope) -> Equation:
+    def line(self, key: Word, text: Text, draft: Draft, local: Scope) -> list[Equation]:
         target, axes, opening = parse_target(key.text)
         if opening == "(":
             raise key.text.error(
@@ -263,14 +276,29 @@ class _Stages:
             )
         name = draft.renaming.made(target.name)
         check_name(key.text, name, local.context, target.span)
-        value = resolve(name, text, local)
+        value = resolve(name, text, local, pair=True)
         check_annotation(f"`{target.name}`", value, axes, local.context)
-        equation = Equation(name, value, flat(text), target.span)
         if target.name in local.names:
             raise key.text.error(f"`{target.name}` is declared twice", do="rename one of the two")
+        if isinstance(value, Complex):
+            return self.complex_line(name, target.name, value, key.text, draft, local)
+        equation = Equation(name, value, flat(text), target.span)
         self.make(equation.ref, draft.label, key.text)
         local.names[target.name] = equation.ref
-        return equation
+        return [equation]
+
+    def complex_line(
+        self, name: str, word: str, value: Complex, place: Text, draft: Draft, local: Scope
+    ) -> list[Equation]:
+        """An equation for each part; the name stands for both."""
+        made = [local.context.unused(name + suffix) for suffix in PARTS]
+        lines = [Equation(n, p, "", place.span) for n, p in zip(made, parts(value), strict=True)]
+        for equation in lines:
+            self.make(equation.ref, draft.label, place)
+        whole = together(equation.ref for equation in lines)
+        self.make_in_step(name, whole, draft.label)
+        local.names[word] = whole
+        return lines
 
     def make(self, result: Ref, label: str, place: Text) -> None:
         """A result becomes a name, or a clash where an earlier stage makes it too."""

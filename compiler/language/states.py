@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ...ir.errors import SpecError
 from ...ir.expression import Expr, Kind, Literal, Ref, Span
 from ...ir.mixer import State
-from .complexes import Complex, parts, together
+from .complexes import PARTS, Complex, pair, together
 from .definitions import resolve
 from .inputs import DTYPES
 from .layouts import known_dim, read_layout
@@ -17,6 +17,7 @@ from .positions import Text, clip
 from .schema import RecurrenceSpec, StateSpec, Word
 from .scope import Scope
 from .source import Source, closest, listed
+
 
 @dataclass(frozen=True)
 class Place:
@@ -27,7 +28,6 @@ class Place:
 
 
 Named = Callable[[str, str], str]  # what a name, or its part, is called in the mixer
-PARTS = ("_re", "_im")  # what the parts of a complex name are called
 
 
 @dataclass
@@ -55,10 +55,9 @@ class States:
     value assigned to it, except the axes of the loops around (a value with them is its row there).
     """
 
-    def __init__(
-        self, spec: RecurrenceSpec, over: str, scope: Scope, named: Named
-    ) -> None:
+    def __init__(self, spec: RecurrenceSpec, over: str, scope: Scope, named: Named) -> None:
         self.over, self.scope, self.named = over, scope, named
+        self.everywhere = frozenset[str]()  # what flows into all of them
         self.drafts = {str(key): self._draft(key, value) for key, value in spec.state.items()}
         if not self.drafts:
             raise spec.key("state").error("the recurrence has no state", do="list one: `S: [D, E]`")
@@ -116,14 +115,20 @@ class States:
 
     def flow_in(self, name: str, value: Expr, loops: Iterable[str]) -> None:
         """Let the axes, the kind and the complexity of a value flow into a state."""
-        draft = self.drafts[name]
+        draft, rows = self.drafts[name], {self.over, *loops}
         if isinstance(value, Complex) and not draft.complex:
-            draft.complex, draft.dims = True, [draft.dims[0]] * 2
-        values = parts(value) * (1 if len(parts(value)) == len(draft.dims) else len(draft.dims))
-        rows = {self.over, *loops}
-        for number, part in enumerate(values):
+            draft.complex, draft.dims = True, [self.everywhere | {*draft.listed}] * 2
+            if draft.initial is not None:
+                self.flow_in(name, draft.initial, ())
+        for number, part in enumerate(pair(value)[: len(draft.dims)]):
             draft.dims[number] = self._merged(draft, draft.dims[number] | (part.axes - rows))
         draft.kind = max(draft.kind, value.kind)
+
+    def flow_everywhere(self, axes: frozenset[str]) -> None:
+        """Let axes flow into every state, whatever is assigned to it."""
+        self.everywhere = axes
+        for draft in self.drafts.values():
+            draft.dims = [self._merged(draft, dims | axes) for dims in draft.dims]
 
     def _merged(self, draft: StateDraft, axes: frozenset[str]) -> frozenset[str]:
         """The axes without the head groups whose heads are there."""
@@ -141,6 +146,26 @@ class States:
         """What the state is called in the mixer, or its parts."""
         suffixes = PARTS if self.drafts[name].complex else ("",)
         return [self.named(name, suffix) for suffix in suffixes]
+
+    def part_axes(self, made: str) -> frozenset[str] | None:
+        """The axes of a state, or of its part, by its name in the mixer."""
+        for name, draft in self.drafts.items():
+            names = self.names(name)
+            if made in names:
+                return draft.dims[names.index(made)]
+        return None
+
+    def flowing(self, name: str, axes: frozenset[str]) -> frozenset[str]:
+        """What flows into a state from the loss that it is trained by.
+
+        Each position of the loss trains a state of its own, but for the axes that another state
+        lists: over those the loss is summed.
+        """
+        draft = self.drafts.get(name)
+        if draft is None:
+            return frozenset()
+        others = {dim for o in self.drafts.values() for dim in o.listed} - {*draft.listed}
+        return axes - others
 
     def snapshot(self) -> tuple[object, ...]:
         """What can still change."""
@@ -185,7 +210,9 @@ class States:
         self, name: str, value: Expr, rows: set[str], what: str, place: Place
     ) -> Callable[[str], SpecError]:
         axes = ", ".join(sorted(value.axes - rows))
-        found = f"this line changes the shape of the state `{name}`: the value has the axes [{axes}]"
+        found = (
+            f"this line changes the shape of the state `{name}`: the value has the axes [{axes}]"
+        )
         shape = ", ".join(self.drafts[name].listed)
         allowed = f"[{shape}], as `state` lists, and the batch and heads that flow in"
         return lambda do: place.source.error(place.span, f"{found}; {what}", allowed=allowed, do=do)
@@ -195,14 +222,11 @@ class States:
         found = []
         for name, draft in self.drafts.items():
             zero = Literal(0.0) if draft.kind is Kind.REAL else Literal(0)
-            initial = parts(draft.initial if draft.initial is not None else zero)
-            initial = (*initial, zero)[: len(draft.dims)]
+            initial = pair(draft.initial if draft.initial is not None else zero)[: len(draft.dims)]
             for made, dims, start in zip(self.names(name), draft.dims, initial, strict=True):
                 start = self.scope.context.dims.lift(start, dims)
                 span = draft.word.text.span
-                found.append(
-                    State(made, dims, start, draft.kind, draft.dtype, draft.listed, span)
-                )
+                found.append(State(made, dims, start, draft.kind, draft.dtype, draft.listed, span))
         return tuple(found)
 
 
@@ -216,4 +240,4 @@ def _dtype(text: Text) -> str:
     return text.value
 
 
-__all__ = ["PARTS", "Named", "Place", "StateDraft", "States"]
+__all__ = ["Named", "Place", "StateDraft", "States"]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ...ir.expression import Expr, Ref
+from ...ir.errors import SpecError
+from ...ir.expression import Expr, Kind, Ref, Span, walk
 from ...ir.mixer import Equation, Line, Rounds
-from .complexes import Complex, parts, together
+from .complexes import PARTS, Complex, pair, parts, together
 from .grammar import parse_assignment
 from .infer import infer
 from .layouts import check_axes, known_axis, known_dim
@@ -15,8 +16,10 @@ from .positions import Text
 from .rows import Rows
 from .schema import AnyLine, RoundsSpec
 from .scope import Barred, Scope
-from .states import PARTS, Named, Place, States
+from .source import listed
+from .states import Named, Place, States
 from .surface import Name
+from .trace import OpaqueError, Trace, gradient
 
 
 def assigned(step: tuple[AnyLine, ...]) -> Iterator[Name]:
@@ -43,6 +46,8 @@ class Step:
         self.rows, self.named = rows, named
         self.scope = scope
         self.final = False
+        self.loops: tuple[str, ...] = ()  # around the line at hand
+        self.trace = Trace(scope.context.unused)
         self.made: dict[str, tuple[str, ...]] = {}  # own names so far, with the loops around
 
     def settle(self) -> None:
@@ -89,34 +94,56 @@ class Step:
                 )
         for name in self.states.drafts:
             self.scope.names[name] = self.states.ref(name)
+        self.trace = Trace(self.outer.context.unused)
+        self.scope.gradient = self._gradient
 
     def _lines(self, lines: tuple[AnyLine, ...], loops: tuple[str, ...]) -> tuple[Line, ...]:
+        """The lines of the step or of a round, with copies of what a derivative needs later."""
         found: list[Line] = []
+        self._begin_round(found)
         for line in lines:
+            self.loops = loops
             if isinstance(line, RoundsSpec):
-                found.append(self._rounds(line, loops))
+                self._rounds(line, loops, found)
             else:
-                found += self._assignment(line, loops)
-        return tuple(found)
+                self._assignment(line, loops, found)
+        return self.trace.with_copies(found)
 
-    def _rounds(self, spec: RoundsSpec, loops: tuple[str, ...]) -> Rounds:
+    def _begin_round(self, block: list[Line]) -> None:
+        for name in self.states.drafts:
+            for ref in parts(self.states.ref(name)):
+                assert isinstance(ref, Ref)
+                self.trace.assign(ref, None, block)
+
+    def _rounds(self, spec: RoundsSpec, loops: tuple[str, ...], block: list[Line]) -> None:
         context = self.outer.context
         over = context.dims.use(known_dim(spec.over, context.dims.known), spec.over.span)
         if over in (self.states.over, *loops):
             raise spec.over.error(
                 f"an inner loop over {over} inside a loop over {over}", do="name another axis"
             )
-        before = dict(self.made)
-        step = self._lines(spec.step, (*loops, over))
+        before, versions = dict(self.made), len(self.trace.versions)
+        block.append(Rounds(over, self._lines(spec.step, (*loops, over))))
+        made = tuple(version.ref.name for version in self.trace.versions[versions:])
         for name in self.made.keys() - before.keys():  # whole after the loop
             self.scope.names[name] = self._whole(name, over)
-        return Rounds(over, step)
+        for target in dict.fromkeys(target.name for target in assigned(spec.step)):
+            value = self.scope.names[target]
+            for ref in parts(value) if isinstance(value, Expr) else ():
+                assert isinstance(ref, Ref)
+                self.trace.assign(ref, None, block, made)
 
-    def _assignment(self, text: Text, loops: tuple[str, ...]) -> list[Line]:
+    def _assignment(self, text: Text, loops: tuple[str, ...], block: list[Line]) -> None:
         context = self.outer.context
         target, axes, node, written = parse_assignment(text)
         name = check_name(text, target.name, context, target.span)
-        value = context.settle(infer(node, self.scope), node.span)
+        try:
+            value = context.settle(infer(node, self.scope), node.span)
+        except SpecError:
+            if self.final:
+                raise
+            self._bar(name)  # it may read an axis that has yet to flow in
+            return
         place = Place(context.source, target.span)
         value = self.rows.checked(value, loops, hoist=name if self.final else None)
         if name in self.states.drafts:
@@ -127,11 +154,43 @@ class Step:
             shape = value
         if axes is not None:
             self._check_annotation(name, shape, axes, loops)
-        return self._equations(names, value, written, target)
+        for equation in self._equations(names, value, written, target):
+            block.append(equation)
+            axes_now = self.states.part_axes(equation.name) or equation.value.axes
+            ref = Ref(equation.name, axes_now, equation.value.kind)
+            self.trace.assign(ref, equation.value, block)
 
-    def _to_state(
-        self, name: str, value: Expr, loops: tuple[str, ...], place: Place
-    ) -> list[str]:
+    def _bar(self, name: str) -> None:
+        if name not in self.states.drafts:
+            self.scope.names[name] = Barred(f"`{name}` has no value yet", "move this line down")
+
+    def _gradient(self, loss: Expr, name: str, span: Span) -> Expr:
+        """``grad(loss, name)``; while axes are being found, a value with the axes it will have."""
+        context = self.outer.context
+        ref = self.scope.names.get(name)
+        if not isinstance(ref, Ref):
+            found = "complex" if isinstance(ref, Complex) else "no state and no name of the step"
+            raise context.error(
+                span,
+                f"`{name}` is {found}; `grad` can't go by it",
+                allowed=listed(n for n, v in self.scope.names.items() if isinstance(v, Ref)),
+            )
+        rows = frozenset({self.states.over, *self.loops})
+        if not self.final:
+            return Ref(
+                f"{name}@", ref.axes | self.states.flowing(name, loss.axes - rows), Kind.REAL
+            )
+        try:
+            return self.trace.plain(gradient(self.trace, loss, ref, rows))
+        except OpaqueError as error:
+            raise context.error(
+                span,
+                f"an inner loop assigns `{error.name}` between `{name}` and the loss",
+                allowed="`grad` through plain lines",
+                do="take the gradient inside the loop, or write the loop's rounds out",
+            ) from None
+
+    def _to_state(self, name: str, value: Expr, loops: tuple[str, ...], place: Place) -> list[str]:
         self.states.check_flow(name, value, loops, place)
         self.states.flow_in(name, value, loops)
         if self.final:
@@ -153,13 +212,22 @@ class Step:
         self.scope.names[name] = together(refs)
         return names
 
-    def _equations(
-        self, names: list[str], value: Expr, text: str, target: Name
-    ) -> list[Line]:
+    def _equations(self, names: list[str], value: Expr, text: str, target: Name) -> list[Equation]:
         """``name = value``, or the two parts; a part that the other still reads waits."""
         if len(names) == 1:
             return [Equation(names[0], value, text, target.span)]
-        raise NotImplementedError
+        first, second = pair(value)
+        waiting = names[0]
+        if any(isinstance(node, Ref) and node.name == names[0] for node in walk(second)):
+            waiting = self.named(target.name, "_new")
+        lines = [
+            Equation(waiting, first, span=target.span),
+            Equation(names[1], second, span=target.span),
+        ]
+        if waiting != names[0]:
+            ref = Ref(waiting, first.axes, first.kind)
+            lines.append(Equation(names[0], ref, span=target.span))
+        return lines
 
     def _check_annotation(
         self, name: str, value: Expr, axes: tuple[Name, ...], loops: tuple[str, ...]

@@ -1,0 +1,384 @@
+"""Reverse-mode differentiation of expressions, by rules: adjoints in terms of the same nodes.
+
+The adjoint of a value has the axes of the value, or fewer: it is the same along those it lacks.
+Where a value was spread along axes, its adjoint is summed over them; a read's adjoint is a grouped
+sum (or, where each position is read once, the read back), a running sum's runs the other way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import reduce as fold
+
+from ...ir.expression import (
+    Call,
+    Cumsum,
+    Expr,
+    Index,
+    Kind,
+    Literal,
+    Read,
+    Reduce,
+    Ref,
+    Size,
+    Solve,
+    call,
+)
+
+Axes = frozenset[str]
+_ZERO, _ONE = Literal(0.0), Literal(1.0)
+
+
+def pullback(
+    expr: Expr, adjoint: Expr, names: Collection[str], rows: Axes = frozenset()
+) -> dict[str, Expr]:
+    """The adjoints of ``names`` that the adjoint of ``expr`` gives; a name without effect is absent.
+
+    ``Ref("z")`` in ``exp(z * k)`` with the adjoint ``a`` --> ``a * exp(z * k) * k``, summed over
+    the axes that z lacks. ``adjoint`` has no axes but those of ``expr`` and ``rows``; an axis of
+    ``rows`` is never summed over (a step's row: each has an adjoint of its own).
+    ``detach`` and everything of integer kind is constant.
+    """
+    return _Pullback(names, rows).run(expr, adjoint)
+
+
+def derivative(loss: Expr, ref: Ref, rows: Axes = frozenset()) -> Expr:
+    """The derivative of ``loss``, summed over its axes but ``rows``, by ``ref``.
+
+    It has the axes of ``ref`` and ``rows``, or fewer.
+    """
+    return pullback(loss, _ONE, (ref.name,), rows).get(ref.name, _ZERO)
+
+
+class _Pullback:
+    def __init__(self, names: Collection[str], rows: Axes) -> None:
+        self.names, self.rows = frozenset(names), rows
+        self.active: dict[int, bool] = {}
+
+    def run(self, expr: Expr, adjoint: Expr) -> dict[str, Expr]:
+        adjoints: dict[int, Expr] = {id(expr): adjoint}
+        found: dict[str, Expr] = {}
+        for node in self.parents_first(expr):
+            above = adjoints.pop(id(node))
+            if isinstance(node, Ref):
+                found[node.name] = _add(found.get(node.name), above)
+                continue
+            for child, part in self.parts(node, above):
+                if self.is_active(child):
+                    adjoints[id(child)] = _add(adjoints.get(id(child)), part)
+        return found
+
+    def is_active(self, node: Expr) -> bool:
+        """Whether a value depends on the names, other than as an integer or a constant."""
+        if id(node) not in self.active:
+            match node:
+                case Ref(name):
+                    active = name in self.names
+                case Call("detach"):
+                    active = False
+                case _:
+                    active = any(self.is_active(child) for child in node.children)
+            self.active[id(node)] = active and node.kind is Kind.REAL
+        return self.active[id(node)]
+
+    def parents_first(self, expr: Expr) -> list[Expr]:
+        """The active nodes, each after all that use it; a shared node once."""
+        order: list[Expr] = []
+        seen: set[int] = set()
+
+        def visit(node: Expr) -> None:
+            if id(node) in seen or not self.is_active(node):
+                return
+            seen.add(id(node))
+            for child in node.children:
+                visit(child)
+            order.append(node)
+
+        visit(expr)
+        return order[::-1]
+
+    def parts(self, node: Expr, above: Expr) -> Iterator[tuple[Expr, Expr]]:
+        """The children of a node, each with what the node adds to its adjoint."""
+        match node:
+            case Call(fn, args):
+                for number, arg in enumerate(args):
+                    if self.is_active(arg):
+                        part = PARTIALS[fn](node, above, number)
+                        if part is not None:
+                            yield arg, sum_to(part, node.axes, arg.axes | self.rows)
+            case Reduce():
+                yield node.x, self.of_reduction(node, above)
+            case Read(x, at):
+                yield x, self.of_read(x, at, above)
+            case Cumsum(x, over, reverse, exclusive):
+                yield x, Cumsum(_along(above, over), over, not reverse, exclusive)
+            case Solve():
+                yield from self.of_solve(node, above)
+            case _:
+                raise TypeError(f"no derivative of {type(node).__name__}")
+
+    def of_reduction(self, node: Reduce, above: Expr) -> Expr:
+        inner = frozenset[str]().union(*(child.axes for child in node.children))
+        part = _spread(above, node.group)
+        match node.op:
+            case "sum":
+                pass
+            case "max" | "min":
+                chosen = call("eq", node.x, _spread(node, node.group))
+                share = Reduce(
+                    "sum", call("where", chosen, 1.0, 0.0), node.over, node.where, node.group
+                )
+                part = _where(chosen, call("div", part, _spread(share, node.group)))
+            case "prod":
+                part = _mul(part, _others(node))
+            case _:
+                raise TypeError(f"no derivative of the reduction {node.op}")
+        if node.where is not None:
+            part = _where(node.where, part)
+        return sum_to(part, inner, node.x.axes | self.rows)
+
+    def of_read(self, x: Expr, at: tuple[tuple[str, Expr], ...], above: Expr) -> Expr:
+        keys = {dim for dim, _ in at}
+        index_axes = frozenset[str]().union(*(index.axes for _, index in at))
+        kept = x.axes - keys
+        if (back := _read_back(at, kept, above)) is not None:
+            return back
+        over = tuple(sorted(index_axes - kept - self.rows))
+        if not over:  # one place is read: it gets everything
+            for dim, index in at:
+                above = _where(call("eq", Index(dim), index), above)
+            return above
+        return Reduce("sum", above, over, None, at)
+
+    def of_solve(self, node: Solve, above: Expr) -> Iterator[tuple[Expr, Expr]]:
+        """w with sum(A * w, left) == above is b's adjoint; A's is - w * x, x the solution."""
+        right, left = node.right, node.left
+        w = Solve(node.matrix, _along(above, right), right, left)
+        axes = node.axes | {left}
+        yield node.vector, sum_to(w, axes - {right}, node.vector.axes | self.rows)
+        yield node.matrix, sum_to(call("neg", _mul(w, node)), axes, node.matrix.axes | self.rows)
+
+
+def sum_to(part: Expr, axes: Axes, kept: Axes) -> Expr:
+    """A value over ``axes``, the same along those it lacks, summed over those not ``kept``."""
+    extra = sorted(axes - kept)
+    for dim in extra:
+        if dim not in part.axes:
+            part = _mul(part, Size(dim))
+    over = tuple(dim for dim in extra if dim in part.axes)
+    return Reduce("sum", part, over) if over else part
+
+
+def _read_back(at: tuple[tuple[str, Expr], ...], kept: Axes, above: Expr) -> Expr | None:
+    """The adjoint of a read that takes each position once: the same positions, read back.
+
+    ``x[D=p, P=d]`` --> ``above[P=d, D=p]``; ``x[T=t - n]`` --> ``above[T=t + n]``.
+    """
+    back: list[tuple[str, Expr]] = []
+    for dim, index in at:
+        inverse = _inverse(dim, index)
+        if inverse is None or inverse[0] in kept or inverse[0] in dict(back):
+            return None
+        back.append(inverse)
+    present = tuple((source, place) for source, place in back if source in above.axes)
+    moved = Read(above, present) if present else above
+    for source, place in back:
+        if source not in above.axes:  # the same for all that read: the positions that they read
+            inside = call("and", call("ge", place, 0), call("lt", place, Size(source)))
+            moved = _where(inside, moved)
+    return moved
+
+
+def _inverse(dim: str, index: Expr) -> tuple[str, Expr] | None:
+    """The axis that a one-to-one index runs along, and its position for a position of ``dim``."""
+    place = Index(dim)
+    match index:
+        case Index(source):
+            return source, place
+        case Call("add", (Index(source), n)) | Call("add", (n, Index(source))) if not n.axes:
+            return source, call("sub", place, n)
+        case Call("sub", (Index(source), n)) if not n.axes:
+            return source, call("add", place, n)
+        case Call("sub", (n, Index(source))) if not n.axes:
+            return source, call("sub", n, place)
+    return None
+
+
+def _others(node: Reduce) -> Expr:
+    """For each factor of a product, the product of the others; exact where factors are 0."""
+    zero = call("eq", node.x, 0)
+    zeros = Reduce("sum", call("where", zero, 1, 0), node.over, node.where, node.group)
+    rest = Reduce("prod", call("where", zero, 1, node.x), node.over, node.where, node.group)
+    zeros_here, rest_here = _spread(zeros, node.group), _spread(rest, node.group)
+    divided = call("div", rest_here, call("where", zero, 1, node.x))
+    none = call("where", call("eq", zeros_here, 0), divided, 0.0)
+    return call("where", zero, call("where", call("eq", zeros_here, 1), rest_here, 0.0), none)
+
+
+def _spread(value: Expr, group: tuple[tuple[str, Expr], ...]) -> Expr:
+    """What a grouped reduction has for the group of each position; 0 outside the groups."""
+    for dim, index in group:
+        if dim not in value.axes:
+            inside = call("and", call("ge", index, 0), call("lt", index, Size(dim)))
+            value = _where(inside, value)
+    at = tuple((dim, index) for dim, index in group if dim in value.axes)
+    return Read(value, at) if at else value
+
+
+def _along(value: Expr, dim: str) -> Expr:
+    """The value with the axis ``dim``."""
+    return value if dim in value.axes else _where(call("ge", Index(dim), 0), value)
+
+
+def _where(condition: Expr, value: Expr) -> Expr:
+    return value if value == _ZERO else call("where", condition, value, 0.0)
+
+
+def _add(a: Expr | None, b: Expr) -> Expr:
+    if a is None or a == _ZERO:
+        return b
+    return a if b == _ZERO else call("add", a, b)
+
+
+def _mul(a: Expr, b: Expr) -> Expr:
+    if a == _ONE:
+        return b
+    return a if b == _ONE else call("mul", a, b)
+
+
+def _product(*factors: Expr | float) -> Expr:
+    return fold(_mul, (f if isinstance(f, Expr) else Literal(f) for f in factors))
+
+
+Partial = Callable[[Call, Expr, int], Expr | None]
+
+
+def _unary(slope: Callable[[Expr, Call], Expr]) -> Partial:
+    """The rule of a function of one value from its slope, given x and the call itself."""
+    return lambda node, above, number: _mul(above, slope(node.args[0], node))
+
+
+def _constant(node: Call, above: Expr, number: int) -> None:
+    return None
+
+
+def _of_mul(node: Call, above: Expr, number: int) -> Expr:
+    return _mul(above, node.args[1 - number])
+
+
+def _of_div(node: Call, above: Expr, number: int) -> Expr:
+    if number == 0:
+        return call("div", above, node.args[1])
+    return call("neg", call("div", _mul(above, node), node.args[1]))
+
+
+def _of_pow(node: Call, above: Expr, number: int) -> Expr:
+    base, power = node.args
+    if number == 0:
+        match power:
+            case Literal(value):
+                lower: Expr = base if value == 2 else call("pow", base, Literal(value - 1))
+            case _:
+                lower = call("pow", base, call("sub", power, 1))
+        return _product(above, power, lower)
+    positive = call("gt", base, 0)
+    logarithm = call("log", call("where", positive, base, 1))
+    return _where(positive, _product(above, node, logarithm))
+
+
+def _of_extreme(better: str) -> Partial:
+    """``min`` and ``max``: to the one taken, in equal parts where both are."""
+
+    def rule(node: Call, above: Expr, number: int) -> Expr:
+        own, other = node.args[number], node.args[1 - number]
+        tie = call("where", call("eq", own, other), _product(above, 0.5), 0.0)
+        return call("where", call(better, own, other), above, tie)
+
+    return rule
+
+
+def _of_logaddexp(node: Call, above: Expr, number: int) -> Expr:
+    own, other = node.args[number], node.args[1 - number]
+    equal = call("eq", own, other)  # also where both are -inf
+    gap = call("where", equal, 0, call("sub", own, call("where", equal, 0, other)))
+    return _mul(above, call("sigmoid", gap))
+
+
+def _of_where(node: Call, above: Expr, number: int) -> Expr | None:
+    condition = node.args[0]
+    match number:
+        case 1:
+            return call("where", condition, above, 0.0)
+        case 2:
+            return call("where", condition, 0.0, above)
+        case _:
+            return None
+
+
+def _gelu(x: Expr, node: Call) -> Expr:
+    below = call("mul", 0.5, call("add", 1, call("erf", call("mul", x, math.sqrt(0.5)))))
+    density = call("exp", call("mul", -0.5, call("mul", x, x)))
+    return call("add", below, _product(x, density, 1 / math.sqrt(2 * math.pi)))
+
+
+def _gelu_tanh(x: Expr, node: Call) -> Expr:
+    rate, cubic = math.sqrt(2 / math.pi), 0.044715
+    square = call("mul", x, x)
+    inner = _product(x, rate, call("add", 1, call("mul", cubic, square)))
+    bent = call("tanh", inner)
+    slope = call("mul", rate, call("add", 1, call("mul", 3 * cubic, square)))
+    rise = _product(x, call("sub", 1, call("mul", bent, bent)), slope)
+    return call("mul", 0.5, call("add", call("add", 1, bent), rise))
+
+
+def _silu(x: Expr, node: Call) -> Expr:
+    gate = call("sigmoid", x)
+    return call("mul", gate, call("add", 1, call("mul", x, call("sub", 1, gate))))
+
+
+# How much each argument of an elementwise function gets of the call's adjoint.
+PARTIALS: Mapping[str, Partial] = {
+    "add": lambda node, above, number: above,
+    "sub": lambda node, above, number: above if number == 0 else call("neg", above),
+    "neg": lambda node, above, number: call("neg", above),
+    "mul": _of_mul,
+    "div": _of_div,
+    "pow": _of_pow,
+    "min": _of_extreme("lt"),
+    "max": _of_extreme("gt"),
+    "logaddexp": _of_logaddexp,
+    "where": _of_where,
+    "detach": _constant,
+    "sign": _constant,
+    "mod": _constant,
+    "floordiv": _constant,
+    "abs": _unary(lambda x, node: call("sign", x)),
+    "relu": _unary(lambda x, node: call("where", call("gt", x, 0), 1.0, 0.0)),
+    "exp": _unary(lambda x, node: node),
+    "exp2": _unary(lambda x, node: call("mul", node, math.log(2))),
+    "expm1": _unary(lambda x, node: call("exp", x)),
+    "log": _unary(lambda x, node: call("div", 1.0, x)),
+    "log2": _unary(lambda x, node: call("div", 1 / math.log(2), x)),
+    "log1p": _unary(lambda x, node: call("div", 1.0, call("add", 1, x))),
+    "sqrt": _unary(lambda x, node: call("div", 0.5, node)),
+    "rsqrt": _unary(lambda x, node: call("mul", -0.5, call("div", node, x))),
+    "tanh": _unary(lambda x, node: call("sub", 1, call("mul", node, node))),
+    "sigmoid": _unary(lambda x, node: call("mul", node, call("sub", 1, node))),
+    "logsigmoid": _unary(lambda x, node: call("sigmoid", call("neg", x))),
+    "softplus": _unary(lambda x, node: call("sigmoid", x)),
+    "gelu": _unary(_gelu),
+    "gelu_tanh": _unary(_gelu_tanh),
+    "silu": _unary(_silu),
+    "elu": _unary(lambda x, node: call("exp", call("min", x, 0))),
+    "erf": _unary(
+        lambda x, node: call(
+            "mul", 2 / math.sqrt(math.pi), call("exp", call("neg", call("mul", x, x)))
+        )
+    ),
+    "sin": _unary(lambda x, node: call("cos", x)),
+    "cos": _unary(lambda x, node: call("neg", call("sin", x))),
+    "acos": _unary(lambda x, node: call("neg", call("rsqrt", call("sub", 1, call("mul", x, x))))),
+}
+
+__all__ = ["PARTIALS", "derivative", "pullback", "sum_to"]

@@ -1,0 +1,119 @@
+"""What a step has assigned so far, in single assignment, and derivatives through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ...ir.expression import Expr, Literal, Ref, call, walk, with_names
+from ...ir.mixer import Equation, Line
+from ..analysis.derivatives import pullback, sum_to
+
+
+@dataclass(frozen=True, eq=False)
+class Version:
+    """A name with the value that one line gave it.
+
+    There is no value where an inner loop gave it (then ``of`` are the versions made in the loop)
+    or the row, or the round, before.
+    """
+
+    ref: Ref  # by a name of its own
+    name: str  # what the mixer calls it
+    value: Expr | None
+    block: list[Line]  # the lines among which it is assigned
+    at: int  # where among them a copy of it would stand
+    of: tuple[str, ...] | None = None
+
+
+@dataclass
+class Trace:
+    """The versions of every name of a step, in order."""
+
+    unused: Callable[[str], str]  # a name for a copy
+    versions: list[Version] = field(default_factory=list)
+    now: dict[str, Version] = field(default_factory=dict)
+    copies: dict[Version, Equation] = field(default_factory=dict)
+
+    def assign(
+        self, ref: Ref, value: Expr | None, block: list[Line], of: tuple[str, ...] | None = None
+    ) -> None:
+        """Note that ``ref`` has a new value at the end of ``block``."""
+        own = None if value is None else self.single(value)
+        unique = Ref(f"{ref.name}@{len(self.versions)}", ref.axes, ref.kind)
+        self.now[ref.name] = Version(unique, ref.name, own, block, len(block), of)
+        self.versions.append(self.now[ref.name])
+
+    def single(self, value: Expr) -> Expr:
+        """A value of the step by the versions that it reads now."""
+        return with_names(value, {name: version.ref for name, version in self.now.items()})
+
+    def plain(self, value: Expr) -> Expr:
+        """A value by versions as the step has it; what is overwritten already is read from a copy.
+
+        ``p@3`` --> ``p``, or ``p_kept`` with a line ``p_kept = p`` before p changes.
+        """
+        by_name = {version.ref.name: version for version in self.versions}
+        used = {n.name for n in walk(value) if isinstance(n, Ref) and n.name in by_name}
+        return with_names(value, {name: self._read(by_name[name]) for name in used})
+
+    def _read(self, version: Version) -> Ref:
+        ref = Ref(version.name, version.ref.axes, version.ref.kind)
+        if self.now[version.name] is version:
+            return ref
+        if version not in self.copies:
+            self.copies[version] = Equation(self.unused(f"{version.name}_kept"), ref)
+        return self.copies[version].ref
+
+    def with_copies(self, block: list[Line]) -> tuple[Line, ...]:
+        """The lines of a block, with those that keep what is overwritten."""
+        found = list(block)
+        own = [version for version in self.copies if version.block is block]
+        for version in sorted(own, key=lambda v: v.at, reverse=True):
+            found.insert(version.at, self.copies[version])
+        return tuple(found)
+
+
+class OpaqueError(Exception):
+    """The derivative would go through the inner loop that assigns ``name``."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+def gradient(trace: Trace, loss: Expr, ref: Ref, rows: frozenset[str]) -> Expr:
+    """The derivative of the loss, summed over its axes but ``rows``, by a name's latest value.
+
+    It is in terms of versions. Lines before that value was assigned are constant.
+
+    Raises:
+        OpaqueError: an inner loop lies between.
+    """
+    target = trace.now[ref.name]
+    later = trace.versions[trace.versions.index(target) + 1 :]
+    active = {target.ref.name}
+    for version in later:
+        if _depends(version, active):
+            active.add(version.ref.name)
+    adjoints = pullback(trace.single(loss), Literal(1.0), active, rows)
+    for version in reversed(later):
+        above = adjoints.pop(version.ref.name, None)
+        if above is None:
+            continue
+        if version.value is None:
+            raise OpaqueError(version.name)
+        value = version.value
+        above = sum_to(above, version.ref.axes, value.axes | rows)
+        for name, part in pullback(value, above, active, rows).items():
+            adjoints[name] = call("add", adjoints[name], part) if name in adjoints else part
+    return adjoints.get(target.ref.name, Literal(0.0))
+
+
+def _depends(version: Version, active: set[str]) -> bool:
+    if version.value is None:
+        return version.of is None or not active.isdisjoint(version.of)
+    return any(isinstance(node, Ref) and node.name in active for node in walk(version.value))
+
+
+__all__ = ["OpaqueError", "Trace", "Version", "gradient"]

@@ -44,7 +44,14 @@ def document_tables(
     device = next(iter(tensors.values())).device
     tables = {}
     for table in packed.tables:
-        own = edges[table.family][1:] if table.end else edges[table.family][:-1]
+        ends = edges[table.family]
+        match table.what:
+            case "first":
+                own = ends[:-1]
+            case "end":
+                own = ends[1:]
+            case "number":
+                own = list(range(len(ends) - 1))
         lengths = torch.tensor(_lengths(edges[table.axis]))
         tables[table.name] = torch.tensor(own, dtype=torch.int32).repeat_interleave(lengths)
     return {name: table.to(device) for name, table in tables.items()}

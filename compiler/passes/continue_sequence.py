@@ -90,7 +90,7 @@ def continue_sequence(mixer: Mixer) -> Continued:
     """
     axis = sequence_axis(mixer, "stepped")
     change = _Continue(mixer, axis, _names(mixer))
-    change.whole = last_values(mixer, axis)
+    change.whole = last_values(mixer, axis.has)
     lets = tuple(change.equation(let) for let in mixer.lets)
     stages = tuple(change.stage(stage) for stage in mixer.stages)
     return change.continued(lets, stages)
@@ -424,7 +424,7 @@ def _without_unread(mixer: Mixer) -> Mixer:
     """Without the lets and stages that only ``initial`` read."""
     made: dict[str, list[Expr]] = {let.name: [let.value] for let in mixer.lets}
     for stage in mixer.stages:
-        made |= dict.fromkeys(_results(stage), [value for _, value in values(stage)])
+        made |= {name: [value for _, value in values(stage)] for name in _results(stage)}
     pending, read = [output.name for output in mixer.outputs], set[str]()
     while pending:
         name = pending.pop()

@@ -12,31 +12,27 @@ the spec changes. Left alone on purpose: inputs without a packed axis, which ser
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from ...ir.errors import UnsupportedError
 from ...ir.expression import (
-    Call,
     Cumsum,
     Expr,
     Index,
-    Kind,
-    Literal,
     Read,
     Reduce,
     Ref,
     Scalar,
     Size,
     call,
-    rebuild,
     transform,
     walk,
 )
-from ...ir.mixer import Attention, Equation, Map, Mixer, Stage
-from ..analysis.linear import expression, linear
-from ..analysis.normal_form import OPPOSITE
-from .packing_plan import Families, PackingTable, families_of, query_axis
+from ...ir.mixer import Attention, Equation, Input, Map, Mixer, Output, Recurrence, Stage
+from .document_positions import DocumentRewrite
+from .pack_recurrence import BATCH, pack_recurrence, per_document
+from .packing_plan import Families, PackingTable, families_of, packing_error, query_axis
+from .sequence_axis import last_values
+from .stages import changed, values
 
 
 @dataclass(frozen=True)
@@ -45,13 +41,14 @@ class Packing:
 
     ``axes``: the axes whose document boundaries the caller gives (one sequence, or the query and
     the key axis of a cross attention); ``derived``: those whose boundaries follow, with the
-    length of one document.
+    length of one document; ``per_document``: the inputs that have a value for each document.
     """
 
     mixer: Mixer
     tables: tuple[PackingTable, ...]
     axes: tuple[str, ...]
     derived: tuple[tuple[str, Expr], ...]
+    per_document: tuple[str, ...] = ()
 
 
 def pack_sequences(mixer: Mixer) -> Mixer:
@@ -59,7 +56,7 @@ def pack_sequences(mixer: Mixer) -> Mixer:
 
     Raises:
         UnsupportedError: a term that has one value for a whole sequence (a mean over T, a value
-            without any position): a packed row has several documents.
+            without any position, a last state): a packed row has several documents.
     """
     return packing(mixer).mixer
 
@@ -67,21 +64,59 @@ def pack_sequences(mixer: Mixer) -> Mixer:
 def packing(mixer: Mixer) -> Packing:
     """As ``pack_sequences``, with the meaning of the new inputs."""
     families = families_of(mixer)
+    _check_last(mixer, families)
     opened = _without_lengths_apart(mixer, families)
     lets = tuple(_equation(let, families) for let in opened.lets)
     stages = tuple(_stage(stage, opened, families) for stage in opened.stages)
     _check_outputs(mixer, opened, families)
     derived = dict(families.derived)
+    apart = tuple(entry.name for entry in per_document(opened, families))
     for dim in derived:  # what fixes the length of the axis now
         families.first(dim, dim)
     packed = replace(
         opened,
-        inputs=(*opened.inputs, *families.inputs()),
-        lets=lets,
+        inputs=(*(_input(i, apart, families) for i in opened.inputs), *families.inputs()),
+        lets=_still_read(lets, stages, opened) if apart else lets,
         stages=stages,
         sizes=tuple((dim, size) for dim, size in opened.sizes if dim not in derived),
     )
-    return Packing(packed, tuple(families.tables.values()), families.base, families.derived)
+    return Packing(packed, tuple(families.tables.values()), families.base, families.derived, apart)
+
+
+def _input(entry: Input, apart: tuple[str, ...], families: Families) -> Input:
+    """The input as a packed row takes it."""
+    if entry.name not in apart:
+        return entry
+    layout = tuple(
+        tuple(families.documents if dim == BATCH else dim for dim in axis) for axis in entry.layout
+    )
+    return replace(entry, layout=layout)
+
+
+def _still_read(
+    lets: tuple[Equation, ...], stages: tuple[Stage, ...], mixer: Mixer
+) -> tuple[Equation, ...]:
+    """Without the lets that are written out where states start."""
+    read = {output.name for output in mixer.outputs}
+    for stage in stages:
+        read |= {n.name for _, value in values(stage) for n in walk(value) if isinstance(n, Ref)}
+    for let in reversed(lets):
+        if let.name in read:
+            read |= {n.name for n in walk(let.value) if isinstance(n, Ref)}
+    return tuple(let for let in lets if let.name in read)
+
+
+def last_outputs(mixer: Mixer) -> tuple[Output, ...]:
+    """The outputs that have one value for each document: last states, and what is made of them."""
+    families = families_of(mixer)
+    found = last_values(mixer, lambda dim: families.of(dim) is not None)
+    return tuple(output for output in mixer.outputs if output.name in found)
+
+
+def _check_last(mixer: Mixer, families: Families) -> None:
+    for output in last_outputs(mixer):
+        term = Ref(output.name, frozenset(output.dims), output.kind, span=output.span)
+        raise packing_error(mixer, term, f"{output.name} is known after the last row")
 
 
 def _without_lengths_apart(mixer: Mixer, families: Families) -> Mixer:
@@ -100,7 +135,9 @@ def _without_lengths_apart(mixer: Mixer, families: Families) -> Mixer:
         if not _measures(value, families):
             params.append(param)
         elif param.runtime:
-            raise _error(mixer, param.value, f"the run-time param {param.name} has one value")
+            raise packing_error(
+                mixer, param.value, f"the run-time param {param.name} has one value"
+            )
         else:
             values[param.name] = value
     lets = []
@@ -111,7 +148,7 @@ def _without_lengths_apart(mixer: Mixer, families: Families) -> Mixer:
         else:
             _check_no_whole(mixer, value, families)
             values[let.name] = value
-    stages = tuple(_changed(stage, opened) for stage in mixer.stages)
+    stages = tuple(changed(stage, opened) for stage in mixer.stages)
     return replace(mixer, params=tuple(params), lets=tuple(lets), stages=stages)
 
 
@@ -128,58 +165,28 @@ def _measures(expr: Expr, families: Families) -> bool:
 def _check_no_whole(mixer: Mixer, expr: Expr, families: Families) -> None:
     for node in walk(expr):
         if isinstance(node, Reduce) and any(families.of(dim) for dim in node.over):
-            raise _error(mixer, node, "a reduction over a whole sequence has one value")
-
-
-def _error(mixer: Mixer, term: Expr, what: str) -> UnsupportedError:
-    place = "" if term.span is None else f"{mixer.path or mixer.name}:{term.span.line}: "
-    return UnsupportedError(
-        f"{place}{mixer.name} can't be packed: {what}, and a packed row holds several documents\n"
-        f"  found: {term}\n"
-        "  allowed: values that belong to a position of the sequence\n"
-        "  call it for one document at a time, without cu_seqlens"
-    )
-
-
-def _changed(stage: Stage, change: Callable[[Expr], Expr]) -> Stage:
-    """A stage with every expression changed."""
-    match stage:
-        case Map():
-            equations = tuple(replace(e, value=change(e.value)) for e in stage.equations)
-            return replace(stage, equations=equations)
-        case Attention():
-            outputs = tuple(replace(o, value=change(o.value)) for o in stage.outputs)
-            mask, sink, gain = (
-                None if value is None else change(value)
-                for value in (stage.mask, stage.sink, stage.gain)
-            )
-            return replace(
-                stage,
-                score=change(stage.score),
-                mask=mask,
-                weight=change(stage.weight),
-                denominator=change(stage.denominator),
-                sink=sink,
-                gain=gain,
-                outputs=outputs,
-            )
+            raise packing_error(mixer, node, "a reduction over a whole sequence has one value")
 
 
 def _equation(equation: Equation, families: Families) -> Equation:
-    return replace(equation, value=_Rewrite(families)(equation.value))
+    return replace(equation, value=DocumentRewrite(families)(equation.value))
 
 
 def _stage(stage: Stage, mixer: Mixer, families: Families) -> Stage:
     if isinstance(stage, Map):
         return replace(stage, equations=tuple(_equation(e, families) for e in stage.equations))
+    if isinstance(stage, Recurrence):
+        return pack_recurrence(stage, mixer, families)
     origin = query_axis(mixer, stage)
     packed = [d for d in (stage.over, *sorted(stage.queries)) if families.of(d) and d != origin]
     if origin is None or families.of(origin) is None:
         if families.of(stage.over):
-            raise _error(mixer, stage.score, f"the attention over {stage.over} has no position")
-        return _changed(stage, _Rewrite(families))
-    rewrite = _Rewrite(families, origin)
-    rewritten = _changed(replace(stage, mask=None), rewrite)
+            raise packing_error(
+                mixer, stage.score, f"the attention over {stage.over} has no position"
+            )
+        return changed(stage, DocumentRewrite(families))
+    rewrite = DocumentRewrite(families, origin)
+    rewritten = changed(replace(stage, mask=None), rewrite)
     assert isinstance(rewritten, Attention)
     inside = replace(rewrite, visible=frozenset(packed) | {origin})
     weight, denominator = inside(stage.weight), inside(stage.denominator)
@@ -218,165 +225,4 @@ def _check_outputs(mixer: Mixer, opened: Mixer, families: Families) -> None:
     for output in mixer.outputs:
         value = values.get(output.name)
         if value is not None and not families.positions(output.dims) and _measures(value, families):
-            raise _error(mixer, value, f"{output.name} has one value")
-
-
-@dataclass(frozen=True)
-class _Rewrite:
-    """Positions inside documents.
-
-    ``origin`` is the query axis of an attention, if in one. ``near``: inside integer arithmetic or
-    a truth value that has the origin; there positions of both sides are counted from the
-    beginning of the query's document, which is right wherever the pair is visible, and they
-    cancel (i - j stays i - j). Elsewhere a position is counted from its own document, so that
-    what depends on keys alone keeps doing so. ``scope`` are the axes of what is around.
-    ``visible``: inside a normaliser, whose reductions see visible pairs only.
-    """
-
-    families: Families
-    origin: str | None = None
-    near: bool = False
-    scope: frozenset[str] = frozenset()
-    visible: frozenset[str] = frozenset()
-
-    def __call__(self, expr: Expr) -> Expr:
-        return self._entering(expr)._rewritten(expr)
-
-    def _entering(self, expr: Expr) -> _Rewrite:
-        scope = expr.axes if self.families.positions(expr.axes) else self.scope
-        near = self.near
-        if isinstance(expr, Call):
-            near = expr.kind <= Kind.INT and (near or self.origin in expr.axes)
-        return replace(self, near=near, scope=scope)
-
-    def _rewritten(self, expr: Expr) -> Expr:
-        match expr:
-            case Index(dim) if (family := self.families.of(dim)) is not None:
-                start = self.families.first(family, self._document(dim))
-                return call("sub", expr, start)
-            case Size(dim) if (family := self.families.of(dim)) is not None:
-                return self.families.length(family, self._home(expr, self.scope))
-            case Read():
-                return self._read(expr)
-            case Reduce():
-                return self._reduce(expr)
-            case Cumsum(_, over) if self.families.of(over) is not None:
-                return self._cumsum(expr)
-            case Call(fn, args):
-                return _tidied(fn, tuple(self(a) for a in args), expr)
-            case _:
-                return rebuild(expr, self)
-
-    def _document(self, dim: str) -> str:
-        """The dim whose position says in which document an index along ``dim`` counts."""
-        return self.origin if self.near and self.origin is not None else dim
-
-    def _home(self, term: Expr, axes: frozenset[str]) -> str:
-        """The position that says in which document a term is."""
-        positions = self.families.positions(axes)
-        if self.origin is not None and (self.near or self.origin in positions or not positions):
-            return self.origin
-        if not positions:
-            raise _error(self.families.mixer, term, "this has one value for a whole sequence")
-        return positions[0]
-
-    def _at(self, home: str) -> _Rewrite:
-        """For index expressions that are counted in the document at ``home``."""
-        return replace(self, origin=home, near=True)
-
-    def _read(self, read: Read) -> Expr:
-        at: list[tuple[str, Expr]] = []
-        guards: list[Expr] = []
-        for dim, index in read.at:
-            family = self.families.of(dim)
-            if family is None:
-                at.append((dim, self(index)))
-            elif isinstance(index, Index) and self.families.of(index.dim) == family:
-                at.append((dim, index))
-            else:
-                place, inside = self._placed(read, family, index)
-                at.append((dim, place))
-                guards += inside
-        found: Expr = Read(self(read.x), tuple(at), read.fill, span=read.span)
-        for guard in guards:
-            found = call("where", guard, found, _fill(read), span=read.span)
-        return found
-
-    def _placed(self, term: Expr, family: str, index: Expr) -> tuple[Expr, list[Expr]]:
-        """An index inside a document as a place in the row, and what puts it in the document."""
-        home = self._home(term, index.axes if self.families.positions(index.axes) else self.scope)
-        inside = self._at(home)(index)
-        place = expression(linear(call("add", inside, self.families.first(family, home))))
-        if self.families.covers(family, index):
-            return place, []
-        low, high = call("ge", inside, 0), call("lt", inside, self.families.length(family, home))
-        return place, [call("and", low, high)]
-
-    def _reduce(self, reduce: Reduce) -> Expr:
-        packed = [d for d in reduce.over if self.families.of(d) and d not in self.visible]
-        if not packed:
-            return rebuild(reduce, self)
-        groups: list[tuple[str, Expr]] = []
-        admitted: list[Expr] = []
-        home: str | None = None
-        for dim, index in reduce.group:
-            family = self.families.of(dim)
-            if family is None:
-                groups.append((dim, self(index)))
-                continue
-            home = packed[0]
-            place, inside = replace(self, origin=None, near=False)._placed(reduce, family, index)
-            groups.append((dim, place))
-            admitted += inside
-        if home is None:
-            home = self._home(reduce, reduce.axes)
-            if home in packed:
-                raise _error(self.families.mixer, reduce, "this reduces over a whole sequence")
-        inner = replace(self, origin=home, near=False)
-        admitted += [self.families.within(dim, home) for dim in packed if dim != home]
-        where = None if reduce.where is None else inner(reduce.where)
-        for condition in admitted:
-            where = condition if where is None else call("and", where, condition)
-        x = inner(reduce.x)
-        return Reduce(reduce.op, x, reduce.over, where, tuple(groups), span=reduce.span)
-
-    def _cumsum(self, cumsum: Cumsum) -> Expr:
-        """The running sum of the row less what it was where the document begins."""
-        dim = cumsum.over
-        family = self.families.of(dim)
-        assert family is not None
-        running = replace(cumsum, x=self(cumsum.x))
-        start = self.families.first(family, dim)
-        if cumsum.reverse:
-            start = call("sub", self.families.edge(family, dim, True), 1)
-        before = Read(replace(running, exclusive=True), ((dim, start),))
-        return call("sub", running, before)
-
-
-def _fill(read: Read) -> Literal:
-    match read.kind:
-        case Kind.BOOL:
-            return Literal(bool(read.fill))
-        case Kind.INT:
-            return Literal(int(read.fill))
-        case Kind.REAL:
-            return Literal(float(read.fill))
-
-
-def _tidied(fn: str, args: tuple[Expr, ...], expr: Call) -> Expr:
-    """The call, with what integer arithmetic cancels: (i - f) - (j - f) --> i - j."""
-    made = Call(fn, args, span=expr.span)
-    if any(arg.kind is not Kind.INT for arg in args):
-        return made
-    if fn in ("add", "sub", "neg", "mul"):
-        return replace(expression(linear(made)), span=expr.span)
-    if fn in OPPOSITE:
-        left, right = (linear(arg) for arg in args)
-        shared = {item for item in left.terms if item in right.terms}
-        if shared:
-            kept = (
-                replace(side, terms=tuple(t for t in side.terms if t not in shared))
-                for side in (left, right)
-            )
-            return Call(fn, tuple(expression(side) for side in kept), span=expr.span)
-    return made
+            raise packing_error(mixer, value, f"{output.name} has one value")

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Literal as OneOf
 
 from ...ir.errors import UnsupportedError
 from ...ir.expression import Call, Expr, Index, Kind, Read, Ref, Size, call, walk
-from ...ir.mixer import Attention, Input, Map, Mixer
+from ...ir.mixer import Attention, Input, Map, Mixer, Recurrence
 from ..analysis.linear import linear
+
+What = OneOf["first", "end", "number"]
 
 
 @dataclass(frozen=True, slots=True)
 class PackingTable:
     """An input [axis] int32: for each position the first (or, ``end``, one past the last) position
-    along ``family`` of the document that it belongs to."""
+    along ``family`` of the document that it belongs to, or the document's ``number``."""
 
     name: str
     family: str
     axis: str
-    end: bool
+    what: What
 
 
 @dataclass
@@ -33,7 +36,7 @@ class Families:
     mixer: Mixer
     base: tuple[str, ...] = ()
     derived: tuple[tuple[str, Expr], ...] = ()
-    tables: dict[tuple[str, str, bool], PackingTable] = field(default_factory=dict)
+    tables: dict[tuple[str, str, What], PackingTable] = field(default_factory=dict)
 
     def of(self, dim: str) -> str | None:
         """The family that a dim runs over, if it is packed."""
@@ -46,9 +49,27 @@ class Families:
 
     def edge(self, family: str, dim: str, end: bool) -> Expr:
         """Where the document at the position along ``dim`` begins (or ends) along ``family``."""
+        return self._table(family, dim, "end" if end else "first")
+
+    def number(self, dim: str) -> Expr:
+        """The number of the document at the position along ``dim``, from 0."""
+        family = self.of(dim)
+        assert family is not None
+        return self._table(family, dim, "number")
+
+    @property
+    def documents(self) -> str:
+        """The axis that has a position for each document."""
+        dims = {dim for i in self.mixer.inputs for dim in i.dims} | set(_names(self.mixer))
+        name = "Documents"
+        while name in dims or name.lower() in dims:
+            name += "_"
+        return name
+
+    def _table(self, family: str, dim: str, what: What) -> Expr:
         axis = self.of(dim)
         assert axis is not None
-        key = (family, axis, end)
+        key = (family, axis, what)
         if key not in self.tables:
             self.tables[key] = PackingTable(self._name(*key), *key)
         table = Ref(self.tables[key].name, frozenset({axis}), Kind.INT)
@@ -97,8 +118,8 @@ class Families:
             for t in self.tables.values()
         )
 
-    def _name(self, family: str, axis: str, end: bool) -> str:
-        stem = f"{'end' if end else 'first'}_{family.lower()}"
+    def _name(self, family: str, axis: str, what: What) -> str:
+        stem = f"{'document' if what == 'number' else what}_{family.lower()}"
         name = stem if family == axis else f"{stem}_of_{axis.lower()}"
         taken = _names(self.mixer) | {t.name for t in self.tables.values()}
         while name in taken:
@@ -110,10 +131,11 @@ def families_of(mixer: Mixer) -> Families:
     """The packed axes of a mixer.
 
     These are its sequences; without any, the query and key axes of its attentions; without any,
-    the axis T, which is how the language calls the positions of a sequence.
+    the axis T, which is how the language calls the positions of a sequence; without one, what its
+    recurrences run along.
 
     Raises:
-        UnsupportedError: the mixer has no sequence and no attention, so there is nothing to pack.
+        UnsupportedError: the mixer has none of these, so there is nothing to pack.
     """
     base = tuple(dict.fromkeys(sequence for _, sequence in mixer.sequences))
     if not base:
@@ -121,15 +143,30 @@ def families_of(mixer: Mixer) -> Families:
     if not base and any("T" in given.dims for given in mixer.inputs):
         base = ("T",)
     if not base:
+        given = {dim for i in mixer.inputs for dim in i.dims}
+        run = (stage.over for stage in mixer.stages if isinstance(stage, Recurrence))
+        base = tuple(dict.fromkeys(dim for dim in run if dim in given))
+    if not base:
         raise UnsupportedError(
             f"{mixer.name}: no axis to pack documents along\n"
-            "  allowed: a sequence (`dims: {I: T, J: T}`), an axis T, or an attention"
+            "  allowed: a sequence (`dims: {I: T, J: T}`), an axis T, an attention or a recurrence"
         )
     found = Families(mixer, base)
     for dim, size in mixer.sizes:
         if mixer.sequence(dim) is None and _of_packed(size, found):
             found.derived = (*found.derived, (dim, size))
     return found
+
+
+def packing_error(mixer: Mixer, term: Expr, what: str) -> UnsupportedError:
+    """``what`` stands in the way of packing, found at ``term``."""
+    place = "" if term.span is None else f"{mixer.path or mixer.name}:{term.span.line}: "
+    return UnsupportedError(
+        f"{place}{mixer.name} can't be packed: {what}, and a packed row holds several documents\n"
+        f"  found: {term}\n"
+        "  allowed: values that belong to a position of the sequence\n"
+        "  call it for one document at a time, without cu_seqlens"
+    )
 
 
 def _of_packed(size: Expr, families: Families) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ...ir.errors import UnsupportedError
@@ -81,12 +81,15 @@ def sequence_axis(mixer: Mixer, aim: str) -> SequenceAxis:
     return SequenceAxis(mixer, found[0], frozenset(derived), aim)
 
 
-def last_values(mixer: Mixer, axis: SequenceAxis) -> frozenset[str]:
-    """Names whose value is known after the last row only: last states, and what is made of them."""
+def last_values(mixer: Mixer, has: Callable[[str], bool]) -> frozenset[str]:
+    """Names whose value is known after the last row only: last states, and what is made of them.
+
+    ``has``: whether positions along a dim are rows.
+    """
     found = {
         state.name
         for stage in mixer.stages
-        if isinstance(stage, Recurrence) and axis.has(stage.over)
+        if isinstance(stage, Recurrence) and has(stage.over)
         for state in stage.states
     }
     made = [({let.name}, [let.value]) for let in mixer.lets]
@@ -94,7 +97,7 @@ def last_values(mixer: Mixer, axis: SequenceAxis) -> frozenset[str]:
         match stage:
             case Map(equations):
                 made += [({e.name}, [e.value]) for e in equations]
-            case Recurrence() if axis.has(stage.over):
+            case Recurrence() if has(stage.over):
                 pass
             case _:
                 names = {ref.name for ref in stage.results}

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ...ir.knob import Knob
 from ...ir.plan import Plan
-from ...ir.tile import Program, Tile
+from ...ir.tile import Program
 from .target import CpuTarget
 
 BLOCK_ROWS = Knob("block_rows", (16, 32, 64, 128), 64, "queries that share a pass over the keys")
@@ -48,7 +48,7 @@ def configure(plan: Plan, configuration: Mapping[str, int], short: Mapping[str, 
     ``short_rows``.
     """
     kernels = tuple(
-        replace(kernel, program=_configured(kernel.program, configuration, short))
+        replace(kernel, program=_configured(kernel.program, configuration, short, dict(plan.sizes)))
         for kernel in plan.kernels
     )
     return replace(plan, kernels=kernels)
@@ -65,20 +65,24 @@ def short_rows(plan: Plan, sizes: Mapping[str, int]) -> dict[str, int]:
 
 
 def _configured(
-    program: Program, configuration: Mapping[str, int], short: Mapping[str, int]
+    program: Program,
+    configuration: Mapping[str, int],
+    short: Mapping[str, int],
+    sizes: Mapping[str, int],
 ) -> Program:
     tiled = {axis.dim for axis in program.grid if axis.tiled}
-    blocks = {dim: short.get(dim, configuration["block_rows"]) for dim in tiled}
-    tiles = tuple(_tile(tile, blocks.get(tile.dim), configuration) for tile in program.tiles)
+    wanted = {t.dim: configuration["block_keys"] for t in program.tiles}
+    wanted |= {dim: configuration["block_rows"] for dim in tiled}
+    blocks = {d: min(b, _whole_vectors(sizes[d])) if d in sizes else b for d, b in wanted.items()}
+    blocks |= {t.dim: _whole_vectors(t.block if t.size is None else t.size) for t in program.tiles if t.whole}
+    blocks |= {dim: block for dim, block in short.items() if dim in tiled}
+    tiles = tuple(replace(t, block=blocks[t.like or t.dim]) for t in program.tiles)
     launch = tuple(
         (name, configuration[name]) for name in ("dot_rows", "dot_vectors", "vectors_at_once")
     )
     return replace(program, tiles=tiles, launch=launch)
 
 
-def _tile(tile: Tile, rows: int | None, configuration: Mapping[str, int]) -> Tile:
-    if tile.whole:
-        # Padded to whole vectors; no power of two is needed here.
-        size = tile.block if tile.size is None else tile.size
-        return replace(tile, block=max(16, -(-size // 16) * 16))
-    return replace(tile, block=configuration["block_keys"] if rows is None else rows)
+def _whole_vectors(size: int) -> int:
+    """Padded to vectors; no power of two is needed here."""
+    return max(16, -(-size // 16) * 16)

@@ -26,7 +26,7 @@ class Source:
 def emit_source(plan: Plan, target: CpuTarget) -> Source:
     """The C++ of a plan's kernels for a target. The text is the same for equal plans."""
     params = dict(plan.params)
-    kernels = [KernelText(k.program, target, params) for k in plan.kernels]
+    kernels = [KernelText(k.program, target, params, dict(plan.sizes)) for k in plan.kernels]
     parts = [_runtime(target)]
     for kernel, text in zip(plan.kernels, kernels, strict=True):
         about = f"// {kernel.program.about}\n" if kernel.program.about else ""

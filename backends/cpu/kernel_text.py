@@ -62,11 +62,18 @@ class Array:
 
 
 class KernelText:
-    """The writer of one kernel; ``lines`` is the result."""
+    """The writer of one kernel; ``lines`` is the result. ``sizes`` are known at compile time."""
 
-    def __init__(self, program: Program, target: CpuTarget, params: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        program: Program,
+        target: CpuTarget,
+        params: Mapping[str, float],
+        sizes: Mapping[str, int] = {},
+    ) -> None:
         self.program = program
         self.target = target
+        self.sizes = sizes
         self.blocks = {t.dim: t.block for t in program.tiles}
         launch = dict(program.launch)
         self.vectors_at_once = launch.get("vectors_at_once", 4)
@@ -275,9 +282,9 @@ class KernelText:
 
     def length(self, dim: str) -> str:
         """How many positions of a dim there are."""
-        for tile in self.program.tiles:
-            if tile.dim == dim and tile.size is not None:
-                return str(tile.size)
+        sizes = {t.dim: t.size for t in self.program.tiles if t.size is not None} | dict(self.sizes)
+        if dim in sizes:
+            return str(sizes[dim])
         return self._scalars[dim].code
 
     # -------------------------------------------------------------------------------- steps

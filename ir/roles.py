@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .errors import UnsupportedError
 from .expression import Ref, Size, walk
-from .mixer import Attention, Map, Mixer, Recurrence
+from .mixer import Attention, Map, Mixer, Recurrence, assignments
 
 # A tile holds at most this many positions of an axis whole.
 LARGEST_WHOLE = 512
@@ -37,24 +37,52 @@ def feature_dims(mixer: Mixer) -> frozenset[str]:
     """The dims whose length a kernel is compiled for.
 
     These are last axes of inputs, and axes of tables of params, that no attention attends over or
-    has a row for: channels; and the axes that a recurrence lists for its states.
+    has a row for: channels. In a recurrence they are the axes that states list, and all others
+    that a row's values have; not those that flow into a state (batch and heads), nor loops.
     """
-    walked: set[str] = {dim for pair in mixer.sequences for dim in pair}
-    walked |= {dim for dim, _ in mixer.sizes} | {dim for pair in mixer.heads for dim in pair}
-    listed: set[str] = set()
+    sequences = {dim for pair in mixer.sequences for dim in pair}
+    heads = {dim for pair in mixer.heads for dim in pair}
+    walked: set[str] = sequences | heads | {dim for dim, _ in mixer.sizes}
+    listed, in_rows, loops = set[str](), set[str](), set[str]()
     for stage in mixer.stages:
         match stage:
             case Attention():
                 walked |= stage.queries | {stage.over}
-            case Recurrence(over, states):
-                listed |= {dim for state in states for dim in state.listed}
-                walked |= {over}.union(*(state.dims for state in states)) - listed
+            case Recurrence():
+                listed |= {dim for state in stage.states for dim in state.listed}
+                in_rows |= _in_rows(mixer, stage)
+                loops |= {stage.over}.union(*(rounds for _, rounds in assignments(stage.step)))
             case Map():
                 pass
+    walked |= batch_dims(mixer)
     last = {i.layout[-1][-1] for i in mixer.inputs if i.layout and i.layout[-1]}
     several = {i.name for i in mixer.inputs if len(i.dims) > 1}
     last = {i.dims[-1] for i in mixer.inputs if i.name in several} & last
-    return frozenset((last | listed | {dim for t in mixer.tables for dim in t.dims}) - walked)
+    tables = {dim for t in mixer.tables for dim in t.dims}
+    rows = listed | (in_rows - heads - batch_dims(mixer))
+    return frozenset((last | tables) - walked | rows - sequences - _lengths(mixer)) - loops
+
+
+def batch_dims(mixer: Mixer) -> frozenset[str]:
+    """The axes that flow into states: batch and heads, each with a state of its own."""
+    states = [s for stage in mixer.stages if isinstance(stage, Recurrence) for s in stage.states]
+    listed = {dim for state in states for dim in state.listed}
+    return frozenset[str]().union(*(state.dims for state in states)) - listed
+
+
+def _in_rows(mixer: Mixer, stage: Recurrence) -> set[str]:
+    """The axes that the values of a step have."""
+    values = [equation.value for equation, _ in assignments(stage.step)]
+    return {dim for value in values for node in walk(value) for dim in node.axes}
+
+
+def _lengths(mixer: Mixer) -> set[str]:
+    """The dims whose size depends on the length of a sequence."""
+    found = {dim for pair in mixer.sequences for dim in pair}
+    for dim, value in mixer.sizes:
+        if any(isinstance(node, Size) and node.dim in found for node in walk(value)):
+            found.add(dim)
+    return found
 
 
 def dim_roles(mixer: Mixer, sizes: Mapping[str, int]) -> DimRoles:
@@ -73,7 +101,7 @@ def dim_roles(mixer: Mixer, sizes: Mapping[str, int]) -> DimRoles:
     tables = [i.dims for i in mixer.inputs if len(i.dims) > 1]
     rows = {dims[-2] for dims in tables if dims[-1] in features} - queries
     long |= derived | rows | {dims[-1] for dims in tables}
-    long -= heads | features
+    long -= heads | features | batch_dims(mixer)
     copies = {dim for dim, value in mixer.sizes if isinstance(value, Size)}
     weights = {d: 4096 for d in long}
     weights.update(dict.fromkeys(derived - copies, 64))

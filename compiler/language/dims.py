@@ -44,6 +44,11 @@ class Dims:
         self.used.setdefault(dim, span)
         return dim
 
+    def equal(self, a: str, b: str) -> None:
+        """Note that two dims have one length, where nothing says so yet."""
+        if b not in self.sizes and b not in self.sequences and Size(b) != self.sizes.get(a):
+            self.sizes[b] = Size(a)
+
     def fresh(self, dim: str) -> str:
         """A further position variable over ``dim``, new each time."""
         number = 2

@@ -76,6 +76,7 @@ def solve(a: Arguments) -> Expr:
             )
     if right in vector.axes:
         raise a.error(a.place(1), f"the right-hand side of `solve` has {right} already")
+    a.dims.equal(left, right)
     return Solve(matrix, vector, left, right, span=a.span)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
+from .documents import Edges, check_documents
 from .ir.binding import Number, evaluate_host
 from .ir.errors import ArgumentError
 from .ir.expression import Expr, Scalar, walk
@@ -14,10 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .compiler.passes.pack_sequences import Packing
+    from .compiler.passes.packing_plan import Families
     from .ir.mixer import Mixer
-
-# axis -> where each document begins along it, and the end of the last
-Edges = dict[str, list[int]]
 
 
 def document_tables(
@@ -38,9 +37,9 @@ def document_tables(
     """
     import torch
 
-    edges = document_edges(packed, mixer, cu_seqlens, params)
-    for axis in packed.axes:
-        _check_end(axis, edges[axis], _length(mixer, axis, tensors))
+    edges = checked_edges(packed, mixer, cu_seqlens, tensors, params)
+    if packed.per_document:
+        check_documents(mixer, packed.per_document, tensors, edges)
     device = next(iter(tensors.values())).device
     tables = {}
     for table in packed.tables:
@@ -57,8 +56,22 @@ def document_tables(
     return {name: table.to(device) for name, table in tables.items()}
 
 
+def checked_edges(
+    packed: Packing | Families,
+    mixer: Mixer,
+    cu_seqlens: Tensor | Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+    params: Mapping[str, Number],
+) -> Edges:
+    """The boundaries along every packed axis, which end where the tensors do."""
+    edges = document_edges(packed, mixer, cu_seqlens, params)
+    for axis in packed.axes:
+        _check_end(axis, edges[axis], _length(mixer, axis, tensors))
+    return edges
+
+
 def document_edges(
-    packed: Packing,
+    packed: Packing | Families,
     mixer: Mixer,
     cu_seqlens: Tensor | Mapping[str, Tensor],
     params: Mapping[str, Number],
@@ -78,7 +91,7 @@ def document_edges(
     return edges
 
 
-def _by_axis(packed: Packing, given: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _by_axis(packed: Packing | Families, given: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
     """One tensor where one axis is packed, else one for each."""
     axes = ", ".join(packed.axes)
     if isinstance(given, Mapping):

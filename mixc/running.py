@@ -10,11 +10,12 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, cast
 
 from .arguments import device_of, working_dtype
+from .documents import check_documents, one_by_one, row_sizes
 from .ir.binding import Number
 from .ir.errors import ArgumentError, UnsupportedError
 from .ir.mixer import Mixer
 from .overrides import override
-from .packing import document_tables
+from .packing import checked_edges, document_tables
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +38,7 @@ class Execution:
         self.backend: Backend = backend
         self._wide = frozenset(output.name for output in mixer.outputs if output.dtype)
         self._packing: Packing | None = None
+        self._has_last: bool | None = None
         self._runners: dict[bool, Runner] = {}
         self._obstacle: str | None = None  # why the kernels of a CPU can't be made
         self._repeats: dict[object, tuple[Runner, tuple[str, ...], torch.dtype]] = {}
@@ -80,6 +82,8 @@ class Execution:
 
         Raises ArgumentError where shapes, dtypes, devices or the backend don't fit.
         """
+        if cu_seqlens is not None and self._last_outputs():
+            return self._by_document(tensors, params, cu_seqlens)
         chosen = choose(self.backend, device_of(tensors))
         dtype = working_dtype(self.mixer, tensors)
         given, mixer = dict(tensors), self.mixer
@@ -115,6 +119,31 @@ class Execution:
                 self._obstacle = str(error)
                 say_once(f"{mixer.name} runs by torch: {error}")
         return by_reference(mixer, given, params, dtype)
+
+    def _last_outputs(self) -> bool:
+        """Whether an output has one value for each document."""
+        from .compiler.passes.pack_sequences import last_outputs
+
+        if self._has_last is None:
+            self._has_last = bool(last_outputs(self.mixer))
+        return self._has_last
+
+    def _by_document(
+        self,
+        tensors: Mapping[str, Tensor],
+        params: Mapping[str, Number],
+        cu_seqlens: Tensor | Mapping[str, Tensor],
+    ) -> dict[str, Tensor]:
+        """Each document by a call of its own, as what has one value for each wants it."""
+        from .compiler.passes.pack_recurrence import per_document
+        from .compiler.passes.packing_plan import families_of
+
+        families = families_of(self.mixer)
+        names = tuple(entry.name for entry in per_document(self.mixer, families))
+        edges = checked_edges(families, self.mixer, cu_seqlens, tensors, params)
+        check_documents(self.mixer, names, tensors, edges, one_row=True)
+        sizes = row_sizes(self.mixer, names, tensors, params)
+        return one_by_one(self.mixer, tensors, edges, sizes, names, lambda own: self(own, params))
 
     def _packed(self) -> Packing:
         from .compiler.passes.pack_sequences import packing

@@ -196,6 +196,7 @@ class _Continue:
         self.own = frozenset(own)
         stepped = changed(replace(stage, states=()), self)
         self.own = frozenset()
+        assert isinstance(stepped, Recurrence)
         return replace(stepped, states=tuple(states))
 
     def _state(self, state: State) -> Carried:
@@ -348,8 +349,9 @@ class _Continue:
     # ------------------------------------------------------------------------- results
 
     def continued(self, lets: tuple[Equation, ...], stages: tuple[Stage, ...]) -> Continued:
-        carried = [entry.carried for entry in (*self.rows.values(), *self.sums.values())]
-        carried = [*(made for _, made in self.states), *carried]
+        carried = [made for _, made in self.states]
+        carried += [rows.carried for rows in self.rows.values()]
+        carried += [running.carried for running in self.sums.values()]
         sizes = tuple((rows.back, _largest(rows.lengths)) for rows in self.rows.values())
         with_sizes = replace(self.mixer, sizes=(*self.mixer.sizes, *sizes))
         start = _with_outputs(with_sizes, carried, self._after_first())

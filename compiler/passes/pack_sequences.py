@@ -107,7 +107,7 @@ def _still_read(
 
 
 def last_outputs(mixer: Mixer) -> tuple[Output, ...]:
-    """The outputs that have one value for each document: last states, and what is made of them."""
+    """The outputs that need a document's last row: last states, and what is made of them."""
     families = families_of(mixer)
     found = last_values(mixer, lambda dim: families.of(dim) is not None)
     return tuple(output for output in mixer.outputs if output.name in found)
@@ -116,7 +116,7 @@ def last_outputs(mixer: Mixer) -> tuple[Output, ...]:
 def _check_last(mixer: Mixer, families: Families) -> None:
     for output in last_outputs(mixer):
         term = Ref(output.name, frozenset(output.dims), output.kind, span=output.span)
-        raise packing_error(mixer, term, f"{output.name} is known after the last row")
+        raise packing_error(mixer, term, f"{output.name} needs a state after the last row")
 
 
 def _without_lengths_apart(mixer: Mixer, families: Families) -> Mixer:

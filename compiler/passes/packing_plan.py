@@ -38,6 +38,11 @@ class Families:
     derived: tuple[tuple[str, Expr], ...] = ()
     tables: dict[tuple[str, str, What], PackingTable] = field(default_factory=dict)
 
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The axes that the caller gives boundaries for."""
+        return self.base
+
     def of(self, dim: str) -> str | None:
         """The family that a dim runs over, if it is packed."""
         root = self.mixer.sequence(dim) or dim

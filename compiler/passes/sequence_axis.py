@@ -92,21 +92,21 @@ def last_values(mixer: Mixer, has: Callable[[str], bool]) -> frozenset[str]:
         if isinstance(stage, Recurrence) and has(stage.over)
         for state in stage.states
     }
-    made = [({let.name}, [let.value]) for let in mixer.lets]
+    made = [({let.name}, [let.value], set[str]()) for let in mixer.lets]
     for stage in mixer.stages:
+        read = [value for _, value in values(stage)]
         match stage:
             case Map(equations):
-                made += [({e.name}, [e.value]) for e in equations]
-            case Recurrence() if has(stage.over):
-                pass
+                made += [({e.name}, [e.value], set()) for e in equations]
             case _:
                 names = {ref.name for ref in stage.results}
-                made.append((names, [value for _, value in values(stage)]))
+                made.append((names, read, names if isinstance(stage, Recurrence) else set()))
     before = -1
     while before != len(found):
         before = len(found)
-        for names, read in made:
-            if any(isinstance(n, Ref) and n.name in found for value in read for n in walk(value)):
+        for names, read, own in made:
+            nodes = (node for value in read for node in walk(value))
+            if any(isinstance(n, Ref) and n.name in found - own for n in nodes):
                 found |= names
     return frozenset(found)
 

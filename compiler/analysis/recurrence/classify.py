@@ -154,12 +154,7 @@ class _Attempt:
         found = matrix(state, value, self._hints(states))
         if found is None or found.values or found.corrections:
             return found
-        rides = any(
-            isinstance(f, Matrix)
-            and (f.axis, f.decay) == (found.axis, found.decay)
-            and not f.corrections
-            for f in self.forms
-        )
+        rides = any(isinstance(form, Matrix) and _alike(form, found) for form in self.forms)
         return found if rides and found.axis in self._hints(states) else None
 
     def _hints(self, states: tuple[State, ...]) -> tuple[str, ...]:
@@ -228,6 +223,12 @@ class _Attempt:
                 if not isinstance(error.term, Ref):
                     raise
         return tuple(rows)
+
+
+def _alike(one: Matrix, other: Matrix) -> bool:
+    """Whether two states decay in the same way: a normaliser rides along with its matrix."""
+    kinds = [(form.axis, form.axis in form.decay.axes, form.corrections) for form in (one, other)]
+    return kinds[0] == kinds[1]
 
 
 def _is(value: Expr, name: str) -> bool:

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
-from ....ir.expression import Call, Expr, Literal, Ref, call
+from ....ir.expression import Call, Expr, Literal, Ref, call, transform
 from ....ir.mixer import State
 from .evaluation import Evaluation
 from .forms import Affine
-from .polynomial import Monomial, Polynomial, plus, polynomial, tidy, written
+from .logarithm import logarithm
+from .polynomial import ZERO, Monomial, Polynomial, plus, polynomial, tidy, written
 from .superposition import NotLinearError, Superposition, Term
 
 # What adds nothing, by the semiring's addition.
@@ -171,18 +172,35 @@ class _Reading:
         return Tropical(tuple((n, pick(first.get(n), second.get(n))) for n in names), offset)
 
     def log(self, x: Expr) -> Tropical:
-        """log(exp(a) + exp(b)) is logaddexp(a, b)."""
-        match x:
-            case _ if not self._depends(x):
-                return Tropical((), call("log", self.evaluation.known_value(x)))
-            case Ref(name) if name in self.evaluation.dependence.values:
-                return self.log(self.evaluation.dependence.values[name])
-            case Call("exp", (a,)):
-                return self.of(a)
-            case Call("add", (a, b)):
-                return self.joined(self.log(a), self.log(b))
-            case Call("mul", (a, b)) if not self._depends(a):
-                return self.shifted(self.log(b), call("log", self.evaluation.known_value(a)))
-            case Call("mul", (a, b)):
-                return self.shifted(self.log(a), call("log", self.evaluation.known_value(b)))
-        raise NotLinearError(x, "not a sum of exponentials")
+        """The logarithm of a sum of exponentials: log(exp(a) + exp(b)) is logaddexp(a, b)."""
+        total, free = Tropical(), ZERO
+        for monomial in polynomial(self._opened(x)).monomials:
+            rest, changing = monomial.split(self._depends)
+            if not changing.factors:
+                free = free.plus(Polynomial((monomial,)))
+                continue
+            match changing.factors:
+                case (Call("exp", (exponent,)),) if rest.number > 0:
+                    by = self._log_free(Polynomial((rest,)))
+                    total = self.joined(total, self.shifted(self.of(exponent), by))
+                case _:
+                    raise NotLinearError(x, "not a sum of exponentials")
+        if free.monomials:
+            total = self.joined(total, Tropical((), self._log_free(free)))
+        return total
+
+    def _log_free(self, p: Polynomial) -> Expr:
+        value = self.evaluation.known_value(written(p))
+        found = logarithm(value)
+        return call("log", value) if found is None else found
+
+    def _opened(self, x: Expr) -> Expr:
+        """``x`` with the names that depend on the states as what they stand for."""
+        values = self.evaluation.dependence.values
+
+        def change(node: Expr) -> Expr | None:
+            if isinstance(node, Ref) and node.name in values and self._depends(node):
+                return self._opened(values[node.name])
+            return None
+
+        return transform(x, change)

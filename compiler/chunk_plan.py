@@ -37,8 +37,11 @@ def refusal(stage: Recurrence, classified: Classified) -> str | None:
         form = next(form for form in matrices if form.state.name == reading.state)
         if reading.axes != (axis,) and form.corrections:
             return f"{reading.state} is corrected, and read over {', '.join(reading.axes)}"
-    if _others(stage, matrices) is None:
+    rest = _others(stage, matrices)
+    if rest is None:
         return "other states read the matrices"
+    if any(len(state.listed) > 1 for state in rest.states):
+        return "a state of two axes that is no matrix, of which every row would be kept"
     return None
 
 

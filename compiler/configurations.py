@@ -15,6 +15,7 @@ from ..ir.plan import Kernel, Plan
 from ..ir.targets import Target
 from ..ir.tile import Program, Tile
 from .estimates import registers, shared_bytes
+from .schedules.evaluation import padded
 
 _REASONS = {
     "block_rows": "queries of a program share each block of keys that it loads",
@@ -110,11 +111,18 @@ def _bound(kernel: Kernel, prefix: str, configuration: Configuration) -> Kernel:
     values = {name: configuration.get(prefix + name, v) for name, v in _values(program).items()}
     role = {tile.dim: name for tile, name in _roles(program)}
     tiles = tuple(
-        replace(tile, block=values[role[dim]]) if (dim := tile.like or tile.dim) in role else tile
+        replace(tile, block=_fitting(tile, values[role[dim]]))
+        if (dim := tile.like or tile.dim) in role
+        else tile
         for tile in program.tiles
     )
     launch = tuple((name, values[name]) for name in _LAUNCH_DEFAULTS)
     return replace(kernel, program=replace(program, tiles=tiles, launch=launch))
+
+
+def _fitting(tile: Tile, block: int) -> int:
+    """A block that is no larger than a dim of known size: programs count on that."""
+    return block if tile.size is None else min(block, padded(tile.size, 16))
 
 
 def _with_blocks_of_reader(kernel: Kernel, kernels: tuple[Kernel, ...]) -> Kernel:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ...ir.expression import Index, Size, call
 from ...ir.tile import DType, GridAxis, Tile, Value
-from .evaluation import Evaluator
+from .evaluation import Evaluator, padded
 
 
 def place_grid(
@@ -18,20 +18,27 @@ def place_grid(
     for dim in dims:
         name = dim.lower()
         if dim == block:
-            builder.tiles[dim] = Tile(dim, context.blocks.get(dim, 64))
+            fixed = context.length(dim)
+            builder.tiles[dim] = Tile(dim, context.blocks.get(dim, 64), size=fixed)
             start = builder.grid_position(dim, f"{name}_start")
             builder.grid.append(GridAxis(dim, start, True, descending))
             position = builder.range(dim, start, name)
-            size = evaluator.size(dim)
-            bound = builder.elementwise(
-                "lt", position, size, dtype=DType.BOOL, hint=f"{name}_exists"
-            )
-            builder.place(dim, position, bound)
+            builder.place(dim, position, _exists(evaluator, dim, position))
         elif context.length(dim) is None:
             position = builder.grid_position(dim, name)
             builder.grid.append(GridAxis(dim, position))
             builder.place(dim, position)
             evaluator.size(dim)
+
+
+def _exists(evaluator: Evaluator, dim: str, position: Value) -> Value | None:
+    """Which positions of a block exist; all, where blocks (powers of two, no larger than the
+    padded size) divide the size."""
+    fixed, builder = evaluator.context.length(dim), evaluator.builder
+    if fixed is not None and fixed == padded(fixed, 16):
+        return None
+    size, hint = evaluator.size(dim), f"{dim.lower()}_exists"
+    return builder.elementwise("lt", position, size, dtype=DType.BOOL, hint=hint)
 
 
 def place_groups(evaluator: Evaluator) -> None:

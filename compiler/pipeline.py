@@ -35,7 +35,13 @@ _DTYPES: Mapping[str, DType] = {
 }
 
 
-def lower(mixer: Mixer, sizes: Mapping[str, int], dtype: str = "bfloat16", splits: int = 1) -> Plan:
+def lower(
+    mixer: Mixer,
+    sizes: Mapping[str, int],
+    dtype: str = "bfloat16",
+    splits: int = 1,
+    recurrence: str = "chunk",
+) -> Plan:
     """The plan for a mixer: kernels as tile programs, and the buffers between them.
 
     Args:
@@ -44,6 +50,8 @@ def lower(mixer: Mixer, sizes: Mapping[str, int], dtype: str = "bfloat16", split
         dtype: the working precision, ``bfloat16``, ``float16`` or ``float32``.
         splits: shares that the keys of an attention are dealt out in, for few queries and many
             keys; a kernel of its own merges them.
+        recurrence: the schedule of recurrences that several fit: ``chunk``, or ``loop`` for calls
+            of few rows.
 
     Raises:
         UnsupportedError: a term that no schedule computes.
@@ -54,7 +62,7 @@ def lower(mixer: Mixer, sizes: Mapping[str, int], dtype: str = "bfloat16", split
         raise ArgumentError(f"dtype: expected one of {known}, got {dtype!r}")
     verify_mixer(mixer)
     _dump(mixer, "1_mixer", write_mixer(mixer))
-    plan = plan_mixer(mixer, sizes, _DTYPES[dtype], splits)
+    plan = plan_mixer(mixer, sizes, _DTYPES[dtype], splits, recurrence)
     _dump(mixer, "2_plan", write_plan(plan))
     verify_plan(plan)
     return plan

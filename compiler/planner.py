@@ -18,14 +18,21 @@ from .recurrence_plan import plan_recurrence
 from .workspace import Workspace, make_workspace
 
 
-def plan_mixer(mixer: Mixer, sizes: Mapping[str, int], dtype: DType, splits: int = 1) -> Plan:
+def plan_mixer(
+    mixer: Mixer,
+    sizes: Mapping[str, int],
+    dtype: DType,
+    splits: int = 1,
+    recurrence: str = "chunk",
+) -> Plan:
     """The plan of a mixer.
 
     Args:
         sizes: lengths of the dims that kernels are compiled for.
         splits: shares that an attention's keys are dealt out in.
+        recurrence: the schedule of recurrences that several fit: chunk, or loop for few rows.
     """
-    work = make_workspace(mixer, sizes, dtype, splits)
+    work = make_workspace(mixer, sizes, dtype, splits, recurrence)
     for let in mixer.lets:
         _define(work, let)
     for stage in mixer.stages:

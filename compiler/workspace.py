@@ -352,7 +352,11 @@ def _allowed(number: int, choices: tuple[int, ...] | None) -> int:
 
 
 def make_workspace(
-    mixer: Mixer, sizes: Mapping[str, int], dtype: DType, splits: int = 1
+    mixer: Mixer,
+    sizes: Mapping[str, int],
+    dtype: DType,
+    splits: int = 1,
+    recurrence: str = "chunk",
 ) -> Workspace:
     """A workspace with the facts that the mixer's declarations give."""
     roles = dim_roles(mixer, sizes)
@@ -379,7 +383,9 @@ def make_workspace(
         runtime=frozenset(p.name for p in mixer.params if p.runtime),
         masks=masks,
     )
-    return Workspace(mixer, sizes, params, dtype, roles, context, fixed, splits=splits)
+    return Workspace(
+        mixer, sizes, params, dtype, roles, context, fixed, splits=splits, recurrence=recurrence
+    )
 
 
 def _derived(mixer: Mixer, fixed: Mapping[str, int]) -> dict[str, int]:

@@ -58,6 +58,7 @@ def describe(mixer: Mixer) -> tuple[Section, ...]:
         Section("params", (*map(_param, mixer.params), *map(_table, mixer.tables))),
         Section("let", tuple(_equation(equation, order) for equation in mixer.lets)),
         *(_stage(stage, order) for stage in mixer.stages),
+        *(_forms(mixer, stage) for stage in mixer.stages if isinstance(stage, Recurrence)),
         Section("outputs", tuple(_output(output) for output in mixer.outputs)),
     ]
     return tuple(section for section in sections if section.lines)
@@ -194,6 +195,18 @@ def _recurrence(stage: Recurrence, order: AxisOrder) -> Iterator[Line]:
         axes = states.get(name, line.equation.value.axes | {stage.over, *line.rounds})
         note = f"for each {', '.join(line.rounds)}" if line.rounds else ""
         yield Line(line.target, order.of(axes), line.text, note)
+
+
+def _forms(mixer: Mixer, stage: Recurrence) -> Section:
+    """What the algebra of the step shows."""
+    from .compiler.analysis.recurrence.classify import classify
+    from .compiler.analysis.recurrence.describe import describe
+    from .compiler.stage_rows import names_read
+
+    needed = [ref.name for ref in stage.own if ref.name in names_read(mixer, stage)]
+    name = stage.name or ", ".join(state.name for state in stage.states)
+    lines = describe(classify(stage, needed), stage)
+    return Section(f"form of {name} along {stage.over}", tuple(Line(line) for line in lines))
 
 
 def _start(state: State, texts: dict[str, str]) -> str:

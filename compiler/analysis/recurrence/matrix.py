@@ -215,4 +215,6 @@ def _primitive(p: Polynomial) -> tuple[Polynomial, Number]:
 
 
 def _divided(number: Number, by: Number) -> Number:
-    return number * by if by in (1, -1) else number / by
+    if isinstance(number, int) and isinstance(by, int) and number % by == 0:
+        return number // by
+    return number / by

@@ -198,20 +198,23 @@ def _term(monomial: Monomial) -> Expr:
         for exponent in exponents:
             total = total.plus(polynomial(exponent))
         joint = call("exp", written(total)) if total.monomials else Literal(1)
-    result: Expr = Literal(1)
+    result: Expr = Literal(abs(monomial.number))
     for factor in monomial.factors:
         if isinstance(factor, Call) and factor.fn == "exp":
             result, joint = times(result, joint), Literal(1)
         else:
             result = times(result, factor)
-    return times(Literal(monomial.number), result)
+    return result if monomial.number >= 0 else negative(result)
 
 
 def times(a: Expr, b: Expr) -> Expr:
-    """a * b, without a factor 1 or -1 and 0 where one is."""
+    """a * b, without a factor 1, 0 where one is, and with a sign in front of all."""
     for x, other in ((a, b), (b, a)):
         if isinstance(x, Literal) and x.value in (0, 1, -1):
             return {0: Literal(0), 1: other, -1: negative(other)}[int(x.value)]
+    for x, other in ((a, b), (b, a)):
+        if isinstance(x, Call) and x.fn == "neg":
+            return negative(times(x.args[0], other))
     return call("mul", a, b)
 
 

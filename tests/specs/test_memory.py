@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from .independent import assert_agrees, assert_matches, kept_in_float64, normal, reference
 
-B, T, H, D, E = 2, 21, 3, 5, 4
+B, T, H, D, E = 2, 11, 2, 4, 3
 
 
 def unit(x: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ def normed(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
     return functional.layer_norm(x, x.shape[-1:], eps=1e-6) * w + b
 
 
-@pytest.mark.parametrize("chunk", [1, 4, 32])
+@pytest.mark.parametrize("chunk", [1, 4])
 def test_titans_chunked_takes_gradients_where_the_chunk_began(chunk: int) -> None:
     x = {**titans_inputs(D), "w": normal(H, D, grad=True), "b": normal(H, D, grad=True)}
     W, S, rows = x["W0"], torch.zeros_like(x["W0"]), []
@@ -109,7 +109,7 @@ def ttt_inputs(length: int) -> dict[str, Tensor]:
 
 def test_ttt_with_the_residual_on_the_output_is_flas() -> None:
     module = pytest.importorskip("fla.ops.ttt.naive")
-    x = ttt_inputs(24)
+    x = ttt_inputs(8)
     with kept_in_float64():
         o, W, c = module.chunk_ttt_linear_ref(
             x["q"].clone(),
@@ -119,12 +119,12 @@ def test_ttt_with_the_residual_on_the_output_is_flas() -> None:
             x["b"],
             x["rate"][..., None],
             scale=D**-0.5,
-            mini_batch_size=8,
+            mini_batch_size=4,
             initial_state=x["W0"],
             initial_state_bias=x["b0"][:, :, None],
             output_final_state=True,
         )
-    params = {"chunk": 8, "scale": D**-0.5, "query_residual": False}
+    params = {"chunk": 4, "scale": D**-0.5, "query_residual": False}
     assert_agrees("ttt", x, {"o": o, "W": W, "c": c[:, :, 0]}, params, tolerance=1e-7)
 
 
@@ -135,7 +135,6 @@ def official_ttt(x: dict[str, Tensor], chunk: int) -> tuple[Tensor, Tensor, Tens
     w, b = x["w"][:, None], x["b"][:, None]
     for n in range(0, T, chunk):
         at = slice(n, n + chunk)
-        z = (k[:, :, at] @ W + c[:, :, None]).detach().requires_grad_()
         z = k[:, :, at] @ W + c[:, :, None]
         loss = 0.5 * (normed(z, w, b) - (v - k)[:, :, at]).square().sum()
         (slope,) = torch.autograd.grad(loss, z, create_graph=True)
@@ -149,7 +148,7 @@ def official_ttt(x: dict[str, Tensor], chunk: int) -> tuple[Tensor, Tensor, Tens
     return torch.cat(rows, dim=2).transpose(1, 2), W, c
 
 
-@pytest.mark.parametrize("chunk", [1, 8, 32])
+@pytest.mark.parametrize("chunk", [4, 32])
 def test_ttt_is_the_official_dual_form(chunk: int) -> None:
     x = {**ttt_inputs(T), "lr": torch.rand(B, T, H, dtype=torch.float64).requires_grad_()}
     o, W, c = official_ttt(x, chunk)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .independent import assert_agrees, kept_in_float64, normal, reference
 
-B, T, C, N = 2, 17, 6, 4
+B, T, C, N = 2, 11, 6, 4
 
 
 def mamba_inputs() -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import string
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -39,6 +40,14 @@ def reduce(
     group: Sequence[tuple[str, Value]] = (),
 ) -> Value:
     """``op`` of what ``where`` admits, by group where there are groups."""
+    if again := {dim for dim, _ in group} & {*over}:  # the groups' axis and the one reduced
+        names = {dim: f"{dim}." for dim in again}
+        sizes = {**setting.sizes, **{name: setting.sizes[dim] for dim, name in names.items()}}
+        setting = replace(setting, sizes=sizes)
+        x = _renamed(setting, x, names)
+        where = None if where is None else _renamed(setting, where, names)
+        group = [(dim, _renamed(setting, index, names)) for dim, index in group]
+        over = [names.get(dim, dim) for dim in over]
     x = setting.of_kind(x, Kind.BOOL if op in ("any", "all") else max(Kind.INT, kind_of(x.tensor)))
     admitted = _admitted(setting, where, group)
     if op == "sum" and is_finite([x]):
@@ -52,6 +61,13 @@ def reduce(
     kept = tuple(dim for dim in x.dims if dim not in over)
     axes = [x.dims.index(dim) for dim in over]
     return Value(_reduce_axes(op, x.tensor, axes), kept)
+
+
+def _renamed(setting: Setting, x: Value, names: Mapping[str, str]) -> Value:
+    """The value with other names for some of its axes."""
+    dims = tuple(names.get(dim, dim) for dim in x.dims)
+    order = setting.ordered(dims)
+    return Value(x.tensor.permute([dims.index(dim) for dim in order]), order)
 
 
 def _admitted(

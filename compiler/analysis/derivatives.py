@@ -33,7 +33,7 @@ _ZERO, _ONE = Literal(0.0), Literal(1.0)
 def pullback(
     expr: Expr, adjoint: Expr, names: Collection[str], rows: Axes = frozenset()
 ) -> dict[str, Expr]:
-    """The adjoints of ``names`` that the adjoint of ``expr`` gives; a name without effect is absent.
+    """The adjoints of ``names`` that the adjoint of ``expr`` gives; none where it has no effect.
 
     ``Ref("z")`` in ``exp(z * k)`` with the adjoint ``a`` --> ``a * exp(z * k) * k``, summed over
     the axes that z lacks. ``adjoint`` has no axes but those of ``expr`` and ``rows``; an axis of
@@ -60,7 +60,9 @@ class _Pullback:
         adjoints: dict[int, Expr] = {id(expr): adjoint}
         found: dict[str, Expr] = {}
         for node in self.parents_first(expr):
-            above = adjoints.pop(id(node))
+            above = adjoints.pop(id(node), None)
+            if above is None:  # its uses are constant: `sign(x)`
+                continue
             if isinstance(node, Ref):
                 found[node.name] = _add(found.get(node.name), above)
                 continue

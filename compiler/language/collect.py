@@ -88,11 +88,10 @@ def _settle_sequences(spec: SpecDocument, dims: Dims) -> None:
 
 def _add_walked(spec: SpecDocument, dims: Dims) -> None:
     """An axis of an input that a recurrence walks over is a sequence, of its own if need be."""
-    for form in (spec, *(spec.stages or ())):
-        if form.recurrence is not None:
-            over = form.recurrence.over.value.strip()
-            if over in dims.tensor:
-                dims.sequences.setdefault(over, over)
+    forms = (spec.recurrence, *(stage.recurrence for stage in spec.stages or ()))
+    for form in forms:
+        if form is not None and (over := form.over.value.strip()) in dims.tensor:
+            dims.sequences.setdefault(over, over)
 
 
 def _collect_heads(spec: SpecDocument, dims: Dims) -> None:

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from math import prod
 
 from ...ir.knob import Knob
 from ...ir.plan import Plan
-from ...ir.tile import Program
+from ...ir.tile import For, Program
 from .target import CpuTarget
 
 BLOCK_ROWS = Knob("block_rows", (16, 32, 64, 128), 64, "queries that share a pass over the keys")
-BLOCK_KEYS = Knob("block_keys", (32, 64, 128, 256), 64, "a tile of scores has to stay in the L1")
+BLOCK_KEYS = Knob(
+    "block_keys", (16, 32, 64, 128, 256), 64, "a tile of scores has to stay in the L1"
+)
 # One query does little with a key: tiles stay small, so that they never leave the first cache.
 BLOCK_KEYS_OF_ONE_ROW = 32
+_HELD = 6144  # elements of states that leave the L1 room for rows
 DOT_ROWS = Knob("dot_rows", (4, 6, 8, 10, 12), 8, "rows of a product that stay in registers")
 DOT_VECTORS = Knob("dot_vectors", (1, 2, 4), 2, "vectors of a row that stay in registers")
+# A state that stays in the L1 costs two or three products a row and entry, and no chunk fewer.
+BY_ROWS = Knob("by_rows", (0, 1), 1, "a recurrence row by row, or by chunks of block_keys rows")
 VECTORS_AT_ONCE = Knob("vectors_at_once", (1, 2, 4), 4, "independent chains in a loop nest")
 
 
@@ -60,6 +66,7 @@ def short_rows(plan: Plan, sizes: Mapping[str, int]) -> dict[str, int]:
     So a length decides between three kernels at most, and never more.
     """
     tiled = {a.dim for k in plan.kernels for a in k.program.grid if a.tiled}
+    tiled -= {dim for dim, _ in plan.sizes}
     few = {d: sizes[d] for d in sorted(tiled) if 0 < sizes.get(d, 0) <= 16}
     return {d: 1 if size == 1 else 16 for d, size in few.items()}
 
@@ -74,13 +81,26 @@ def _configured(
     wanted = {t.dim: configuration["block_keys"] for t in program.tiles}
     wanted |= {dim: configuration["block_rows"] for dim in tiled}
     blocks = {d: min(b, _whole_vectors(sizes[d])) if d in sizes else b for d, b in wanted.items()}
-    blocks |= {t.dim: _whole_vectors(t.block if t.size is None else t.size) for t in program.tiles if t.whole}
+    blocks |= {
+        t.dim: _whole_vectors(t.block if t.size is None else t.size)
+        for t in program.tiles
+        if t.whole
+    }
     blocks |= {dim: block for dim, block in short.items() if dim in tiled}
+    if any(op.step == 1 for op in program.body if isinstance(op, For)):
+        blocks |= {dim: _kept(program, dim, blocks) for dim in tiled if blocks[dim] > 16}
     tiles = tuple(replace(t, block=blocks[t.like or t.dim]) for t in program.tiles)
     launch = tuple(
         (name, configuration[name]) for name in ("dot_rows", "dot_vectors", "vectors_at_once")
     )
     return replace(program, tiles=tiles, launch=launch)
+
+
+def _kept(program: Program, dim: str, blocks: Mapping[str, int]) -> int:
+    """The block of a dim with which the states that a loop walks rows with stay in the L1."""
+    states = [c.inner for op in program.body if isinstance(op, For) for c in op.carried]
+    beside = sum(prod(blocks[a] for a in v.axes - {dim}) for v in states if dim in v.axes)
+    return max(16, min(blocks[dim], _HELD // max(beside, 1) // 16 * 16))
 
 
 def _whole_vectors(size: int) -> int:

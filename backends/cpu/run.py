@@ -13,18 +13,18 @@ import torch
 from torch import Tensor
 
 from ...ir.binding import Number, bind_sizes, evaluate_host, param_values, shape_of
-from ...ir.mixer import Mixer
+from ...ir.mixer import Mixer, Recurrence
 from ...ir.optional import without_inputs
 from ...ir.plan import Buffer, Plan
 from ...ir.roles import feature_dims, shares_of_keys
 from ...ir.tile import BufferArgument, DType, HostArgument, ParamArgument, SizeArgument
 from ..precision import working_dtype
 from .build import build, find_compiler, load_function
-from .configure import BLOCK_KEYS_OF_ONE_ROW, configure, defaults, short_rows
+from .configure import BLOCK_KEYS_OF_ONE_ROW, BY_ROWS, configure, defaults, short_rows
 from .emit import emit_source
 from .target import CpuTarget
 
-Lower = Callable[..., Plan]  # (mixer, sizes, dtype, splits=1)
+Lower = Callable[..., Plan]  # (mixer, sizes, dtype, splits=1, recurrence="chunk")
 # The knobs to take for these sizes in this dtype; what it leaves out has its default.
 Choose = Callable[[Mapping[str, int], torch.dtype], Mapping[str, int]]
 _TORCH: Mapping[DType, torch.dtype] = {
@@ -138,11 +138,14 @@ class CpuRunner:
         knobs = {**defaults(self._target), **chosen}
         fixed = {d: sizes[d] for d in sorted(feature_dims(mixer)) if d in sizes}
         inputs = tuple(i.name for i in mixer.inputs)
-        key = (inputs, tuple(fixed.items()), dtype, shares)
+        by_rows = chosen.get(BY_ROWS.name, BY_ROWS.default)
+        key = (inputs, tuple(fixed.items()), dtype, shares, by_rows)
         if key not in self.plans:
             name = str(dtype).removeprefix("torch.")
-            split = {"splits": shares} if shares > 1 else {}
-            self.plans[key] = self.lower(mixer, fixed, name, **split)
+            more: dict[str, Any] = {"splits": shares} if shares > 1 else {}
+            if any(isinstance(stage, Recurrence) for stage in mixer.stages):
+                more["recurrence"] = "loop" if by_rows else "chunk"
+            self.plans[key] = self.lower(mixer, fixed, name, **more)
         plan = self.plans[key]
         short = short_rows(plan, {**sizes, **dict(plan.sizes)})
         if 1 in short.values() and "block_keys" not in chosen:

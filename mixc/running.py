@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Literal, cast
 
 from .arguments import device_of, working_dtype
@@ -32,9 +32,22 @@ Runner = Callable[["Mapping[str, Tensor]", Mapping[str, Number]], "Mapping[str, 
 class Execution:
     """A mixer on a backend; generated kernels are kept from call to call."""
 
-    def __init__(self, mixer: Mixer, backend: Backend) -> None:
-        """Nothing is generated before the first call."""
+    def __init__(
+        self,
+        mixer: Mixer,
+        backend: Backend,
+        *,
+        tuned: Mixer | None = None,
+        few_rows: bool = False,
+    ) -> None:
+        """Nothing is generated before the first call.
+
+        Kernels take the configuration that is stored for ``tuned``, the mixer itself where it is
+        left out; for calls of a ``few_rows``, recurrences run row by row, untuned.
+        """
         self.mixer = mixer
+        self.tuned = None if few_rows else tuned or mixer
+        self.few_rows = few_rows
         self.backend: Backend = backend
         self._wide = frozenset(output.name for output in mixer.outputs if output.dtype)
         self._packing: Packing | None = None
@@ -43,16 +56,19 @@ class Execution:
         self._obstacle: str | None = None  # why the kernels of a CPU can't be made
         self._repeats: dict[object, tuple[Runner, tuple[str, ...], torch.dtype]] = {}
 
-    def repeated(self, inputs: tuple[object, ...]) -> Mapping[str, Tensor] | None:
+    def repeated(
+        self, inputs: tuple[object, ...], names: tuple[str, ...] = ()
+    ) -> dict[str, Tensor] | None:
         """What native kernels give for inputs like those of an earlier call, else None.
 
-        Nothing is checked again: tensors of the same shapes, strides and dtypes were right before.
+        ``names``: how that call named them, where they are not the mixer's first ones. Nothing is
+        checked again: tensors of the same shapes, strides and dtypes were right before.
         """
-        known = self._repeats.get(signature(inputs))
+        known = self._repeats.get((names, signature(inputs)))
         if known is None:
             return None
-        runner, names, dtype = known
-        results = runner(dict(zip(names, cast("tuple[Tensor, ...]", inputs), strict=True)), {})
+        runner, own, dtype = known
+        results = runner(dict(zip(own, cast("tuple[Tensor, ...]", inputs), strict=True)), {})
         return in_dtype(results, dtype, self._wide)
 
     @property
@@ -60,17 +76,24 @@ class Execution:
         """Whether there was a call that another one may repeat."""
         return bool(self._repeats)
 
-    def remember(self, inputs: tuple[object, ...], names: tuple[str, ...] = ()) -> None:
+    def remember(
+        self,
+        inputs: tuple[object, ...],
+        own: tuple[str, ...] = (),
+        names: tuple[str, ...] = (),
+    ) -> None:
         """Let calls with inputs like these go straight to the kernels that have just run.
 
-        ``names``: those of the inputs, where they are not the mixer's first ones.
+        ``own``: what the mixer calls them, where they are not its first ones; ``names``: what
+        ``repeated`` is told.
         """
         key = signature(inputs)
         by_kernels = self.backend in ("auto", "cpu") and self._obstacle is None
         if key is not None and by_kernels and False in self._runners:
-            names = names or tuple(entry.name for entry in self.mixer.inputs)[: len(inputs)]
-            tensors = dict(zip(names, cast("tuple[Tensor, ...]", inputs), strict=True))
-            self._repeats[key] = (self._runners[False], names, working_dtype(self.mixer, tensors))
+            own = own or tuple(entry.name for entry in self.mixer.inputs)[: len(inputs)]
+            tensors = dict(zip(own, cast("tuple[Tensor, ...]", inputs), strict=True))
+            dtype = working_dtype(self.mixer, tensors)
+            self._repeats[names, key] = (self._runners[False], own, dtype)
 
     def __call__(
         self,
@@ -155,7 +178,7 @@ class Execution:
     def _runner(self, mixer: Mixer, chosen: Chosen) -> Runner:
         packed = mixer is not self.mixer
         if packed not in self._runners:
-            self._runners[packed] = kernel_runner(mixer, chosen, self.mixer)
+            self._runners[packed] = kernel_runner(mixer, chosen, self.tuned, self.few_rows)
         return self._runners[packed]
 
 
@@ -183,13 +206,16 @@ def signature(inputs: tuple[object, ...]) -> object:
     return tuple(made)
 
 
-def kernel_runner(mixer: Mixer, chosen: Chosen, tuned: Mixer | None = None) -> Runner:
+def kernel_runner(
+    mixer: Mixer, chosen: Chosen, tuned: Mixer | None = None, few_rows: bool = False
+) -> Runner:
     """The kernels of a mixer on a GPU, the CPU or in the interpreter.
 
     With ``tuned``, in the configuration that is stored for that mixer, where there is one.
     """
-    from .compiler.pipeline import lower
+    from .compiler import pipeline
 
+    lower = partial(pipeline.lower, recurrence="loop") if few_rows else pipeline.lower
     if chosen == "cpu":
         from .backends.cpu.run import CpuRunner
 

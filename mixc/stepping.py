@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from .ir.mixer import Input, Layout, Mixer
 
 
+# Stretches of up to this many rows go row by row; longer ones as a whole sequence does.
+FEW_ROWS = 8
+
+
 class Stepping:
     """The two mixers of a mixer over stretches, and their kernels, kept from call to call."""
 
@@ -30,6 +34,7 @@ class Stepping:
         """Nothing is generated before the first call."""
         self.mixer = mixer
         self.backend: Backend = backend
+        self._executions: dict[tuple[bool, bool], Execution] = {}
 
     def __call__(
         self,
@@ -50,7 +55,7 @@ class Stepping:
             ArgumentError: a state of another mixer, or tensors that do not fit it.
         """
         self._check(state)
-        again = None if named else self._repeated(inputs, state, one_row)
+        again = self._repeated(inputs, named, state, one_row)
         return self._run(inputs, named, state, one_row) if again is None else again
 
     # ------------------------------------------------------------------------ what is run
@@ -69,15 +74,15 @@ class Stepping:
 
         return spec_hash(self.mixer)
 
-    @cached_property
-    def start(self) -> Execution:
-        """The first stretch."""
-        return Execution(self.continued.start, self.backend)
-
-    @cached_property
-    def more(self) -> Execution:
-        """Every later stretch."""
-        return Execution(self.continued.more, self.backend)
+    def _execution(self, first: bool, rows: int | None) -> Execution:
+        """What runs a stretch; a few rows have kernels of their own."""
+        key = (first, rows is not None and rows <= FEW_ROWS)
+        if key not in self._executions:
+            mixer = self.continued.start if first else self.continued.more
+            self._executions[key] = Execution(
+                mixer, self.backend, tuned=self.mixer, few_rows=key[1]
+            )
+        return self._executions[key]
 
     @cached_property
     def _later(self) -> Mixer:
@@ -89,9 +94,15 @@ class Stepping:
         )
 
     @cached_property
-    def _rows_at(self) -> dict[str, int]:
-        """Where inputs have the sequence's axis by itself."""
-        return {i.name: p for i in self.mixer.inputs if (p := self._place(i.layout)) is not None}
+    def _order(self) -> tuple[str, ...]:
+        """The inputs' names."""
+        return tuple(entry.name for entry in self.mixer.inputs)
+
+    @cached_property
+    def _rows_at(self) -> dict[str, tuple[int, int]]:
+        """Where inputs have the sequence's axis by itself, and how many axes they have."""
+        places = {i.name: (self._place(i.layout), len(i.layout)) for i in self.mixer.inputs}
+        return {name: (p, axes) for name, (p, axes) in places.items() if p is not None}
 
     @cached_property
     def _rows_out(self) -> dict[str, int]:
@@ -111,33 +122,41 @@ class Stepping:
     # ------------------------------------------------------------------------------- calls
 
     def _repeated(
-        self, inputs: tuple[object, ...], state: SequenceState | None, one_row: bool
+        self,
+        inputs: tuple[object, ...],
+        named: Mapping[str, object],
+        state: SequenceState | None,
+        one_row: bool,
     ) -> tuple[dict[str, Tensor], SequenceState] | None:
         """A call like an earlier one, straight to the kernels; None where there was none."""
         import torch
 
-        execution = self.start if state is None else self.more
+        given = {**dict(zip(self._order, inputs, strict=False)), **named}
+        if len(given) != len(inputs) + len(named):
+            return None
+        rows, lacking, having = 1 if one_row else -1, 0, 0
+        for name, (place, axes) in self._rows_at.items():
+            value = given.get(name)
+            if type(value) is not torch.Tensor:
+                continue
+            if one_row and value.dim() < axes:
+                lacking += 1
+                given[name] = value.unsqueeze(place)
+            elif value.dim() != axes or (one_row and value.shape[place] != 1):
+                return None
+            else:
+                having += 1
+                rows = value.shape[place]
+        if rows < 0 or (lacking and having):
+            return None
+        execution = self._execution(state is None, rows)
         if not execution.remembers:
             return None
-        left_out = False
-        if one_row:
-            given = []
-            for entry, value in zip(self.mixer.inputs, inputs, strict=False):
-                place = self._rows_at.get(entry.name)
-                if place is None or not isinstance(value, torch.Tensor):
-                    given.append(value)
-                elif value.dim() == len(entry.layout) - 1:
-                    left_out = True
-                    given.append(value.unsqueeze(place))
-                else:
-                    given.append(value)
-            inputs = tuple(given)
-        rows = self._rows(inputs)
-        results = execution.repeated((*inputs, *self._handed(state)))
-        if results is None or rows is None:
+        values = (*given.values(), *self._handed(state))
+        results = execution.repeated(values, tuple(given))
+        if results is None:
             return None
-        like = self._like(dict(zip((i.name for i in self.mixer.inputs), inputs, strict=False)))
-        return self._results(dict(results), like, state, rows, left_out)
+        return self._results(results, self._like(given), state, rows, lacking > 0)
 
     def _run(
         self,
@@ -151,17 +170,21 @@ class Stepping:
         left_out = self._row_left_out(tensors) if one_row else False
         if one_row:
             tensors = {name: self._as_row(name, tensor) for name, tensor in tensors.items()}
-        execution = self.start if state is None else self.more
         given = dict(tensors)
         if state is not None:
             names = [entry.before for entry in self.continued.carried]
             names += [self.continued.rows_before] if self.continued.rows_before else []
             given |= dict(zip(names, self._handed(state), strict=True))
             self._check_fit(tensors, given, params)
-        results = execution(given, params)
-        if not named and list(tensors) == [i.name for i in self.mixer.inputs][: len(inputs)]:
-            execution.remember(tuple(given.values()), tuple(given))
         rows = self._rows_of(tensors, params)
+        execution = self._execution(state is None, rows)
+        results = execution(given, params)
+        if not params:
+            said = (*zip(self._order, inputs, strict=False), *named.items())
+            order = tuple(name for name, _ in said)
+            if all(type(value) is type(tensors.get(name)) for name, value in said):
+                values = (*(tensors[name] for name in order), *list(given.values())[len(tensors) :])
+                execution.remember(values, (*order, *list(given)[len(tensors) :]), order)
         return self._results(results, self._like(tensors), state, rows, left_out)
 
     def _given(
@@ -277,16 +300,16 @@ class Stepping:
         return any(found.values())
 
     def _axis_of(self, name: str) -> str:
-        return self.mixer.input(name).layout[self._rows_at[name]][0]
+        return self.mixer.input(name).layout[self._rows_at[name][0]][0]
 
     def _as_row(self, name: str, tensor: Tensor) -> Tensor:
         entry: Input = self.mixer.input(name)
-        place = self._rows_at.get(name)
-        if place is None:
+        if name not in self._rows_at:
             return tensor
-        if tensor.dim() == len(entry.layout) - 1:
+        place, axes = self._rows_at[name]
+        if tensor.dim() == axes - 1:
             return tensor.unsqueeze(place)
-        if tensor.dim() == len(entry.layout) and tensor.shape[place] != 1:
+        if tensor.dim() == axes and tensor.shape[place] != 1:
             axis = self._axis_of(name)
             raise ArgumentError(
                 f"{name}: a step is one row: expected {expected_layout_text(entry)} with "
@@ -297,23 +320,13 @@ class Stepping:
 
     # -------------------------------------------------------------------------------- rows
 
-    def _rows(self, inputs: tuple[object, ...]) -> int | None:
-        """How many rows a stretch has, from an input that has the axis by itself."""
-        for entry, value in zip(self.mixer.inputs, inputs, strict=False):
-            place = self._rows_at.get(entry.name)
-            if place is not None:
-                return int(cast("torch.Tensor", value).shape[place])
-        return None
-
     def _rows_of(self, tensors: Mapping[str, Tensor], params: Mapping[str, Number]) -> int:
+        """How many rows a stretch has."""
+        for name, (place, axes) in self._rows_at.items():
+            if name in tensors and tensors[name].dim() == axes:
+                return tensors[name].shape[place]
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        absent = [i.name for i in self.mixer.inputs if i.name not in tensors]
-        kept = tuple(i for i in self._later.inputs if i.name not in absent)
-        for entry in kept:
-            if (place := self._rows_at.get(entry.name)) is not None:
-                return shapes[entry.name][place]
-        sizes = bind_sizes(self._later, shapes, params)
-        return sizes[self.continued.axis.root]
+        return bind_sizes(self._later, shapes, params)[self.continued.axis.root]
 
 
 __all__ = ["Stepping"]

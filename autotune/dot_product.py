@@ -65,8 +65,10 @@ def dot_product(
 
     Raises UnsupportedError, with the first thing that it has and dot-product attention has not.
     """
-    if len(mixer.stages) != 1 or not isinstance(mixer.stages[0], Attention):
+    if len(mixer.stages) != 1:
         raise UnsupportedError("it has several stages")
+    if not isinstance(mixer.stages[0], Attention):
+        raise UnsupportedError("it is no attention")
     return _Reader(mixer, mixer.stages[0], sizes, param_values(mixer, sizes, params)).read()
 
 

@@ -1,4 +1,5 @@
-"""What a user of torch would run instead: SDPA, compiled FlexAttention, compiled eager code.
+"""What a user of torch would run instead: SDPA, compiled FlexAttention, compiled eager code; for a
+recurrence its parallel form, compiled.
 
 Each is derived from the spec's expressions; what a peer can't say is said so.
 """
@@ -17,7 +18,7 @@ from ..backends.reference.values import Value
 from ..ir.binding import Number
 from ..ir.errors import UnsupportedError
 from ..ir.expression import Expr, Kind
-from ..ir.mixer import Mixer
+from ..ir.mixer import Mixer, Recurrence
 from .dot_product import DotProduct, dot_product
 from .peer_text import TorchText
 
@@ -244,6 +245,8 @@ def _function(
 
 def eager(setting: Setting) -> Call:
     """The equations as plain torch code under torch.compile; uncompiled where that fails."""
+    if any(isinstance(stage, Recurrence) for stage in setting.mixer.stages):
+        raise UnsupportedError("row after row in torch, it would take seconds")
     try:
         form = dot_product(setting.mixer, setting.sizes, setting.params)
         step, results = _dense(setting, form)
@@ -301,6 +304,17 @@ def _dense(
     return step, operands.results
 
 
-PEERS: Mapping[str, Peer] = {"sdpa": sdpa, "flex": flex, "eager": eager}
+def parallel(setting: Setting) -> Call:
+    """A recurrence by chunks or by a doubling scan, all rows at once, under torch.compile."""
+    from .parallel_peers import ParallelForm, compiled
 
-__all__ = ["PEERS", "Call", "Setting", "eager", "flex", "sdpa"]
+    form = ParallelForm(
+        setting.mixer, setting.sizes, setting.tensors, setting.dtype, setting.params
+    )
+    run_compiled, inputs = compiled(form), form.arranged
+    return Call(f"{form.what}, compiled", lambda: run_compiled(*inputs), form.results)
+
+
+PEERS: Mapping[str, Peer] = {"sdpa": sdpa, "flex": flex, "eager": eager, "parallel": parallel}
+
+__all__ = ["PEERS", "Call", "Setting", "eager", "flex", "parallel", "sdpa"]

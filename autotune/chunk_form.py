@@ -1,0 +1,163 @@
+"""Matrix recurrences by chunks, in torch: all chunks at once, only the states pass in sequence.
+
+S' = decay * S + u (w . S) + sum of k v, for states [X, K, V] side by side over time [X, T, ...].
+A strong opponent: what the papers on linear attention and the delta rule compute, in batched
+products. Decays of single channels are split into two factors that meet in the middle of a chunk,
+which is quick, and overflows where gates are strong.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..ir.errors import UnsupportedError
+
+# Twice as many make a graph that takes minutes to compile.
+_MOST_CHUNKS = 128
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What a row does to the state; a decay has 1 in place of axes that it does not vary along.
+
+    ``log_decay`` [X, T, K] (None: nothing decays), ``correction`` (u, w) [X, T, K], ``writes``
+    (k, v) [X, T, K] and [X, T, V], ``start`` [X, K, V]. ``together``: u is the key of the only
+    write.
+    """
+
+    log_decay: Tensor | None
+    correction: tuple[Tensor, Tensor] | None
+    writes: tuple[tuple[Tensor, Tensor], ...]
+    start: Tensor
+    together: bool = False
+
+
+@dataclass
+class Chunks:
+    """The states at the starts of chunks, and what rows add inside them.
+
+    ``keys`` and ``values`` pair up: a chunk adds sum over t of keys[t] values[t] to the state.
+    Products are of factors in ``dtype``.
+    """
+
+    factors: Factors
+    length: int
+    chunk: int
+    dtype: torch.dtype
+    keys: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Sum up the decays, solve for the corrections, and pass the states on."""
+        if self.length > self.chunk * _MOST_CHUNKS:
+            raise UnsupportedError(f"{-(-self.length // self.chunk)} chunks are too many to unroll")
+        self._sum_decays()
+        self.keys = [self._cut(k) for k, _ in self.factors.writes]
+        self.values = [self._cut(v) for _, v in self.factors.writes]
+        reads = self._solve()
+        self._pass(reads)
+
+    def read(self, query: Tensor, after: bool) -> Tensor:
+        """sum(query * S, K) in every row [X, T, V], S before the row or as the row leaves it."""
+        query = self._cut(query)
+        found = self._product(self._decayed(query, before=not after), self.starts)
+        for key, value in zip(self.keys, self.values, strict=True):
+            found = found + self._product(self._pairs(query, key, before=not after), value)
+        return found.flatten(1, 2)[:, : self.length]
+
+    def _sum_decays(self) -> None:
+        log = self.factors.log_decay
+        if log is None:
+            self.sums = self.before = None
+            return
+        log = self._cut(log.expand(-1, self.length, -1))
+        self.sums = log.cumsum(2)
+        self.before = self.sums - log
+        self.end = self.sums[:, :, -1:]
+        self.middle = self.sums[:, :, self.chunk // 2, None]
+
+    def _cut(self, rows: Tensor) -> Tensor:
+        """[X, T, ...] as [X, N, C, ...]; rows past the end change nothing."""
+        padded = functional.pad(rows, (0, 0, 0, -self.length % self.chunk))
+        return padded.unflatten(1, (-1, self.chunk))
+
+    def _product(self, a: Tensor, b: Tensor) -> Tensor:
+        return (a.to(self.dtype) @ b.to(self.dtype)).float()
+
+    def _decayed(self, rows: Tensor, before: bool) -> Tensor:
+        sums = self.before if before else self.sums
+        return rows if sums is None else rows * sums.exp()
+
+    def _pairs(self, rows: Tensor, columns: Tensor, before: bool) -> Tensor:
+        """sum over K of rows[t] columns[s], decayed from s to t, for s before t (or up to it)."""
+        last = -1 if before else 0
+        sums = self.before if before else self.sums
+        if sums is None or self.sums is None:
+            return self._product(rows, columns.mT).tril(last)
+        if sums.shape[-1] == 1:
+            seen = torch.ones(self.chunk, self.chunk, dtype=torch.bool).tril(last)
+            gaps = (sums - self.sums.mT).masked_fill(~seen, -torch.inf)
+            return self._product(rows, columns.mT) * gaps.exp()
+        rows = rows * (sums - self.middle).exp()
+        columns = columns * (self.middle - self.sums).exp()
+        return self._product(rows, columns.mT).tril(last)
+
+    def _solve(self) -> Tensor | None:
+        """What the correction reads, per row: a value of the chunk, plus these reads of its start.
+
+        (I - A) r = w S + what writes add, A the strictly lower pairs of w and u.
+        """
+        if self.factors.correction is None:
+            return None
+        u, w = (self._cut(x) for x in self.factors.correction)
+        pairs = self._pairs(w, u, before=True)
+        start = self._decayed(w, before=True)
+        if self.factors.together:  # r + v by one solve
+            added = self.values[0]
+        else:
+            added = sum(
+                (
+                    self._product(self._pairs(w, key, before=True), value)
+                    for key, value in zip(self.keys, self.values, strict=True)
+                ),
+                torch.zeros((), dtype=start.dtype),
+            ).expand(*start.shape[:-1], self.factors.start.shape[-1])
+        one = torch.eye(self.chunk)
+        right = torch.cat([added, start], -1)
+        solved = torch.linalg.solve_triangular(one - pairs, right, upper=False, unitriangular=True)
+        width = added.shape[-1]
+        if self.factors.together:
+            self.values = [solved[..., :width]]
+        else:
+            self.keys.append(u)
+            self.values.append(solved[..., :width])
+        return solved[..., width:]
+
+    def _pass(self, reads: Tensor | None) -> None:
+        """The states at the start of each chunk, and the last; corrections get their values."""
+        keys = [k if self.sums is None else k * (self.end - self.sums).exp() for k in self.keys]
+        fixed = len(keys) if reads is None else len(keys) - 1
+        added = sum(
+            (self._product(keys[n].mT, self.values[n]) for n in range(fixed)),
+            torch.zeros(()),
+        )
+        whole = None if self.sums is None else self.end.exp().mT  # [X, N, K, 1]
+        state, starts, found = self.factors.start, [], []
+        for n in range(self.keys[0].shape[1]):
+            starts.append(state)
+            kept = state if whole is None else state * whole[:, n]
+            if fixed:
+                kept = kept + added[:, n]
+            if reads is not None:
+                value = self.values[-1][:, n] + self._product(reads[:, n], state)
+                found.append(value)
+                kept = kept + self._product(keys[-1][:, n].mT, value)
+            state = kept
+        if reads is not None:
+            self.values[-1] = torch.stack(found, 1)
+        self.starts = torch.stack(starts, 1)
+        self.last = state

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..ir.binding import Number, param_values
 from ..ir.expression import Expr, Kind, Read, Reduce, walk
 from ..ir.host import evaluate_host
-from ..ir.mixer import Attention, Mixer
+from ..ir.mixer import Attention, Mixer, Recurrence
 from ..ir.optional import expressions
 
 
@@ -16,8 +16,9 @@ from ..ir.optional import expressions
 class Proportions:
     """Sizes by the role that a dim plays; a role with more dims than sizes starts over.
 
-    ``lengths`` go to sequences and key axes, ``features`` to axes that are summed or come from a
-    value, ``ratio`` is query heads per key/value head, ``groups`` the number of the latter.
+    ``lengths`` go to sequences and key axes, ``features`` to axes that are summed, come from a
+    value, or are listed for a state, ``ratio`` is query heads per key/value head, ``groups`` the
+    number of the latter.
     """
 
     lengths: tuple[int, ...] = (77, 45, 21)
@@ -108,6 +109,10 @@ def _roles(mixer: Mixer) -> dict[str, str]:
     sums = [n for n in nodes if isinstance(n, Reduce) and n.op == "sum" and n.kind is Kind.REAL]
     summed = {dim for node in sums for dim in node.over}
     summed |= {dim for stage in attentions for dim in _value_dims(stage)}
+    for stage in mixer.stages:
+        if isinstance(stage, Recurrence):
+            lengths |= {stage.over}
+            summed |= {dim for state in stage.states for dim in state.listed}
     read = {dim for node in nodes if isinstance(node, Read) for dim, _ in node.at}
     heads = {dim for pair in mixer.heads for dim in pair}
     roles: dict[str, str] = {}

@@ -200,6 +200,25 @@ class Fusion:
         return found
 
 
+def _rows_first(body: tuple[Op, ...]) -> list[Op]:
+    """Loads of rows and numbers before anything that does not place them.
+
+    So they do not stand between two passes over a state that could be one.
+    """
+    first: list[Op] = []
+    made = {v.name for op in body for v in made_by(op)}
+    early: set[str] = set()
+    for op in body:
+        moves = isinstance(op, Load) and len(op.out.axes) <= 1
+        moves |= isinstance(op, Range | Constant)
+        moves |= isinstance(op, Elementwise | Cast) and not op.out.dtype.is_float
+        if moves and all(v.name in early or v.name not in made for v in operands(op)):
+            first.append(op)
+            early |= {v.name for v in made_by(op)}
+    done = {id(op) for op in first}
+    return [*first, *(op for op in body if id(op) not in done)]
+
+
 def _made_alone(op: Op) -> str:
     """The name of the one value that an op makes; empty for stores, loops and combinations."""
     return "" if isinstance(op, Store | Comment | For | Combine) else op.out.name
@@ -212,7 +231,7 @@ class _BodySchedule:
         self.fusion = fusion
         self.steps: list[Step] = []
         self._at: dict[str, int] = {}  # value -> the step that makes it
-        for op in body:
+        for op in _rows_first(body):
             self._add(op)
 
     def _add(self, op: Op) -> None:

@@ -15,7 +15,7 @@ from .functions import ATOM, Text
 if TYPE_CHECKING:
     from .kernel_text import KernelText
 
-# As many rows are taken one after the other; of more, blocks are put together by dots.
+# As many rows are taken one after the other, of more as many at once.
 _ROW_BY_ROW = 16
 
 # Put at the head of a module that uses them, as ``functions.DEVICE_FUNCTIONS`` are.
@@ -33,32 +33,35 @@ def _substitute(a, b):
         b += factor[:, None] * done[None, :]
     return b
 """,
-    "unit_lower_inverse": """
-def _unit_lower_inverse(a, PRECISION: tl.constexpr):
-    # The inverse of 1 - a, of which what lies below the diagonal counts: blocks of 16 rows by
-    # substitution, then pairs of neighbours put together by dots.
+    "substitute_blocks": """
+def _substitute_blocks(a, b, PRECISION: tl.constexpr):
+    # The x for which x[i] = b[i] + sum of a[i, j] x[j] over j < i: blocks of 16 rows one after the
+    # other, each by the inverse of its own triangle, which substitution row by row has made.
     ROWS: tl.constexpr = a.shape[0]
+    COLUMNS: tl.constexpr = b.shape[1]
     COUNT: tl.constexpr = ROWS // 16
     i = tl.arange(0, ROWS)[:, None]
     j = tl.arange(0, ROWS)[None, :]
     below = tl.where(i > j, a, 0.0)
     block = tl.arange(0, COUNT)
-    diagonal = block[:, None, None, None] == block[None, None, :, None]
-    blocks = tl.sum(tl.where(diagonal, tl.reshape(below, [COUNT, 16, COUNT, 16]), 0.0), 2)
     row = tl.arange(0, 16)[None, :, None]
     column = tl.arange(0, 16)[None, None, :]
+    diagonal = block[:, None, None, None] == block[None, None, :, None]
+    blocks = tl.sum(tl.where(diagonal, tl.reshape(below, [COUNT, 16, COUNT, 16]), 0.0), 2)
     inverse = tl.where(row == column, 1.0, tl.zeros([COUNT, 16, 16], tl.float32))
     for n in tl.static_range(15):
         factor = tl.sum(tl.where(column == n, blocks, 0.0), 2)
         done = tl.sum(tl.where(row == n, inverse, 0.0), 1)
         inverse += factor[:, :, None] * done[:, None, :]
-    inverse = tl.reshape(tl.where(diagonal, inverse[:, :, None, :], 0.0), [ROWS, ROWS])
-    for level in tl.static_range(4):
-        if 16 << level < ROWS:
-            left = tl.where((i ^ j) // (16 << level) == 1, below, 0.0)
-            left = tl.dot(left, inverse, input_precision=PRECISION)
-            inverse = tl.dot(inverse, left, inverse, input_precision=PRECISION)
-    return inverse
+    below = tl.reshape(below, [ROWS, COUNT, 16])
+    for n in tl.static_range(COUNT):
+        own = tl.sum(tl.where(block[:, None, None] == n, inverse, 0.0), 0)
+        rows = tl.reshape(b, [COUNT, 16, COLUMNS])
+        rows = tl.sum(tl.where(block[:, None, None] == n, rows, 0.0), 0)
+        done = tl.dot(own, rows, input_precision=PRECISION)
+        factor = tl.sum(tl.where(block[None, :, None] == n, below, 0.0), 1)
+        b = tl.dot(factor, done, b, input_precision=PRECISION)
+    return b
 """,
     "solve": """
 def _solve(matrix, vector, SIZE: tl.constexpr):
@@ -86,28 +89,16 @@ def _solve(matrix, vector, SIZE: tl.constexpr):
 
 
 def write_substitute(kernel: KernelText, op: Substitute) -> None:
-    """A unit triangular system: few rows one by one, more by the inverse, made once per matrix."""
+    """A unit triangular system."""
     a = kernel.ordered(op.a, (op.rows, op.columns))
+    b = _as_columns(kernel, op.b, op.rows)
     if kernel.program.tile(op.rows).block <= _ROW_BY_ROW:
         kernel.device.add("substitute")
-        b = _as_columns(kernel, op.b, op.rows)
-        solved = Text(f"_substitute({a.code}, {b.code})", ATOM, a.reads | b.reads)
-        kernel.define(op, op.out, _from_columns(kernel, op.out, op.rows, solved))
-        return
-    kernel.device.add("unit_lower_inverse")
-    inverse = kernel.once(
-        ("inverse", op.a.name, op.rows),
-        f"{op.a.name}_inverse",
-        lambda: f'_unit_lower_inverse({a.code}, PRECISION="{kernel.precision}")',
-    )
-    if op.b.axes == {op.rows}:
-        b = kernel.texts[op.b.name]
-        code = f"tl.sum({inverse} * {b.at(ATOM)}[None, :], 1)"
-        kernel.define(op, op.out, Text(code, ATOM, b.reads | {inverse}))
-        return
-    b = _as_columns(kernel, op.b, op.rows)
-    code = f'tl.dot({inverse}, {b.code}, input_precision="{kernel.precision}")'
-    solved = Text(code, ATOM, b.reads | {inverse})
+        code = f"_substitute({a.code}, {b.code})"
+    else:
+        kernel.device.add("substitute_blocks")
+        code = f'_substitute_blocks({a.code}, {b.code}, PRECISION="{kernel.precision}")'
+    solved = Text(code, ATOM, a.reads | b.reads)
     kernel.define(op, op.out, _from_columns(kernel, op.out, op.rows, solved))
 
 

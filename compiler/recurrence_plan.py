@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from ..ir.mixer import Recurrence
+from . import chunk_plan, scan_plan
 from .analysis.recurrence.classify import classify
-from .chunk_plan import ChunkPlan, refusal
+from .chunk_plan import ChunkPlan
 from .loop_plan import LoopPlan
+from .scan_plan import ScanPlan
 from .stage_rows import StageRows, names_read
 from .workspace import Workspace
 
@@ -21,7 +23,10 @@ def _plan(rows: StageRows, stage: Recurrence) -> None:
     if rows.work.recurrence != "loop":
         needed = [ref.name for ref in stage.own if ref.name in rows.used]
         classified = classify(stage, needed)
-        if refusal(stage, classified) is None:
+        if chunk_plan.refusal(stage, classified) is None:
             ChunkPlan(rows, stage, classified, _plan).run()
+            return
+        if scan_plan.refusal(stage, classified) is None:
+            ScanPlan(rows, stage, classified).run()
             return
     LoopPlan(rows, stage).run()

@@ -7,6 +7,7 @@ loop over D with one position at a time, so that no three-dimensional tile is ev
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import reduce as fold
 
 from ...ir.expression import Call, Expr, Kind, Literal, Read, Reduce, Ref, call, walk
@@ -30,7 +31,7 @@ def _reduce_elements(evaluator: Evaluator, expr: Reduce, hint: str) -> Value:
     dtype = DType.INT32 if logical else KIND_DTYPE[max(expr.x.kind, Kind.INT)]
     parts = [expr.x] if expr.where is None else [expr.x, expr.where]
     held = _tile_axes(evaluator, parts) - set(expr.over)
-    if len(held) > 1 and _can_step(evaluator, expr.over):
+    if len(held) > 1 and _can_step(evaluator, expr.over, parts):
         value = _step_reduce(evaluator, expr, dtype, held, hint)
     else:
         value = _spread(evaluator, _admitted(evaluator, expr, dtype), frozenset(expr.over))
@@ -145,7 +146,7 @@ def _contract_inside(
         a, b = (_operand(evaluator, members, over[0]) for _, members in groups)
         return builder.dot(a, b, over[0], acc, hint)
     held = frozenset[str]().union(*(axes for axes, _ in groups))
-    if len(held) <= 1 or not _can_step(evaluator, over):
+    if len(held) <= 1 or not _can_step(evaluator, over, inside):
         value = _product(evaluator, [evaluator.real(f) for f in inside])
         zero_outside = any(_is_zero_outside(evaluator, f) for f in inside)
         for dim in over:
@@ -207,8 +208,14 @@ def _any_separates(evaluator: Evaluator, terms: list[list[Expr]], over: str) -> 
     return any(_separates(evaluator, term, (over,)) for term in terms)
 
 
-def _can_step(evaluator: Evaluator, over: tuple[str, ...]) -> bool:
-    return evaluator.context.length(over[0]) is not None
+def _can_step(evaluator: Evaluator, over: tuple[str, ...], parts: Sequence[Expr]) -> bool:
+    """Whether ``parts`` can be had one position of an axis at a time: what is on the tile can't."""
+    on_tile = any(
+        isinstance(n, Ref) and over[0] in n.axes and n.name not in evaluator.context.buffers
+        for part in parts
+        for n in walk(part)
+    )
+    return evaluator.context.length(over[0]) is not None and not on_tile
 
 
 def _admit(inside: list[Expr], where: Expr, over: tuple[str, ...]) -> list[Expr]:

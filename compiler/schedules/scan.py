@@ -1,0 +1,255 @@
+"""The scan schedule: states that are affine over a semiring, many rows at a time.
+
+A row maps the states s to A s + b, with the semiring's sum and product; one row after another is
+again such a map, (A2, b2) after (A1, b1) = (A2 A1, A2 b1 + b2), and that is associative: the maps
+from a block's start to each of its rows come out of one parallel scan (Blelloch 1990; Martin and
+Cundy 2018, arXiv 1709.04057). What stands in A is what the step's algebra has put there; a place
+that no product can reach is left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ...ir.expression import Expr, Ref
+from ...ir.tile import BufferArgument, DType, Program, Tile, Value
+from ..analysis.recurrence.forms import Affine
+from .builder import Builder
+from .decay import Pairs
+from .evaluation import Context, Evaluator
+from .grid import place_grid, place_groups
+from .loop import Carrying, spread, store_first
+from .runs import integer
+
+# What changes nothing under each operation.
+_NEUTRAL: Mapping[str, float] = {"add": 0.0, "mul": 1.0, "max": -math.inf, "logaddexp": -math.inf}
+
+
+@dataclass(frozen=True, slots=True)
+class ScanTask:
+    """Affine states as a kernel computes them, component by component; the rest as in ``LoopTask``.
+
+    In the expressions a state ``S`` of an earlier component is ``S.in`` (as the row finds it) and
+    ``S.out`` (as the row leaves it), with the axis ``over``; so it is in ``own``.
+    """
+
+    name: str
+    over: str
+    reverse: bool
+    forms: tuple[Affine, ...]
+    states: tuple[Carrying, ...]
+    own: tuple[tuple[str, Expr], ...]
+    before: frozenset[str]  # states of which some expression reads ``S.in``
+    positions: tuple[str, ...]
+    tiled: tuple[str, ...]
+    about: str = ""
+
+
+def scan(task: ScanTask, context: Context, launch: tuple[tuple[str, int], ...]) -> Program:
+    """The tile program of affine states, a block of rows at a time."""
+    rows = task.over
+    builder = Builder(task.name)
+    evaluator = Evaluator(builder, context)
+    place_grid(evaluator, task.positions, None)
+    for dim in task.tiled:
+        place_grid(evaluator, [dim], dim)
+    place_groups(evaluator)
+    for name in [*(name for name, _ in task.own), *(s.last for s in task.states if s.last)]:
+        buffer = context.buffers[name]
+        builder.buffer(BufferArgument(name, buffer.dims, buffer.dtype, written=True))
+    builder.tiles[rows] = Tile(rows, context.blocks.get(rows, 64))
+    starts = [(s.name, spread(evaluator, s, s.initial)) for s in task.states]
+    zero, step = builder.constant(0, DType.INT32), builder.tiles[rows].symbol
+    begin = f"{rows.lower()}_start"
+    with builder.loop(begin, zero, evaluator.size(rows), step, starts) as turn:
+        block = _place_block(evaluator, task, turn.variable)
+        names = [state.name for state in task.states]
+        turn.yields = _Block(evaluator, task, block).run(
+            dict(zip(names, turn.carried, strict=True))
+        )
+    for state, value in zip(task.states, turn.results, strict=True):
+        if state.last is not None:
+            builder.comment(f"{state.name} after the last row")
+            store_first(evaluator, state.last, value)
+    return builder.finish(launch, task.about)
+
+
+def _place_block(evaluator: Evaluator, task: ScanTask, start: Value) -> Pairs:
+    """Put a block of rows on the tile, in the order of the recurrence."""
+    builder, rows = evaluator.builder, task.over
+    size = evaluator.size(rows)
+    number = builder.range(rows, start, rows.lower())
+    exists = builder.elementwise(
+        "lt", number, size, dtype=DType.BOOL, hint=f"{rows.lower()}_exists"
+    )
+    place = number
+    if task.reverse:
+        last = integer(evaluator, "sub", size, builder.constant(1, DType.INT32))
+        place = builder.elementwise("sub", last, number, dtype=DType.INT32, hint=rows.lower())
+    builder.place(rows, place, exists)
+    return Pairs(evaluator, rows, rows, rows, number, number, start, task.reverse)
+
+
+@dataclass
+class _Block:
+    """One block of rows: every state in each of them, then the block's own rows."""
+
+    evaluator: Evaluator
+    task: ScanTask
+    rows: Pairs
+
+    def run(self, carried: Mapping[str, Value]) -> tuple[Value, ...]:
+        """What the states have become; the block's own rows are stored."""
+        builder, made = self.evaluator.builder, dict[str, Value]()
+        for form in self.task.forms:
+            names = [state.name for state in form.states]
+            start = [carried[name] for name in names]
+            builder.comment(f"{', '.join(names)} in every row of the block")
+            found = _Maps(self.evaluator, form, self.rows).scanned(start)
+            after = _applied(self.evaluator, form, found[0], found[1], start)
+            for name, value in zip(names, after, strict=True):
+                self._bind(f"{name}.out", form, value)
+                made[name] = self._last(value)
+            for name, value, first in zip(names, after, start, strict=True):
+                if name in self.task.before:
+                    self._bind(f"{name}.in", form, self._above(value, first))
+        for name, own in self.task.own:
+            store_first(self.evaluator, name, self.evaluator.evaluate(own, name))
+        return tuple(made[state.name] for state in self.task.states)
+
+    def _bind(self, name: str, form: Affine, value: Value) -> None:
+        state = next(s for s in form.states if name.startswith(f"{s.name}."))
+        ref = Ref(name, state.dims | {self.task.over}, state.kind)
+        self.evaluator.builder.bind(ref, value, len(self.evaluator.builder.scopes) - 1)
+
+    def _above(self, value: Value, first: Value) -> Value:
+        """The value in the row above each row, ``first`` in the block's first.
+
+        It takes a scan too: of two stretches of rows, the last row but one is the right one's, or
+        the left one's last where the right one is a single row.
+        """
+        builder, rows = self.evaluator.builder, self.task.over
+        one = builder.constant(1.0, DType.FLOAT32, value.axes)
+
+        def together(left: tuple[Value, ...], right: tuple[Value, ...]) -> list[Value]:
+            several = builder.elementwise("gt", right[2], one, dtype=DType.BOOL)
+            before = self.evaluator.where(several, right[0], left[1])
+            count = builder.elementwise("add", left[2], right[2], dtype=DType.FLOAT32)
+            return [before, right[1], count]
+
+        hints = ("above", "here", "rows")
+        above = builder.combine([value, value, one], rows, together, hints=hints)[0]
+        later = self.rows.compare("gt", self.rows.row_number, self.rows.start)
+        return self.evaluator.where(later, above, first)
+
+    def _last(self, value: Value) -> Value:
+        """The value in the block's last row that exists."""
+        evaluator, builder = self.evaluator, self.evaluator.builder
+        one = builder.constant(1, DType.INT32)
+        end = integer(evaluator, "add", self.rows.start, builder.block(self.task.over))
+        end = integer(evaluator, "min", end, evaluator.size(self.task.over))
+        last = integer(evaluator, "sub", end, one, hint="last_row")
+        here = self.rows.compare("eq", self.rows.row_number, last)
+        zero = builder.constant(0.0, DType.FLOAT32)
+        return builder.reduce("sum", evaluator.where(here, value, zero), self.task.over)
+
+
+Grid2 = dict[tuple[int, int], Value]
+
+
+@dataclass
+class _Maps:
+    """The maps of single rows, and their scan."""
+
+    evaluator: Evaluator
+    form: Affine
+    rows: Pairs
+
+    def scanned(self, start: Sequence[Value]) -> tuple[Grid2, list[Value]]:
+        """(A, b) from the block's start to each row: A by place, b whole."""
+        builder, form = self.evaluator.builder, self.form
+        axes = frozenset({self.rows.rows}).union(*(v.axes for v in start))
+        places = reachable(form)
+        xs = [self._entry(form.coefficients[i][j], i == j, axes) for i, j in places]
+        xs += [self._offset(offset, axes) for offset in form.offsets]
+        hints = [f"a{i}{j}" if len(form.states) > 1 else "a" for i, j in places]
+        hints += [f"{state.name}_b" for state in form.states]
+
+        def together(left: tuple[Value, ...], right: tuple[Value, ...]) -> list[Value]:
+            first, second = (dict(zip(places, side, strict=False)) for side in (left, right))
+            offsets = left[len(places) :], right[len(places) :]
+            products = _product(self.evaluator, form, second, first)
+            moved = _applied(self.evaluator, form, second, list(offsets[1]), list(offsets[0]))
+            return [*(products[place] for place in places), *moved]
+
+        made = builder.combine(xs, self.rows.rows, together, hints=hints)
+        return dict(zip(places, made, strict=False)), list(made[len(places) :])
+
+    def _entry(self, value: Expr | None, diagonal: bool, axes: frozenset[str]) -> Value:
+        """A coefficient in each row; past the last row, the one that changes nothing."""
+        form = self.form
+        outside = _NEUTRAL[form.times] if diagonal else _NEUTRAL[form.plus]
+        inside = _NEUTRAL[form.plus] if value is None else value
+        return self._row(inside, outside, axes)
+
+    def _offset(self, value: Expr | None, axes: frozenset[str]) -> Value:
+        none = _NEUTRAL[self.form.plus]
+        return self._row(none if value is None else value, none, axes)
+
+    def _row(self, value: Expr | float, outside: float, axes: frozenset[str]) -> Value:
+        evaluator, builder, rows = self.evaluator, self.evaluator.builder, self.rows
+        number = builder.constant(outside, DType.FLOAT32, axes)
+        if not isinstance(value, Expr):
+            return number if value == outside else self._constant(value, number)
+        inside = builder.bound(rows.rows)
+        made = evaluator.real(value)
+        assert inside is not None
+        return evaluator.where(inside, made, number)
+
+    def _constant(self, value: float, outside: Value) -> Value:
+        builder = self.evaluator.builder
+        inside = builder.bound(self.rows.rows)
+        assert inside is not None
+        return self.evaluator.where(inside, builder.constant(value, DType.FLOAT32), outside)
+
+
+def reachable(form: Affine) -> list[tuple[int, int]]:
+    """The places of A that a product of any number of rows can fill."""
+    count = len(form.states)
+    places = {(i, j) for i in range(count) for j in range(count) if form.coefficients[i][j]}
+    places |= {(i, i) for i in range(count)}  # past the last row A changes nothing
+    while True:
+        more = {(i, k) for i, j in places for j2, k in places if j == j2} - places
+        if not more:
+            return sorted(places)
+        places |= more
+
+
+def _product(evaluator: Evaluator, form: Affine, a: Grid2, b: Grid2) -> Grid2:
+    """The product of two matrices over the form's semiring."""
+    made: Grid2 = {}
+    for (i, j), left in a.items():
+        for (j2, k), right in b.items():
+            if j != j2:
+                continue
+            term = _op(evaluator, form.times, left, right)
+            known = made.get((i, k))
+            made[i, k] = term if known is None else _op(evaluator, form.plus, known, term)
+    return made
+
+
+def _applied(
+    evaluator: Evaluator, form: Affine, a: Grid2, b: Sequence[Value], states: Sequence[Value]
+) -> list[Value]:
+    """A s + b over the form's semiring."""
+    made = list(b)
+    for (i, j), entry in a.items():
+        term = _op(evaluator, form.times, entry, states[j])
+        made[i] = _op(evaluator, form.plus, term, made[i])
+    return made
+
+
+def _op(evaluator: Evaluator, fn: str, a: Value, b: Value) -> Value:
+    return evaluator.builder.elementwise(fn, a, b, dtype=DType.FLOAT32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...ir.expression import Expr, Ref
-from ...ir.mixer import Attention, Output, Stage
+from ...ir.mixer import Attention, Output, Recurrence, Stage
 from .complexes import Complex
 from .layouts import check_axes, read_layout
 from .schema import SpecDocument, Word
@@ -23,6 +23,7 @@ def read_outputs(spec: SpecDocument, scope: Scope, stages: tuple[Stage, ...]) ->
         value = _value(key, made, scope)
         layout = read_layout(items)
         declared = [dim for product in layout for dim in product]
+        _check_rows(key, value, declared, stages)
         origin = _origin(str(key), stages, value.axes - set(declared))
         source, span = scope.context.source, key.text.span
         check_axes(f"`{key}`", value, declared, source, span, origin, scope.context.dims.heads)
@@ -30,6 +31,23 @@ def read_outputs(spec: SpecDocument, scope: Scope, stages: tuple[Stage, ...]) ->
     if not found:
         raise spec.key("outputs").error("the spec has no outputs", do="name at least one result")
     return tuple(found)
+
+
+def _check_rows(
+    key: Word, value: Expr, declared: list[str], stages: tuple[Stage, ...]
+) -> None:
+    """A step's name has rows and a state has none, whatever is declared for them."""
+    for stage in stages:
+        if not isinstance(stage, Recurrence) or not isinstance(value, Ref):
+            continue
+        axes, over = ", ".join(sorted(value.axes)), stage.over
+        if value in stage.own and over not in declared:
+            do = f"declare it with {over}; its last row is `last({key})` in a later stage"
+            raise key.text.error(f"`{key}` has the axes [{axes}], a row for each {over}", do=do)
+        if over in declared and value in [state.ref for state in stage.states]:
+            found = f"`{key}` is a state, [{axes}]: its output is its value after the last row"
+            do = f"leave {over} out, or name its rows by a line in the step: `rows = {key}`"
+            raise key.text.error(found, do=do)
 
 
 def _value(key: Word, made: dict[str, Expr], scope: Scope) -> Expr:

@@ -15,7 +15,7 @@ from .schema import RecurrenceSpec
 from .scope import Scope
 from .source import closest
 from .states import Named, Place, States
-from .step import Step
+from .step import Step, assigned
 
 _DIRECTIONS = ("forward", "backward")
 
@@ -49,6 +49,10 @@ def read_recurrence(
     over = context.dims.use(known_dim(spec.over, context.dims.known), spec.over.span)
     if not spec.step:
         raise spec.key("step").error("the step is empty", do="write a line `name = expression`")
+    for key in spec.state:
+        if key not in {target.name for target in assigned(spec.step)}:
+            do = f"write a line `{key} = …`; what never changes belongs under `let:`"
+            raise key.text.error(f"no line of the step assigns the state `{key}`", do=do)
     names: dict[tuple[str, str], str] = {}
 
     def mixed(word: str, part: str) -> str:

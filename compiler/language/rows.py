@@ -31,14 +31,16 @@ class Rows:
         own = self.own()
 
         def change(node: Expr) -> Expr:
-            if rows.isdisjoint(bound_axes(node)):
-                if isinstance(node, Complex):
-                    return Complex(change(node.re), change(node.im), span=node.span)
-                return rebuild(node, change)
+            if isinstance(node, Complex):
+                return Complex(change(node.re), change(node.im), span=node.span)
+            if not any(rows & {*bound_axes(n)} for n in walk(node)):
+                return node
             names = {n.name for n in walk(node) if isinstance(n, Ref)} & own
-            if names:
-                raise self._other_rows(node, min(names), min(rows & set(bound_axes(node))))
-            return node if hoist is None else self._outside(node, hoist)
+            if not names:
+                return node if hoist is None else self._outside(node, hoist)
+            if along := rows & {*bound_axes(node)}:
+                raise self._other_rows(node, min(names), min(along))
+            return rebuild(node, change)
 
         return change(value)
 

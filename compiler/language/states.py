@@ -184,17 +184,24 @@ class States:
         wrong = sorted(d for d in extra if d in others or self._is_time(d, positions))
         if wrong:
             over = ", ".join(wrong)
-            raise self._reshaped(name, value, rows, f"{over} should not be there", place)(
-                f"a sum over {over} is probably forgotten: `sum(…, {over})`"
-            )
+            do = f"a sum over {over} is probably forgotten: `sum(…, {over})`"
+            if self._is_time(wrong[0], positions):
+                do = f"read the row at hand: `x[{wrong[0]}={self.over.lower()}]`"
+            raise self._reshaped(name, value, rows, f"{over} should not be there", place)(do)
 
     def check_whole(self, name: str, value: Expr, loops: Iterable[str], place: Place) -> None:
-        """Refuse a value that lacks a listed axis although it has others.
+        """Refuse a value that lacks a listed axis although it has others, or of another kind.
 
         Raises:
             SpecError: at the line.
         """
         draft, rows = self.drafts[name], {self.over, *loops}
+        if draft.dtype is not None and value.kind > DTYPES[draft.dtype]:
+            raise place.source.error(
+                place.span,
+                f"a real number for the state `{name}`, which is {draft.dtype}",
+                do="round it, or give the state a real dtype: float32",
+            )
         lost = [d for d in draft.listed if d not in value.axes]
         if lost and value.axes - rows:
             verb = "is" if len(lost) == 1 else "are"

@@ -122,6 +122,12 @@ class Step:
             raise spec.over.error(
                 f"an inner loop over {over} inside a loop over {over}", do="name another axis"
             )
+        if having := [name for name, draft in self.states.drafts.items() if over in draft.axes]:
+            raise spec.over.error(
+                f"an inner loop over {over}, an axis of the state `{having[0]}`",
+                allowed="axes of the loop's own values: a state is whole in each round",
+                do="name another axis",
+            )
         before, versions = dict(self.made), len(self.trace.versions)
         block.append(Rounds(over, self._lines(spec.step, (*loops, over))))
         made = tuple(version.ref.name for version in self.trace.versions[versions:])

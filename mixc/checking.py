@@ -54,6 +54,7 @@ def verify_mixer(
     from .autotune.checking import verify
     from .autotune.sampling import verification_cases
     from .packed_case import packed_case
+    from .stepped_case import stepped_case
 
     check_params(mixer, params)
     check_sizes(mixer, sizes)
@@ -70,7 +71,8 @@ def verify_mixer(
         if limit is None:
             trial = next((case for case in cases if case.strided), cases[0])
             packed = (packed_case(mixer, trial, backend, run, d, device) for d in precisions)
-            found += [case for case in packed if case is not None]
+            stepped = (stepped_case(mixer, trial, backend, d, device) for d in precisions)
+            found += [case for case in (*packed, *stepped) if case is not None]
     return found
 
 

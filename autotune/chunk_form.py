@@ -17,7 +17,7 @@ from torch.nn import functional
 from ..ir.errors import UnsupportedError
 
 # Twice as many make a graph that takes minutes to compile.
-_MOST_CHUNKS = 128
+_MOST_CHUNKS = 256
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ..backends.reference.scope import Scope, shared_nodes
 from ..backends.reference.values import Setting as Evaluation
@@ -26,7 +27,9 @@ from ..ir.optional import expressions, without_inputs
 from .chunk_form import Chunks, Factors
 from .scan_form import OPERATIONS, scan
 
-CHUNK = 64
+CHUNKS = (64, 32, 16)
+# Half a chunk's decays, in exponents, that float32 has room for.
+_ROOM = 80.0
 _ALIAS = " along "  # no name of a spec has a space
 
 
@@ -44,10 +47,10 @@ class ParallelForm:
         tensors: Mapping[str, Tensor],
         dtype: torch.dtype,
         params: Mapping[str, Number],
-        chunk: int = CHUNK,
+        chunk: int | None = None,
     ) -> None:
         self.mixer = without_inputs(mixer, [i.name for i in mixer.inputs if i.name not in tensors])
-        self.dtype, self.chunk = dtype, chunk
+        self.dtype, self.chunk = dtype, chunk or CHUNKS[0]
         self.forms = {id(s): classify(s) for s in _recurrences(self.mixer)}
         self.sizes = {dim: sizes[dim] for dim in self._order(sizes)}
         device = next(iter(tensors.values())).device
@@ -62,6 +65,17 @@ class ParallelForm:
             .contiguous()
             for i in self.mixer.inputs
         ]
+        self.decays: list[Tensor] | None = None
+        if chunk is None:
+            self.chunk = self._admitted()
+
+    def _admitted(self) -> int:
+        """The largest chunk in which the decays of single channels stay in the range of floats."""
+        self.chunk, self.decays = CHUNKS[-1], []
+        self.outputs(*self.arranged)
+        decays, self.decays = self.decays, None
+        fit = (c for c in CHUNKS if all(_steepest(d, c // 2) > -_ROOM for d in decays))
+        return next(fit, CHUNKS[-1])
 
     @property
     def what(self) -> str:
@@ -135,8 +149,6 @@ def _recurrences(mixer: Mixer) -> list[Recurrence]:
     for stage in mixer.stages:
         if not isinstance(stage, Recurrence | Map):
             raise UnsupportedError("it has a stage that is no recurrence")
-        if isinstance(stage, Recurrence) and stage.reverse:
-            raise UnsupportedError("it runs backwards")
     return [stage for stage in mixer.stages if isinstance(stage, Recurrence)]
 
 
@@ -234,7 +246,8 @@ class _Stage:
         batch = tuple(names.get(dim) or dim for dim in batch)
         if self._batch(reading.ref.dims, form) != self.setting.ordered(batch):
             raise UnsupportedError("several queries share a state")
-        rows = chunks.read(self._rows(reading.query, batch, (form.axis,)), reading.after)
+        query = self._rows(reading.query, batch, (form.axis,))
+        rows = self._turned(chunks.read(query, reading.after))
         dims = (*batch, self.over, *form.values)
         value = Value(rows.reshape([self.setting.sizes[d] for d in dims]), dims)
         self.scope.names[reading.ref.name] = self.setting.reordered(value)
@@ -251,11 +264,18 @@ class _Stage:
         laid = tensor.tensor.permute([tensor.dims.index(d) for d in dims])
         sizes = self.setting.sizes
         rows, width = _product(sizes[d] for d in time), _product(sizes[d] for d in own)
-        return laid.reshape(_product(sizes[d] for d in batch), rows, width).float()
+        log_decay = laid.reshape(_product(sizes[d] for d in batch), rows, width).float()
+        if self.whole.decays is not None and own:
+            self.whole.decays.append(log_decay)
+        return self._turned(log_decay)
 
     def _rows(self, expr: Expr, batch: tuple[str, ...], last: tuple[str, ...]) -> Tensor:
         """A value of every row as [X, T, features]."""
-        return self._laid(self.value(expr), batch, (self.over,), last)
+        return self._turned(self._laid(self.value(expr), batch, (self.over,), last))
+
+    def _turned(self, rows: Tensor, axis: int = 1) -> Tensor:
+        """Rows in the order in which they are visited, or back from it."""
+        return rows.flip(axis) if self.stage.reverse and rows.shape[axis] > 1 else rows
 
     def _laid(self, value: Value, *groups: tuple[str, ...]) -> Tensor:
         """A value with each group of dims as one axis."""
@@ -272,12 +292,12 @@ class _Stage:
         )
         axis = dims.index(self.over)
         zero = 0.0 if form.plus == "add" else -torch.inf
-        coefficients = [[self._along(c, dims) for c in row] for row in form.coefficients]
+        coefficients = [[self._along(c, dims, axis) for c in row] for row in form.coefficients]
         shape = [self.setting.sizes[d] for d in dims]
         offsets = [
             torch.full(shape, zero)
             if offset is None
-            else self.setting.expanded(self.value(offset), dims).tensor.float()
+            else self._turned(self.setting.expanded(self.value(offset), dims).tensor.float(), axis)
             for offset in form.offsets
         ]
         starts = [self._start(state, dims, axis) for state in form.states]
@@ -287,8 +307,8 @@ class _Stage:
         for state, rows, start in zip(form.states, found, starts, strict=True):
             start = start.expand([1 if d == self.over else self.setting.sizes[d] for d in dims])
             before = torch.cat([start, rows.narrow(axis, 0, rows.shape[axis] - 1)], axis)
-            self.scope.names[f"{state.name}.in"] = Value(before, dims)
-            self.scope.names[f"{state.name}.out"] = Value(rows, dims)
+            self.scope.names[f"{state.name}.in"] = Value(self._turned(before, axis), dims)
+            self.scope.names[f"{state.name}.out"] = Value(self._turned(rows, axis), dims)
             kept = tuple(d for d in dims if d != self.over)
             last[state.name] = Value(rows.select(axis, -1), kept)
         return last
@@ -296,19 +316,28 @@ class _Stage:
     def _extra(self, form: Affine) -> list[frozenset[str]]:
         return [offset.axes for offset in form.offsets if offset is not None]
 
-    def _along(self, expr: Expr | None, dims: tuple[str, ...]) -> Tensor | None:
+    def _along(self, expr: Expr | None, dims: tuple[str, ...], axis: int) -> Tensor | None:
         """A coefficient that broadcasts against the rows."""
         if expr is None:
             return None
         value = self.setting.of_kind(self.value(expr), Kind.REAL)
         (tensor,) = self.setting.aligned([value], dims)
-        return tensor.float()
+        return self._turned(tensor.float(), axis)
 
     def _start(self, state: State, dims: tuple[str, ...], axis: int) -> Tensor:
         value = self.setting.of_kind(self.value(state.initial), Kind.REAL)
         (tensor,) = self.setting.aligned([value], dims)
         shape = [1 if n == axis else self.setting.sizes[d] for n, d in enumerate(dims)]
         return tensor.float().expand(shape)
+
+
+def _steepest(log_decay: Tensor, rows: int) -> float:
+    """The lowest sum of ``rows`` neighbouring rows of [X, T, K]."""
+    if log_decay.shape[1] == 1:
+        return rows * float(log_decay.min()) if log_decay.numel() else 0.0
+    total = functional.pad(log_decay.cumsum(1), (0, 0, 1, 0))
+    sums = total[:, rows:] - total[:, :-rows] if total.shape[1] > rows else total[:, -1:]
+    return float(sums.min()) if sums.numel() else 0.0
 
 
 def _product(numbers: Any) -> int:

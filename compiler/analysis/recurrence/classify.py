@@ -40,6 +40,14 @@ def classify(recurrence: Recurrence, needed: Collection[str] | None = None) -> C
             return search.attempt()
         except WholeError as error:
             search.learn(error)
+        except NotLinearError as error:  # in a row
+            return _one_loop(recurrence, error.term, error.reason)
+        except RecursionError:
+            return _one_loop(recurrence, Literal(0), "a step too deep to look into")
+
+
+def _one_loop(recurrence: Recurrence, term: Expr, reason: str) -> Classified:
+    return Classified((Loop(recurrence.states, "dots", term, reason),), (), ())
 
 
 @dataclass
@@ -114,7 +122,7 @@ class _Attempt:
         after = dict(self.search.dependence.step.after)
         over = self.search.recurrence.over
         try:
-            values = tuple(_own(evaluation.of(after[s.name]), evaluation) for s in states)
+            values = tuple(_own(evaluation.value(after[s.name]), evaluation) for s in states)
         except NotLinearError as error:
             found = tropical(states, [after[s.name] for s in states], evaluation, over)
             return found or self._loop(states, error)
@@ -206,7 +214,7 @@ class _Attempt:
         evaluation = self.evaluation(())
         evaluation.known = known
         try:
-            return evaluation.known_value(after)
+            return evaluation.settled(evaluation.value(after), after)
         except (NotLinearError, WholeError):
             return None
 
@@ -218,9 +226,9 @@ class _Attempt:
             if self.search.needed is not None and name not in self.search.needed:
                 continue
             try:
-                rows.append((name, evaluation.known_value(ref)))
+                rows.append((name, evaluation.settled(evaluation.value(ref), ref)))
             except NotLinearError as error:
-                if not isinstance(error.term, Ref):
+                if not isinstance(error.term, Ref):  # no inner loop
                     raise
         return tuple(rows)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -37,7 +37,10 @@ class Dependence:
                     read = frozenset(_read_by(line))
                     opaque |= {h.after.name: read for h in line.states}
                     opaque |= {whole.name: read for _, whole in line.own}
-        return Dependence(step, values, opaque)
+        made = Dependence(step, values, opaque)
+        for name in values:  # in order, so that a long step is no deep recursion
+            made.named(name)
+        return made
 
     @cached_property
     def before(self) -> frozenset[str]:
@@ -72,6 +75,16 @@ class Dependence:
             elif name in self.opaque:
                 self._reached[name] = frozenset[str]().union(*map(self.named, self.opaque[name]))
         return self._reached[name]
+
+    def needed(self, expr: Expr, given: Collection[str]) -> frozenset[str]:
+        """The names that an expression needs, through all names but the ``given``."""
+        wanted, seen = list(_refs(expr)), set[str]()
+        while wanted:
+            name = wanted.pop()
+            if name not in seen and name not in given:
+                seen.add(name)
+                wanted += _refs(self.values[name]) if name in self.values else ()
+        return frozenset(seen)
 
     def lines(self, names: frozenset[str]) -> Iterator[Expr]:
         """Every value that depends on one of ``names`` and that one of their last values needs."""

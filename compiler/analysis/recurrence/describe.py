@@ -7,7 +7,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
-from ....ir.expression import Call, Expr, Index, Kind, Read, Reduce, Ref, Size, call, rebuild, walk
+from ....ir.expression import (
+    Call,
+    Expr,
+    Index,
+    Kind,
+    Literal,
+    Read,
+    Reduce,
+    Ref,
+    Size,
+    call,
+    rebuild,
+    walk,
+)
 from ....ir.mixer import Recurrence, State
 from .forms import Affine, Classified, Coupled, Dense, Form, Loop, Matrix, Reading
 from .polynomial import NOTHING, negative, plus, times
@@ -17,6 +30,7 @@ _KINDS = {
     "mixing": "row by row, states mixed by weights that stay the same",
     "dots": "row by row, with products inside",
 }
+LONGEST = 400  # characters
 _VERSION = re.compile(r"\.\d+$")
 
 
@@ -73,7 +87,7 @@ class _Writer:
             case Loop(states, kind, term, reason):
                 names = ", ".join(s.name for s in states)
                 yield f"{names}: {_KINDS[kind]}"
-                what = "in the way" if _is_inner(term) else f"in the way: {self.text(term)}"
+                what = "in the way" if _is_named(term) else f"in the way: {self.text(term)}"
                 yield f"  {what} ({reason})"
             case _:
                 assert_never(form)
@@ -139,8 +153,9 @@ class _Writer:
         return f"{state.name}[{self.now}] = {self.text(value)}"
 
     def text(self, expr: Expr) -> str:
-        """An expression with rows as subscripts."""
-        return str(self._named(expr))
+        """An expression with rows as subscripts, cut where it is very long."""
+        text = str(self._named(expr))
+        return text if len(text) <= LONGEST else f"{text[:LONGEST]} …"
 
     def _named(self, expr: Expr) -> Expr:
         if isinstance(expr, Read):
@@ -207,5 +222,7 @@ def _mentions(value: Expr, name: str) -> bool:
     return any(isinstance(node, Ref) and node.name == name for node in walk(value))
 
 
-def _is_inner(term: Expr) -> bool:
-    return isinstance(term, Ref) and bool(_VERSION.search(term.name))
+def _is_named(term: Expr) -> bool:
+    """Whether a term says nothing beside its reason."""
+    inner = isinstance(term, Ref) and _VERSION.search(term.name)
+    return isinstance(term, Literal) or bool(inner)

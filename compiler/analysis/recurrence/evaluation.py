@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
+from itertools import islice
 
-from ....ir.expression import Call, Expr, Literal, Read, Reduce, Ref, rebuild
+from ....ir.expression import Call, Expr, Index, Literal, Read, Reduce, Ref, call, rebuild, walk
 from .dependence import Dependence
 from .polynomial import applied, plus
+from .readings import WholeError
 from .superposition import (
     NotLinearError,
     Superposition,
@@ -23,6 +25,8 @@ from .superposition import (
     contracted,
     read,
 )
+
+LONGEST = 4000  # nodes of one value, names written out
 
 
 @dataclass
@@ -40,7 +44,26 @@ class Evaluation:
     known: Mapping[str, Expr]
     settle_term: Callable[[Term], Expr]
     finals: dict[Expr, Expr] = field(default_factory=dict)
-    _named: dict[str, Superposition] = field(default_factory=dict)
+    _named: dict[str, Superposition | Exception] = field(default_factory=dict)
+
+    def value(self, expr: Expr) -> Superposition:
+        """The value of an expression, its names evaluated in the order of the lines."""
+        needed = self.dependence.needed(expr, {*self.unknown, *self.known})
+        for name, value in self.dependence.values.items():
+            if name in needed and name not in self._named:
+                self._named[name] = self._line(value)
+        return self.of(expr)
+
+    def _line(self, value: Expr) -> Superposition | Exception:
+        try:
+            found = self.of(value)
+        except (NotLinearError, WholeError) as error:
+            return error
+        if not found.terms and found.free in self.finals:
+            return Superposition(free=self.finals[found.free])
+        if _is_long(found):
+            return NotLinearError(value, "a value too long to write out")
+        return found
 
     def named(self, ref: Ref) -> Superposition:
         """The value of a name."""
@@ -53,11 +76,11 @@ class Evaluation:
         if ref.name not in self.dependence.values:
             return Superposition(free=ref)
         if ref.name not in self._named:
-            found = self.of(self.dependence.values[ref.name])
-            if not found.terms and found.free in self.finals:
-                found = Superposition(free=self.finals[found.free])
-            self._named[ref.name] = found
-        return self._named[ref.name]
+            self._named[ref.name] = self._line(self.dependence.values[ref.name])
+        found = self._named[ref.name]
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     def settled(self, value: Superposition, blame: Expr) -> Expr:
         """The value with every contraction of an earlier state as a reading."""
@@ -98,19 +121,24 @@ class Evaluation:
                 admitted = None if where is None else self.known_value(where, expr)
                 if value.terms:
                     return contracted(value, over, admitted)
-                return Superposition(free=replace(expr, x=value.free, where=admitted))
+                return Superposition(free=replace(expr, x=_spread(value.free, x), where=admitted))
             case Read(x, at, fill):
                 value = self.of(x)
                 places = tuple((dim, self.known_value(index, expr)) for dim, index in at)
                 if value.terms:
                     return read(value, places, fill)
-                return Superposition(free=replace(expr, x=value.free, at=places))
+                return Superposition(free=replace(expr, x=_spread(value.free, x), at=places))
             case _:
                 return self._plain(expr)
 
     def _plain(self, expr: Expr) -> Superposition:
         """A node that is not linear, of parts that are known."""
-        return Superposition(free=rebuild(expr, lambda part: self.known_value(part, expr)))
+
+        def known(part: Expr) -> Expr:
+            value = self.known_value(part, expr)
+            return value if isinstance(expr, Call) else _spread(value, part)
+
+        return Superposition(free=rebuild(expr, known))
 
     def _sum(self, expr: Call, fn: str, a: Superposition, b: Superposition) -> Superposition:
         if not a.terms and not b.terms:
@@ -140,3 +168,18 @@ class Evaluation:
 def _free(expr: Call, *parts: Superposition) -> Superposition:
     """A node of parts that have no unknown."""
     return Superposition(free=replace(expr, args=tuple(part.free for part in parts)))
+
+
+def _spread(value: Expr, old: Expr) -> Expr:
+    """The value with the axes that it lost where terms cancelled: here they are bound."""
+    for axis in sorted(old.axes - value.axes):
+        value = call("add", value, call("mul", Index(axis), 0))
+    return value
+
+
+def _is_long(value: Superposition) -> bool:
+    """Whether a value has more nodes than is worth writing out."""
+    parts = (value.free, *(t.coefficient for t in value.terms))
+    weights = tuple(t.weight for t in value.terms if t.weight is not None)
+    nodes = (node for part in (*parts, *weights) for node in walk(part))
+    return any(True for _ in islice(nodes, LONGEST, None))

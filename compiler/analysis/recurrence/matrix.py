@@ -162,9 +162,13 @@ def _left_axes(monomial: Monomial, axis: str) -> frozenset[str]:
 
 def _opened(monomial: Monomial, axis: str, values: tuple[str, ...]) -> tuple[Monomial, ...]:
     """Choices as factors 0 or 1: where(c, k * v, 0) --> where(c, 1, 0) * k * v."""
+
+    def mixed(value: Expr) -> bool:
+        return axis in value.axes and bool(value.axes & set(values))
+
     for factor in monomial.factors:
         match factor:
-            case Call("where", (c, yes, no)) if axis in factor.axes and factor.axes & set(values):
+            case Call("where", (c, yes, no)) if mixed(factor) and not mixed(c):
                 rest = list(monomial.factors)
                 rest.remove(factor)
                 base = Polynomial((Monomial(monomial.number, tuple(rest)),))

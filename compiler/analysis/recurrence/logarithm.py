@@ -54,6 +54,10 @@ def _log_factor(factor: Expr) -> Expr | None:
             return _scaled(logarithm(x), Literal(-1))
         case Call("pow", (base, power)):
             return _scaled(logarithm(base), power)
+        case Call("where", (condition, yes, no)):
+            logs = logarithm(yes), logarithm(no)
+            found = [log for log in logs if log is not None]
+            return call("where", condition, *found) if len(found) == 2 else None
         case Call("sqrt" | "rsqrt", (x,)):
             return _scaled(logarithm(x), Literal(0.5 if factor.fn == "sqrt" else -0.5))
         case _:

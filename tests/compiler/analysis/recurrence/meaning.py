@@ -66,6 +66,9 @@ _FUNCTIONS: Mapping[str, Callable[..., np.ndarray]] = {
     "ge": np.greater_equal,
     "eq": np.equal,
     "ne": np.not_equal,
+    "and": np.logical_and,
+    "floordiv": np.floor_divide,
+    "mod": np.mod,
     "neg": np.negative,
     "abs": np.abs,
     "exp": np.exp,
@@ -151,7 +154,8 @@ def by_rows(recurrence: Recurrence, inputs: Mapping[str, Value], sizes: Sizes) -
     for state in recurrence.states:
         rows.values[state.name] = rows.spread(rows.of(state.initial), state.dims)
     found: dict[str, list[Value]] = {}
-    for t in range(sizes[recurrence.over]):
+    count = sizes[recurrence.over]
+    for t in range(count - 1, -1, -1) if recurrence.reverse else range(count):
         rows.at = {recurrence.over: t}
         for name in dims:
             found.setdefault(f"{name}.in", []).append(rows.values[name])
@@ -166,7 +170,8 @@ def by_rows(recurrence: Recurrence, inputs: Mapping[str, Value], sizes: Sizes) -
             found.setdefault(f"{name}.out", []).append(rows.values[name])
         for ref in recurrence.own:
             found.setdefault(ref.name, []).append(rows.values[ref.name])
-    return {name: _stacked(values, recurrence.over) for name, values in found.items()}
+    backwards = -1 if recurrence.reverse else 1
+    return {name: _stacked(v[::backwards], recurrence.over) for name, v in found.items()}
 
 
 def _ref(name: str, value: Value) -> Ref:
@@ -217,7 +222,8 @@ def by_forms(
         read = Read(ref, reading.at) if reading.at else ref
         expr = Reduce("sum", call("mul", reading.query, read), reading.axes)
         rows.lazy[reading.ref.name] = lambda expr=expr: rows.of(expr)  # type: ignore[misc]
-    for t in range(sizes[recurrence.over]):
+    count = sizes[recurrence.over]
+    for t in range(count - 1, -1, -1) if recurrence.reverse else range(count):
         rows.at = {recurrence.over: t}
         for form in classified.components:
             states = [form.state] if isinstance(form, Matrix | Dense) else list(form.states)
@@ -230,7 +236,8 @@ def by_forms(
                 found.setdefault(f"{state.name}.out", []).append(now[state.name])
         for name, value in classified.own:
             found.setdefault(name, []).append(rows.of(value))
-    return {name: _stacked(values, recurrence.over) for name, values in found.items()}
+    backwards = -1 if recurrence.reverse else 1
+    return {name: _stacked(v[::backwards], recurrence.over) for name, v in found.items()}
 
 
 def _new(form: Form, rows: Rows, loops: Mapping[str, Value]) -> list[Value]:

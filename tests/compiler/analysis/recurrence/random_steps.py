@@ -28,7 +28,7 @@ def random_step(random: Random) -> Recurrence:
     reset = None
     if random.random() < 0.2:
         reset = call("gt", Ref("g", dims("T"), Kind.REAL), 0.3)
-    return Recurrence("T", tuple(states), lines, reset=reset, reverse=False)
+    return Recurrence("T", tuple(states), lines, reset=reset, reverse=random.random() < 0.3)
 
 
 class _Steps:

@@ -33,9 +33,7 @@ def read_outputs(spec: SpecDocument, scope: Scope, stages: tuple[Stage, ...]) ->
     return tuple(found)
 
 
-def _check_rows(
-    key: Word, value: Expr, declared: list[str], stages: tuple[Stage, ...]
-) -> None:
+def _check_rows(key: Word, value: Expr, declared: list[str], stages: tuple[Stage, ...]) -> None:
     """A step's name has rows and a state has none, whatever is declared for them."""
     for stage in stages:
         if not isinstance(stage, Recurrence) or not isinstance(value, Ref):

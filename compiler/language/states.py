@@ -85,7 +85,7 @@ class States:
     def _check_time(self, place: Text, name: str, dim: str) -> None:
         if dim == self.over:
             found = f"the state `{name}` has {dim}, the axis of the recurrence"
-        elif self._is_time(dim, self.scope.context.dims.sequences):
+        elif self._is_time(dim):
             found = f"the state `{name}` has {dim}, a position of the recurrence's own sequence"
         else:
             return
@@ -109,6 +109,12 @@ class States:
                 f"the initial value of `{key}` has {self.over}, the axis of the recurrence",
                 allowed=f"any expression without {self.over}",
                 do=f"read one row of it: `x[{self.over}=0]`",
+            )
+        if wrong := self._foreign(draft, value.axes):
+            raise text.error(
+                f"the initial value of `{key}` has {wrong[0]}, which the state does not list",
+                allowed=f"[{', '.join(draft.listed)}], and batch and heads",
+                do=f"list it, `{key}: [{', '.join([*draft.listed, wrong[0]])}]`, or sum over it",
             )
         draft.initial = value
         self.flow_in(key, value, ())
@@ -178,14 +184,10 @@ class States:
             SpecError: an axis that only another state lists, or a position of the sequence.
         """
         draft, rows = self.drafts[name], {self.over, *loops}
-        extra = value.axes - rows - set(draft.listed)
-        others = {d for o in self.drafts.values() if o is not draft for d in o.listed}
-        positions = self.scope.context.dims.sequences
-        wrong = sorted(d for d in extra if d in others or self._is_time(d, positions))
-        if wrong:
+        if wrong := self._foreign(draft, value.axes - rows):
             over = ", ".join(wrong)
             do = f"a sum over {over} is probably forgotten: `sum(…, {over})`"
-            if self._is_time(wrong[0], positions):
+            if self._is_time(wrong[0]):
                 do = f"read the row at hand: `x[{wrong[0]}={self.over.lower()}]`"
             raise self._reshaped(name, value, rows, f"{over} should not be there", place)(do)
 
@@ -210,7 +212,14 @@ class States:
                 f"keep {over}, or give the value a name of its own: `s = …`"
             )
 
-    def _is_time(self, dim: str, positions: dict[str, str]) -> bool:
+    def _foreign(self, draft: StateDraft, axes: frozenset[str]) -> list[str]:
+        """The axes that can't flow into a state: other states list them, or they are time."""
+        others = {dim for o in self.drafts.values() if o is not draft for dim in o.listed}
+        extra = axes - set(draft.listed)
+        return sorted(dim for dim in extra if dim in others or self._is_time(dim))
+
+    def _is_time(self, dim: str) -> bool:
+        positions = self.scope.context.dims.sequences
         return dim in positions and positions[dim] == positions.get(self.over, self.over)
 
     def _reshaped(

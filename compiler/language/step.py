@@ -110,10 +110,11 @@ class Step:
         return self.trace.with_copies(found)
 
     def _begin_round(self, block: list[Line]) -> None:
+        earlier = tuple(version.ref.name for version in self.trace.versions)
         for name in self.states.drafts:
             for ref in parts(self.states.ref(name)):
                 assert isinstance(ref, Ref)
-                self.trace.assign(ref, None, block)
+                self.trace.assign(ref, None, block, earlier)
 
     def _rounds(self, spec: RoundsSpec, loops: tuple[str, ...], block: list[Line]) -> None:
         context = self.outer.context

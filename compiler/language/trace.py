@@ -14,8 +14,8 @@ from ..analysis.derivatives import pullback, sum_to
 class Version:
     """A name with the value that one line gave it.
 
-    There is no value where an inner loop gave it (then ``of`` are the versions made in the loop)
-    or the row, or the round, before.
+    There is no value where an inner loop gave it, or the row or round before: it may then depend
+    on any of the versions ``of``.
     """
 
     ref: Ref  # by a name of its own
@@ -23,7 +23,7 @@ class Version:
     value: Expr | None
     block: list[Line]  # the lines among which it is assigned
     at: int  # where among them a copy of it would stand
-    of: tuple[str, ...] | None = None
+    of: tuple[str, ...] = ()
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Trace:
     copies: dict[Version, Equation] = field(default_factory=dict)
 
     def assign(
-        self, ref: Ref, value: Expr | None, block: list[Line], of: tuple[str, ...] | None = None
+        self, ref: Ref, value: Expr | None, block: list[Line], of: tuple[str, ...] = ()
     ) -> None:
         """Note that ``ref`` has a new value at the end of ``block``."""
         own = None if value is None else self.single(value)
@@ -112,7 +112,7 @@ def gradient(trace: Trace, loss: Expr, ref: Ref, rows: frozenset[str]) -> Expr:
 
 def _depends(version: Version, active: set[str]) -> bool:
     if version.value is None:
-        return version.of is None or not active.isdisjoint(version.of)
+        return not active.isdisjoint(version.of)
     return any(isinstance(node, Ref) and node.name in active for node in walk(version.value))
 
 

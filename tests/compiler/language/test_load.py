@@ -216,7 +216,7 @@ def test_a_stage_like_another():
         ("{like: nobody}", "no stage is called `nobody`"),
         ("{like: one, suffix: '-'}", "a suffix is made of letters"),
         ("{like: one, with: {zz: x}}", "`zz` is no name that the stage could read"),
-        ("{like: one, direction: backward}", "not yet: only a recurrence has a direction"),
+        ("{like: one, direction: backward}", "only a recurrence has a direction"),
         ("{map: {p: x}, suffix: _a}", "`suffix` without `like`"),
         ("{name: one, map: {p: x}}", "two stages are called `one`"),
         ("{map: {p: x}, like: one}", "a stage with map and like"),

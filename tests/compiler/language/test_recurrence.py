@@ -274,7 +274,10 @@ def test_a_stage_like_another_with_other_names_the_other_way_round():
     assert not forward.reverse
     assert backward.reverse
     assert backward.name == "bwd"
-    assert [f"{e.name} = {e.value}" for e in backward.step] == ["h_r = ar * h_r + x", "y_r = h_r * 2"]
+    assert [f"{e.name} = {e.value}" for e in backward.step] == [
+        "h_r = ar * h_r + x",
+        "y_r = h_r * 2",
+    ]
     end, row = last.equations[1:]
     assert end.value == Ref("h_r", frozenset("BC"), Kind.REAL)
     assert isinstance(row.value, Read)
@@ -301,7 +304,7 @@ def test_head_groups_are_kept_until_heads_come():
 def test_an_inner_loop():
     mixer = load_text(PRODUCT)
     stage = recurrence(mixer)
-    (rounds, total, o) = stage.step
+    rounds, total, _ = stage.step
     assert isinstance(rounds, Rounds)
     assert rounds.over == "R"
     assert state_dims(mixer) == {"S": "BDEH"}
@@ -313,7 +316,7 @@ def test_an_inner_loop():
 def test_what_reads_other_rows_comes_before_the_loop():
     mixer = load_text(ROWS)
     (let,) = mixer.lets
-    first, before, _ = mixer.stages
+    _, before, _ = mixer.stages
     assert (let.name, str(let.value)) == ("u_rows", "sum(x[T=t - l] * w, L)")
     assert isinstance(before, Map)
     assert [str(e.value) for e in before.equations] == ["z[T=t - 1]"]

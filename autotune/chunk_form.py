@@ -2,8 +2,7 @@
 
 S' = decay * S + u (w . S) + sum of k v, for states [X, K, V] side by side over time [X, T, ...].
 A strong opponent: what the papers on linear attention and the delta rule compute, in batched
-products. Decays of single channels are split into two factors that meet in the middle of a chunk,
-which is quick, and overflows where gates are strong.
+products.
 """
 
 from __future__ import annotations
@@ -41,13 +40,15 @@ class Chunks:
     """The states at the starts of chunks, and what rows add inside them.
 
     ``keys`` and ``values`` pair up: a chunk adds sum over t of keys[t] values[t] to the state.
-    Products are of factors in ``dtype``.
+    Products are of factors in ``dtype``. ``split``: decays of single channels are two factors that
+    meet in the middle of a chunk, which is quick, and overflows where gates are strong.
     """
 
     factors: Factors
     length: int
     chunk: int
     dtype: torch.dtype
+    split: bool = True
     keys: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
 
@@ -86,7 +87,8 @@ class Chunks:
         return padded.unflatten(1, (-1, self.chunk))
 
     def _product(self, a: Tensor, b: Tensor) -> Tensor:
-        return (a.to(self.dtype) @ b.to(self.dtype)).float()
+        kept = torch.promote_types(self.dtype, torch.float32)
+        return (a.to(self.dtype) @ b.to(self.dtype)).to(kept)
 
     def _decayed(self, rows: Tensor, before: bool) -> Tensor:
         sums = self.before if before else self.sums
@@ -98,10 +100,14 @@ class Chunks:
         sums = self.before if before else self.sums
         if sums is None or self.sums is None:
             return self._product(rows, columns.mT).tril(last)
+        seen = torch.ones(self.chunk, self.chunk, dtype=torch.bool).tril(last)
         if sums.shape[-1] == 1:
-            seen = torch.ones(self.chunk, self.chunk, dtype=torch.bool).tril(last)
             gaps = (sums - self.sums.mT).masked_fill(~seen, -torch.inf)
             return self._product(rows, columns.mT) * gaps.exp()
+        if not self.split:
+            gaps = sums[..., :, None, :] - self.sums[..., None, :, :]
+            decay = gaps.masked_fill(~seen[..., None], -torch.inf).exp()
+            return (rows[..., :, None, :] * columns[..., None, :, :] * decay).sum(-1)
         rows = rows * (sums - self.middle).exp()
         columns = columns * (self.middle - self.sums).exp()
         return self._product(rows, columns.mT).tril(last)

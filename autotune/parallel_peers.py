@@ -66,16 +66,18 @@ class ParallelForm:
             for i in self.mixer.inputs
         ]
         self.decays: list[Tensor] | None = None
+        self.split = True
         if chunk is None:
-            self.chunk = self._admitted()
+            self._fit()
 
-    def _admitted(self) -> int:
-        """The largest chunk in which the decays of single channels stay in the range of floats."""
+    def _fit(self) -> None:
+        """Take the largest chunk in which decays of single channels stay in the range of floats."""
         self.chunk, self.decays = CHUNKS[-1], []
         self.outputs(*self.arranged)
         decays, self.decays = self.decays, None
-        fit = (c for c in CHUNKS if all(_steepest(d, c // 2) > -_ROOM for d in decays))
-        return next(fit, CHUNKS[-1])
+        fit = [c for c in CHUNKS if all(_steepest(d, c // 2) > -_ROOM for d in decays)]
+        self.split = bool(fit)
+        self.chunk = fit[0] if fit else CHUNKS[-1]
 
     @property
     def what(self) -> str:
@@ -225,7 +227,7 @@ class _Stage:
             and form.writes[0][0] == form.corrections[0][0],
         )
         length = self.setting.sizes[self.over]
-        chunks = Chunks(factors, length, self.whole.chunk, self.whole.dtype)
+        chunks = Chunks(factors, length, self.whole.chunk, self.whole.dtype, self.whole.split)
         for reading in self.classified.readings:
             if reading.state == form.state.name:
                 self._read(reading, chunks, form, batch)
@@ -348,11 +350,16 @@ def _product(numbers: Any) -> int:
 
 
 def compiled(form: ParallelForm) -> Callable[..., tuple[Tensor, ...]]:
-    """The form's torch operations as one graph, under torch.compile."""
+    """The form under torch.compile."""
+    made: Callable[..., tuple[Tensor, ...]] = torch.compile(traced(form), dynamic=False)
+    return made
+
+
+def traced(form: ParallelForm) -> Callable[..., tuple[Tensor, ...]]:
+    """The form's torch operations as one graph."""
     from torch.fx.experimental.proxy_tensor import make_fx
 
     graph = make_fx(form.outputs, _error_on_data_dependent_ops=False)(*form.arranged)
     graph.graph.eliminate_dead_code()
     graph.recompile()
-    made: Callable[..., tuple[Tensor, ...]] = torch.compile(graph, dynamic=False)
-    return made
+    return graph

@@ -129,7 +129,8 @@ class LoadedMixer:
             inputs, named: tensors with the axes that the spec gives them, [B, T, H, D] and so on;
                 T may be any length, 0 too. What has no T (weights) is given at each call; what
                 only ``initial`` reads is given without ``state`` only.
-            cu_seqlens: int32 or int64 [documents + 1].
+            cu_seqlens: int32 or int64 [documents + 1]. What ``initial`` reads with the batch axis B
+                has the documents along it; so have last states, as outputs and in the state.
             state: what an earlier call returned; the rows given follow those it has seen.
             return_state: whether to return (outputs, state after the last row).
 
@@ -138,9 +139,14 @@ class LoadedMixer:
             UnsupportedError: a state is wanted, and a term needs the whole sequence.
         """
         if state is not None or return_state:
+            if cu_seqlens is not None and state is not None:
+                raise ArgumentError(
+                    "cu_seqlens: documents begin anew, and a state continues: give one of the two"
+                )
             if cu_seqlens is not None:
-                raise ArgumentError("cu_seqlens: a state is that of one sequence; give one of them")
-            results, after = self._stepping(inputs, named, state, one_row=False)
+                results, after = self._stepping.documents(inputs, named, cu_seqlens)
+            else:
+                results, after = self._stepping(inputs, named, state, one_row=False)
             return (self._outputs(results), after) if return_state else self._outputs(results)
         plain = cu_seqlens is None and not named
         found = self._execution.repeated(inputs) if plain else None

@@ -1,7 +1,8 @@
-"""``make demo``: two specs, from text to checked kernels, on the bytes of a real text.
+"""``make demo``: three specs, from text to checked kernels, on the bytes of a real text.
 
-One spec is the library's, the other is what ``mixc new`` writes. Both are shown, compiled for
-cuda:90, verified, and run on embeddings of the README's bytes. A short tuning ends it.
+One spec is the library's, one is what ``mixc new`` writes, one a recurrence. All are shown,
+compiled for cuda:90, verified, and run on embeddings of the README's bytes, the recurrence in
+chunks and step by step. A short tuning ends it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from dataclasses import dataclass
 from importlib.metadata import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from .demo_memory import in_chunks, memory_spec, step_by_step
+from .ir.mixer import Recurrence
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,14 +30,17 @@ if TYPE_CHECKING:
 
 TEXT_BYTES = 1000  # no block divides it
 HEADS, GROUPS, CHANNELS = 4, 2, 64
-CASES = 5
+CASES, CASES_OF_ROWS = 5, 2  # the interpreter takes its time with recurrences
 TARGET = "cuda:90"
 TUNED, TRIALS, TUNED_LENGTH = "alibi_window", 4, 2048
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one spec; ``backend`` ran the text."""
+    """What came of one spec; ``backend`` ran the text.
+
+    ``by_steps`` is, for a recurrence, how far chunks and single steps are apart on the text.
+    """
 
     mixer: Mixer
     found: Lowering
@@ -42,12 +49,13 @@ class Outcome:
     text_error: float
     text_limit: float
     backend: Chosen
+    by_steps: float | None = None
 
     @property
     def ok(self) -> bool:
         """Whether everything that was tried was right."""
         compiled = not any(report.error for report in self.reports)
-        right = self.text_error <= self.text_limit
+        right = max(self.text_error, self.by_steps or 0.0) <= self.text_limit
         return compiled and right and all(case.ok for case in self.cases)
 
 
@@ -57,8 +65,9 @@ def main() -> None:
 
     started, out = time.monotonic(), console()
     with tempfile.TemporaryDirectory() as folder:
-        path = new_spec(Path(folder))
-        specs: dict[str, dict[str, int]] = {"alibi_window": {"window": 300}, str(path): {}}
+        mine, memory = new_spec(Path(folder)), memory_spec(Path(folder))
+        specs: dict[str, dict[str, int]] = {"alibi_window": {"window": 300}}
+        specs |= {str(path): {} for path in (mine, memory)}
         outcomes = [try_spec(spec, params, out) for spec, params in specs.items()]
     tune_briefly(out)
     heading(out, "Summary")
@@ -120,12 +129,20 @@ def try_spec(spec: str, params: dict[str, int], out: Console) -> Outcome:
     sizes = dict.fromkeys(("D", "E"), CHANNELS)
     reports = compiling.report(compiling.generate(mixer, sizes, "bfloat16"), [TARGET])
     compile_spec.write(out, reports)
-    heading(out, f"mixc verify {mixer.name} --cases {CASES}")
+    limit = CASES_OF_ROWS if is_recurrent(mixer) else CASES
+    heading(out, f"mixc verify {mixer.name} --cases {limit}")
     backend = calling_backend()
-    cases = checking.verify_mixer(mixer, limit=CASES)
+    cases = checking.verify_mixer(mixer, limit=limit)
     verify_spec.write(out, mixer, cases)
-    error, limit = on_text(mixer, backend)
-    return Outcome(mixer, found, reports, cases, error, limit, backend)
+    on = on_text(mixer, backend)
+    if on.by_steps is not None:
+        out.print(f"{TEXT_BYTES} bytes in chunks and step by step differ by {on.by_steps:.1e}")
+    return Outcome(mixer, found, reports, cases, on.error, on.limit, backend, on.by_steps)
+
+
+def is_recurrent(mixer: Mixer) -> bool:
+    """Whether a mixer has a recurrence."""
+    return any(isinstance(stage, Recurrence) for stage in mixer.stages)
 
 
 def calling_backend() -> Chosen:
@@ -137,24 +154,37 @@ def calling_backend() -> Chosen:
     return choose("auto", torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def on_text(mixer: Mixer, backend: Chosen) -> tuple[float, float]:
+@dataclass(frozen=True)
+class OnText:
     """The error of the kernels on the text in float32, and the limit it has to keep."""
+
+    error: float
+    limit: float
+    by_steps: float | None = None
+
+
+def on_text(mixer: Mixer, backend: Chosen) -> OnText:
+    """Run the text by kernels; a recurrence also row by row."""
     import torch
 
     from .autotune.tolerances import error_limit, error_of
     from .backends.reference.evaluate import run
-    from .running import by_backend
 
     inputs = embeddings(mixer)
     device = "cuda" if backend == "triton" else "cpu"
     placed = {name: tensor.to(device) for name, tensor in inputs.items()}
+    by_steps = None
     with torch.no_grad():
-        results = by_backend(mixer, placed, {}, backend)
+        results = in_chunks(mixer, placed, backend)
+        if is_recurrent(mixer) and mixer.path is not None:
+            rows = step_by_step(Path(mixer.path), placed, backend)
+            by_steps = error_of(results["o"], rows.double())
         exact = run(mixer, inputs)
         plain = run(mixer, inputs, dtype=torch.float32)
     errors = {name: error_of(results[name], exact[name]) for name in exact}
     worst = max(errors, key=errors.__getitem__)
-    return errors[worst], error_limit(torch.float32, error_of(plain[worst], exact[worst]))
+    limit = error_limit(torch.float32, error_of(plain[worst], exact[worst]))
+    return OnText(errors[worst], limit, by_steps)
 
 
 def embeddings(mixer: Mixer) -> dict[str, Tensor]:
@@ -171,7 +201,7 @@ def embeddings(mixer: Mixer) -> dict[str, Tensor]:
     for given in mixer.inputs:
         shape = shape_of(given.layout, sizes)
         if {"I", "J", "T"} & set(given.dims):
-            table = torch.randn(256, shape[1], shape[3], generator=generator)
+            table = torch.randn(256, shape[1], *shape[3:], generator=generator)
             tensors[given.name] = table[text].transpose(0, 1).unsqueeze(0)
         else:
             tensors[given.name] = torch.rand(shape, generator=generator)
@@ -197,6 +227,7 @@ def write(out: Console, outcomes: list[Outcome]) -> None:
         table.add_column(title, no_wrap=title != "derived", overflow="fold")
     for one in outcomes:
         ranges = [line.strip() for stage in one.found.ranges for line in stage.lines]
+        steps = [] if one.by_steps is None else [("steps", one.by_steps, one.text_limit)]
         worst = max(one.cases, key=lambda case: case.error / case.limit)
         table.add_row(
             one.mixer.name,
@@ -207,6 +238,7 @@ def write(out: Console, outcomes: list[Outcome]) -> None:
                 for what, error, limit in (
                     ("cases", worst.error, worst.limit),
                     ("text ", one.text_error, one.text_limit),
+                    *steps,
                 )
             ),
             "\n".join(str(report.registers) for report in one.reports),
@@ -216,9 +248,10 @@ def write(out: Console, outcomes: list[Outcome]) -> None:
     out.print(table)
     verified, called = outcomes[0].cases[0].backend, outcomes[0].backend
     out.print(
-        f"Errors: against float64, relative to the largest value, in float32: the worst of {CASES} "
-        f"cases by {verified}, and on {TEXT_BYTES} bytes of the README by {called}. Registers and "
-        f"spilled bytes per thread: the {TARGET} binaries in bfloat16."
+        f"Errors: against float64, relative to the largest value, in float32: the worst of the "
+        f"cases by {verified}, and on {TEXT_BYTES} bytes of the README by {called} (steps: between "
+        "chunks and single steps). Registers and spilled bytes per thread: the "
+        f"{TARGET} binaries in bfloat16."
     )
 
 

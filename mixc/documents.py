@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from .ir.binding import Number, bind_sizes, shape_of
-from .ir.errors import ArgumentError
+from .ir.errors import ArgumentError, UnsupportedError
 from .ir.mixer import Layout, Mixer
 
 if TYPE_CHECKING:
@@ -39,6 +39,12 @@ def one_by_one(
     """
     import torch
 
+    for output in mixer.outputs:
+        if not _places(mixer, output.layout, edges) and _BATCH not in output.layout:
+            raise UnsupportedError(
+                f"{mixer.name}: {output.name} has one value for each document, and no batch axis B "
+                "to put them along; call it for one document at a time, without cu_seqlens"
+            )
     rows = {o.name for o in mixer.outputs if _places(mixer, o.layout, edges)}
     made: dict[str, Tensor] = {}
     last: dict[str, list[Tensor]] = {o.name: [] for o in mixer.outputs if o.name not in rows}

@@ -106,7 +106,7 @@ class Execution:
         Raises ArgumentError where shapes, dtypes, devices or the backend don't fit.
         """
         if cu_seqlens is not None and self._last_outputs():
-            return self._by_document(tensors, params, cu_seqlens)
+            return self.by_document(tensors, params, cu_seqlens)
         chosen = choose(self.backend, device_of(tensors))
         dtype = working_dtype(self.mixer, tensors)
         given, mixer = dict(tensors), self.mixer
@@ -151,13 +151,13 @@ class Execution:
             self._has_last = bool(last_outputs(self.mixer))
         return self._has_last
 
-    def _by_document(
+    def by_document(
         self,
         tensors: Mapping[str, Tensor],
         params: Mapping[str, Number],
         cu_seqlens: Tensor | Mapping[str, Tensor],
     ) -> dict[str, Tensor]:
-        """Each document by a call of its own, as what has one value for each wants it."""
+        """Each document by a call of its own; what has one value for each has them as its batch."""
         from .compiler.passes.pack_recurrence import per_document
         from .compiler.passes.packing_plan import families_of
 

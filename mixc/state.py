@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 class SequenceState:
     """The hand-over after ``t`` rows: ``state["S"]`` is a tensor, ``list(state)`` the names.
 
+    After documents of several lengths (``cu_seqlens``) ``t`` has one for each, as the batch has.
+
     States have the names of the spec; ``u_rows`` are the last rows of ``u`` that later rows read,
     ``g_sum`` a running sum so far. Real tensors are float32, or float64 by the reference on
     float64 inputs. A call never changes one: a state may be kept, and continued twice.
     """
 
     mixer: str
-    t: int
+    t: int | tuple[int, ...]
     tensors: Mapping[str, Tensor]
     source: str = ""  # tells apart mixers, and one mixer with other params
 
@@ -43,7 +45,8 @@ class SequenceState:
 
     def __repr__(self) -> str:
         shown = (f"{name}: {list(x.shape)} {_plain(x)}" for name, x in self.tensors.items())
-        return f"<state of {self.mixer} after {self.t} rows: {', '.join(shown)}>"
+        rows = self.t if isinstance(self.t, int) else " + ".join(map(str, self.t))
+        return f"<state of {self.mixer} after {rows} rows: {', '.join(shown)}>"
 
     def to(self, device: str | torch.device) -> SequenceState:
         """The same state on another device."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from .documents import cut
@@ -77,7 +78,7 @@ def by_stretches(
     ends = sorted({0, rows // 2, min(rows // 2 + 1, rows), rows})
     edges, state = {root: ends}, None
     made: dict[str, list[Tensor]] = {output.name: [] for output in mixer.outputs}
-    for number, (first, end) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
+    for number, (first, end) in enumerate(pairwise(ends)):
         own = {
             entry.name: cut(mixer, entry.layout, inputs[entry.name], edges, number, sizes)
             for entry in mixer.inputs

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from . import arguments
 from .ir.binding import bind_sizes, expected_layout_text
-from .ir.errors import ArgumentError
+from .ir.errors import ArgumentError, UnsupportedError
 from .ir.expression import Kind
 from .running import Backend, Execution
 from .state import SequenceState
@@ -57,6 +57,25 @@ class Stepping:
         self._check(state)
         again = self._repeated(inputs, named, state, one_row)
         return self._run(inputs, named, state, one_row) if again is None else again
+
+    def documents(
+        self,
+        inputs: tuple[object, ...],
+        named: Mapping[str, object],
+        cu_seqlens: Tensor | Mapping[str, Tensor],
+    ) -> tuple[dict[str, Tensor], SequenceState]:
+        """The first stretch of documents that lie end to end; the state has them as its batch."""
+        tensors, params = arguments.by_name(self.mixer, inputs, named)
+        results = self._execution(True, None).by_document(tensors, params, cu_seqlens)
+        ends = (
+            cu_seqlens
+            if isinstance(cu_seqlens, Mapping)
+            else {self.continued.axis.root: cu_seqlens}
+        )
+        lengths = [int(n) for n in ends[self.continued.axis.root].diff()]
+        results, after = self._results(results, self._like(tensors), None, 0, False)
+        t = lengths[0] if len(set(lengths)) == 1 else tuple(lengths)
+        return results, replace(after, t=t)
 
     # ------------------------------------------------------------------------ what is run
 
@@ -225,7 +244,8 @@ class Stepping:
             for name in self._states_out:
                 results[name] = results[name].to(dtype)
         before = 0 if state is None else state.t
-        after = SequenceState(self.mixer.name, before + rows, handed, self.source)
+        t = before + rows if isinstance(before, int) else tuple(one + rows for one in before)
+        after = SequenceState(self.mixer.name, t, handed, self.source)
         if left_out:
             for name, place in self._rows_out.items():
                 results[name] = results[name].squeeze(place)
@@ -239,6 +259,12 @@ class Stepping:
             return []
         handed = list(state.tensors.values())
         if self.continued.rows_before is not None:
+            if not isinstance(state.t, int):
+                raise UnsupportedError(
+                    f"{self.mixer.name} reads positions, and the documents of this state have "
+                    f"{', '.join(map(str, state.t))} rows so far: continue from the states of "
+                    "documents of one length"
+                )
             device = handed[0].device if handed else None
             handed.append(torch.tensor(state.t, dtype=torch.int32, device=device))
         return handed

@@ -195,9 +195,9 @@ def runs_backward(mixer: Mixer) -> bool:
     return any(isinstance(s, Recurrence) and s.reverse and axis.has(s.over) for s in mixer.stages)
 
 
-splits = st.lists(st.integers(0, ROWS), max_size=5)
+splits = st.lists(st.integers(0, ROWS), min_size=1, max_size=5)
 few = settings(
-    max_examples=3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    max_examples=2, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
 
 
@@ -350,10 +350,40 @@ def test_an_axis_is_left_out_by_all_or_by_none():
         mixer.step(torch.randn(2, 1, 4), torch.randn(4, 3), torch.randn(2, 4))
 
 
-def test_documents_have_no_one_state(average):
-    cuts = torch.tensor([0, 2], dtype=torch.int32)
-    with pytest.raises(ArgumentError, match="a state is that of one sequence"):
-        average(torch.randn(1, 2, 4), torch.rand(4), cu_seqlens=cuts, return_state=True)
+def test_documents_go_on_as_a_batch(average):
+    cuts = torch.tensor([0, 2, 2, 7], dtype=torch.int32)
+    x, decay, s0 = torch.randn(1, 7, 4), torch.rand(4), torch.randn(3, 4)
+    (y, _), state = average(x, decay, s0, cu_seqlens=cuts, return_state=True)
+    assert state.t == (2, 0, 5)
+    assert "after 2 + 0 + 5 rows" in repr(state)
+    more = torch.randn(3, 4)
+    (last, _), state = average.step(more, decay, state=state)
+    assert state.t == (3, 1, 6)
+    for number, (first, end) in enumerate(((0, 2), (2, 2), (2, 7))):
+        whole = torch.cat([x[:, first:end], more[number].view(1, 1, 4)], 1)
+        alone = average(whole, decay, s0[number : number + 1]).y[0]
+        torch.testing.assert_close(y[0, first:end], alone[:-1])
+        torch.testing.assert_close(last[number], alone[-1])
+    with pytest.raises(ArgumentError, match="documents begin anew, and a state continues"):
+        average(x, decay, cu_seqlens=cuts, state=state)
+
+
+def test_positions_of_documents_of_several_lengths():
+    mixer = LoadedMixer(own("position, running sum and reset"), "reference")
+    x, s0 = torch.randn(1, 6, 4), torch.randn(2, 4)
+    ends = torch.zeros(1, 6, dtype=torch.bool)
+
+    def after(*cuts):
+        cut = torch.tensor(cuts, dtype=torch.int32)
+        _, state = mixer(x, ends, s0, cu_seqlens=cut, return_state=True)
+        return mixer.step(x[0, :2], ends[0, :2], state=state)
+
+    y, state = after(0, 3, 6)
+    assert state.t == 4
+    _, state = mixer(x[:, 3:], ends[:, 3:], s0[1:], return_state=True)
+    torch.testing.assert_close(y[1], mixer.step(x[:, 1], ends[:, 1], state=state)[0][0])
+    with pytest.raises(UnsupportedError, match=r"example reads positions, .* have 2, 4 rows"):
+        after(0, 2, 6)
 
 
 def test_what_needs_the_whole_sequence_says_so():

@@ -16,7 +16,7 @@ from ....ir.expression import Call, Expr, Index, Literal, Reduce, Ref, walk
 from ....ir.mixer import Recurrence, State
 from .coupled import coupled
 from .dependence import Dependence
-from .evaluation import Evaluation
+from .evaluation import Evaluation, spread
 from .forms import Affine, Classified, Coupled, Dense, Form, Loop, Matrix
 from .kinds import loop_kind
 from .matrix import matrix, own_axes
@@ -226,7 +226,8 @@ class _Attempt:
             if self.search.needed is not None and name not in self.search.needed:
                 continue
             try:
-                rows.append((name, evaluation.settled(evaluation.value(ref), ref)))
+                value = evaluation.settled(evaluation.value(ref), ref)
+                rows.append((name, spread(value, ref)))
             except NotLinearError as error:
                 if not isinstance(error.term, Ref):  # no inner loop
                     raise

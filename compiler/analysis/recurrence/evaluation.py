@@ -121,13 +121,13 @@ class Evaluation:
                 admitted = None if where is None else self.known_value(where, expr)
                 if value.terms:
                     return contracted(value, over, admitted)
-                return Superposition(free=replace(expr, x=_spread(value.free, x), where=admitted))
+                return Superposition(free=replace(expr, x=spread(value.free, x), where=admitted))
             case Read(x, at, fill):
                 value = self.of(x)
                 places = tuple((dim, self.known_value(index, expr)) for dim, index in at)
                 if value.terms:
                     return read(value, places, fill)
-                return Superposition(free=replace(expr, x=_spread(value.free, x), at=places))
+                return Superposition(free=replace(expr, x=spread(value.free, x), at=places))
             case _:
                 return self._plain(expr)
 
@@ -136,7 +136,7 @@ class Evaluation:
 
         def known(part: Expr) -> Expr:
             value = self.known_value(part, expr)
-            return value if isinstance(expr, Call) else _spread(value, part)
+            return value if isinstance(expr, Call) else spread(value, part)
 
         return Superposition(free=rebuild(expr, known))
 
@@ -170,8 +170,8 @@ def _free(expr: Call, *parts: Superposition) -> Superposition:
     return Superposition(free=replace(expr, args=tuple(part.free for part in parts)))
 
 
-def _spread(value: Expr, old: Expr) -> Expr:
-    """The value with the axes that it lost where terms cancelled: here they are bound."""
+def spread(value: Expr, old: Expr) -> Expr:
+    """The value with the axes that it lost where terms cancelled."""
     for axis in sorted(old.axes - value.axes):
         value = call("add", value, call("mul", Index(axis), 0))
     return value

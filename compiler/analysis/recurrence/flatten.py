@@ -27,13 +27,15 @@ class Flat:
     The axis is new: whoever plans the recurrence declares it with this size, as a mixer declares a
     derived size; where T is a sequence that is cut (packing, decoding), the cut falls between rows
     of T, at multiples of R. ``rows`` gives each of the step's own names as it was, in terms of the
-    names of ``recurrence``, which have ``axis`` where they had T or T and R.
+    names of ``recurrence``, which have ``axis`` where they had T or T and R. ``parts`` are T and R
+    with their positions, as expressions in that of ``axis``.
     """
 
     recurrence: Recurrence
     axis: str
     size: Expr
-    rows: tuple[tuple[str, Expr], ...]
+    parts: tuple[tuple[str, Expr], tuple[str, Expr]]
+    rows: tuple[tuple[str, Read], ...]
 
 
 def flatten(recurrence: Recurrence, axis: str | None = None) -> Flat | None:
@@ -116,7 +118,8 @@ class _Parts:
             reset=None if reset is None else call("and", first_round, moved(reset)),
         )
         size = call("mul", Size(self.stage.over), rounds)
-        return Flat(stage, self.axis, size, tuple(self._rows(stage)))
+        parts = ((self.stage.over, row), (self.rounds, turn))
+        return Flat(stage, self.axis, size, parts, tuple(self._rows(stage)))
 
     def _line(self, line: Equation, value: Expr, when: Expr | None) -> Equation:
         if line.name not in self.states:
@@ -146,7 +149,7 @@ class _Parts:
         lines = (*self.before, *self.inside, *self.after)
         return frozenset(line.name for line in lines) - self.states
 
-    def _rows(self, stage: Recurrence) -> Iterator[tuple[str, Expr]]:
+    def _rows(self, stage: Recurrence) -> Iterator[tuple[str, Read]]:
         """Each own name, read at the round that made it."""
         base = call("mul", Index(self.stage.over), Size(self.rounds))
         last = call("sub", Size(self.rounds), 1)

@@ -18,7 +18,7 @@ from mixc.compiler.analysis.recurrence.forms import (
     Loop,
     Matrix,
 )
-from mixc.ir.expression import Call, Expr, Index, Literal, Read, Reduce, Ref, Size, call
+from mixc.ir.expression import Call, Cumsum, Expr, Index, Literal, Read, Reduce, Ref, Size, call
 from mixc.ir.mixer import Equation, Line, Recurrence
 
 Sizes = Mapping[str, int]
@@ -114,11 +114,19 @@ class Rows:
                 axes = tuple(sorted({axis for part in parts for axis in part.axes}))
                 data = _FUNCTIONS[fn](*(part.along(axes) for part in parts))
                 return self._whole(Value(axes, np.asarray(data)))
-            case Reduce("sum", x, over, None, ()):
+            case Reduce("sum" | "max", x, over, where, ()):
+                if where is not None:
+                    nothing = Literal(0 if expr.op == "sum" else -math.inf)
+                    x = Call("where", (where, x, nothing))
                 value = self.of(x)
                 kept = tuple(a for a in value.axes if a not in over)
                 places = tuple(value.axes.index(a) for a in over)
-                return Value(kept, value.data.sum(places))
+                fold = value.data.sum if expr.op == "sum" else value.data.max
+                return Value(kept, fold(places))
+            case Cumsum(x, over, False, True):
+                value = self.of(x)
+                running = np.cumsum(value.data, value.axes.index(over)) - value.data
+                return Value(value.axes, running)
             case Read(x, at, fill):
                 return self._read(self.of(x), at, fill)
         raise AssertionError(expr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from mixc.ir.expression import Expr, Index, Kind, Literal, Read, Reduce, Ref, call
+from mixc.ir.expression import Cumsum, Expr, Index, Kind, Literal, Read, Reduce, Ref, call
 from mixc.ir.mixer import Equation, Line, Recurrence, Rounds, State
 
 from .steps import dims
@@ -60,6 +60,9 @@ class _Steps:
             name = self.random.choice(list(self.states))
             axes = self.states[name] | {"T"} | ({rounds} if rounds else frozenset())
             value = self.within(self.expression(3, rounds), axes)
+            if self.random.random() < 0.5 and self.states[name] == {"D", "E"}:
+                k = self.within(self.expression(1, rounds), axes - {"E"})
+                value = call("mul", k, self.within(self.expression(2, rounds), axes - {"D"}))
             return Equation(name, call("add", self.decayed(name), value))
         self.made += 1
         value = self.expression(3, rounds)
@@ -91,7 +94,7 @@ class _Steps:
             return self.leaf(rounds)
         a = self.expression(depth - 1, rounds)
         kind = self.random.choice(
-            ("mul", "mul", "mul", "add", "sub", "sum", "sum", "at", "max", "where", "tanh", "exp")
+            "mul mul mul add sub sum sum at max where tanh exp some largest cumsum div".split()
         )
         own = sorted(a.axes & {"D", "E"})
         match kind:
@@ -99,6 +102,18 @@ class _Steps:
                 return call(kind, a, self.expression(depth - 1, rounds))
             case "sum" if own:
                 return Reduce("sum", a, (self.random.choice(own),))
+            case "some" if own:
+                where = call("gt", Ref("A", INPUTS["A"], Kind.REAL), 0)
+                if set(own) == {"D", "E"}:
+                    return Reduce("sum", a, tuple(own), where)
+                where = call("gt", Ref("w", INPUTS["w"], Kind.REAL), 0)
+                return Reduce("sum", a, ("D",), where) if own == ["D"] else a
+            case "largest" if own:
+                return Reduce("max", a, (self.random.choice(own),))
+            case "cumsum" if own:
+                return Cumsum(a, self.random.choice(own), exclusive=True)
+            case "div":
+                return call("div", a, call("add", call("exp", Ref("g", dims("T"), Kind.REAL)), 1))
             case "at" if own:
                 axis = self.random.choice(own)
                 other = "E" if axis == "D" else "D"

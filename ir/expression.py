@@ -12,7 +12,7 @@ does not take part in comparison.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -355,6 +355,17 @@ def walk(expr: Expr) -> Iterator[Expr]:
         yield from walk(child)
 
 
+def every_node(exprs: Iterable[Expr]) -> Iterator[Expr]:
+    """Every node of some trees, one that several places share once."""
+    pending, seen = list(exprs)[::-1], set[int]()
+    while pending:
+        node = pending.pop()
+        if id(node) not in seen:
+            seen.add(id(node))
+            pending += node.children[::-1]
+            yield node
+
+
 def bound_axes(expr: Expr) -> tuple[str, ...]:
     """The axes of its operands that a node itself runs along: it sees all their positions."""
     match expr:
@@ -396,10 +407,20 @@ def rebuild(expr: Expr, change: Callable[[Expr], Expr]) -> Expr:
 
 
 def transform(expr: Expr, change: Callable[[Expr], Expr | None]) -> Expr:
-    """Replace nodes bottom-up: ``change`` gives a replacement, or None to keep a node."""
-    renewed = rebuild(expr, lambda child: transform(child, change))
-    replacement = change(renewed)
-    return renewed if replacement is None else replacement
+    """Replace nodes bottom-up: ``change`` gives a replacement, or None to keep a node.
+
+    A node that several others share is changed once, and shared in the result.
+    """
+    done: dict[int, Expr] = {}
+
+    def renewed(node: Expr) -> Expr:
+        if id(node) not in done:
+            new = rebuild(node, renewed)
+            replacement = change(new)
+            done[id(node)] = new if replacement is None else replacement
+        return done[id(node)]
+
+    return renewed(expr)
 
 
 def substitute(expr: Expr, values: Mapping[Expr, Expr]) -> Expr:
@@ -416,13 +437,31 @@ def with_names(expr: Expr, values: Mapping[str, Expr]) -> Expr:
 
     What stands in a value is left as it is, so a value may mention the name that it replaces.
     """
+    done: dict[int, Expr] = {}
 
     def change(node: Expr) -> Expr:
-        if isinstance(node, Ref) and node.name in values:
-            return values[node.name]
-        return rebuild(node, change)
+        if isinstance(node, Ref):
+            return values.get(node.name, node)
+        if id(node) not in done:
+            done[id(node)] = rebuild(node, change)
+        return done[id(node)]
 
     return change(expr)
+
+
+def shared(expr: Expr) -> Expr:
+    """The same expression with one object for all equal parts."""
+    made: dict[object, Expr] = {}
+    done: dict[int, Expr] = {}
+
+    def own(node: Expr) -> Expr:
+        if id(node) not in done:
+            new = rebuild(node, own)
+            key = (rebuild(new, lambda _: Literal(0)), *(id(child) for child in new.children))
+            done[id(node)] = made.setdefault(key if new.children else new, new)
+        return done[id(node)]
+
+    return own(expr)
 
 
 __all__ = [
@@ -445,8 +484,10 @@ __all__ = [
     "bound_axes",
     "call",
     "call_kind",
+    "every_node",
     "is_natural",
     "rebuild",
+    "shared",
     "substitute",
     "transform",
     "walk",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ...ir.expression import Expr, Literal, Ref, call, walk, with_names
+from ...ir.expression import Expr, Literal, Ref, call, shared, walk, with_names
 from ...ir.mixer import Equation, Line
 from ..analysis.derivatives import pullback, sum_to
 
@@ -55,7 +55,7 @@ class Trace:
         """
         by_name = {version.ref.name: version for version in self.versions}
         used = {n.name for n in walk(value) if isinstance(n, Ref) and n.name in by_name}
-        return with_names(value, {name: self._read(by_name[name]) for name in used})
+        return shared(with_names(value, {name: self._read(by_name[name]) for name in used}))
 
     def _read(self, version: Version) -> Ref:
         ref = Ref(version.name, version.ref.axes, version.ref.kind)

@@ -33,13 +33,16 @@ def _log_product(p: Polynomial) -> Expr | None:
 
 
 def _log_complement(p: Polynomial) -> Expr | None:
-    """log(1 - sigmoid(x)) --> logsigmoid(-x)."""
-    numbers = {m.factors: m.number for m in p.monomials}
-    for factors, number in numbers.items():
-        match factors:
-            case (Call("sigmoid", (x,)),) if number == -1 and numbers.get(()) == 1:
-                return call("logsigmoid", negative(x))
-    return None
+    """log(1 - sigmoid(x)) --> logsigmoid(-x), log(1 + exp(x)) --> softplus(x)."""
+    one = next((m for m in p.monomials if not m.factors), None)
+    if one is None or one.number != 1:
+        return None
+    (other,) = (m for m in p.monomials if m is not one)
+    match other.factors:
+        case (Call("sigmoid", (x,)),) if other.number == -1:
+            return call("logsigmoid", negative(x))
+    log = _log_product(Polynomial((other,)))
+    return None if log is None else call("softplus", log)
 
 
 def _log_factor(factor: Expr) -> Expr | None:

@@ -14,12 +14,15 @@ from ....ir.mixer import State
 from .forms import Matrix
 from .logarithm import logarithm
 from .polynomial import (
+    NOTHING,
     ZERO,
     Monomial,
     Number,
     Polynomial,
     collected,
+    plus,
     polynomial,
+    tidy,
     written,
 )
 from .superposition import NotLinearError, Superposition, Term
@@ -53,20 +56,20 @@ def own_axes(state: State) -> tuple[str, ...]:
 class Parts:
     """A superposition in one state's terms: what scales it, what contracts it, what is written."""
 
-    decay: Polynomial
+    decay: Expr
     contractions: tuple[Term, ...]
     free: Expr
 
     @staticmethod
     def of(value: Superposition) -> Parts:
         """The parts of a value, whatever state each term is in."""
-        decay = ZERO
+        decay: Expr = NOTHING
         for term in value.terms:
             if term.moved or len(term.over) > 1:
                 raise NotLinearError(term.value, "no decay and no correction of rank one")
             if not term.over:
-                decay = decay.plus(polynomial(term.coefficient))
-        return Parts(decay, tuple(t for t in value.terms if t.over), value.free)
+                decay = plus(decay, term.coefficient)
+        return Parts(tidy(decay), tuple(t for t in value.terms if t.over), value.free)
 
 
 def _candidates(state: State, contractions: tuple[Term, ...], hints: Sequence[str]) -> list[str]:
@@ -83,12 +86,11 @@ def _along(state: State, axis: str, parts: Parts) -> Matrix:
     taken = parts.decay.axes.union(*(_axes(term) for term in parts.contractions))
     values = tuple(a for a in own_axes(state) if a != axis and a not in taken)
     pairs, values = outer_products(parts.free, axis, values)
-    decay = written(parts.decay)
     return Matrix(
         state,
         axis,
-        decay,
-        logarithm(decay),
+        parts.decay,
+        logarithm(parts.decay),
         corrections(parts.contractions, axis),
         pairs,
         values,

@@ -5,9 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from ..ir.expression import Expr, Index, Literal, Read, Ref, Size, call, walk, with_names
+from ..ir.expression import (
+    Expr,
+    Index,
+    Literal,
+    Read,
+    Ref,
+    Size,
+    call,
+    substitute,
+    walk,
+    with_names,
+)
 from ..ir.mixer import Equation, Recurrence, Rounds, State, assignments
 from ..ir.plan import Kernel
+from .analysis.recurrence.flatten import Flat
 from .analysis.recurrence.forms import Classified, Matrix, Reading
 from .schedules.chunk import ChunkTask, chunk
 from .schedules.loop import Carrying
@@ -79,6 +91,7 @@ class ChunkPlan:
     stage: Recurrence  # names written out
     classified: Classified
     plan_rest: Callable[[StageRows, Recurrence], None]
+    flat: Flat | None = None  # where ``stage`` is another with its rounds laid out in time
     known: dict[str, Expr] = field(default_factory=dict)  # rows of states that are no matrices
 
     def run(self) -> None:
@@ -96,12 +109,23 @@ class ChunkPlan:
             replace(r, query=self._known(r.query, by_row)) for r in self.classified.readings
         )
         own = tuple(
-            (self.rows.declare(name, value.kind), self._known(value, by_row))
+            (self.rows.declare(name, value.kind), self._known(value, by_row), self._where(name))
             for name, value in self.classified.own
             if name in self.rows.used and reads(value, frozenset(by_row))
         )
         if own or any(state.last for state in states):
             self._kernel(tuple(zip(forms, states, strict=True)), readings, own)
+
+    def _where(self, name: str) -> Expr | None:
+        """In which rows of a flat axis an own name is one of its rows; None: in all."""
+        if self.flat is None:
+            return None
+        ((axis, place),) = dict(self.flat.rows)[name].at
+        (over, row), (rounds, _) = self.flat.parts
+        if rounds in place.axes:
+            return None
+        row = substitute(place, {Index(over): row})
+        return call("eq", Index(axis), row)
 
     def _plan_others(self, rest: Recurrence) -> None:
         """States that are no matrices, with their rows kept."""
@@ -160,16 +184,17 @@ class ChunkPlan:
         self,
         states: tuple[tuple[Matrix, Carrying], ...],
         readings: tuple[Reading, ...],
-        own: tuple[tuple[str, Expr], ...],
+        own: tuple[tuple[str, Expr, Expr | None], ...],
     ) -> None:
         work, over = self.rows.work, self.stage.over
-        results = tuple(n for n, _ in own) + tuple(c.last for _, c in states if c.last)
+        results = tuple(n for n, _, _ in own) + tuple(c.last for _, c in states if c.last)
         whole = {axis for r in readings for axis in r.axes}
         whole |= {form.axis for form, _ in states if form.corrections}
-        exprs = [*_expressions(states, readings), *(e for _, e in own)]
+        exprs = [*_expressions(states, readings), *(e for _, e, _ in own)]
         grid = self.rows.grid(exprs, _HELD, frozenset(whole))
         by_entry = any(form.axis in form.decay.axes for form, _ in states)
         blocks = {over: 16 if by_entry else 64, **grid.blocks}
+        parts = () if self.flat is None else self.flat.parts
         task = ChunkTask(
             work.kernel_name(results[0]),
             over,
@@ -177,11 +202,15 @@ class ChunkPlan:
             states,
             readings,
             own,
-            grid.positions,
+            tuple(d for d in grid.positions if d not in {over, *dict(parts)}),
             grid.tiled,
+            parts,
             f"{', '.join(results)}: in chunks along {over}",
         )
-        made = chunk(task, work.with_blocks(blocks), work.with_launch(LIGHT))
+        context = work.with_blocks(blocks)
+        if self.flat is not None:
+            context = replace(context, derived={over: self.flat.size})
+        made = chunk(task, context, work.with_launch(LIGHT))
         work.kernels.append(Kernel(made, "chunk", results, "the recurrence itself"))
 
 

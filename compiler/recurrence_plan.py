@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..ir.mixer import Recurrence
 from . import chunk_plan, scan_plan
 from .analysis.recurrence.classify import classify
+from .analysis.recurrence.flatten import Flat, flatten
+from .analysis.recurrence.forms import Matrix
 from .chunk_plan import ChunkPlan
 from .loop_plan import LoopPlan
 from .scan_plan import ScanPlan
@@ -22,6 +26,9 @@ def _plan(rows: StageRows, stage: Recurrence) -> None:
     """``stage``: with names from outside it written out."""
     if rows.work.recurrence != "loop":
         needed = [ref.name for ref in stage.own if ref.name in rows.used]
+        flat = flatten(stage)
+        if flat is not None and _in_chunks(rows, flat):
+            return
         classified = classify(stage, needed)
         if chunk_plan.refusal(stage, classified) is None:
             ChunkPlan(rows, stage, classified, _plan).run()
@@ -30,3 +37,16 @@ def _plan(rows: StageRows, stage: Recurrence) -> None:
             ScanPlan(rows, stage, classified).run()
             return
     LoopPlan(rows, stage).run()
+
+
+def _in_chunks(rows: StageRows, flat: Flat) -> bool:
+    """Plan a recurrence with an inner loop in chunks of its rounds; whether that is possible."""
+    names = {place.x.name: name for name, place in flat.rows if name in rows.used}
+    classified = classify(flat.recurrence, names.keys())
+    if chunk_plan.refusal(flat.recurrence, classified) is not None:
+        return False
+    if any(not isinstance(form, Matrix) for form in classified.components):
+        return False
+    own = tuple((names[name], value) for name, value in classified.own if name in names)
+    ChunkPlan(rows, flat.recurrence, replace(classified, own=own), _plan, flat).run()
+    return True

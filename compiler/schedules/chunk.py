@@ -30,16 +30,21 @@ from .runs import integer
 
 @dataclass(frozen=True, slots=True)
 class ChunkTask:
-    """Matrix states as a kernel computes them; the rest as in ``LoopTask``."""
+    """Matrix states as a kernel computes them; the rest as in ``LoopTask``.
+
+    ``own`` pairs a buffer with what each row stores there, and says in which rows it does (None:
+    in all). ``parts`` are dims whose positions follow from that of ``over``.
+    """
 
     name: str
     over: str
     reverse: bool
     states: tuple[tuple[Matrix, Carrying], ...]
     readings: tuple[Reading, ...]
-    own: tuple[tuple[str, Expr], ...]
+    own: tuple[tuple[str, Expr, Expr | None], ...]
     positions: tuple[str, ...]
     tiled: tuple[str, ...]
+    parts: tuple[tuple[str, Expr], ...] = ()
     about: str = ""
 
 
@@ -55,7 +60,7 @@ def chunk(task: ChunkTask, context: Context, launch: tuple[tuple[str, int], ...]
         place_grid(evaluator, [dim], dim)
     place_groups(evaluator)
     carrying = [c for _, c in task.states]
-    for name in [*(name for name, _ in task.own), *(c.last for c in carrying if c.last)]:
+    for name in [*(name for name, _, _ in task.own), *(c.last for c in carrying if c.last)]:
         buffer = context.buffers[name]
         builder.buffer(BufferArgument(name, buffer.dims, buffer.dtype, written=True))
     block = context.blocks.get(rows, 64)
@@ -66,6 +71,9 @@ def chunk(task: ChunkTask, context: Context, launch: tuple[tuple[str, int], ...]
     begin = f"{rows.lower()}_start"
     with builder.loop(begin, zero, evaluator.size(rows), step, starts) as turn:
         pairs = place_pairs(evaluator, turn.variable, rows, task.reverse)
+        for dim, place in task.parts:
+            exists = builder.bound(rows)
+            builder.place(dim, evaluator.integer(place, dim.lower()), exists)
         made = _Chunk(evaluator, task, pairs)
         turn.yields = made.run(turn.carried)
     for c, value in zip(carrying, turn.results, strict=True):
@@ -108,8 +116,10 @@ class _Chunk:
         for (form, carrying), value in zip(task.states, carried, strict=True):
             builder.bind(carrying.before, value)
             made.append(self._state(form, carrying, value))
-        for name, own in task.own:
-            store_first(self.evaluator, name, self.evaluator.evaluate(own, name))
+        for name, own, where in task.own:
+            value = self.evaluator.evaluate(own, name)
+            rows = None if where is None else self.evaluator.condition(where)
+            store_first(self.evaluator, name, value, rows)
         return tuple(made)
 
     def _state(self, form: Matrix, carrying: Carrying, start: Value) -> Value:

@@ -67,6 +67,7 @@ class Context:
     heads: frozenset[tuple[str, str]] = frozenset()
     blocks: Mapping[str, int] = field(default_factory=dict)  # dim -> default block size
     runtime: frozenset[str] = frozenset()  # params given at each call
+    derived: Mapping[str, Expr] = field(default_factory=dict)  # sizes of dims that no buffer has
     masks: Facts = field(default_factory=Facts)  # what the mask analysis may take for granted
 
     def length(self, dim: str) -> int | None:
@@ -152,6 +153,8 @@ class Evaluator:
         fixed = self.context.length(dim)
         if fixed is not None:
             return self.builder.constant(fixed, DType.INT32)
+        if dim in self.context.derived:
+            return self.integer(self.context.derived[dim], f"{dim.lower()}_rows")
         return self.builder.scalar(SizeArgument(dim))
 
     def _host(self, expr: Expr, hint: str) -> Value:

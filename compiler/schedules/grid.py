@@ -70,7 +70,7 @@ def first_of(evaluator: Evaluator, dims: Sequence[str]) -> Value | None:
 def store_result(evaluator: Evaluator, name: str, value: Value, where: Value | None = None) -> None:
     """Write a value to a buffer, each of whose dims is in force, where positions exist.
 
-    ``where``: a scalar, whether to write at all.
+    ``where``: whether to write, along no other axes than the buffer's places have.
     """
     buffer = evaluator.context.buffers[name]
     index = [(dim, evaluator.position(dim)) for dim in buffer.dims]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 import pytest
 import torch
@@ -81,7 +82,8 @@ def inputs_of(mixer: Mixer, length: int, seed: int = 0) -> dict[str, Tensor]:
     random = torch.Generator().manual_seed(seed)
     made: dict[str, Tensor] = {}
     for one in mixer.inputs:
-        shape = [length if dim == "T" else SIZES[dim] for dim in one.dims]
+        lengths = {**SIZES, "T": length}
+        shape = [prod(lengths[dim] for dim in axis) for axis in one.layout]
         if one.dtype == "bool":
             made[one.name] = torch.rand(shape, generator=random) < 0.2
             continue
@@ -302,3 +304,25 @@ outputs: {o: [B, T, H]}
 
 def test_a_state_read_at_computed_positions() -> None:
     check(load_text(SHIFTED), 12, "loop")
+
+ROUNDS = """
+mixer: rounds
+inputs: {q: [B, T, H, D], k: [B, T*N, H, D], v: [B, T*N, H, E], beta: [B, T*N, H], g: [B, T, H]}
+recurrence:
+  over: T
+  state: {S: [D, E]}
+  step:
+    - S = exp(g) * S
+    - over: N
+      step:
+        - S = S + beta * k * (v - sum(k * S, D))
+    - o = sum(q * S, D)
+outputs: {o: [B, T, H, E], S: [B, H, D, E]}
+"""
+
+
+@pytest.mark.parametrize("more", ["", BACKWARD])
+def test_an_inner_loop(more: str) -> None:
+    mixer = load_text(ROUNDS.replace("  step:\n    - S = exp", f"  {more}\n  step:\n    - S = exp"))
+    check(mixer, 13, "chunk")
+    check(mixer, 7, "loop", "loop")

@@ -315,6 +315,27 @@ def parallel(setting: Setting) -> Call:
     return Call(f"{form.what}, compiled", lambda: run_compiled(*inputs), form.results)
 
 
-PEERS: Mapping[str, Peer] = {"sdpa": sdpa, "flex": flex, "eager": eager, "parallel": parallel}
+def package(name: str) -> Peer:
+    """What a published package has for a recurrence in torch, as it is."""
 
-__all__ = ["PEERS", "Call", "Setting", "eager", "flex", "parallel", "sdpa"]
+    def make(setting: Setting) -> Call:
+        from .package_peers import published
+
+        mixer, sizes = setting.mixer, setting.sizes
+        found = published(name, mixer, setting.params)
+        run_published = found.bound(mixer, setting.tensors)
+        return Call(found.name, run_published, lambda made: found.results(mixer, sizes, made))
+
+    return make
+
+
+PEERS: Mapping[str, Peer] = {
+    "sdpa": sdpa,
+    "flex": flex,
+    "eager": eager,
+    "parallel": parallel,
+    "fla": package("fla"),
+    "transformers": package("transformers"),
+}
+
+__all__ = ["PEERS", "Call", "Setting", "eager", "flex", "package", "parallel", "sdpa"]

@@ -8,18 +8,32 @@ import torch
 from torch import Tensor
 
 from ..ir.binding import Number
-from ..ir.expression import Kind
-from ..ir.mixer import Mixer
+from ..ir.expression import Kind, Ref
+from ..ir.mixer import Mixer, Recurrence
 from .sampling import sample_inputs
 
 _DOCUMENTS = 4
 
 
 def left_out(mixer: Mixer) -> frozenset[str]:
-    """Inputs that a typical call does not pass: lengths and marks that have a default."""
+    """Inputs with a default that a typical call does not pass: lengths, marks, first states."""
+    starts = _starts(mixer)
     return frozenset(
-        i.name for i in mixer.inputs if i.default is not None and i.kind is not Kind.REAL
+        i.name
+        for i in mixer.inputs
+        if i.default is not None and (i.kind is not Kind.REAL or i.name in starts)
     )
+
+
+def _starts(mixer: Mixer) -> set[str]:
+    """The inputs that states start at."""
+    return {
+        state.initial.name
+        for stage in mixer.stages
+        if isinstance(stage, Recurrence)
+        for state in stage.states
+        if isinstance(state.initial, Ref)
+    }
 
 
 def timed_inputs(

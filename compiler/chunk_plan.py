@@ -120,12 +120,12 @@ class ChunkPlan:
         """In which rows of a flat axis an own name is one of its rows; None: in all."""
         if self.flat is None:
             return None
-        ((axis, place),) = dict(self.flat.rows)[name].at
+        place = next(place for own, _, place in self.flat.rows if own == name)
         (over, row), (rounds, _) = self.flat.parts
         if rounds in place.axes:
             return None
         row = substitute(place, {Index(over): row})
-        return call("eq", Index(axis), row)
+        return call("eq", Index(self.flat.axis), row)
 
     def _plan_others(self, rest: Recurrence) -> None:
         """States that are no matrices, with their rows kept."""

@@ -41,7 +41,7 @@ def _plan(rows: StageRows, stage: Recurrence) -> None:
 
 def _in_chunks(rows: StageRows, flat: Flat) -> bool:
     """Plan a recurrence with an inner loop in chunks of its rounds; whether that is possible."""
-    names = {place.x.name: name for name, place in flat.rows if name in rows.used}
+    names = {ref.name: name for name, ref, _ in flat.rows if name in rows.used}
     classified = classify(flat.recurrence, names.keys())
     if chunk_plan.refusal(flat.recurrence, classified) is not None:
         return False

@@ -298,9 +298,9 @@ class Factors(Decay):
         entries = builder.reduce("sum", product, self.axis, "entries")
         here = pairs.compare("eq", pairs.column_number, column)
         fn = "ge" if request[2] else "gt"
-        here = evaluator.both(here, pairs.compare(fn, pairs.row_number, column))
-        assert here is not None
-        return evaluator.where(here, entries, score, "score")
+        both = evaluator.both(here, pairs.compare(fn, pairs.row_number, column))
+        assert both is not None
+        return evaluator.where(both, entries, score, "score")
 
 
 def decay_of(pairs: Pairs, value: Expr, axis: str) -> Decay:

@@ -88,8 +88,8 @@ def _row(evaluator: Evaluator, task: LoopTask, turn: Loop) -> None:
     for state, value in zip(task.states, turn.carried, strict=True):
         builder.bind(state.before, value)
     compute_lines(evaluator, task.lines)
-    for name, value in task.own:
-        store_first(evaluator, name, evaluator.evaluate(value, name))
+    for name, own in task.own:
+        store_first(evaluator, name, evaluator.evaluate(own, name))
     turn.yields = tuple(spread(evaluator, state, state.after) for state in task.states)
 
 

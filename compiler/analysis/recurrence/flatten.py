@@ -26,16 +26,17 @@ class Flat:
 
     The axis is new: whoever plans the recurrence declares it with this size, as a mixer declares a
     derived size; where T is a sequence that is cut (packing, decoding), the cut falls between rows
-    of T, at multiples of R. ``rows`` gives each of the step's own names as it was, in terms of the
-    names of ``recurrence``, which have ``axis`` where they had T or T and R. ``parts`` are T and R
-    with their positions, as expressions in that of ``axis``.
+    of T, at multiples of R. ``rows`` pairs each of the step's own names with the name of
+    ``recurrence`` that holds it, which has ``axis`` where it had T or T and R, and with the position
+    along ``axis`` where its row stands, in T and R. ``parts`` are T and R with their positions, as
+    expressions in that of ``axis``.
     """
 
     recurrence: Recurrence
     axis: str
     size: Expr
     parts: tuple[tuple[str, Expr], tuple[str, Expr]]
-    rows: tuple[tuple[str, Read], ...]
+    rows: tuple[tuple[str, Ref, Expr], ...]
 
 
 def flatten(recurrence: Recurrence, axis: str | None = None) -> Flat | None:
@@ -149,7 +150,7 @@ class _Parts:
         lines = (*self.before, *self.inside, *self.after)
         return frozenset(line.name for line in lines) - self.states
 
-    def _rows(self, stage: Recurrence) -> Iterator[tuple[str, Read]]:
+    def _rows(self, stage: Recurrence) -> Iterator[tuple[str, Ref, Expr]]:
         """Each own name, read at the round that made it."""
         base = call("mul", Index(self.stage.over), Size(self.rounds))
         last = call("sub", Size(self.rounds), 1)
@@ -161,7 +162,7 @@ class _Parts:
             turn = turns[ref.name]
             if self.stage.reverse:
                 turn = call("sub", last, turn)
-            yield ref.name, Read(made[_flat(ref.name)], ((self.axis, call("add", base, turn)),))
+            yield ref.name, made[_flat(ref.name)], call("add", base, turn)
 
 
 def _flat(name: str) -> str:

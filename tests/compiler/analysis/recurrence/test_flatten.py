@@ -9,6 +9,7 @@ import pytest
 
 from mixc.compiler.analysis.recurrence.classify import classify
 from mixc.compiler.analysis.recurrence.flatten import flatten
+from mixc.ir.expression import Read
 
 from .meaning import Rows, by_rows
 from .published import SIZES, Case, shape
@@ -50,9 +51,10 @@ def test_values(name: str, reverse: bool, reset: str | None) -> None:
     expected = by_rows(step, inputs, sizes)
     found = by_rows(flat.recurrence, inputs, sizes)
     rows = Rows(sizes, {**inputs, **found})
-    assert {row for row, _ in flat.rows} == {ref.name for ref in step.own}
-    for row, value in flat.rows:
-        np.testing.assert_allclose(rows.of(value).data, expected[row].data, rtol=1e-12)
+    assert {row for row, _, _ in flat.rows} == {ref.name for ref in step.own}
+    for row, made, place in flat.rows:
+        value = rows.of(Read(made, ((flat.axis, place),)))
+        np.testing.assert_allclose(value.data, expected[row].data, rtol=1e-12)
     end = 0 if reverse else -1
     state, flat_state = expected["S.out"], found["S.out"]
     np.testing.assert_allclose(

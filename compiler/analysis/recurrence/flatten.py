@@ -27,9 +27,9 @@ class Flat:
     The axis is new: whoever plans the recurrence declares it with this size, as a mixer declares a
     derived size; where T is a sequence that is cut (packing, decoding), the cut falls between rows
     of T, at multiples of R. ``rows`` pairs each of the step's own names with the name of
-    ``recurrence`` that holds it, which has ``axis`` where it had T or T and R, and with the position
-    along ``axis`` where its row stands, in T and R. ``parts`` are T and R with their positions, as
-    expressions in that of ``axis``.
+    ``recurrence`` that holds it, which has ``axis`` where it had T or T and R, and with the
+    position along ``axis`` where its row stands, in T and R. ``parts`` are T and R with their
+    positions, as expressions in that of ``axis``.
     """
 
     recurrence: Recurrence

@@ -84,7 +84,7 @@ class Chunks:
     def _cut(self, rows: Tensor) -> Tensor:
         """[X, T, ...] as [X, N, C, ...]; rows past the end change nothing."""
         padded = functional.pad(rows, (0, 0, 0, -self.length % self.chunk))
-        return padded.unflatten(1, (-1, self.chunk))
+        return padded.reshape(padded.shape[0], -1, self.chunk, padded.shape[-1])
 
     def _product(self, a: Tensor, b: Tensor) -> Tensor:
         kept = torch.promote_types(self.dtype, torch.float32)
@@ -134,7 +134,9 @@ class Chunks:
             ).expand(*start.shape[:-1], self.factors.start.shape[-1])
         one = torch.eye(self.chunk)
         right = torch.cat([added, start], -1)
-        solved = torch.linalg.solve_triangular(one - pairs, right, upper=False, unitriangular=True)
+        solved: Tensor = torch.linalg.solve_triangular(
+            one - pairs, right, upper=False, unitriangular=True
+        )
         width = added.shape[-1]
         if self.factors.together:
             self.values = [solved[..., :width]]

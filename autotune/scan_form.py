@@ -44,8 +44,8 @@ def scan(
         for n, row in enumerate(here):
             more = _dot(row, earlier, plus, times)
             if more is not None:
-                first, rest = added[n].narrow(axis, 0, step), _rows(added[n], axis, step)
-                added[n] = torch.cat([first, _plus(rest, more, plus)], axis)
+                first, rest = added[n].split([step, length - step], axis)
+                added[n] = torch.cat([first, plus(rest, more)], axis)
         if 2 * step < length:
             before = [[_rows(a, axis, 0, -step) for a in row] for row in matrix]
             columns = list(zip(*before, strict=True))
@@ -69,7 +69,8 @@ def _begun(
     made = _dot(first, starts, plus, times)
     if made is None:
         return offset
-    return torch.cat([plus(offset.narrow(axis, 0, 1), made), _rows(offset, axis, 1)], axis)
+    one, rest = offset.split([1, offset.shape[axis] - 1], axis)
+    return torch.cat([plus(one, made), rest], axis)
 
 
 def _rows(term: Term, axis: int, first: int, last: int | None = None) -> Term:

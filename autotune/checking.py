@@ -84,6 +84,7 @@ def _verify_trial(
         strided=trial.strided,
         scale=trial.scale,
         nothing=trial.nothing,
+        strong=trial.strong,
         params=trial.params,
     )
     with torch.no_grad():

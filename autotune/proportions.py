@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ..ir.binding import Number, param_values
-from ..ir.expression import Expr, Kind, Read, Reduce, walk
+from ..ir.expression import Expr, Index, Kind, Read, Reduce, every_node
 from ..ir.host import evaluate_host
 from ..ir.mixer import Attention, Mixer, Recurrence
 from ..ir.optional import expressions
@@ -42,6 +42,16 @@ PROPORTIONS: Mapping[str, Proportions] = {
     "empty batch": Proportions(lengths=(19, 35), batch=(0, 2)),
 }
 
+# For recurrences: lengths around those of chunks, which none of them divides, and none at all.
+STRETCHES: Mapping[str, Proportions] = {
+    f"{length} rows": Proportions(
+        lengths=(length,), features=(20, 12, 10), ratio=1, groups=1, batch=(1, 2)
+    )
+    for length in (0, 2, 63, 64, 65, 130)
+}
+# Long enough for several chunks of every size, and for gates that keep to an extreme for long.
+STRONG_GATES = Proportions(lengths=(197,), features=(24, 20, 16), ratio=1, groups=2, batch=(1, 2))
+
 
 def default_sizes(
     mixer: Mixer, variant: str | Proportions = "standard", params: Mapping[str, Number] = {}
@@ -62,6 +72,8 @@ def default_sizes(
         sizes[large] = proportions.groups * proportions.ratio
     for table in mixer.tables:
         sizes.update(zip(table.dims, table.shape, strict=True))
+    for dim, other in _alike(mixer):
+        sizes[dim] = sizes[other]
     return resized(mixer, sizes, {}, params)
 
 
@@ -102,17 +114,16 @@ def _roles(mixer: Mixer) -> dict[str, str]:
     """What every dim is: a length, a feature, a row of a table, or one of a batch."""
     sequences = {dim for pair in mixer.sequences for dim in pair}
     attentions = [stage for stage in mixer.stages if isinstance(stage, Attention)]
+    recurrences = [stage for stage in mixer.stages if isinstance(stage, Recurrence)]
     lengths = sequences | {stage.over for stage in attentions}
+    lengths |= {loop.over for loop in recurrences}
     for stage in attentions:
         lengths |= _unrelated_queries(mixer, stage, sequences)
-    nodes = [node for expr in expressions(mixer) for node in walk(expr)]
+    nodes = list(every_node(expressions(mixer)))
     sums = [n for n in nodes if isinstance(n, Reduce) and n.op == "sum" and n.kind is Kind.REAL]
     summed = {dim for node in sums for dim in node.over}
     summed |= {dim for stage in attentions for dim in _value_dims(stage)}
-    for stage in mixer.stages:
-        if isinstance(stage, Recurrence):
-            lengths |= {stage.over}
-            summed |= {dim for state in stage.states for dim in state.listed}
+    summed |= {dim for loop in recurrences for state in loop.states for dim in state.listed}
     read = {dim for node in nodes if isinstance(node, Read) for dim, _ in node.at}
     heads = {dim for pair in mixer.heads for dim in pair}
     roles: dict[str, str] = {}
@@ -126,6 +137,23 @@ def _roles(mixer: Mixer) -> dict[str, str]:
         else:
             roles[dim] = "batch"
     return roles
+
+
+def _alike(mixer: Mixer) -> Iterator[tuple[str, str]]:
+    """Dims that stand for the same positions: one is read at the index of the other, alone.
+
+    ``h[D=p]``: P has the size of D. Attentions read tables so, and recurrences their states.
+    """
+    if not any(isinstance(stage, Recurrence) for stage in mixer.stages):
+        return
+    sequences = {dim for pair in mixer.sequences for dim in pair}
+    fixed = {dim for dim, _ in mixer.sizes} | sequences
+    seen = set[str]()
+    for node in every_node(expressions(mixer)):
+        for dim, index in node.at if isinstance(node, Read) else ():
+            if isinstance(index, Index) and not {dim, index.dim} & (fixed | seen):
+                seen.add(index.dim)
+                yield index.dim, dim
 
 
 def _all_dims(mixer: Mixer, nodes: Iterable[Expr]) -> Iterator[str]:

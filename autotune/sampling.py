@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -12,9 +12,20 @@ from torch import Tensor
 from ..ir.binding import Number, bind_sizes, param_values, shape_of
 from ..ir.errors import ArgumentError
 from ..ir.expression import Kind, Literal, Ref, walk
-from ..ir.mixer import Attention, Input, Mixer
+from ..ir.mixer import Attention, Input, Mixer, Recurrence
+from .draws import Draw, draw_tensor, draws
 from .integer_ranges import Range, integer_ranges
-from .proportions import PROPORTIONS, default_sizes, resized, unrelated_keys
+from .proportions import (
+    PROPORTIONS,
+    STRETCHES,
+    STRONG_GATES,
+    default_sizes,
+    resized,
+    unrelated_keys,
+)
+
+# How often a boolean that resets a state is true.
+_SELDOM = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +39,7 @@ class VerificationCase:
     strided: bool = False
     scale: float = 1.0
     nothing: bool = False
+    strong: bool = False
     seed: int = 0
 
 
@@ -37,8 +49,9 @@ def verification_cases(
     """What to verify a mixer at, most telling first; ``limit`` keeps that many.
 
     Sizes by role; inputs that may be absent absent; flags turned; windows and blocks that are
-    larger than the lengths made smaller; views with strides; large scores; the spec's ``check``.
-    A trial that the spec does not admit is left out, but the first.
+    larger than the lengths made smaller; views with strides; large scores; the spec's ``check``;
+    with a recurrence, strong gates and lengths around those of chunks, 0 among them. A trial that
+    the spec does not admit is left out, but the first.
     """
     small = {name: value for name, value in _smaller(mixer).items() if name not in params}
     usual = {**small, **params}
@@ -52,7 +65,9 @@ def verification_cases(
             continue
         sizes = default_sizes(mixer, name, usual)
         cases.append(VerificationCase(name, sizes, usual, seed=len(cases)))
-    cases.append(VerificationCase("large scores", standard, usual, scale=30.0, seed=len(cases)))
+    if _first_of_score(mixer) is not None:
+        cases.append(VerificationCase("large scores", standard, usual, scale=30.0, seed=len(cases)))
+    cases += _recurrent_cases(mixer, usual)
     optional = frozenset(i.name for i in mixer.inputs if i.default is not None)
     if optional:
         cases.append(VerificationCase("absent inputs", standard, usual, optional, seed=4))
@@ -71,6 +86,18 @@ def verification_cases(
         cases.insert(1, VerificationCase("check", sizes, params, seed=7))
     admitted = [c for c in cases if c is cases[0] or _is_admitted(mixer, c)]
     return admitted[:limit]
+
+
+def _recurrent_cases(mixer: Mixer, params: Mapping[str, Number]) -> Iterator[VerificationCase]:
+    """Extreme gates, where there are gates, and lengths that chunks tend to be wrong at."""
+    if not any(isinstance(stage, Recurrence) for stage in mixer.stages):
+        return
+    sizes = default_sizes(mixer, STRONG_GATES, params)
+    gated = any(d.rows for d in draws(mixer, sizes, param_values(mixer, sizes, params)).values())
+    if gated:
+        yield VerificationCase("strong gates", sizes, params, strong=True, seed=9)
+    for name, proportions in STRETCHES.items():
+        yield VerificationCase(name, default_sizes(mixer, proportions, params), params, seed=10)
 
 
 def _smaller(mixer: Mixer, largest: int = 32, meaningful: int = 4096) -> dict[str, Number]:
@@ -115,12 +142,15 @@ def sample_inputs(
     strided: bool = False,
     scale: float = 1.0,
     nothing: bool = False,
+    strong: bool = False,
     params: Mapping[str, Number] = {},
 ) -> dict[str, Tensor]:
     """Random inputs at ``sizes``.
 
-    Real ones are normal, ``scale`` times larger in the first input of a score; booleans are fair
-    coins, the first of all false; integers lie where the equations use them, with some outside a
+    Real ones are normal, ``scale`` times larger in the first input of a score; those of a
+    recurrence are such that its states keep a sensible size (see ``draws``), its gates extreme for
+    long stretches with ``strong``. Booleans are fair coins (that reset a state: seldom true), the
+    first of all false; integers lie where the equations use them, with some outside a
     table where they read one, and are sorted where declared so. ``absent`` names inputs to leave
     out. With ``strided`` all are views, no two axes of which lie together in memory. With
     ``nothing`` all booleans are false and all integers as low as they go: masks that depend on
@@ -129,15 +159,19 @@ def sample_inputs(
     generator = torch.Generator().manual_seed(seed)
     ranges = integer_ranges(mixer, sizes, params)
     scaled = _first_of_score(mixer)
+    laws = draws(mixer, sizes, param_values(mixer, sizes, params))
+    resets = _resets(mixer)
     made = {}
     for declared in mixer.inputs:
         shape = shape_of(declared.layout, sizes)
         if declared.kind is Kind.REAL:
-            tensor = torch.randn(shape, generator=generator, dtype=torch.float64)
+            law = laws.get(declared.name, Draw())
+            tensor = draw_tensor(law, declared, sizes, generator, strong)
             own = getattr(torch, declared.dtype) if declared.dtype else dtype
             tensor = (tensor * scale if declared.name == scaled else tensor).to(own)
         else:
-            tensor = _integers(declared, shape, ranges.get(declared.name), generator)
+            share = _SELDOM if declared.name in resets else 0.5
+            tensor = _integers(declared, shape, ranges.get(declared.name), generator, share)
             if nothing:
                 tensor.fill_(ranges[declared.name].low if declared.name in ranges else 0)
         tensor = tensor.to(device)
@@ -146,11 +180,21 @@ def sample_inputs(
     return made
 
 
+def _resets(mixer: Mixer) -> set[str]:
+    """The names that a reset mentions."""
+    conditions = [s.reset for s in mixer.stages if isinstance(s, Recurrence) and s.reset]
+    return {node.name for expr in conditions for node in walk(expr) if isinstance(node, Ref)}
+
+
 def _integers(
-    declared: Input, shape: tuple[int, ...], within: Range | None, generator: torch.Generator
+    declared: Input,
+    shape: tuple[int, ...],
+    within: Range | None,
+    generator: torch.Generator,
+    share: float,
 ) -> Tensor:
     if declared.kind is Kind.BOOL:
-        coins = torch.rand(shape, generator=generator) < 0.5
+        coins = torch.rand(shape, generator=generator) < share
         coins.view(-1)[:1] = False  # the first query of a causal mask, then, may see nothing
         return coins
     assert within is not None

@@ -8,12 +8,12 @@ quicker.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
 from ...ir.errors import UnsupportedError
-from ...ir.expression import Cumsum, Expr, Read, Reduce, Ref, Solve
+from ...ir.expression import Cumsum, Expr, Read, Reduce, Ref, Solve, every_node
 from ...ir.mixer import Equation, Line, Rounds, State, assignments
 
 
@@ -123,10 +123,12 @@ class _Search:
 
     def is_cheap(self, expr: Expr) -> bool:
         """Whether a term moves along the axis, or is no larger than what it is made of."""
-        if self.over not in expr.axes or any(moves(node, self.over) for node in nodes(expr)):
+        if self.over not in expr.axes or any(moves(node, self.over) for node in every_node([expr])):
             return True
-        largest = max((self.elements(n) for n in nodes(expr) if isinstance(n, Ref)), default=0)
-        return all(self.elements(node) <= largest for node in nodes(expr))
+        largest = max(
+            (self.elements(n) for n in every_node([expr]) if isinstance(n, Ref)), default=0
+        )
+        return all(self.elements(node) <= largest for node in every_node([expr]))
 
     def elements(self, expr: Expr) -> int:
         """How many numbers the value of a term has."""
@@ -146,14 +148,3 @@ def moves(expr: Expr, over: str) -> bool:
             return over in (left, right)
         case _:
             return False
-
-
-def nodes(expr: Expr) -> Iterator[Expr]:
-    """Every node of a term, each once."""
-    pending, seen = [expr], set[int]()
-    while pending:
-        node = pending.pop()
-        if id(node) not in seen:
-            seen.add(id(node))
-            pending += node.children
-            yield node

@@ -16,9 +16,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ...ir.expression import Expr, Kind, Ref
+from ...ir.expression import Expr, Kind, Ref, every_node
 from ...ir.mixer import Equation, Recurrence, State, assignments
-from .bodies import Body, body_of, nodes
+from .bodies import Body, body_of
 from .scope import Scope, shared_nodes
 from .values import Setting, Value
 
@@ -45,7 +45,7 @@ def recur(stage: Recurrence, scope: Scope) -> _Values:
 
 
 def _names(terms: list[Expr]) -> set[str]:
-    return {node.name for term in terms for node in nodes(term) if isinstance(node, Ref)}
+    return {node.name for node in every_node(terms) if isinstance(node, Ref)}
 
 
 def _loop(

@@ -84,7 +84,8 @@ class Chunks:
     def _cut(self, rows: Tensor) -> Tensor:
         """[X, T, ...] as [X, N, C, ...]; rows past the end change nothing."""
         padded = functional.pad(rows, (0, 0, 0, -self.length % self.chunk))
-        return padded.reshape(padded.shape[0], -1, self.chunk, padded.shape[-1])
+        counts = padded.shape[0], padded.shape[1] // self.chunk
+        return padded.reshape(*counts, self.chunk, padded.shape[-1])
 
     def _product(self, a: Tensor, b: Tensor) -> Tensor:
         kept = torch.promote_types(self.dtype, torch.float32)

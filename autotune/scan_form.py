@@ -44,7 +44,7 @@ def scan(
         for n, row in enumerate(here):
             more = _dot(row, earlier, plus, times)
             if more is not None:
-                first, rest = added[n].split([step, length - step], axis)
+                first, rest = torch.split(added[n], [step, length - step], axis)
                 added[n] = torch.cat([first, plus(rest, more)], axis)
         if 2 * step < length:
             before = [[_rows(a, axis, 0, -step) for a in row] for row in matrix]
@@ -69,7 +69,7 @@ def _begun(
     made = _dot(first, starts, plus, times)
     if made is None:
         return offset
-    one, rest = offset.split([1, offset.shape[axis] - 1], axis)
+    one, rest = torch.split(offset, [1, offset.shape[axis] - 1], axis)
     return torch.cat([plus(one, made), rest], axis)
 
 

@@ -1,4 +1,4 @@
-"""How much a mixer has to compute at given sizes: the arithmetic of its visible pairs."""
+"""How much a mixer has to compute at given sizes: the arithmetic of visible pairs and of steps."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..backends.reference.evaluate import evaluate
 from ..backends.reference.values import Value
 from ..ir.binding import Number, param_values
 from ..ir.expression import (
+    Call,
     Cumsum,
     Expr,
     Index,
@@ -22,11 +23,12 @@ from ..ir.expression import (
     Reduce,
     Ref,
     Size,
+    Solve,
     substitute,
     transform,
     walk,
 )
-from ..ir.mixer import Attention, Mixer
+from ..ir.mixer import Attention, Mixer, Recurrence, assignments
 from ..ir.roles import query_axis
 
 _ROWS = "visited rows"
@@ -35,9 +37,10 @@ _PAIRS_AT_ONCE = 1 << 24
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Floating point operations of the products, and pairs of a query and a key that count.
+    """Floating point operations of products and steps, and pairs of a query and a key that count.
 
-    ``pairs`` is over all batches and heads; both are those of the mask, whatever a kernel does.
+    ``pairs`` is over all batches and heads, those of the mask; steps count as they are written, row
+    by row. Both whatever a kernel does.
     """
 
     flops: float
@@ -52,7 +55,7 @@ def work_of(
     dtype: torch.dtype,
     params: Mapping[str, Number] = {},
 ) -> Work | None:
-    """The work of all attentions together; None where a mask depends on an earlier stage."""
+    """The work of all stages together; None where a mask depends on an earlier stage."""
     numbers = param_values(mixer, sizes, params)
     flops, pairs = 0.0, 0
     for stage in mixer.stages:
@@ -62,6 +65,8 @@ def work_of(
                 return None
             pairs += seen
             flops += float(seen) * flops_per_pair(mixer, stage, sizes)
+        elif isinstance(stage, Recurrence):
+            flops += step_flops(stage, sizes)
     moved = sum(t.numel() * t.element_size() for t in tensors.values())
     moved += sum(prod(sizes[d] for d in o.dims) * dtype.itemsize for o in mixer.outputs)
     return Work(flops, pairs, moved)
@@ -76,6 +81,49 @@ def flops_per_pair(mixer: Mixer, stage: Attention, sizes: Mapping[str, int]) -> 
     kept = stage.queries | {stage.over}
     values = sum(prod(sizes[d] for d in o.value.axes - kept) for o in stage.outputs)
     return 2.0 * (score + values)
+
+
+def step_flops(stage: Recurrence, sizes: Mapping[str, int]) -> float:
+    """One per element of each function and each sum of a step, over all rows.
+
+    What neither changes from row to row nor has a state in it is not counted.
+    """
+    names = {state.name for state in stage.states} | {made.name for made in stage.own}
+    depends: dict[int, bool] = {}
+    total = 0.0
+
+    def count(node: Expr, loops: set[str]) -> bool:
+        nonlocal total
+        if id(node) not in depends:
+            inside = [count(child, loops) for child in node.children]
+            own = isinstance(node, Ref) and node.name in names
+            depends[id(node)] = own or any(inside) or not loops.isdisjoint(node.axes)
+            total += _operations(node, loops, sizes) if depends[id(node)] else 0.0
+        return depends[id(node)]
+
+    for equation, rounds in assignments(stage.step):
+        depends.clear()
+        count(equation.value, {stage.over, *rounds})
+    return total
+
+
+def _operations(node: Expr, loops: set[str], sizes: Mapping[str, int]) -> float:
+    match node:
+        case Call("detach" | "where" | "and" | "or" | "not"):
+            return 0.0
+        case Call():
+            axes = node.axes | loops
+        case Reduce(_, x, over):
+            axes = x.axes | frozenset(over) | loops
+        case Cumsum():
+            axes = node.axes | loops
+        case Solve(matrix, _, _, right):
+            order = sizes[right]
+            systems = prod(sizes[dim] for dim in (matrix.axes | loops)) / max(order, 1) ** 2
+            return 2 / 3 * order**3 * systems
+        case _:
+            return 0.0
+    return float(prod(sizes[dim] for dim in axes))
 
 
 def written_out(mixer: Mixer, expr: Expr) -> Expr:

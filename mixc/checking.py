@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from .ir.binding import Number, check_params
-from .ir.errors import ArgumentError
+from .ir.errors import ArgumentError, UnsupportedError
 from .ir.mixer import Mixer
 from .running import Chosen, by_backend
 
@@ -24,11 +24,22 @@ USUAL: Mapping[Chosen, tuple[DType, ...]] = {
 }
 
 
-def usual_backend() -> Chosen:
-    """Triton where there is a GPU, its interpreter elsewhere."""
+def usual_backends() -> tuple[Chosen, ...]:
+    """Triton where there is a GPU; elsewhere its interpreter, after native kernels if there can be.
+
+    Native kernels need a C++ compiler.
+    """
     import torch
 
-    return "triton" if torch.cuda.is_available() else "interpreter"
+    from .backends.cpu.build import find_compiler
+
+    if torch.cuda.is_available():
+        return ("triton",)
+    try:
+        find_compiler()
+    except UnsupportedError:
+        return ("interpreter",)
+    return ("cpu", "interpreter")
 
 
 def verify_mixer(
@@ -39,7 +50,7 @@ def verify_mixer(
     sizes: Mapping[str, int] = {},
     limit: int | None = None,
 ) -> list[Case]:
-    """Every case of every backend, by default the one that suits the machine.
+    """Every case of every backend, by default those that suit the machine.
 
     Args:
         mixer: as loaded; ``params`` are the values to verify at.
@@ -61,7 +72,7 @@ def verify_mixer(
     asked = replace(mixer, check=tuple(sizes.items())) if sizes else mixer
     cases = verification_cases(asked, params, limit)
     found: list[Case] = []
-    for backend in backends or (usual_backend(),):
+    for backend in backends or usual_backends():
         if backend == "triton" and not torch.cuda.is_available():
             raise ArgumentError("backend 'triton' needs a GPU; 'interpreter' runs kernels without")
         precisions = [getattr(torch, name) for name in dtypes or USUAL[backend]]

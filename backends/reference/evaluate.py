@@ -95,7 +95,8 @@ def _laid_out(setting: Setting, declared: Output, value: Value) -> Tensor:
     value = setting.expanded(setting.of_kind(value, declared.kind), declared.dims)
     tensor = value.tensor.permute([value.dims.index(dim) for dim in declared.dims])
     if declared.kind is Kind.REAL:
-        tensor = tensor.to(setting.dtype)
+        own = None if setting.dtype == torch.float64 else declared.dtype
+        tensor = tensor.to(setting.dtype if own is None else getattr(torch, own))
     shape = [_extent(setting, product) for product in declared.layout]
     return tensor.reshape(shape)
 

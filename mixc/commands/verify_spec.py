@@ -36,9 +36,11 @@ if TYPE_CHECKING:
     "backends",
     multiple=True,
     type=click.Choice(["cpu", "triton", "interpreter", "reference"]),
-    help="Default: triton on a machine with a GPU, else Triton's interpreter.",
+    help="Default: triton on a machine with a GPU, else cpu and Triton's interpreter.",
 )
-@dtype_option(multiple=True, help="Default: float32, on a GPU float16 and bfloat16 too.")
+@dtype_option(
+    multiple=True, help="Default: float32; cpu: bfloat16 too; triton: float16 and bfloat16 too."
+)
 @click.option("--cases", type=click.IntRange(1), help="Only this many, the most telling first.")
 @param_option
 @size_option

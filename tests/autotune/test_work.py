@@ -38,6 +38,15 @@ def test_operations_are_those_of_the_two_products():
     assert work("causal", D=32, E=16).flops == 2 * (32 + 16) * 8 * N * (N + 1) / 2
 
 
+def test_operations_of_steps_are_those_written():
+    """S = exp(g) * S + k * v; o = scale * sum(q * S, D)."""
+    rows, D, E = 8 * N, 64, 64
+    assert work("simple_gla").flops == rows * (1 + 3 * D * E + 2 * D * E + E)
+    assert work("simple_gla").pairs == 0
+    more = work("delta_product", R=3).flops - work("delta_product", R=1).flops
+    assert more == 2 * rows * (4 * D * E + D + E)  # k * S, its sum, beta * k * (v - ...), S + ...
+
+
 def test_every_spec_has_sizes_that_bind():
     for path in library():
         mixer = load_file(path)

@@ -198,15 +198,24 @@ def _recurrence(stage: Recurrence, order: AxisOrder) -> Iterator[Line]:
 
 
 def _forms(mixer: Mixer, stage: Recurrence) -> Section:
-    """What the algebra of the step shows."""
+    """What the algebra of the step shows; an inner loop is laid out in time where it can be."""
     from .compiler.analysis.recurrence.classify import classify
     from .compiler.analysis.recurrence.describe import describe
+    from .compiler.analysis.recurrence.flatten import flatten
     from .compiler.stage_rows import names_read
 
-    needed = [ref.name for ref in stage.own if ref.name in names_read(mixer, stage)]
-    name = stage.name or ", ".join(state.name for state in stage.states)
-    lines = describe(classify(stage, needed), stage)
-    return Section(f"form of {name} along {stage.over}", tuple(Line(line) for line in lines))
+    read = names_read(mixer, stage)
+    states = stage.name or ", ".join(state.name for state in stage.states)
+    flat, title = flatten(stage), f"form of {states} along {stage.over}"
+    if flat is None:
+        needed = [ref.name for ref in stage.own if ref.name in read]
+        lines = describe(classify(stage, needed), stage)
+    else:
+        needed = [ref.name for name, ref, _ in flat.rows if name in read]
+        lines = describe(classify(flat.recurrence, needed), flat.recurrence, flat)
+        dims = " and ".join(dim for dim, _ in flat.parts)
+        title = f"form of {states} along {flat.axis}, {dims} one after another"
+    return Section(title, tuple(Line(line) for line in lines))
 
 
 def _start(state: State, texts: dict[str, str]) -> str:

@@ -31,7 +31,8 @@ def classify(recurrence: Recurrence, needed: Collection[str] | None = None) -> C
 
     ``needed`` are the step's own names that others read (None: all of them); only these are in
     ``own``, and only for their sake is a state kept row by row. Names that an inner loop makes are
-    not in ``own``: the loop makes them.
+    not in ``own``, nor, where there are only loops, what is too long to write out: the loop makes
+    them.
     """
     dependence = Dependence.made(recurrence)
     search = _Search(recurrence, dependence, needed)
@@ -229,7 +230,8 @@ class _Attempt:
                 value = evaluation.settled(evaluation.value(ref), ref)
                 rows.append((name, spread(value, ref)))
             except NotLinearError as error:
-                if not isinstance(error.term, Ref):  # no inner loop
+                loops = all(isinstance(form, Loop) for form in self.forms)
+                if not loops and not isinstance(error.term, Ref):  # no inner loop
                     raise
         return tuple(rows)
 

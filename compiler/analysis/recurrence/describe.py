@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import assert_never
 
 from ....ir.expression import (
@@ -22,6 +22,7 @@ from ....ir.expression import (
     walk,
 )
 from ....ir.mixer import Recurrence, State
+from .flatten import Flat
 from .forms import Affine, Classified, Coupled, Dense, Form, Loop, Matrix, Reading
 from .polynomial import NOTHING, negative, plus, times
 
@@ -34,15 +35,24 @@ LONGEST = 400  # characters
 _VERSION = re.compile(r"\.\d+$")
 
 
-def describe(classified: Classified, recurrence: Recurrence) -> tuple[str, ...]:
-    """One line or more for each component: its class, its formula, and where it is read."""
-    writer = _Writer.of(classified, recurrence)
+def describe(
+    classified: Classified, recurrence: Recurrence, flat: Flat | None = None
+) -> tuple[str, ...]:
+    """One line or more for each component: its class, its formula, and where it is read.
+
+    With ``flat`` the recurrence is that one's, and the lines have the names from before.
+    """
+    writer = _Writer.of(classified, recurrence, flat)
     return tuple(line for form in classified.components for line in writer.form(form))
 
 
 @dataclass(frozen=True, slots=True)
 class _Writer:
-    """``readings`` by name; ``rows`` are the step's own names in terms of the components."""
+    """``readings`` by name; ``rows`` are the step's own names in terms of the components.
+
+    ``parts`` are the dims that ``over`` was laid out from, each with its position; ``origins`` are
+    the step's own names as they were then.
+    """
 
     over: str
     earlier: str
@@ -50,9 +60,11 @@ class _Writer:
     readings: Mapping[str, Reading]
     rows: Mapping[str, Expr]
     states: Mapping[str, State]
+    parts: tuple[tuple[str, Expr], ...] = ()
+    origins: Mapping[str, str] = field(default_factory=dict)
 
     @staticmethod
-    def of(classified: Classified, recurrence: Recurrence) -> _Writer:
+    def of(classified: Classified, recurrence: Recurrence, flat: Flat | None) -> _Writer:
         t = recurrence.over.lower()
         return _Writer(
             recurrence.over,
@@ -61,6 +73,8 @@ class _Writer:
             {reading.ref.name: reading for reading in classified.readings},
             dict(classified.own),
             {state.name: state for state in recurrence.states},
+            () if flat is None else flat.parts,
+            {} if flat is None else {ref.name: name for name, ref, _ in flat.rows},
         )
 
     def form(self, form: Form) -> Iterator[str]:
@@ -139,7 +153,11 @@ class _Writer:
     def _reads(self, state: State) -> Iterator[str]:
         for name, reading in self.readings.items():
             if reading.state == state.name:
-                users = [row for row, value in self.rows.items() if _mentions(value, name)]
+                users = [
+                    self.origins.get(row, row)
+                    for row, value in self.rows.items()
+                    if _mentions(value, name)
+                ]
                 point = "after the row's write" if reading.after else "before the row"
                 where = f" in {', '.join(users)}" if users else ""
                 yield f"  read {point}{where}: {self.text(reading.ref)}"
@@ -158,11 +176,19 @@ class _Writer:
         return text if len(text) <= LONGEST else f"{text[:LONGEST]} …"
 
     def _named(self, expr: Expr) -> Expr:
+        for dim, position in self.parts:
+            if expr == position:
+                return Index(dim)
         if isinstance(expr, Read):
-            kept = tuple((dim, index) for dim, index in expr.at if not _is_group(dim, index))
+            kept = tuple(
+                (dim, index)
+                for dim, index in expr.at
+                if not _is_group(dim, index) and (dim, index) not in self.parts
+            )
             inner = rebuild(expr, self._named)
             assert isinstance(inner, Read)
-            return inner if len(kept) == len(expr.at) else _read(inner.x, kept)
+            places = tuple((dim, self._named(index)) for dim, index in kept)
+            return _read(inner.x, places)
         if not isinstance(expr, Ref):
             return rebuild(expr, self._named)
         reading = self.readings.get(expr.name)
@@ -172,7 +198,7 @@ class _Writer:
         for suffix, row in ((".in", self.earlier), (".out", self.now)):
             if name.endswith(suffix):
                 name = f"{name.removesuffix(suffix)}[{row}]"
-        return Ref(name, expr.dims, expr.kind)
+        return Ref(self.origins.get(name, name), expr.dims, expr.kind)
 
     def _reading(self, reading: Reading) -> Expr:
         state = self.states[reading.state]

@@ -52,6 +52,7 @@ class Execution:
         self._wide = frozenset(output.name for output in mixer.outputs if output.dtype)
         self._packing: Packing | None = None
         self._has_last: bool | None = None
+        self._chunks_lost: bool | None = None
         self._runners: dict[bool, Runner] = {}
         self._obstacle: str | None = None  # why the kernels of a CPU can't be made
         self._repeats: dict[object, tuple[Runner, tuple[str, ...], torch.dtype]] = {}
@@ -105,7 +106,7 @@ class Execution:
 
         Raises ArgumentError where shapes, dtypes, devices or the backend don't fit.
         """
-        if cu_seqlens is not None and self._last_outputs():
+        if cu_seqlens is not None and self._is_one_by_one(tensors):
             return self.by_document(tensors, params, cu_seqlens)
         chosen = choose(self.backend, device_of(tensors))
         dtype = working_dtype(self.mixer, tensors)
@@ -143,13 +144,23 @@ class Execution:
                 say_once(f"{mixer.name} runs by torch: {error}")
         return by_reference(mixer, given, params, dtype)
 
-    def _last_outputs(self) -> bool:
-        """Whether an output has one value for each document."""
+    def _is_one_by_one(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Whether documents get a call each: for last states, or where one call would be slow."""
         from .compiler.passes.pack_sequences import last_outputs
 
         if self._has_last is None:
             self._has_last = bool(last_outputs(self.mixer))
-        return self._has_last
+        if self._has_last or not any(name in tensors for name in self._packed().per_document):
+            return self._has_last
+        kernels = choose(self.backend, device_of(tensors)) != "reference"
+        return kernels and self._loses_chunks()
+
+    def _loses_chunks(self) -> bool:
+        """Whether initial values of documents, given amid the row, keep a state from chunks."""
+        if self._chunks_lost is None:
+            whole, packed = (schedules(m) for m in (self.mixer, self._packed().mixer))
+            self._chunks_lost = "chunk" in whole and "chunk" not in packed
+        return self._chunks_lost
 
     def by_document(
         self,
@@ -180,6 +191,16 @@ class Execution:
         if packed not in self._runners:
             self._runners[packed] = kernel_runner(mixer, chosen, self.tuned, self.few_rows)
         return self._runners[packed]
+
+
+def schedules(mixer: Mixer) -> frozenset[str]:
+    """How the kernels of a mixer go about it; none where a term can't be lowered."""
+    from .compiler.pipeline import lower
+
+    try:
+        return frozenset(kernel.schedule for kernel in lower(mixer, {}, "float32").kernels)
+    except UnsupportedError:
+        return frozenset()
 
 
 def in_dtype(

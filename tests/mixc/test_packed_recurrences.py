@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,11 @@ from mixc.documents import cut
 from mixc.ir.errors import ArgumentError, UnsupportedError
 from mixc.ir.expression import Kind, Literal
 from mixc.ir.mixer import Mixer, Recurrence
+from mixc.ir.optional import without_inputs
 from mixc.ir.verify_mixer import verify_mixer
 from mixc.overrides import override
 from mixc.packed_case import packed_case
+from mixc.running import Execution, schedules
 
 SPECS = sorted((Path(mixc.__file__).parents[1] / "specs" / "recurrence").glob("*.yaml"))
 HEAD = """
@@ -198,3 +201,15 @@ def test_as_many_initial_values_as_documents(rest):
         call(1, 3)
     with pytest.raises(ArgumentError, match=r"x: documents lie in one row .*expected B = 1, got 2"):
         call(2, 2)
+
+
+def test_initial_values_of_documents_keep_the_chunk_form():
+    """Amid a row they would make a loop of it; so each document gets a call."""
+    mixer = load_file(next(path for path in SPECS if path.stem == "gated_delta"))
+    rows = replace(mixer, outputs=mixer.outputs[:1])
+    execution = Execution(rows, "cpu")
+    x = {"q": torch.zeros(1, 4, 2, 8), "S0": torch.zeros(2, 2, 8, 8)}
+    assert execution._is_one_by_one(x)
+    assert not execution._is_one_by_one({"q": x["q"]})
+    assert not Execution(rows, "reference")._is_one_by_one(x)
+    assert "chunk" in schedules(without_inputs(pack_sequences(rows), ["S0"]))

@@ -14,7 +14,7 @@ from torch import Tensor
 import mixc
 from mixc.api import LoadedMixer
 from mixc.autotune.proportions import default_sizes, resized
-from mixc.autotune.sampling import sample_inputs
+from mixc.autotune.sampling import VerificationCase, sample_inputs
 from mixc.compiler.language.load import load_file, load_text
 from mixc.compiler.passes.continue_sequence import Continued, continue_sequence
 from mixc.compiler.passes.sequence_axis import sequence_axis
@@ -22,6 +22,7 @@ from mixc.ir.errors import ArgumentError, UnsupportedError
 from mixc.ir.expression import Kind, Literal
 from mixc.ir.mixer import Mixer, Recurrence
 from mixc.overrides import override
+from mixc.stepped_case import stepped_case
 
 ROWS = 7
 SPECS = sorted((Path(mixc.__file__).parents[1] / "specs" / "recurrence").glob("*.yaml"))
@@ -230,6 +231,42 @@ def test_any_split_gives_what_one_pass_gives(name):
 
     any_split()
     check_split(loaded, list(range(1, ROWS)))
+
+
+ON_THE_CPU = ["short convolution before the recurrence", "later stages read earlier rows"]
+
+
+@pytest.mark.parametrize("name", ON_THE_CPU)
+def test_native_kernels_go_stretch_by_stretch(name):
+    mixer = own(name)
+    trial = VerificationCase("stepped", resized(mixer, default_sizes(mixer), {"T": 23}, {}))
+    case = stepped_case(mixer, trial, "cpu", torch.float32)
+    assert case is not None
+    assert case.ok, case.message
+
+
+def test_a_step_like_an_earlier_one_goes_straight_to_its_kernel():
+    (path,) = (path for path in SPECS if path.stem == "gated_delta")
+    mixer = LoadedMixer(load_file(path), "cpu")
+    row = [torch.randn(2, 3, 8), *(torch.randn(2, 3, 8) / 3 for _ in range(2))]
+    row += [-torch.rand(2, 3), torch.rand(2, 3)]
+    _, first = mixer.step(*row)
+    checked, state = mixer.step(*row, state=first)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mixc.stepping.bind_sizes", None)  # nothing is checked again
+        repeated, again = mixer.step(*row, state=first)
+        named = dict(zip("q k v g beta".split(), row, strict=True))
+        turned = dict(reversed(named.items()))
+        assert mixer._stepping._repeated((), turned, first, one_row=True) is None
+    assert torch.equal(checked.o, repeated.o)
+    assert torch.equal(state["S"], again["S"])
+    assert (again.t, first.t) == (2, 1)
+    assert mixer._stepping._repeated((*row, *row), {}, first, one_row=True) is None
+    assert mixer._stepping._repeated(tuple(row), {"q": row[0]}, first, one_row=True) is None
+    with pytest.raises(ArgumentError, match="q is given twice"):
+        mixer.step(*row, q=row[0], state=first)
+    mixer.step(**turned, state=first)
+    assert mixer._stepping._repeated((), turned, first, one_row=True) is not None
 
 
 EMA = """

@@ -15,6 +15,7 @@ from .expression import (
     Reduce,
     Ref,
     Size,
+    Solve,
     bound_axes,
     call,
     rebuild,
@@ -134,7 +135,7 @@ class _Change:
                 if name in self.let_names:
                     self.let(name)
                 return self.values.get(name, node)
-            case Reduce() | Read() | Cumsum():
+            case Reduce() | Read() | Cumsum() | Solve():
                 return without_axis(node, self.mixer)
             case _:
                 return node
@@ -251,8 +252,19 @@ def without_axis(expr: Expr, mixer: Mixer) -> Expr:
             return call("mul", x, before if exclusive else call("add", before, 1))
         case Read(x, at, fill):
             return _read_of_number(expr, x, at, fill, mixer)
+        case Solve(matrix, vector, left, right):
+            matrix, vector = _along(matrix, left, right), _along(vector, left)
+            return replace(expr, matrix=matrix, vector=vector)
         case _:
             return expr
+
+
+def _along(x: Expr, *dims: str) -> Expr:
+    """The value with the axes ``dims``, the same along those that it lacked."""
+    for dim in dims:
+        if dim not in x.axes:
+            x = call("where", call("ge", Index(dim), 0), x, _as_written(0.0, x))
+    return x
 
 
 def _read_of_number(

@@ -237,7 +237,7 @@ class States:
         """The states as the mixer has them."""
         found = []
         for name, draft in self.drafts.items():
-            zero = Literal(0.0) if draft.kind is Kind.REAL else Literal(0)
+            zero = Literal({Kind.BOOL: False, Kind.INT: 0, Kind.REAL: 0.0}[draft.kind])
             initial = pair(draft.initial if draft.initial is not None else zero)[: len(draft.dims)]
             for made, dims, start in zip(self.names(name), draft.dims, initial, strict=True):
                 start = self.scope.context.dims.lift(start, dims)

@@ -1,14 +1,19 @@
 """Inputs left out: a number without axes, and what follows for the equations."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from mixc.autotune.proportions import resized
 from mixc.autotune.sampling import default_sizes, sample_inputs
 from mixc.backends.reference.evaluate import run
 from mixc.compiler.language.find import library
 from mixc.compiler.language.load import load_file, load_text
-from mixc.ir.mixer import Attention
+from mixc.ir.expression import Literal
+from mixc.ir.mixer import Attention, Recurrence
 from mixc.ir.optional import free_dims, without_inputs
+from mixc.ir.verify_mixer import verify_mixer
 
 BIASED = """
 mixer: biased
@@ -114,12 +119,63 @@ outputs: {{o: [T]}}
     assert torch.equal(run(mixer, {"x": x})["o"], wanted)
 
 
+STARTED = """
+mixer: started
+inputs:
+  k: [T, D]
+  v: [T, E]
+  S0: {dims: [B, D, E], default: 0.5}
+  A: {dims: [D, P], default: 2}
+  done: {dims: [B, T], dtype: bool, default: false}
+recurrence:
+  over: T
+  state: {S: [D, E], n: []}
+  initial: {S: S0}
+  reset: done
+  step:
+    - u = v - sum(k * S, D)
+    - S = S + k * u
+    - n = n + 1
+    - c = u
+outputs: {S: [B, D, E], c: [B, T, E], n: [B]}
+"""
+
+
+def test_states_lose_the_axes_of_what_is_absent():
+    mixer = load_text(STARTED)
+    (whole,), (reduced,) = mixer.stages, without_inputs(mixer, ["S0", "done"]).stages
+    assert {s.name: s.dims for s in whole.states} == {"S": set("BDE"), "n": {"B"}}
+    assert {s.name: s.dims for s in reduced.states} == {"S": set("DE"), "n": set()}
+    assert {r.name: r.dims for r in reduced.results}["u"] == set("TE")
+    assert reduced.states[0].initial == Literal(0.5)
+    verify_mixer(replace(without_inputs(mixer, ["S0", "done"]), outputs=()))
+
+
+def test_a_state_keeps_the_axes_that_one_input_gives():
+    reduced = without_inputs(load_text(STARTED), ["done"])
+    verify_mixer(replace(reduced, outputs=()))
+    assert {s.name: s.dims for s in reduced.stages[0].states} == {"S": set("BDE"), "n": set()}
+
+
+def test_a_system_of_equal_numbers():
+    text = """
+mixer: solved
+inputs: {b: {dims: [B, D], default: 3}, A: [D, P], d0: {dims: [D], default: 1}}
+map: {x: "solve(A * d0, b, D=P)"}
+outputs: {x: [B, P]}
+"""
+    reduced = without_inputs(load_text(text.replace("[B, P]", "[B, P]")), ["b", "d0"])
+    verify_mixer(replace(reduced, outputs=()))
+
+
 OPTIONAL = [m for m in map(load_file, library()) if any(i.default is not None for i in m.inputs)]
 
 
 @pytest.mark.parametrize("mixer", OPTIONAL, ids=lambda m: m.name)
 def test_an_absent_input_of_the_library_is_a_tensor_of_its_default(mixer):
-    given = sample_inputs(mixer, default_sizes(mixer), torch.float64)
+    rows = {stage.over: 9 for stage in mixer.stages if isinstance(stage, Recurrence)}
+    sizes = resized(mixer, default_sizes(mixer), rows, {})
+    given = sample_inputs(mixer, sizes, torch.float64)
     filled = dict(given)
     for declared in mixer.inputs:
         if declared.default is not None:

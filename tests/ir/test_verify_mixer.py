@@ -17,9 +17,10 @@ from mixc.ir.expression import (
     Ref,
     Scalar,
     Size,
+    Solve,
     call,
 )
-from mixc.ir.mixer import Equation, Map
+from mixc.ir.mixer import Equation, Map, Rounds
 from mixc.ir.verify_mixer import verify_mixer
 
 MIXER = load_text(
@@ -97,3 +98,82 @@ def test_declarations():
         verify_mixer(replace(MIXER, stages=(Map((Equation("p", Y),)),)))
     with pytest.raises(VerificationError, match="size N: has the axes"):
         verify_mixer(replace(MIXER, sizes=(("N", Index("J")),)))
+
+
+STEP = load_text(
+    """
+mixer: s
+inputs: {k: [B, T, R, D], v: [B, T, R, E], done: {dims: [B, T], dtype: bool}}
+dims: {P: (D)}
+recurrence:
+  over: T
+  state: {S: [D, E], n: []}
+  initial: {n: 0}
+  reset: done
+  step:
+    - n = n + 1
+    - over: R
+      step:
+        - u = v - sum(k * S, D)
+        - S = S + k * u
+    - o = sum(u, R) / n
+outputs: {o: [B, T, E], S: [B, D, E]}
+"""
+)
+K = Ref("k", frozenset("BTRD"), Kind.REAL)
+S = Ref("S", frozenset("BDE"), Kind.REAL)
+U = Ref("u", frozenset("BTRE"), Kind.REAL)
+
+
+def in_step(*lines, at=0):
+    (stage,) = STEP.stages
+    step = (*stage.step[:at], *lines, *stage.step[at:])
+    return replace(STEP, stages=(replace(stage, step=step),))
+
+
+def of_state(**changes):
+    (stage,) = STEP.stages
+    states = (replace(stage.states[0], **changes), *stage.states[1:])
+    return replace(STEP, stages=(replace(stage, states=states),))
+
+
+BROKEN_STEPS = {
+    "step u: `u` is read before anything makes it": in_step(Equation("u", U)),
+    r"step p: `p` is read before": in_step(Equation("p", Ref("p", frozenset("B"), Kind.REAL))),
+    "step of T, v: is a name outside the step too": in_step(Equation("v", Literal(1))),
+    "step of T, k: is a name outside": in_step(Rounds("R", (Equation("k", Literal(1)),))),
+    "step of T, w: .* runs along T, the loop's own axis": in_step(
+        Equation("w", Reduce("sum", K, ("T",)))
+    ),
+    "step of T, x: .* runs along R": in_step(
+        Rounds("R", (Equation("x", Read(K, (("R", Literal(0)),))),))
+    ),
+    r"step of T, S: gets the axes \['R'\]": in_step(
+        Equation("S", Reduce("sum", call("mul", K, S), ("D",)))
+    ),
+    "step of T, n: gets a value of a larger kind": in_step(Equation("n", Literal(0.5))),
+    "loop over R: is inside a loop over the same axis": in_step(Rounds("R", (Rounds("R", ()),))),
+    "loop over T: is inside": in_step(Rounds("T", ())),
+    "S: has the recurrence's own axis": of_state(dims=frozenset("BTDE")),
+    "S: starts with axes that it does not have": of_state(initial=Reduce("max", K, ("T", "D"))),
+    "initial S: `S` is read before": of_state(initial=S),
+    "S: lists axes that it does not have": of_state(listed=("D", "R")),
+    "S: has the unknown dim Q": of_state(dims=frozenset("BDEQ")),
+    "reset: is not boolean": replace(STEP, stages=(replace(STEP.stages[0], reset=Literal(1)),)),
+    "states: two have one name": replace(
+        STEP, stages=(replace(STEP.stages[0], states=STEP.stages[0].states[:1] * 2),)
+    ),
+    "solves along D and P, which do not fit": in_step(Equation("y", Solve(K, K, "D", "P"))),
+}
+
+
+@pytest.mark.parametrize("rule", BROKEN_STEPS)
+def test_a_broken_step(rule):
+    with pytest.raises(VerificationError, match=rule):
+        verify_mixer(BROKEN_STEPS[rule])
+
+
+def test_a_step_that_keeps_the_rules():
+    verify_mixer(STEP)
+    verify_mixer(in_step(Equation("p", U), at=2))
+    verify_mixer(in_step(Rounds("P", (Equation("p", Index("P")),)), Equation("q", Index("P"))))

@@ -1,0 +1,61 @@
+"""Which dims kernels are compiled for, which they walk over, and which are batch."""
+
+import pytest
+
+from mixc.compiler.language.load import load_text
+from mixc.ir.roles import LARGEST_WHOLE, batch_dims, dim_roles, feature_dims
+
+SPECS = {
+    "delta": (
+        "inputs: {k: [B, T, H, D], v: [B, T, H, E], g: [B, T, H], S0: [B, H, D, E]}\n"
+        "recurrence:\n  over: T\n  state: {S: [D, E]}\n  initial: {S: S0}\n  step:\n"
+        "    - S = g * S + k * v\n    - o = sum(S * k, D)\n"
+        "outputs: {o: [B, T, H, E]}",
+        ("DE", "BH", "T"),
+    ),
+    "gates": (
+        "inputs: {x: [B, T, K, D], R: [K, D, P]}\ndims: {K: 2}\n"
+        "recurrence:\n  over: T\n  state: {h: [D]}\n  step:\n"
+        "    - a = x + sum(R * h[D=p], P)\n    - h = sigmoid(a[K=0]) * tanh(a[K=1])\n"
+        "outputs: {h: [B, D]}",
+        ("DKP", "B", "T"),
+    ),
+    "groups": (
+        "inputs: {q: [B, T, H, D], k: [B, T, G, D]}\nheads: {G: H}\n"
+        "recurrence:\n  over: T\n  state: {S: [D]}\n  step:\n"
+        "    - S = S + k\n    - o = sum(S * q, D)\n"
+        "outputs: {o: [B, T, H]}",
+        ("D", "BG", "T"),
+    ),
+    "rounds": (
+        "inputs: {k: [B, T, H, D], b: [B, T, H, R]}\n"
+        "recurrence:\n  over: T\n  state: {S: [D]}\n  step:\n"
+        "    - over: R\n      step: [S = S + b * k]\n"
+        "outputs: {S: [B, H, D]}",
+        ("D", "BH", "T"),
+    ),
+    "channels": (
+        "inputs: {x: [B, T, C], A: [C, N], h0: [B, C]}\n"
+        "recurrence:\n  over: T\n  state: {h: [C, N]}\n  initial: {h: h0}\n  step:\n"
+        "    - h = A * h + x\n    - y = sum(h, N)\n"
+        "outputs: {y: [B, T, C]}",
+        ("CN", "B", "T"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_the_dims_of_a_recurrence(name):
+    text, (features, batch, long) = SPECS[name]
+    mixer = load_text(f"mixer: m\n{text}")
+    assert "".join(sorted(feature_dims(mixer))) == features
+    assert "".join(sorted(batch_dims(mixer))) == batch
+    assert "T" in dim_roles(mixer, {}).long
+    assert not dim_roles(mixer, {}).long & {*features, *batch}
+    assert set(long) <= dim_roles(mixer, {}).long
+
+
+def test_many_channels_are_not_held_whole():
+    mixer = load_text(f"mixer: m\n{SPECS['channels'][0]}")
+    roles = dim_roles(mixer, {"C": LARGEST_WHOLE + 1, "N": 16})
+    assert roles.features == {"N"}

@@ -12,15 +12,15 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from ....ir.expression import Call, Expr, Index, Literal, Reduce, Ref, walk
+from ....ir.expression import Expr, Literal, Reduce, Ref, walk
 from ....ir.mixer import Recurrence, State
 from .coupled import coupled
+from .dense import dense
 from .dependence import Dependence
 from .evaluation import Evaluation, spread
-from .forms import Affine, Classified, Coupled, Dense, Form, Loop, Matrix
+from .forms import Affine, Classified, Coupled, Form, Loop, Matrix
 from .kinds import loop_kind
 from .matrix import matrix, own_axes
-from .polynomial import plus, tidy, times
 from .readings import Readings, WholeError
 from .semiring import linear, tropical
 from .superposition import NotLinearError, Superposition
@@ -144,7 +144,7 @@ class _Attempt:
         if found is None and elementwise:
             found = linear(states, values, over)
         if found is None and len(states) == 1:
-            found = _dense(states[0], values[0], over)
+            found = dense(states[0], values[0], over)
         if found is not None:
             return found
         if banned is not None:
@@ -252,28 +252,3 @@ def _own(value: Superposition, evaluation: Evaluation) -> Superposition:
     others = tuple(t for t in value.terms if t.state.name not in evaluation.current)
     free = evaluation.settled(Superposition(others, value.free), value.free)
     return Superposition(own, free)
-
-
-def _dense(state: State, value: Superposition, over: str) -> Dense | None:
-    """s' = sum(A * s[N=p], P) + offset, with what scales s on A's diagonal."""
-    mixed = [t for t in value.terms if t.over]
-    if len(mixed) != 1 or len(mixed[0].moved) != 1 or len(mixed[0].over) != 1:
-        return None
-    (term,), ((axis, index),) = mixed, mixed[0].moved
-    (column,) = term.over
-    if index.axes != {column} or not _is_index(index):
-        return None
-    matrix = times(term.coefficient, term.weight or Literal(1))
-    for plain in (t for t in value.terms if not t.over):
-        if plain.moved:
-            return None
-        diagonal = Call("where", (Call("eq", (Index(axis), index)), plain.coefficient, Literal(0)))
-        matrix = plus(matrix, diagonal)
-    free = tidy(value.free)
-    return Dense(
-        state, axis, column, matrix, None if free == Literal(0) else free, over not in matrix.axes
-    )
-
-
-def _is_index(expr: Expr) -> bool:
-    return isinstance(expr, Index)

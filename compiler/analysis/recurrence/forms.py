@@ -74,9 +74,9 @@ class Dense:
 class Affine:
     """s_i' = plus over j of times(coefficients[i][j], s_j), plus offsets[i]: the scan form.
 
-    ``plus`` and ``times`` are elementwise functions, a semiring: (add, mul), (max, add) or
-    (logaddexp, add). A coefficient of None is the semiring's zero. ``constant``: no coefficient
-    changes from row to row.
+    ``plus`` and ``times`` are elementwise functions, a semiring: (add, mul), (max, add),
+    (min, add) or (logaddexp, add). A coefficient of None is the semiring's zero. ``constant``: no
+    coefficient changes from row to row.
     """
 
     states: tuple[State, ...]

@@ -117,6 +117,10 @@ class _Reading:
                 return Tropical((), self.evaluation.known_value(expr))
             case Call(fn, (a, b)) if fn == self.addition:
                 return self.joined(self.of(a), self.of(b))
+            case Call("relu", (x,)):
+                return self.of(call("max", x, 0))
+            case Call("where", (Call(), a, b)) if _larger(expr) is not None:
+                return self.of(call(_larger(expr) or "", a, b))
             case Call("where", (c, a, b)):
                 condition = self.evaluation.known_value(c)
                 return self.chosen(condition, self.of(a), self.of(b))
@@ -204,3 +208,12 @@ class _Reading:
             return None
 
         return transform(x, change)
+
+
+def _larger(expr: Call) -> str | None:
+    """where(a > b, a, b) is max(a, b)."""
+    match expr.args:
+        case (Call("gt" | "ge" | "lt" | "le" as fn, (x, y)), a, b) if {x, y} == {a, b}:
+            return "max" if (fn in ("gt", "ge")) == (x == a) else "min"
+        case _:
+            return None

@@ -109,6 +109,13 @@ def sums(expr: Expr) -> Expr | None:
     return None
 
 
+def choose(expr: Expr) -> Expr | None:
+    match expr:
+        case Call("max", (a, b)):
+            return call("where", call("gt", a, b), a, b)
+    return None
+
+
 RULES: tuple[Rule, ...] = (
     commute,
     subtract,
@@ -120,6 +127,7 @@ RULES: tuple[Rule, ...] = (
     complement,
     pull_out,
     sums,
+    choose,
 )
 
 

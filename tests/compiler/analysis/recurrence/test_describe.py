@@ -8,6 +8,7 @@ import pytest
 
 from mixc.compiler.analysis.recurrence.classify import classify
 from mixc.compiler.analysis.recurrence.describe import describe
+from mixc.compiler.analysis.recurrence.flatten import flatten
 
 from .published import loops, parallel
 
@@ -59,3 +60,13 @@ def test_lines(name: str) -> None:
 def test_backward() -> None:
     step = replace(CASES["hgrn"].recurrence(), reverse=True)
     assert describe(classify(step), step)[1].startswith("  h[t] = sigmoid(f) * h[t+1] +")
+
+
+def test_inner_loop_laid_out() -> None:
+    flat = flatten(CASES["inner loop"].recurrence())
+    assert flat is not None
+    first, update, read = describe(classify(flat.recurrence), flat.recurrence, flat)
+    assert first == "S: chunks of TR, one decay for each row, 1 correction of rank one"
+    decay = "where(r == 0, exp(g), 1)"
+    assert update == f"  S[tr] = {decay} * S[tr-1] + k * (v - sum(k * {decay} * S[tr-1], D))"
+    assert read == "  read after the row's write in o: sum(q * S[tr], D)"

@@ -17,10 +17,11 @@ def test_the_demo_ends_well(tmp_path, tmp_path_factory):
     text = result.stdout.decode()
     assert result.returncode == 0, text + result.stderr.decode()
     summary = text[text.index("Summary") :]
-    for name in ("alibi_window", "my_mixer"):
-        assert f"{name}: 5 cases, all right" in text
+    for name, cases in (("alibi_window", 5), ("my_mixer", 5), ("my_memory", 2)):
+        assert f"{name}: {cases} cases, all right" in text
         assert f"{name}_o" in summary
-    assert summary.count(" < ") == 4
+    assert "in chunks and step by step differ by" in text
+    assert summary.count(" < ") == 7
     assert "winner" in text
     assert "kept in" in text
     assert list(tmp_path.iterdir()) == []

@@ -18,8 +18,6 @@ from ...ir.expression import (
     Cumsum,
     Expr,
     Index,
-    Kind,
-    Literal,
     Read,
     Reduce,
     Ref,
@@ -33,52 +31,18 @@ from ...ir.expression import (
 from ...ir.mixer import (
     Attention,
     Equation,
-    Input,
     Layout,
     Map,
     Mixer,
-    Output,
     Recurrence,
     Stage,
     State,
 )
 from ..analysis.linear import expression, linear
 from ..analysis.row_reach import rows_back
+from .hand_over import Carried, Continued, HandOver, Rows, Sum, sum_kind
 from .sequence_axis import SequenceAxis, last_values, sequence_axis
 from .stages import changed, values
-
-_DTYPES = {Kind.REAL: "float32", Kind.INT: "int32", Kind.BOOL: None}
-
-
-@dataclass(frozen=True, slots=True)
-class Carried:
-    """A value that is handed from stretch to stretch.
-
-    ``name``: what the caller sees (S, ``u_rows`` or ``g_sum``); ``before`` is the input of
-    ``Continued.more``, ``after`` the output of both mixers.
-    """
-
-    name: str
-    before: str
-    after: str
-    layout: Layout
-    kind: Kind
-
-
-@dataclass(frozen=True)
-class Continued:
-    """Two mixers over a stretch: ``start``, the first one, and ``more``, any later one.
-
-    ``rows_before``: the input of ``more`` that takes how many rows went before, where that matters.
-    ``only_first``: the inputs that only ``start`` takes (those of ``initial``).
-    """
-
-    start: Mixer
-    more: Mixer
-    carried: tuple[Carried, ...]
-    axis: SequenceAxis
-    rows_before: str | None
-    only_first: tuple[str, ...]
 
 
 def continue_sequence(mixer: Mixer) -> Continued:
@@ -89,43 +53,10 @@ def continue_sequence(mixer: Mixer) -> Continued:
             ones, or earlier ones without a bound.
     """
     axis = sequence_axis(mixer, "stepped")
-    change = _Continue(mixer, axis, _names(mixer))
-    change.whole = last_values(mixer, axis.has)
+    change = _Continue(mixer, axis, HandOver(mixer, axis), last_values(mixer, axis.has))
     lets = tuple(change.equation(let) for let in mixer.lets)
     stages = tuple(change.stage(stage) for stage in mixer.stages)
-    return change.continued(lets, stages)
-
-
-@dataclass
-class _Rows:
-    """The last rows of a value along ``dim``, with ``fill`` before the first row of all."""
-
-    carried: Carried
-    value: Expr  # the value in a stretch
-    first: Expr  # the value in the first stretch
-    dim: str
-    back: str  # the axis that counts the rows
-    fill: float
-    lengths: list[Expr]
-
-    @property
-    def before(self) -> Ref:
-        axes = (self.value.axes - {self.dim}) | {self.back}
-        return Ref(self.carried.before, axes, self.value.kind)
-
-
-@dataclass
-class _Sum:
-    """The sum of a value along ``dim`` so far."""
-
-    carried: Carried
-    value: Expr
-    first: Expr
-    dim: str
-
-    @property
-    def before(self) -> Ref:
-        return Ref(self.carried.before, self.value.axes - {self.dim}, _sum_kind(self.value))
+    return change.hand.continued(lets, stages)
 
 
 @dataclass
@@ -134,14 +65,10 @@ class _Continue:
 
     mixer: Mixer
     axis: SequenceAxis
-    taken: set[str]
+    hand: HandOver
     whole: frozenset[str] = frozenset()
     what: str = ""  # the equation that is being rewritten
     own: frozenset[str] = frozenset()  # names that a step makes, if in one
-    states: list[tuple[State, Carried]] = field(default_factory=list)
-    rows: dict[tuple[Expr, str, float], _Rows] = field(default_factory=dict)
-    sums: dict[tuple[Expr, str], _Sum] = field(default_factory=dict)
-    counted: str | None = None
     done: dict[int, Expr] = field(default_factory=dict)
 
     # -------------------------------------------------------------------------- stages
@@ -202,19 +129,15 @@ class _Continue:
     def _state(self, state: State) -> Carried:
         declared = next((o for o in self.mixer.outputs if o.name == state.name), None)
         layout = self._layout(state) if declared is None else declared.layout
-        before = self._free(f"{state.name}_before")
+        before = self.hand.free(f"{state.name}_before")
         carried = Carried(state.name, before, state.name, layout, state.kind)
-        self.states.append((state, carried))
+        self.hand.states.append(carried)
         return carried
 
     def _layout(self, state: State) -> Layout:
         """What flows in, in the order of the inputs, then what the spec lists."""
         flowing = state.dims - set(state.listed)
-        return tuple((dim,) for dim in (*self._ordered(flowing), *state.listed))
-
-    def _ordered(self, dims: frozenset[str]) -> tuple[str, ...]:
-        met = dict.fromkeys(dim for i in self.mixer.inputs for dim in i.dims if dim in dims)
-        return (*met, *sorted(dims - set(met)))
+        return tuple((dim,) for dim in (*self.hand.ordered(flowing), *state.listed))
 
     def _check_whole(
         self, value: Expr, reached: frozenset[str], own: set[str] | frozenset[str] = frozenset()
@@ -237,7 +160,7 @@ class _Continue:
             raise self.axis.error("this pairs rows of the sequence with each other", expr)
         match expr:
             case Index(dim) if self.axis.has(dim):
-                return call("add", expr, self._rows_before())
+                return call("add", expr, self.hand.rows_before())
             case Size(dim) if self.axis.depends(dim):
                 raise self.axis.error("this needs the length of the whole sequence", expr)
             case Scalar(name):
@@ -268,24 +191,18 @@ class _Continue:
             if isinstance(node, Scalar):
                 self._check_param(expr, node.name)
 
-    def _rows_before(self) -> Expr:
-        """How many rows went before the stretch."""
-        if self.counted is None:
-            self.counted = self._free(f"{self.axis.root.lower()}_before")
-        return Ref(self.counted, frozenset(), Kind.INT)
-
     def _sum(self, cumsum: Cumsum) -> Expr:
         if cumsum.reverse:
             raise self.axis.error("a running sum from the end needs every row", cumsum)
         self._check_own(cumsum.x, cumsum)
         inner = self(cumsum.x)
         key = (cumsum.x, cumsum.over)
-        if key not in self.sums:
-            kept = self._ordered(inner.axes - {cumsum.over})
+        if key not in self.hand.sums:
+            kept = self.hand.ordered(inner.axes - {cumsum.over})
             layout = tuple((dim,) for dim in kept)
-            carried = self._carried(cumsum.x, "sum", layout, _sum_kind(inner))
-            self.sums[key] = _Sum(carried, inner, cumsum.x, cumsum.over)
-        return call("add", self.sums[key].before, replace(cumsum, x=inner))
+            carried = self.hand.carried(self._stem(cumsum.x), "sum", layout, sum_kind(inner))
+            self.hand.sums[key] = Sum(carried, inner, cumsum.x, cumsum.over)
+        return call("add", self.hand.sums[key].before, replace(cumsum, x=inner))
 
     def _read(self, read: Read) -> Expr:
         along = [(dim, index) for dim, index in read.at if self.axis.has(dim)]
@@ -302,23 +219,23 @@ class _Continue:
                 "this reads rows other than a bounded number of earlier ones", read
             )
         rows = self._last_rows(read, dim, length)
-        place = expression(linear(call("sub", self(index), self._rows_before())))
+        place = expression(linear(call("sub", self(index), self.hand.rows_before())))
         here = Read(rows.value, (*rest, (dim, place)), read.fill, span=read.span)
         behind = expression(linear(call("add", place, Size(rows.back))))
         earlier = Read(rows.before, (*rest, (rows.back, behind)), read.fill, span=read.span)
         return call("where", call("ge", place, 0), here, earlier, span=read.span)
 
-    def _last_rows(self, read: Read, dim: str, length: Expr) -> _Rows:
+    def _last_rows(self, read: Read, dim: str, length: Expr) -> Rows:
         key = (read.x, dim, read.fill)
-        if key not in self.rows:
+        if key not in self.hand.rows:
             inner = self(read.x)
-            back = self._free_dim("Back")
-            layout = tuple((back,) if d == dim else (d,) for d in self._ordered(inner.axes))
-            carried = self._carried(read.x, "rows", layout, inner.kind)
-            self.rows[key] = _Rows(carried, inner, read.x, dim, back, read.fill, [])
-        if length not in self.rows[key].lengths:
-            self.rows[key].lengths.append(length)
-        return self.rows[key]
+            back = self.hand.free_dim("Back")
+            layout = tuple((back,) if d == dim else (d,) for d in self.hand.ordered(inner.axes))
+            carried = self.hand.carried(self._stem(read.x), "rows", layout, inner.kind)
+            self.hand.rows[key] = Rows(carried, inner, read.x, dim, back, read.fill, [])
+        if length not in self.hand.rows[key].lengths:
+            self.hand.rows[key].lengths.append(length)
+        return self.hand.rows[key]
 
     def _check_own(self, x: Expr, term: Expr) -> None:
         """A step's own names have no rows but the one that is being made."""
@@ -326,148 +243,8 @@ class _Continue:
             if isinstance(node, Ref) and node.name in self.own:
                 raise self.axis.error(f"{node.name} is made row by row", term)
 
-    def _carried(self, x: Expr, what: str, layout: Layout, kind: Kind) -> Carried:
-        stem = x.name if isinstance(x, Ref) else self.what
-        name = self._free(f"{stem}_{what}")
-        before, after = self._free(f"{name}_before"), self._free(f"{name}_after")
-        return Carried(name, before, after, layout, kind)
-
-    def _free(self, name: str) -> str:
-        while name in self.taken:
-            name += "_"
-        self.taken.add(name)
-        return name
-
-    def _free_dim(self, stem: str) -> str:
-        name, count = stem, 1
-        while name in self.taken or name.lower() in self.taken:
-            count += 1
-            name = f"{stem}{count}"
-        self.taken |= {name, name.lower()}
-        return name
-
-    # ------------------------------------------------------------------------- results
-
-    def continued(self, lets: tuple[Equation, ...], stages: tuple[Stage, ...]) -> Continued:
-        carried = [made for _, made in self.states]
-        carried += [rows.carried for rows in self.rows.values()]
-        carried += [running.carried for running in self.sums.values()]
-        sizes = tuple((rows.back, _largest(rows.lengths)) for rows in self.rows.values())
-        with_sizes = replace(self.mixer, sizes=(*self.mixer.sizes, *sizes))
-        start = _with_outputs(with_sizes, carried, self._after_first())
-        more = replace(with_sizes, lets=lets, stages=stages)
-        counts = () if self.counted is None or not self._is_counted(more) else (self.counted,)
-        more = replace(
-            _with_outputs(more, carried, self._after()),
-            inputs=(
-                *self.mixer.inputs,
-                *(Input(c.before, c.layout, c.kind, _DTYPES[c.kind]) for c in carried),
-                *(Input(name, (), Kind.INT, "int32", grad=False) for name in counts),
-            ),
-        )
-        more = _without_unread(more)
-        read = {node.name for v in _all_values(more) for node in walk(v) if isinstance(node, Ref)}
-        was = {
-            node.name for v in _all_values(self.mixer) for node in walk(v) if isinstance(node, Ref)
-        }
-        only = tuple(i.name for i in self.mixer.inputs if i.name in was and i.name not in read)
-        more = replace(more, inputs=tuple(i for i in more.inputs if i.name not in only))
-        return Continued(start, more, tuple(carried), self.axis, next(iter(counts), None), only)
-
-    def _is_counted(self, mixer: Mixer) -> bool:
-        return any(
-            isinstance(node, Ref) and node.name == self.counted
-            for value in _all_values(mixer)
-            for node in walk(value)
-        )
-
-    def _after_first(self) -> tuple[Equation, ...]:
-        """What is handed over after the first stretch, in the spec's own terms."""
-        made = []
-        for rows in self.rows.values():
-            place = call("sub", call("add", Index(rows.back), Size(rows.dim)), Size(rows.back))
-            last = Read(rows.first, ((rows.dim, place),), rows.fill)
-            made.append(Equation(rows.carried.after, last))
-        for running in self.sums.values():
-            total = Reduce("sum", running.first, (running.dim,))
-            made.append(Equation(running.carried.after, total))
-        return tuple(made)
-
-    def _after(self) -> tuple[Equation, ...]:
-        """What is handed over after a later stretch."""
-        made = []
-        for rows in self.rows.values():
-            behind = call("add", Index(rows.back), Size(rows.dim))
-            place = call("sub", behind, Size(rows.back))
-            last = Read(rows.value, ((rows.dim, place),), rows.fill)
-            kept = Read(rows.before, ((rows.back, behind),), rows.fill)
-            value = call("where", call("ge", place, 0), last, kept)
-            made.append(Equation(rows.carried.after, value))
-        for running in self.sums.values():
-            total = Reduce("sum", running.value, (running.dim,))
-            made.append(Equation(running.carried.after, call("add", running.before, total)))
-        return tuple(made)
-
-
-def _with_outputs(mixer: Mixer, carried: list[Carried], after: tuple[Equation, ...]) -> Mixer:
-    """The mixer with what is handed over among its outputs, states in float32."""
-    handed = {c.after: Output(c.after, c.layout, c.kind, dtype=_DTYPES[c.kind]) for c in carried}
-    kept = tuple(handed.pop(o.name, o) for o in mixer.outputs)
-    stages = (*mixer.stages, Map(after)) if after else mixer.stages
-    return replace(mixer, stages=stages, outputs=(*kept, *handed.values()))
-
-
-def _all_values(mixer: Mixer) -> list[Expr]:
-    found = [let.value for let in mixer.lets]
-    return [*found, *(value for stage in mixer.stages for _, value in values(stage))]
-
-
-def _without_unread(mixer: Mixer) -> Mixer:
-    """Without the lets and stages that only ``initial`` read."""
-    made: dict[str, list[Expr]] = {let.name: [let.value] for let in mixer.lets}
-    for stage in mixer.stages:
-        made |= {name: [value for _, value in values(stage)] for name in _results(stage)}
-    pending, read = [output.name for output in mixer.outputs], set[str]()
-    while pending:
-        name = pending.pop()
-        if name not in read:
-            read.add(name)
-            terms = (node for value in made.get(name, ()) for node in walk(value))
-            pending += [node.name for node in terms if isinstance(node, Ref)]
-    return replace(
-        mixer,
-        lets=tuple(let for let in mixer.lets if let.name in read),
-        stages=tuple(stage for stage in mixer.stages if not read.isdisjoint(_results(stage))),
-    )
-
-
-def _results(stage: Stage) -> list[str]:
-    return [made.name for made in (stage.equations if isinstance(stage, Map) else stage.results)]
-
-
-def _largest(lengths: list[Expr]) -> Expr:
-    if all(isinstance(length, Literal) for length in lengths):
-        return Literal(max(int(length.value) for length in lengths if isinstance(length, Literal)))
-    largest = lengths[0]
-    for length in lengths[1:]:
-        largest = call("max", largest, length)
-    return largest
-
-
-def _sum_kind(value: Expr) -> Kind:
-    return max(value.kind, Kind.INT)
-
-
-def _names(mixer: Mixer) -> set[str]:
-    names = {i.name for i in mixer.inputs} | {p.name for p in mixer.params}
-    names |= {t.name for t in mixer.tables} | {let.name for let in mixer.lets}
-    for stage in mixer.stages:
-        names |= {name for name, _ in values(stage)}
-        if not isinstance(stage, Map):
-            names |= {ref.name for ref in stage.results}
-    dims = {dim for i in mixer.inputs for dim in i.dims} | {dim for dim, _ in mixer.sizes}
-    dims |= {dim for pair in mixer.sequences for dim in pair}
-    return names | dims | {dim.lower() for dim in dims} | {"score", "total", "scale", "cu_seqlens"}
+    def _stem(self, x: Expr) -> str:
+        return x.name if isinstance(x, Ref) else self.what
 
 
 __all__ = ["Carried", "Continued", "continue_sequence"]

@@ -99,6 +99,17 @@ recurrence:
     - y = s
 outputs: {y: [B, T*R, C]}
 """,
+    "earlier rows of truth values, and a fill": """
+inputs: {x: [B, T, C], ends: {dims: [B, T], dtype: bool}}
+recurrence:
+  over: T
+  state: {s: [C]}
+  reset: shift(ends, T, 1)
+  step:
+    - s = max(s, x)
+    - y = max(s, at(x * x, T=t - 2, fill=-inf))
+outputs: {y: [B, T, C]}
+""",
     "counts are integers": """
 inputs: {x: {dims: [B, T], dtype: int32}, v: [B, T]}
 recurrence:

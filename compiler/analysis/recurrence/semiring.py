@@ -119,9 +119,9 @@ class _Reading:
                 return self.joined(self.of(a), self.of(b))
             case Call("relu", (x,)):
                 return self.of(call("max", x, 0))
-            case Call("where", (Call(), a, b)) if _larger(expr) is not None:
-                return self.of(call(_larger(expr) or "", a, b))
             case Call("where", (c, a, b)):
+                if self._is_larger(c, a, b):
+                    return self.joined(self.of(a), self.of(b))
                 condition = self.evaluation.known_value(c)
                 return self.chosen(condition, self.of(a), self.of(b))
             case Call("log", (x,)) if self.addition == "logaddexp":
@@ -198,6 +198,21 @@ class _Reading:
         found = logarithm(value)
         return call("log", value) if found is None else found
 
+    def _is_larger(self, condition: Expr, a: Expr, b: Expr) -> bool:
+        """where(a > b, a, b) is max(a, b), where(a < b, a, b) is min(a, b)."""
+        match condition:
+            case Call("gt" | "ge" | "lt" | "le" as fn, (x, y)):
+                first, second, yes, no = (
+                    polynomial(self._opened(part)).key for part in (x, y, a, b)
+                )
+                larger = fn in ("gt", "ge")
+                if (first, second) == (no, yes):
+                    larger = not larger
+                elif (first, second) != (yes, no):
+                    return False
+                return self.addition == ("max" if larger else "min")
+        return False
+
     def _opened(self, x: Expr) -> Expr:
         """``x`` with the names that depend on the states as what they stand for."""
         values = self.evaluation.dependence.values
@@ -208,12 +223,3 @@ class _Reading:
             return None
 
         return transform(x, change)
-
-
-def _larger(expr: Call) -> str | None:
-    """where(a > b, a, b) is max(a, b)."""
-    match expr.args:
-        case (Call("gt" | "ge" | "lt" | "le" as fn, (x, y)), a, b) if {x, y} == {a, b}:
-            return "max" if (fn in ("gt", "ge")) == (x == a) else "min"
-        case _:
-            return None

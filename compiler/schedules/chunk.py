@@ -173,6 +173,7 @@ class _Chunk:
             written = self.evaluator.real(entry)
             value = builder.elementwise("add", written, value, dtype=DType.FLOAT32, hint="written")
         rows, columns = self.pairs.rows, self.pairs.columns
+        value = self.evaluator.masked(value, rows, 0.0)
         solved = builder.substitute(scores[w, u, False], value, rows, columns, "corrected")
         ref = Ref(f"{carrying.name}.corrected", form.state.dims - {form.axis} | {rows}, Kind.REAL)
         builder.bind(ref, solved, len(builder.scopes) - 1)

@@ -55,10 +55,16 @@ class Pairs:
         return builder.elementwise(fn, left, right, dtype=DType.BOOL)
 
     def visible(self, after: bool) -> Value:
-        """Which columns a row sees: the rows before it, and itself with ``after``."""
+        """Which columns a row sees: the rows before it, and itself with ``after``.
+
+        Rows past the last see nothing where they may mix with others, in what is solved for.
+        """
         fn = "ge" if after else "gt"
+        builder = self.evaluator.builder
         seen = self.compare(fn, self.row_number, self.column_number)
-        both = self.evaluator.both(seen, self.evaluator.builder.bound(self.columns))
+        both = self.evaluator.both(seen, builder.bound(self.columns))
+        if not after:
+            both = self.evaluator.both(both, builder.bound(self.rows))
         assert both is not None
         return both
 

@@ -7,16 +7,14 @@ products.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-
-from ..ir.errors import UnsupportedError
-
-# Twice as many make a graph that takes minutes to compile.
-_MOST_CHUNKS = 256
 
 
 @dataclass(frozen=True)
@@ -54,8 +52,6 @@ class Chunks:
 
     def __post_init__(self) -> None:
         """Sum up the decays, solve for the corrections, and pass the states on."""
-        if self.length > self.chunk * _MOST_CHUNKS:
-            raise UnsupportedError(f"{-(-self.length // self.chunk)} chunks are too many to unroll")
         self._sum_decays()
         self.keys = [self._cut(k) for k, _ in self.factors.writes]
         self.values = [self._cut(v) for _, v in self.factors.writes]
@@ -149,24 +145,98 @@ class Chunks:
     def _pass(self, reads: Tensor | None) -> None:
         """The states at the start of each chunk, and the last; corrections get their values."""
         keys = [k if self.sums is None else k * (self.end - self.sums).exp() for k in self.keys]
-        fixed = len(keys) if reads is None else len(keys) - 1
-        added = sum(
-            (self._product(keys[n].mT, self.values[n]) for n in range(fixed)),
-            torch.zeros(()),
-        )
+        fixed = keys if reads is None else keys[:-1]
+        added = None
+        for key, value in zip(fixed, self.values, strict=False):
+            product = self._product(key.mT, value)
+            added = product if added is None else added + product
         whole = None if self.sums is None else self.end.exp().mT  # [X, N, K, 1]
-        state, starts, found = self.factors.start, [], []
-        for n in range(self.keys[0].shape[1]):
-            starts.append(state)
-            kept = state if whole is None else state * whole[:, n]
-            if fixed:
-                kept = kept + added[:, n]
-            if reads is not None:
-                value = self.values[-1][:, n] + self._product(reads[:, n], state)
-                found.append(value)
-                kept = kept + self._product(keys[-1][:, n].mT, value)
-            state = kept
-        if reads is not None:
-            self.values[-1] = torch.stack(found, 1)
-        self.starts = torch.stack(starts, 1)
-        self.last = state
+        start = self.factors.start
+        if reads is None:
+            assert added is not None
+            self.starts, self.last = pass_states()(added, whole, start)
+        else:
+            read, key = reads.to(self.dtype), keys[-1].mT.to(self.dtype).contiguous()
+            found = pass_corrected()(added, read, self.values[-1], key, whole, start)
+            self.starts, self.values[-1], self.last = found
+
+
+@functools.cache
+def pass_states() -> Callable[..., Any]:
+    """From chunk to chunk, S' = whole * S + added; gives the states before each, and the last.
+
+    An operator of its own, so that a graph of many chunks stays small: a compiled one for each of
+    64 steps takes minutes to build and saves nothing.
+    """
+
+    def run(added: Tensor, whole: Tensor | None, start: Tensor) -> tuple[Tensor, Tensor]:
+        starts, state = torch.empty_like(added), start.clone()
+        for n in range(added.shape[1]):
+            starts[:, n] = state
+            state = _decayed(state, whole, added, n)
+        return starts, state
+
+    return _operator(
+        "pass_states",
+        "(Tensor added, Tensor? whole, Tensor start) -> (Tensor, Tensor)",
+        run,
+        lambda added, whole, start: (torch.empty_like(added), torch.empty_like(start)),
+    )
+
+
+@functools.cache
+def pass_corrected() -> Callable[..., Any]:
+    """The same where a chunk's values depend on its start: values' = values + read S, and
+    S' = whole * S + key values' + added; gives the values, too."""
+
+    def run(
+        added: Tensor | None,
+        read: Tensor,
+        values: Tensor,
+        key: Tensor,
+        whole: Tensor | None,
+        start: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        starts = start.new_empty(values.shape[0], values.shape[1], *start.shape[1:])
+        found, state = torch.empty_like(values), start.clone()
+        for n in range(values.shape[1]):
+            starts[:, n] = state
+            value = values[:, n] + read[:, n] @ state.to(read.dtype)
+            found[:, n] = value
+            state = _decayed(state, whole, added, n) + key[:, n] @ value.to(key.dtype)
+        return starts, found, state
+
+    def shapes(
+        added: Tensor | None,
+        read: Tensor,
+        values: Tensor,
+        key: Tensor,
+        whole: Tensor | None,
+        start: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        starts = start.new_empty(values.shape[0], values.shape[1], *start.shape[1:])
+        return starts, torch.empty_like(values), torch.empty_like(start)
+
+    return _operator(
+        "pass_corrected",
+        "(Tensor? added, Tensor read, Tensor values, Tensor key, Tensor? whole, Tensor start)"
+        " -> (Tensor, Tensor, Tensor)",
+        run,
+        shapes,
+    )
+
+
+def _decayed(state: Tensor, whole: Tensor | None, added: Tensor | None, n: int) -> Tensor:
+    if whole is None:
+        return state if added is None else state + added[:, n]
+    if added is None:
+        return state * whole[:, n]
+    return torch.addcmul(added[:, n], state, whole[:, n])
+
+
+def _operator(
+    name: str, schema: str, run: Callable[..., Any], shapes: Callable[..., Any]
+) -> Callable[..., Any]:
+    made = torch.library.custom_op(f"mixc::{name}", run, mutates_args=(), schema=schema)
+    made.register_fake(shapes)
+    return made

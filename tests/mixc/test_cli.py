@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -259,6 +260,9 @@ def test_verify_runs_the_kernels_and_takes_sizes(tmp_path):
     answer = json.loads(process.stdout)
     assert answer["cases"][1]["sizes"]["D"] == 16
     assert answer["ok"] is True
+    backends = {case["backend"] for case in answer["cases"]}
+    assert backends == {"triton"} or "interpreter" in backends
+    assert ("cpu" in backends) == (backends != {"triton"} and shutil.which("c++") is not None)
 
 
 def test_verify_says_no_with_exit_code_1(run, monkeypatch):

@@ -7,9 +7,7 @@ sum (or, where each position is read once, the read back), a running sum's runs 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import reduce as fold
+from collections.abc import Collection, Iterator
 
 from ...ir.expression import (
     Call,
@@ -17,7 +15,6 @@ from ...ir.expression import (
     Expr,
     Index,
     Kind,
-    Literal,
     Read,
     Reduce,
     Ref,
@@ -25,9 +22,9 @@ from ...ir.expression import (
     Solve,
     call,
 )
+from .partials import ONE, PARTIALS, ZERO, add, mul, where
 
 Axes = frozenset[str]
-_ZERO, _ONE = Literal(0.0), Literal(1.0)
 
 
 def pullback(
@@ -48,7 +45,7 @@ def derivative(loss: Expr, ref: Ref, rows: Axes = frozenset()) -> Expr:
 
     It has the axes of ``ref`` and ``rows``, or fewer.
     """
-    return pullback(loss, _ONE, (ref.name,), rows).get(ref.name, _ZERO)
+    return pullback(loss, ONE, (ref.name,), rows).get(ref.name, ZERO)
 
 
 class _Pullback:
@@ -64,11 +61,11 @@ class _Pullback:
             if above is None:  # its uses are constant: `sign(x)`
                 continue
             if isinstance(node, Ref):
-                found[node.name] = _add(found.get(node.name), above)
+                found[node.name] = add(found.get(node.name), above)
                 continue
             for child, part in self.parts(node, above):
                 if self.is_active(child):
-                    adjoints[id(child)] = _add(adjoints.get(id(child)), part)
+                    adjoints[id(child)] = add(adjoints.get(id(child)), part)
         return found
 
     def is_active(self, node: Expr) -> bool:
@@ -131,13 +128,13 @@ class _Pullback:
                 share = Reduce(
                     "sum", call("where", chosen, 1.0, 0.0), node.over, node.where, node.group
                 )
-                part = _where(chosen, call("div", part, _spread(share, node.group)))
+                part = where(chosen, call("div", part, _spread(share, node.group)))
             case "prod":
-                part = _mul(part, _others(node))
+                part = mul(part, _others(node))
             case _:
                 raise TypeError(f"no derivative of the reduction {node.op}")
         if node.where is not None:
-            part = _where(node.where, part)
+            part = where(node.where, part)
         return sum_to(part, inner, node.x.axes | self.rows)
 
     def of_read(self, x: Expr, at: tuple[tuple[str, Expr], ...], above: Expr) -> Expr:
@@ -149,7 +146,7 @@ class _Pullback:
         over = tuple(sorted(index_axes - kept - self.rows))
         if not over:  # one place is read: it gets everything
             for dim, index in at:
-                above = _where(call("eq", Index(dim), index), above)
+                above = where(call("eq", Index(dim), index), above)
             return above
         return Reduce("sum", above, over, None, at)
 
@@ -159,7 +156,7 @@ class _Pullback:
         w = Solve(node.matrix, _along(above, right), right, left)
         axes = node.axes | {left}
         yield node.vector, sum_to(w, axes - {right}, node.vector.axes | self.rows)
-        yield node.matrix, sum_to(call("neg", _mul(w, node)), axes, node.matrix.axes | self.rows)
+        yield node.matrix, sum_to(call("neg", mul(w, node)), axes, node.matrix.axes | self.rows)
 
 
 def sum_to(part: Expr, axes: Axes, kept: Axes) -> Expr:
@@ -167,7 +164,7 @@ def sum_to(part: Expr, axes: Axes, kept: Axes) -> Expr:
     extra = sorted(axes - kept)
     for dim in extra:
         if dim not in part.axes:
-            part = _mul(part, Size(dim))
+            part = mul(part, Size(dim))
     over = tuple(dim for dim in extra if dim in part.axes)
     return Reduce("sum", part, over) if over else part
 
@@ -188,7 +185,7 @@ def _read_back(at: tuple[tuple[str, Expr], ...], kept: Axes, above: Expr) -> Exp
     for source, place in back:
         if source not in above.axes:  # the same for all that read: the positions that they read
             inside = call("and", call("ge", place, 0), call("lt", place, Size(source)))
-            moved = _where(inside, moved)
+            moved = where(inside, moved)
     return moved
 
 
@@ -223,164 +220,14 @@ def _spread(value: Expr, group: tuple[tuple[str, Expr], ...]) -> Expr:
     for dim, index in group:
         if dim not in value.axes:
             inside = call("and", call("ge", index, 0), call("lt", index, Size(dim)))
-            value = _where(inside, value)
+            value = where(inside, value)
     at = tuple((dim, index) for dim, index in group if dim in value.axes)
     return Read(value, at) if at else value
 
 
 def _along(value: Expr, dim: str) -> Expr:
     """The value with the axis ``dim``."""
-    return value if dim in value.axes else _where(call("ge", Index(dim), 0), value)
+    return value if dim in value.axes else where(call("ge", Index(dim), 0), value)
 
 
-def _where(condition: Expr, value: Expr) -> Expr:
-    return value if value == _ZERO else call("where", condition, value, 0.0)
-
-
-def _add(a: Expr | None, b: Expr) -> Expr:
-    if a is None or a == _ZERO:
-        return b
-    return a if b == _ZERO else call("add", a, b)
-
-
-def _mul(a: Expr, b: Expr) -> Expr:
-    if a == _ONE:
-        return b
-    return a if b == _ONE else call("mul", a, b)
-
-
-def _product(*factors: Expr | float) -> Expr:
-    return fold(_mul, (f if isinstance(f, Expr) else Literal(f) for f in factors))
-
-
-Partial = Callable[[Call, Expr, int], Expr | None]
-
-
-def _unary(slope: Callable[[Expr, Call], Expr]) -> Partial:
-    """The rule of a function of one value from its slope, given x and the call itself."""
-    return lambda node, above, number: _mul(above, slope(node.args[0], node))
-
-
-def _constant(node: Call, above: Expr, number: int) -> None:
-    return None
-
-
-def _of_mul(node: Call, above: Expr, number: int) -> Expr:
-    return _mul(above, node.args[1 - number])
-
-
-def _of_div(node: Call, above: Expr, number: int) -> Expr:
-    if number == 0:
-        return call("div", above, node.args[1])
-    return call("neg", call("div", _mul(above, node), node.args[1]))
-
-
-def _of_pow(node: Call, above: Expr, number: int) -> Expr:
-    base, power = node.args
-    if number == 0:
-        match power:
-            case Literal(value):
-                lower: Expr = base if value == 2 else call("pow", base, Literal(value - 1))
-            case _:
-                lower = call("pow", base, call("sub", power, 1))
-        return _product(above, power, lower)
-    positive = call("gt", base, 0)
-    logarithm = call("log", call("where", positive, base, 1))
-    return _where(positive, _product(above, node, logarithm))
-
-
-def _of_extreme(better: str) -> Partial:
-    """``min`` and ``max``: to the one taken, in equal parts where both are."""
-
-    def rule(node: Call, above: Expr, number: int) -> Expr:
-        own, other = node.args[number], node.args[1 - number]
-        tie = call("where", call("eq", own, other), _product(above, 0.5), 0.0)
-        return call("where", call(better, own, other), above, tie)
-
-    return rule
-
-
-def _of_logaddexp(node: Call, above: Expr, number: int) -> Expr:
-    own, other = node.args[number], node.args[1 - number]
-    equal = call("eq", own, other)  # also where both are -inf
-    gap = call("where", equal, 0, call("sub", own, call("where", equal, 0, other)))
-    return _mul(above, call("sigmoid", gap))
-
-
-def _of_where(node: Call, above: Expr, number: int) -> Expr | None:
-    condition = node.args[0]
-    match number:
-        case 1:
-            return call("where", condition, above, 0.0)
-        case 2:
-            return call("where", condition, 0.0, above)
-        case _:
-            return None
-
-
-def _gelu(x: Expr, node: Call) -> Expr:
-    below = call("mul", 0.5, call("add", 1, call("erf", call("mul", x, math.sqrt(0.5)))))
-    density = call("exp", call("mul", -0.5, call("mul", x, x)))
-    return call("add", below, _product(x, density, 1 / math.sqrt(2 * math.pi)))
-
-
-def _gelu_tanh(x: Expr, node: Call) -> Expr:
-    rate, cubic = math.sqrt(2 / math.pi), 0.044715
-    square = call("mul", x, x)
-    inner = _product(x, rate, call("add", 1, call("mul", cubic, square)))
-    bent = call("tanh", inner)
-    slope = call("mul", rate, call("add", 1, call("mul", 3 * cubic, square)))
-    rise = _product(x, call("sub", 1, call("mul", bent, bent)), slope)
-    return call("mul", 0.5, call("add", call("add", 1, bent), rise))
-
-
-def _silu(x: Expr, node: Call) -> Expr:
-    gate = call("sigmoid", x)
-    return call("mul", gate, call("add", 1, call("mul", x, call("sub", 1, gate))))
-
-
-# How much each argument of an elementwise function gets of the call's adjoint.
-PARTIALS: Mapping[str, Partial] = {
-    "add": lambda node, above, number: above,
-    "sub": lambda node, above, number: above if number == 0 else call("neg", above),
-    "neg": lambda node, above, number: call("neg", above),
-    "mul": _of_mul,
-    "div": _of_div,
-    "pow": _of_pow,
-    "min": _of_extreme("lt"),
-    "max": _of_extreme("gt"),
-    "logaddexp": _of_logaddexp,
-    "where": _of_where,
-    "detach": _constant,
-    "sign": _constant,
-    "mod": _constant,
-    "floordiv": _constant,
-    "abs": _unary(lambda x, node: call("sign", x)),
-    "relu": _unary(lambda x, node: call("where", call("gt", x, 0), 1.0, 0.0)),
-    "exp": _unary(lambda x, node: node),
-    "exp2": _unary(lambda x, node: call("mul", node, math.log(2))),
-    "expm1": _unary(lambda x, node: call("exp", x)),
-    "log": _unary(lambda x, node: call("div", 1.0, x)),
-    "log2": _unary(lambda x, node: call("div", 1 / math.log(2), x)),
-    "log1p": _unary(lambda x, node: call("div", 1.0, call("add", 1, x))),
-    "sqrt": _unary(lambda x, node: call("div", 0.5, node)),
-    "rsqrt": _unary(lambda x, node: call("mul", -0.5, call("div", node, x))),
-    "tanh": _unary(lambda x, node: call("sub", 1, call("mul", node, node))),
-    "sigmoid": _unary(lambda x, node: call("mul", node, call("sub", 1, node))),
-    "logsigmoid": _unary(lambda x, node: call("sigmoid", call("neg", x))),
-    "softplus": _unary(lambda x, node: call("sigmoid", x)),
-    "gelu": _unary(_gelu),
-    "gelu_tanh": _unary(_gelu_tanh),
-    "silu": _unary(_silu),
-    "elu": _unary(lambda x, node: call("exp", call("min", x, 0))),
-    "erf": _unary(
-        lambda x, node: call(
-            "mul", 2 / math.sqrt(math.pi), call("exp", call("neg", call("mul", x, x)))
-        )
-    ),
-    "sin": _unary(lambda x, node: call("cos", x)),
-    "cos": _unary(lambda x, node: call("neg", call("sin", x))),
-    "acos": _unary(lambda x, node: call("neg", call("rsqrt", call("sub", 1, call("mul", x, x))))),
-}
-
-__all__ = ["PARTIALS", "derivative", "pullback", "sum_to"]
+__all__ = ["derivative", "pullback", "sum_to"]

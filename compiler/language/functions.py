@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from . import expand, terms
+from . import algebra, expand, terms
 from .arguments import Function
 
 _UNARY = (
@@ -24,7 +24,7 @@ def _reductions() -> Mapping[str, Function]:
 
     def linear(name: str, build: terms.Reduction) -> Function:
         made = entry(name, build)
-        return replace(made, build=terms.linear(made.build), complex=True)
+        return replace(made, build=algebra.linear(made.build), complex=True)
 
     plain = {name: entry(name, terms.plain_reduce) for name in ("prod", "any", "all")}
     shaped = {
@@ -62,12 +62,12 @@ FUNCTIONS: Mapping[str, Function] = {
     "exp": Function("exp(x)", terms.elementwise, complex=True),
     "abs": Function("abs(x)", terms.elementwise, complex=True),
     "detach": Function("detach(x)", terms.elementwise, complex=True),
-    "complex": Function("complex(re, im)", terms.complex_number, 2, 2),
-    "real": Function("real(z)", terms.real, complex=True),
-    "imag": Function("imag(z)", terms.imag, complex=True),
-    "conj": Function("conj(z)", terms.conj, complex=True),
-    "grad": Function("grad(loss, z)", terms.grad, 2, 2),
-    "solve": Function("solve(A, b, D=P)", terms.solve, 2, 2, dims=True),
+    "complex": Function("complex(re, im)", algebra.complex_number, 2, 2),
+    "real": Function("real(z)", algebra.real, complex=True),
+    "imag": Function("imag(z)", algebra.imag, complex=True),
+    "conj": Function("conj(z)", algebra.conj, complex=True),
+    "grad": Function("grad(loss, z)", algebra.grad, 2, 2),
+    "solve": Function("solve(A, b, D=P)", algebra.solve, 2, 2, dims=True),
     "where": Function("where(condition, a, b)", terms.where, 3, 3, complex=True),
     "clip": Function("clip(x, low, high)", terms.clip, 3, 3),
     "logaddexp": Function("logaddexp(a, b…)", terms.logaddexp, 2, None),
@@ -75,10 +75,10 @@ FUNCTIONS: Mapping[str, Function] = {
     **_norms(),
     "softmax": Function("softmax(x, D…, where=condition)", terms.softmax, 1, None, _WHERE),
     "rank": Function("rank(x, D…, where=condition)", terms.rank, 1, None, _WHERE),
-    "flip": Function("flip(x, D…)", terms.linear(terms.flip), 1, None, _WHERE, complex=True),
+    "flip": Function("flip(x, D…)", algebra.linear(terms.flip), 1, None, _WHERE, complex=True),
     "cumsum": Function(
         "cumsum(x, D, reverse=false, exclusive=false)",
-        terms.linear(terms.cumsum),
+        algebra.linear(terms.cumsum),
         2,
         4,
         frozenset({"where", "reverse", "exclusive"}),

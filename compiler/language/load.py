@@ -10,6 +10,7 @@ from ...ir.mixer import Mixer
 from .collect import check_sizes_known, collect_dims, ordered_sizes, read_sizes
 from .compose import MAX_CHARACTERS, read_document
 from .definitions import Lets, read_macros
+from .drafts import draft_stages
 from .inputs import read_inputs
 from .layouts import known_dim
 from .names import check_name
@@ -19,7 +20,7 @@ from .positions import Text
 from .schema import SpecDocument, Word, read_spec
 from .scope import Context, Scope, SpecWarning
 from .source import Source
-from .stages import draft_stages, read_stages
+from .stages import read_stages
 
 
 def load_text(text: str, path: str = "<text>") -> Mixer:

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixc.backends.reference.evaluate import run
-from mixc.compiler.analysis.derivatives import PARTIALS, derivative, pullback
+from mixc.compiler.analysis.derivatives import derivative, pullback
+from mixc.compiler.analysis.partials import PARTIALS
 from mixc.ir.expression import (
     ELEMENTWISE,
     Call,

@@ -20,11 +20,11 @@ from ..ir.expression import (
 from ..ir.mixer import Equation, Recurrence, Rounds, State, assignments
 from ..ir.plan import Kernel
 from .analysis.recurrence.flatten import Flat
-from .analysis.recurrence.forms import Classified, Matrix, Reading
+from .analysis.recurrence.forms import Classified, Coupled, Matrix, Reading
+from .defaults import chunk_launch, chunk_rows
 from .schedules.chunk import ChunkTask, chunk
 from .schedules.loop import Carrying
 from .stage_rows import StageRows, reads
-from .workspace import LIGHT
 
 # Elements of a state that a program holds beside the chunk's own tiles.
 _HELD = 4096
@@ -32,23 +32,21 @@ _HELD = 4096
 
 def refusal(stage: Recurrence, classified: Classified) -> str | None:
     """Why the chunk schedule can't compute a recurrence; None if it can."""
-    matrices = [form for form in classified.components if isinstance(form, Matrix)]
+    matrices = chunked(classified)
     if not matrices:
         return "no matrix state"
     if any(isinstance(line, Rounds) for line in stage.step):
         return "an inner loop"
-    if any(len(form.corrections) > 1 for form in matrices):
+    if any(_corrections(form) > 1 for form in matrices):
         return "several corrections in a row"
     if any(len(form.values) > 1 for form in matrices):
         return "a state with more than two axes"
-    axes = {form.state.name: (form.axis, form.values) for form in matrices}
+    forms = {state.name: form for form in matrices for state in states_of(form)}
     for reading in classified.readings:
-        axis, values = axes[reading.state]
-        if reading.at or reading.axes not in ((axis,), values):
+        form = forms[reading.state]
+        across = reading.axes == form.values and isinstance(form, Matrix) and not form.corrections
+        if reading.at or not (reading.axes == (form.axis,) or across):
             return f"{reading.state} is read over {', '.join(reading.axes)}"
-        form = next(form for form in matrices if form.state.name == reading.state)
-        if reading.axes != (axis,) and form.corrections:
-            return f"{reading.state} is corrected, and read over {', '.join(reading.axes)}"
     rest = _others(stage, matrices)
     if rest is None:
         return "other states read the matrices"
@@ -57,9 +55,26 @@ def refusal(stage: Recurrence, classified: Classified) -> str | None:
     return None
 
 
-def _others(stage: Recurrence, matrices: list[Matrix]) -> Recurrence | None:
+def chunked(classified: Classified) -> list[Matrix | Coupled]:
+    """The components that go in chunks."""
+    return [form for form in classified.components if isinstance(form, Matrix | Coupled)]
+
+
+def states_of(form: Matrix | Coupled) -> tuple[State, ...]:
+    """The states of a component."""
+    return (form.state,) if isinstance(form, Matrix) else form.states
+
+
+def _corrections(form: Matrix | Coupled) -> int:
+    """How many values a row's corrections need of the states before it."""
+    if isinstance(form, Matrix):
+        return len(form.corrections)
+    return len({(w, state) for of in form.corrections for _, w, state in of})
+
+
+def _others(stage: Recurrence, matrices: list[Matrix | Coupled]) -> Recurrence | None:
     """The part of a recurrence that has no matrix state; None if it needs one."""
-    inside = {form.state.name for form in matrices}
+    inside = {state.name for form in matrices for state in states_of(form)}
     states = {state.name for state in stage.states}
     needed = states - inside
     lines = [line for line, _ in assignments(stage.step)]
@@ -96,14 +111,15 @@ class ChunkPlan:
 
     def run(self) -> None:
         """Plan it, and make its results known to later stages."""
-        matrices = [form for form in self.classified.components if isinstance(form, Matrix)]
+        matrices = chunked(self.classified)
         rest = _others(self.stage, matrices)
         assert rest is not None
         if rest.states:
             self._plan_others(rest)
         self._name_own()
-        states = tuple(self._carrying(form.state) for form in matrices)
-        by_row = [r.ref.name for r in self.classified.readings] + [s.before.name for s in states]
+        states = [tuple(self._carrying(s) for s in states_of(form)) for form in matrices]
+        by_row = [r.ref.name for r in self.classified.readings]
+        by_row += [state.before.name for group in states for state in group]
         forms = tuple(self._prepared(form, by_row) for form in matrices)
         readings = tuple(
             replace(r, query=self._known(r.query, by_row)) for r in self.classified.readings
@@ -113,7 +129,7 @@ class ChunkPlan:
             for name, value in self.classified.own
             if name in self.rows.used and reads(value, frozenset(by_row))
         )
-        if own or any(state.last for state in states):
+        if own or any(state.last for group in states for state in group):
             self._kernel(tuple(zip(forms, states, strict=True)), readings, own)
 
     def _where(self, name: str) -> Expr | None:
@@ -163,15 +179,24 @@ class ChunkPlan:
     def _known(self, expr: Expr, by_row: list[str]) -> Expr:
         return self.rows.prepared(with_names(expr, self.known), by_row)
 
-    def _prepared(self, form: Matrix, by_row: list[str]) -> Matrix:
-        def pair(one: tuple[Expr, Expr]) -> tuple[Expr, Expr]:
-            return self._known(one[0], by_row), self._known(one[1], by_row)
+    def _prepared(self, form: Matrix | Coupled, by_row: list[str]) -> Matrix | Coupled:
+        def known(expr: Expr) -> Expr:
+            return self._known(expr, by_row)
 
+        if isinstance(form, Matrix):
+            return replace(
+                form,
+                decay=known(form.decay),
+                corrections=tuple((known(u), known(w)) for u, w in form.corrections),
+                writes=tuple((known(k), known(v)) for k, v in form.writes),
+            )
         return replace(
             form,
-            decay=self._known(form.decay, by_row),
-            corrections=tuple(pair(one) for one in form.corrections),
-            writes=tuple(pair(one) for one in form.writes),
+            decay=tuple(tuple(e and known(e) for e in row) for row in form.decay),
+            corrections=tuple(
+                tuple((known(u), known(w), state) for u, w, state in of) for of in form.corrections
+            ),
+            writes=tuple(tuple((known(k), known(v)) for k, v in of) for of in form.writes),
         )
 
     def _carrying(self, state: State) -> Carrying:
@@ -182,18 +207,24 @@ class ChunkPlan:
 
     def _kernel(
         self,
-        states: tuple[tuple[Matrix, Carrying], ...],
+        states: tuple[tuple[Matrix | Coupled, tuple[Carrying, ...]], ...],
         readings: tuple[Reading, ...],
         own: tuple[tuple[str, Expr, Expr | None], ...],
     ) -> None:
         work, over = self.rows.work, self.stage.over
-        results = tuple(n for n, _, _ in own) + tuple(c.last for _, c in states if c.last)
+        results = tuple(n for n, _, _ in own) + tuple(
+            c.last for _, group in states for c in group if c.last
+        )
         whole = {axis for r in readings for axis in r.axes}
-        whole |= {form.axis for form, _ in states if form.corrections}
+        whole |= {form.axis for form, _ in states if _corrections(form)}
         exprs = [*_expressions(states, readings), *(e for _, e, _ in own)]
         grid = self.rows.grid(exprs, _HELD, frozenset(whole))
-        by_entry = any(form.axis in form.decay.axes for form, _ in states)
-        blocks = {over: 16 if by_entry else 64, **grid.blocks}
+        by_entry = any(form.axis in e.axes for form, _ in states for e in _decays(form))
+        corrected = any(_corrections(form) for form, _ in states)
+        every = [state for form, _ in states for state in states_of(form)]
+        largest = max(work.context.sizes.get(d, 64) for state in every for d in state.listed)
+        chunk_size = chunk_rows(by_entry, corrected, len(every) > 1, largest)
+        blocks = {over: chunk_size, **grid.blocks}
         parts = () if self.flat is None else self.flat.parts
         task = ChunkTask(
             work.kernel_name(results[0]),
@@ -210,16 +241,27 @@ class ChunkPlan:
         context = work.with_blocks(blocks)
         if self.flat is not None:
             context = replace(context, derived={over: self.flat.size})
-        made = chunk(task, context, work.with_launch(LIGHT))
+        made = chunk(task, context, work.with_launch(chunk_launch(chunk_size, largest)))
         work.kernels.append(Kernel(made, "chunk", results, "the recurrence itself"))
 
 
+def _decays(form: Matrix | Coupled) -> Iterator[Expr]:
+    if isinstance(form, Matrix):
+        yield form.decay
+    else:
+        yield from (e for row in form.decay for e in row if e is not None)
+
+
 def _expressions(
-    states: tuple[tuple[Matrix, Carrying], ...], readings: tuple[Reading, ...]
+    states: tuple[tuple[Matrix | Coupled, tuple[Carrying, ...]], ...],
+    readings: tuple[Reading, ...],
 ) -> Iterator[Expr]:
     for form, _ in states:
-        yield form.decay
-        for pair in (*form.corrections, *form.writes):
-            yield from pair
+        yield from _decays(form)
+        if isinstance(form, Matrix):
+            yield from (e for pair in (*form.corrections, *form.writes) for e in pair)
+        else:
+            yield from (e for of in form.corrections for u, w, _ in of for e in (u, w))
+            yield from (e for of in form.writes for pair in of for e in pair)
     for reading in readings:
         yield reading.query

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..ir.tile import DType
+from ..ir.tile import DType, Program
+from .estimates import warps_for_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +60,23 @@ def pointwise_choices(tiled: Sequence[str], looped: Sequence[str] = ()) -> Itera
     largest = 64 if len(tiled) < 2 else 32
     for rows, turns in ((largest, 32), (largest // 2, 32), (16, 32), (16, 16), (8, 16), (4, 16)):
         yield {**dict.fromkeys(looped, turns), **dict.fromkeys(tiled, rows)}
+
+
+def chunk_rows(by_entry: bool, corrected: bool, several: bool, largest: int) -> int:
+    """Rows of a chunk: as many as compile without spills.
+
+    Decays by entry are applied row by row within a chunk, and corrections solve its triangle.
+    """
+    if by_entry or corrected:
+        return 16
+    return 16 if several and largest > 64 else 32
+
+
+def chunk_launch(rows: int, largest: int) -> tuple[tuple[str, int], ...]:
+    """Warps and pipeline stages of a chunk kernel."""
+    return (("num_warps", 4 if rows == 16 and largest <= 64 else 8), ("num_stages", 2))
+
+
+def recurrence_launch(program: Program) -> tuple[tuple[str, int], ...]:
+    """Warps and pipeline stages of a kernel that goes row by row, or scans."""
+    return (("num_warps", warps_for_rows(program)), ("num_stages", 2))

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from math import prod
 
-from ..ir.tile import Dot, Elementwise, For, Load, Op, Program, Store, Value, all_ops, made_by
+from ..ir.tile import (
+    Combine,
+    Dot,
+    Elementwise,
+    For,
+    Load,
+    Op,
+    Program,
+    Solve,
+    Store,
+    Value,
+    all_ops,
+    made_by,
+    operands,
+)
 
 # The smallest shared memory sold (cuda:120), and registers that leave room for addresses.
 SHARED_LIMIT_BYTES = 99 * 1024
@@ -13,6 +27,9 @@ REGISTER_LIMIT = 95
 # registers' worth and spilling from 256.
 PROLOGUE_LIMIT = 224
 _THREADS_PER_WARP = 32
+# Warps that a recurrence may have, and the registers that its tiles may take of a thread's.
+_WARPS = (1, 2, 4, 8, 16)
+_ROW_REGISTERS = 96
 _NESTED = 3  # tiles of a loop inside: what it carries, its term, and what its functions take
 
 
@@ -74,6 +91,25 @@ def fits(program: Program) -> bool:
         and registers(program) <= REGISTER_LIMIT
         and prologue_registers(program) <= PROLOGUE_LIMIT
     )
+
+
+def warps_for_rows(program: Program) -> int:
+    """The fewest warps that hold what a loop over rows keeps in registers, and what a row makes."""
+    loops = [op for op in program.body if isinstance(op, For)]
+    inside = [inner for loop in loops for inner in all_ops(loop.body)]
+    read = {v.name for op in inside for v in operands(op)}
+    kept = [v for op in program.body for v in made_by(op) if v.name in read and len(v.axes) > 1]
+    carried = [c.inner for op in all_ops(program.body) if isinstance(op, For) for c in op.carried]
+    made = max((_row_elements(program, op) for op in inside), default=0)
+    held = made + sum(_elements(program, value) for value in (*kept, *carried))
+    choices = (n for n in _WARPS if held <= n * _THREADS_PER_WARP * _ROW_REGISTERS)
+    return next(choices, _WARPS[-1])
+
+
+def _row_elements(program: Program, op: Op) -> int:
+    """Elements that an op of a row has in the making: a scan takes its operands twice over."""
+    elements = sum(_elements(program, value) for value in made_by(op))
+    return 3 * elements if isinstance(op, Combine | Solve) else elements
 
 
 def _dot_operands(program: Program) -> set[str]:

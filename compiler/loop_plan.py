@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..ir.expression import Expr, Index, Read, Ref, walk, with_names
 from ..ir.mixer import Recurrence
 from ..ir.plan import Kernel
 from .analysis.recurrence.versions import Handed, Repeated, Step, Version, versions
+from .defaults import recurrence_launch
 from .schedules.loop import Carrying, LoopTask, loop
 from .stage_rows import StageRows, reads
 from .workspace import LIGHT
@@ -114,6 +115,7 @@ class LoopPlan:
             f"{', '.join(results)}: row by row along {over}",
         )
         made = loop(task, work.with_blocks(grid.blocks), work.with_launch(LIGHT))
+        made = replace(made, launch=work.with_launch(recurrence_launch(made)))
         work.kernels.append(Kernel(made, "loop", results, "the recurrence itself"))
 
 

@@ -9,6 +9,7 @@ from ..ir.expression import Expr, Ref, walk, with_names
 from ..ir.mixer import Recurrence, Rounds
 from ..ir.plan import Kernel
 from .analysis.recurrence.forms import Affine, Classified
+from .defaults import recurrence_launch
 from .schedules.evaluation import padded
 from .schedules.loop import Carrying
 from .schedules.scan import ScanTask, scan
@@ -108,6 +109,7 @@ class ScanPlan:
             f"{', '.join(results)}: scanned along {over}",
         )
         made = scan(task, work.with_blocks(blocks), work.with_launch(LIGHT))
+        made = replace(made, launch=work.with_launch(recurrence_launch(made)))
         work.kernels.append(Kernel(made, "scan", results, "the recurrence itself"))
 
 

@@ -8,9 +8,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
 from . import arguments
-from .ir.binding import bind_sizes, expected_layout_text
+from .ir.binding import bind_sizes
 from .ir.errors import ArgumentError, UnsupportedError
 from .ir.expression import Kind
+from .rows import Rows
 from .running import Backend, Execution
 from .state import SequenceState
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from .compiler.passes.continue_sequence import Continued
     from .ir.binding import Number
-    from .ir.mixer import Input, Layout, Mixer
+    from .ir.mixer import Mixer
 
 
 # Stretches of up to this many rows go row by row; longer ones as a whole sequence does.
@@ -118,25 +119,15 @@ class Stepping:
         return tuple(entry.name for entry in self.mixer.inputs)
 
     @cached_property
-    def _rows_at(self) -> dict[str, tuple[int, int]]:
-        """Where inputs have the sequence's axis by itself, and how many axes they have."""
-        places = {i.name: (self._place(i.layout), len(i.layout)) for i in self.mixer.inputs}
-        return {name: (p, axes) for name, (p, axes) in places.items() if p is not None}
-
-    @cached_property
-    def _rows_out(self) -> dict[str, int]:
-        """Where outputs have the sequence's axis by itself."""
-        return {o.name: p for o in self.mixer.outputs if (p := self._place(o.layout)) is not None}
+    def _rows(self) -> Rows:
+        """Where the rows of the sequence lie."""
+        return Rows(self.mixer, self.continued.axis)
 
     @cached_property
     def _states_out(self) -> tuple[str, ...]:
         """The outputs that are handed over too, real ones."""
         handed = {c.after for c in self.continued.carried if c.kind is Kind.REAL}
         return tuple(o.name for o in self.mixer.outputs if o.name in handed)
-
-    def _place(self, layout: Layout) -> int | None:
-        has = self.continued.axis.has
-        return next((p for p, dims in enumerate(layout) if len(dims) == 1 and has(dims[0])), None)
 
     # ------------------------------------------------------------------------------- calls
 
@@ -148,26 +139,11 @@ class Stepping:
         one_row: bool,
     ) -> tuple[dict[str, Tensor], SequenceState] | None:
         """A call like an earlier one, straight to the kernels; None where there was none."""
-        import torch
-
-        given = {**dict(zip(self._order, inputs, strict=False)), **named}
-        if len(given) != len(inputs) + len(named):
+        given: dict[str, object] = {**dict(zip(self._order, inputs, strict=False)), **named}
+        found = self._rows.quickly(given, one_row)
+        if found is None or len(given) != len(inputs) + len(named):
             return None
-        rows, lacking, having = 1 if one_row else -1, 0, 0
-        for name, (place, axes) in self._rows_at.items():
-            value = given.get(name)
-            if type(value) is not torch.Tensor:
-                continue
-            if one_row and value.dim() < axes:
-                lacking += 1
-                given[name] = value.unsqueeze(place)
-            elif value.dim() != axes or (one_row and value.shape[place] != 1):
-                return None
-            else:
-                having += 1
-                rows = value.shape[place]
-        if rows < 0 or (lacking and having):
-            return None
+        rows, left_out = found
         execution = self._execution(state is None, rows)
         if not execution.remembers:
             return None
@@ -175,7 +151,7 @@ class Stepping:
         results = execution.repeated(values, tuple(given))
         if results is None:
             return None
-        return self._results(results, self._like(given), state, rows, lacking > 0)
+        return self._results(results, self._like(given), state, rows, left_out)
 
     def _run(
         self,
@@ -186,16 +162,17 @@ class Stepping:
     ) -> tuple[dict[str, Tensor], SequenceState]:
         """A call with everything checked."""
         tensors, params = self._given(inputs, named, state)
-        left_out = self._row_left_out(tensors) if one_row else False
+        left_out = False
         if one_row:
-            tensors = {name: self._as_row(name, tensor) for name, tensor in tensors.items()}
+            tensors, left_out = self._rows.of_a_step(tensors)
         given = dict(tensors)
         if state is not None:
             names = [entry.before for entry in self.continued.carried]
             names += [self.continued.rows_before] if self.continued.rows_before else []
-            given |= dict(zip(names, self._handed(state), strict=True))
+            handed = self._handed(state, arguments.device_of(tensors))
+            given |= dict(zip(names, handed, strict=True))
             self._check_fit(tensors, given, params)
-        rows = self._rows_of(tensors, params)
+        rows = self._rows.count(self._later, tensors, params)
         execution = self._execution(state is None, rows)
         results = execution(given, params)
         if not params:
@@ -247,11 +224,13 @@ class Stepping:
         t = before + rows if isinstance(before, int) else tuple(one + rows for one in before)
         after = SequenceState(self.mixer.name, t, handed, self.source)
         if left_out:
-            for name, place in self._rows_out.items():
+            for name, place in self._rows.outputs.items():
                 results[name] = results[name].squeeze(place)
         return results, after
 
-    def _handed(self, state: SequenceState | None) -> list[Tensor]:
+    def _handed(
+        self, state: SequenceState | None, device: str | torch.device = "cpu"
+    ) -> list[Tensor]:
         """The inputs of a later stretch that the state gives, in their order."""
         import torch
 
@@ -265,8 +244,7 @@ class Stepping:
                     f"{', '.join(map(str, state.t))} rows so far: continue from the states of "
                     "documents of one length"
                 )
-            device = handed[0].device if handed else None
-            handed.append(torch.tensor(state.t, dtype=torch.int32, device=device))
+            handed.append(torch.tensor(state.t, dtype=torch.int32).to(device))
         return handed
 
     # ---------------------------------------------------------------------------- checking
@@ -306,53 +284,6 @@ class Stepping:
                 f"state: {names[name]} does not fit the inputs{colon}{rest}; a state continues "
                 "the batch that made it, on its device (state.to)"
             ) from None
-
-    def _row_left_out(self, tensors: Mapping[str, Tensor]) -> bool:
-        """Whether the inputs of a step leave the sequence's axis out, all or none of them."""
-        found = {
-            name: tensors[name].dim() < len(self.mixer.input(name).layout)
-            for name in self._rows_at
-            if name in tensors
-        }
-        if len(set(found.values())) > 1:
-            having, lacking = (
-                next(n for n, x in found.items() if x is out) for out in (False, True)
-            )
-            axis = self._axis_of(having)
-            raise ArgumentError(
-                f"step: expected {axis} in every input or in none, got it in {having} and not in "
-                f"{lacking}"
-            )
-        return any(found.values())
-
-    def _axis_of(self, name: str) -> str:
-        return self.mixer.input(name).layout[self._rows_at[name][0]][0]
-
-    def _as_row(self, name: str, tensor: Tensor) -> Tensor:
-        entry: Input = self.mixer.input(name)
-        if name not in self._rows_at:
-            return tensor
-        place, axes = self._rows_at[name]
-        if tensor.dim() == axes - 1:
-            return tensor.unsqueeze(place)
-        if tensor.dim() == axes and tensor.shape[place] != 1:
-            axis = self._axis_of(name)
-            raise ArgumentError(
-                f"{name}: a step is one row: expected {expected_layout_text(entry)} with "
-                f"{axis} = 1 or without {axis}, got {list(tensor.shape)}; for more rows call "
-                f"{self.mixer.name}(..., state=state, return_state=True)"
-            )
-        return tensor
-
-    # -------------------------------------------------------------------------------- rows
-
-    def _rows_of(self, tensors: Mapping[str, Tensor], params: Mapping[str, Number]) -> int:
-        """How many rows a stretch has."""
-        for name, (place, axes) in self._rows_at.items():
-            if name in tensors and tensors[name].dim() == axes:
-                return tensors[name].shape[place]
-        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        return bind_sizes(self._later, shapes, params)[self.continued.axis.root]
 
 
 __all__ = ["Stepping"]

@@ -18,9 +18,10 @@ from dataclasses import dataclass, field, replace
 
 from ...ir.expression import Expr, Kind, Ref
 from ...ir.tile import BufferArgument, DType, Program, Tile, Value
-from ..analysis.recurrence.forms import Matrix, Reading
+from ..analysis.recurrence.forms import Coupled, Matrix, Reading
 from .builder import Builder
 from .contraction import contract, factors_of
+from .coupled import CoupledChunk
 from .decay import Decay, Pairs, Request, decay_of
 from .evaluation import Context, Evaluator
 from .grid import place_grid, place_groups
@@ -39,7 +40,7 @@ class ChunkTask:
     name: str
     over: str
     reverse: bool
-    states: tuple[tuple[Matrix, Carrying], ...]
+    states: tuple[tuple[Matrix | Coupled, tuple[Carrying, ...]], ...]
     readings: tuple[Reading, ...]
     own: tuple[tuple[str, Expr, Expr | None], ...]
     positions: tuple[str, ...]
@@ -59,7 +60,7 @@ def chunk(task: ChunkTask, context: Context, launch: tuple[tuple[str, int], ...]
     for dim in task.tiled:
         place_grid(evaluator, [dim], dim)
     place_groups(evaluator)
-    carrying = [c for _, c in task.states]
+    carrying = [c for _, group in task.states for c in group]
     for name in [*(name for name, _, _ in task.own), *(c.last for c in carrying if c.last)]:
         buffer = context.buffers[name]
         builder.buffer(BufferArgument(name, buffer.dims, buffer.dtype, written=True))
@@ -112,10 +113,16 @@ class _Chunk:
     def run(self, carried: tuple[Value, ...]) -> tuple[Value, ...]:
         """What the states have become; the chunk's own rows are stored."""
         task, builder = self.task, self.evaluator.builder
-        made = []
-        for (form, carrying), value in zip(task.states, carried, strict=True):
-            builder.bind(carrying.before, value)
-            made.append(self._state(form, carrying, value))
+        made: list[Value] = []
+        for form, carrying in task.states:
+            starts = carried[len(made) : len(made) + len(carrying)]
+            if isinstance(form, Coupled):
+                names = [state.name for state in form.states]
+                read = tuple(r for r in task.readings if r.state in names)
+                made += CoupledChunk(self.pairs, form, carrying, starts, read).run()
+            else:
+                builder.bind(carrying[0].before, starts[0])
+                made.append(self._state(form, carrying[0], starts[0]))
         for name, own, where in task.own:
             value = self.evaluator.evaluate(own, name)
             rows = None if where is None else self.evaluator.condition(where)

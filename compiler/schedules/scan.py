@@ -156,7 +156,7 @@ class _Block:
         return builder.reduce("sum", evaluator.where(here, value, zero), self.task.over)
 
 
-Grid2 = dict[tuple[int, int], Value]
+Entries = dict[tuple[int, int], Value]  # of a matrix over a semiring, by place
 
 
 @dataclass
@@ -167,7 +167,7 @@ class _Maps:
     form: Affine
     rows: Pairs
 
-    def scanned(self, start: Sequence[Value]) -> tuple[Grid2, list[Value]]:
+    def scanned(self, start: Sequence[Value]) -> tuple[Entries, list[Value]]:
         """(A, b) from the block's start to each row: A by place, b whole."""
         builder, form = self.evaluator.builder, self.form
         axes = frozenset({self.rows.rows}).union(*(v.axes for v in start))
@@ -180,7 +180,7 @@ class _Maps:
         def together(left: tuple[Value, ...], right: tuple[Value, ...]) -> list[Value]:
             first, second = (dict(zip(places, side, strict=False)) for side in (left, right))
             offsets = left[len(places) :], right[len(places) :]
-            products = _product(self.evaluator, form, second, first)
+            products = product(self.evaluator, form, second, first)
             moved = _applied(self.evaluator, form, second, list(offsets[1]), list(offsets[0]))
             return [*(products[place] for place in places), *moved]
 
@@ -227,9 +227,9 @@ def reachable(form: Affine) -> list[tuple[int, int]]:
         places |= more
 
 
-def _product(evaluator: Evaluator, form: Affine, a: Grid2, b: Grid2) -> Grid2:
+def product(evaluator: Evaluator, form: Affine, a: Entries, b: Entries) -> Entries:
     """The product of two matrices over the form's semiring."""
-    made: Grid2 = {}
+    made: Entries = {}
     for (i, j), left in a.items():
         for (j2, k), right in b.items():
             if j != j2:
@@ -241,7 +241,7 @@ def _product(evaluator: Evaluator, form: Affine, a: Grid2, b: Grid2) -> Grid2:
 
 
 def _applied(
-    evaluator: Evaluator, form: Affine, a: Grid2, b: Sequence[Value], states: Sequence[Value]
+    evaluator: Evaluator, form: Affine, a: Entries, b: Sequence[Value], states: Sequence[Value]
 ) -> list[Value]:
     """A s + b over the form's semiring."""
     made = list(b)

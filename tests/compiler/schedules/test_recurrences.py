@@ -305,6 +305,7 @@ outputs: {o: [B, T, H]}
 def test_a_state_read_at_computed_positions() -> None:
     check(load_text(SHIFTED), 12, "loop")
 
+
 ROUNDS = """
 mixer: rounds
 inputs: {q: [B, T, H, D], k: [B, T*N, H, D], v: [B, T*N, H, E], beta: [B, T*N, H], g: [B, T, H]}
@@ -326,3 +327,41 @@ def test_an_inner_loop(more: str) -> None:
     mixer = load_text(ROUNDS.replace("  step:\n    - S = exp", f"  {more}\n  step:\n    - S = exp"))
     check(mixer, 13, "chunk")
     check(mixer, 7, "loop", "loop")
+
+
+MOMENTUM = """
+mixer: momentum
+inputs:
+  q: [B, T, H, D]
+  k: [B, T, H, D]
+  v: [B, T, H, E]
+  g: [B, T, H]
+  beta: [B, T, H]
+  S0: [B, H, D, E]
+  n0: [B, H, D, E]
+recurrence:
+  over: T
+  state: {W: [D, E], M: [D, E]}
+  initial: {W: S0, M: n0}
+  step:
+STEP
+outputs: {o: [B, T, H, E], W: [B, H, D, E], M: [B, H, D, E]}
+"""
+MOMENTA = {
+    "of a delta rule": "error = sum(k * W, D) - v; M = exp(g) * M - beta * k * error; "
+    "W = (1 - beta / 2) * W + M; o = sum(q * W, D)",
+    "without a correction": "M = exp(g) * M + k * v; W = beta * W + M; o = sum(q * W, D)",
+    "read before, both": "o = sum(q * W, D) + sum(q * M, D); M = exp(g) * M - k * sum(k * W, D); "
+    "W = exp(g) * W + M + q * v",
+    "both ways": "N = 0.5 * M + 0.1 * W + k * v; W = exp(g) * W - 0.2 * M; M = N; "
+    "o = sum(q * W, D)",
+}
+
+
+@pytest.mark.parametrize("more", ["", BACKWARD])
+@pytest.mark.parametrize("step", MOMENTA.values(), ids=MOMENTA)
+def test_states_that_mix_by_scalars(step: str, more: str) -> None:
+    lines = "".join(f"    - {line.strip()}\n" for line in step.split(";"))
+    text = MOMENTUM.replace("STEP\n", lines)
+    mixer = load_text(text.replace("  step:\n", f"  {more}\n  step:\n" if more else "  step:\n"))
+    check(mixer, 21, "chunk")

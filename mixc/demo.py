@@ -130,9 +130,10 @@ def try_spec(spec: str, params: dict[str, int], out: Console) -> Outcome:
     reports = compiling.report(compiling.generate(mixer, sizes, "bfloat16"), [TARGET])
     compile_spec.write(out, reports)
     limit = CASES_OF_ROWS if is_recurrent(mixer) else CASES
-    heading(out, f"mixc verify {mixer.name} --cases {limit}")
     backend = calling_backend()
-    cases = checking.verify_mixer(mixer, limit=limit)
+    checked: Chosen = "triton" if backend == "triton" else "interpreter"
+    heading(out, f"mixc verify {mixer.name} --backend {checked} --cases {limit}")
+    cases = checking.verify_mixer(mixer, (checked,), ("float32",), limit=limit)
     verify_spec.write(out, mixer, cases)
     on = on_text(mixer, backend)
     if on.by_steps is not None:

@@ -22,6 +22,7 @@ DOT_ROWS = Knob("dot_rows", (4, 6, 8, 10, 12), 8, "rows of a product that stay i
 DOT_VECTORS = Knob("dot_vectors", (1, 2, 4), 2, "vectors of a row that stay in registers")
 # A state that stays in the L1 costs two or three products a row and entry, and no chunk fewer.
 BY_ROWS = Knob("by_rows", (0, 1), 1, "a recurrence row by row, or by chunks of block_keys rows")
+ROWS_AT_ONCE = Knob("rows_at_once", (1, 2, 4), 2, "rows of a recurrence that share a pass over it")
 VECTORS_AT_ONCE = Knob("vectors_at_once", (1, 2, 4), 4, "independent chains in a loop nest")
 
 
@@ -93,7 +94,8 @@ def _configured(
     launch = tuple(
         (name, configuration[name]) for name in ("dot_rows", "dot_vectors", "vectors_at_once")
     )
-    return replace(program, tiles=tiles, launch=launch)
+    rows = configuration.get(ROWS_AT_ONCE.name, ROWS_AT_ONCE.default)
+    return replace(program, tiles=tiles, launch=(*launch, (ROWS_AT_ONCE.name, rows)))
 
 
 def _kept(program: Program, dim: str, blocks: Mapping[str, int]) -> int:

@@ -201,17 +201,16 @@ class Fusion:
 
 
 def _rows_first(body: tuple[Op, ...]) -> list[Op]:
-    """Loads of rows and numbers before anything that does not place them.
+    """Rows and numbers that need no pass over a state, before all else.
 
-    So they do not stand between two passes over a state that could be one.
+    So they do not stand between two passes that could be one.
     """
     first: list[Op] = []
     made = {v.name for op in body for v in made_by(op)}
     early: set[str] = set()
     for op in body:
-        moves = isinstance(op, Load) and len(op.out.axes) <= 1
+        moves = isinstance(op, Load | Elementwise | Cast) and len(op.out.axes) <= 1
         moves |= isinstance(op, Range | Constant)
-        moves |= isinstance(op, Elementwise | Cast) and not op.out.dtype.is_float
         if moves and all(v.name in early or v.name not in made for v in operands(op)):
             first.append(op)
             early |= {v.name for v in made_by(op)}

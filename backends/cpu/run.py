@@ -58,6 +58,7 @@ class Launch:
     places: tuple[tuple[int, str], ...]  # where in the arguments each buffer's address goes
     results: tuple[tuple[str, tuple[int, ...] | None], ...]
     empty: bool
+    alone: bool = False  # whether one thread does it all
 
     def run(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One call."""
@@ -71,7 +72,8 @@ class Launch:
         for place, name in self.places:
             arguments[place] = at[name].data_ptr()
         if not self.empty:
-            self.module.function(arguments.buffer_info()[0], torch.get_num_threads())
+            threads = 1 if self.alone else torch.get_num_threads()
+            self.module.function(arguments.buffer_info()[0], threads)
         return {n: at[n] if s is None else at[n].view(s) for n, s in self.results}
 
 
@@ -81,7 +83,9 @@ class CpuRunner:
 
     ``lower`` is the compiler's; backends do not know it, so it is handed in. ``configuration``
     overrides default knobs by name; ``choose`` gives it anew for the sizes of a call. ``flags``
-    are further ones for the C++ compiler, ``target`` is this machine's where it is left out.
+    are further ones for the C++ compiler, ``target`` is this machine's where it is left out. A call
+    whose tensors have up to ``alone_bytes`` runs on one thread: for steps, which are done before a
+    second one is awake.
     """
 
     mixer: Mixer
@@ -90,6 +94,7 @@ class CpuRunner:
     choose: Choose | None = None
     flags: tuple[str, ...] = ()
     target: CpuTarget | None = None
+    alone_bytes: int = 0
     plans: dict[object, Plan] = field(default_factory=dict)
     modules: dict[object, Module] = field(default_factory=dict)
     launches: dict[object, Launch] = field(default_factory=dict)
@@ -173,7 +178,11 @@ class CpuRunner:
         sizes = bind_sizes(mixer, {n: tuple(t.shape) for n, t in tensors.items()}, params)
         dtype = working_dtype(mixer, tensors)
         module = self._module(mixer, sizes, dtype)
-        return _Arguments(module, tensors, sizes, param_values(mixer, sizes, params)).launch()
+        launch = _Arguments(module, tensors, sizes, param_values(mixer, sizes, params)).launch()
+        given = sum(tensors[name].nbytes for name, _ in launch.inputs)
+        made = sum(prod(shape) * dtype.itemsize for _, shape, dtype in launch.made)
+        launch.alone = given + made <= self.alone_bytes
+        return launch
 
 
 def run_plan(

@@ -1,0 +1,146 @@
+"""Loops over rows, several rows a turn.
+
+A pass over a state is bound by reading it and writing it back. Of several rows that a turn takes,
+those passes become one that do not wait for each other's sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+from ...ir.tile import (
+    Carried,
+    Cast,
+    Combine,
+    Constant,
+    DType,
+    Elementwise,
+    For,
+    Op,
+    Program,
+    Value,
+    made_by,
+    operands,
+)
+
+_MOST_OPS = 160  # in the body of an unrolled loop
+_PLAIN = frozenset("add sub mul neg where max min and or not lt le gt ge eq ne detach".split())
+
+
+def several_rows(program: Program, times: int) -> Program:
+    """for t in a .. b by 1 --> for t in a .. c by ``times``; for t in c .. b by 1.
+
+    Precondition: only loops at the top that step by 1 and have no loops inside.
+    """
+    made: list[Op] = []
+    for op in program.body:
+        made += _unrolled(op, times) if isinstance(op, For) else [op]
+    return replace(program, body=tuple(made))
+
+
+def _unrolled(loop: For, times: int) -> list[Op]:
+    times = min(times, _MOST_OPS // max(len(loop.body), 1))
+    if loop.step != 1 or times < 2 or not _shares_a_pass(loop):
+        return [loop]
+    name = loop.variable.name
+    bounds = _Bounds(name)
+    zero = bounds.number(0)
+    count = bounds.make("max", bounds.make("sub", loop.stop, loop.start), zero)
+    rest = bounds.make("mod", count, bounds.number(times))
+    middle = bounds.make("sub", bounds.make("add", loop.start, count), rest)
+    between = {c.out.name: _again(c.out, "before_rest") for c in loop.carried}
+    body: list[Op] = []
+    state = [c.inner for c in loop.carried]
+    for copy in range(times):
+        known = dict(zip((c.inner.name for c in loop.carried), state, strict=True))
+        if copy:
+            at, step = (
+                _again(loop.variable, f"row{copy}"),
+                Value(f"{name}_ahead_{copy}", DType.INT32),
+            )
+            body += [Constant(step, copy), Elementwise(at, "add", (loop.variable, step))]
+            known[name] = at
+            known |= {v.name: _again(v, f"row{copy}") for v in _inside(loop.body)}
+        body += [_swapped(op, known) for op in loop.body]
+        state = [known.get(v.name, v) for v in loop.yields]
+    carried = tuple(replace(c, out=between[c.out.name]) for c in loop.carried)
+    main = For(loop.variable, loop.start, middle, times, carried, tuple(body), tuple(state))
+    own = {v.name: _again(v, "rest") for v in (loop.variable, *_inside(loop.body))}
+    own |= {c.inner.name: _again(c.inner, "rest") for c in loop.carried}
+    tail = replace(
+        loop,
+        variable=own[name],
+        start=middle,
+        carried=tuple(Carried(own[c.inner.name], between[c.out.name], c.out) for c in loop.carried),
+        body=tuple(_swapped(op, own) for op in loop.body),
+        yields=tuple(own.get(v.name, v) for v in loop.yields),
+    )
+    return [*bounds.ops, main, tail]
+
+
+def _shares_a_pass(loop: For) -> bool:
+    """Whether a row's states are ready before any sum over them is: they are wide, and no sum,
+    no costly function and no other op stands between one row's and the next.
+    """
+    if not any(len(c.inner.axes) > 1 for c in loop.carried):
+        return False
+    states = {c.inner.name for c in loop.carried}
+    summed: set[str] = set()  # what depends on states by more than plain arithmetic
+    for op in loop.body:
+        reads = {v.name for v in operands(op)}
+        wide = isinstance(op, Elementwise) and len(op.out.axes) > 1 and op.fn not in _PLAIN
+        if isinstance(op, For) or wide:
+            return False
+        if reads & summed or (reads & states and not isinstance(op, Elementwise | Cast)):
+            summed |= {v.name for v in made_by(op)}
+        elif reads & states:
+            states |= {v.name for v in made_by(op)}
+    return not any(v.name in summed for v in loop.yields)
+
+
+class _Bounds:
+    """Integers that are computed before a loop."""
+
+    def __init__(self, hint: str) -> None:
+        self.hint = hint
+        self.ops: list[Op] = []
+
+    def _fresh(self) -> Value:
+        return Value(f"{self.hint}_bound_{len(self.ops)}", DType.INT32)
+
+    def number(self, number: int) -> Value:
+        """A constant."""
+        self.ops.append(Constant(self._fresh(), number))
+        return made_by(self.ops[-1])[0]
+
+    def make(self, fn: str, *args: Value) -> Value:
+        """A function of integers."""
+        self.ops.append(Elementwise(self._fresh(), fn, args))
+        return made_by(self.ops[-1])[0]
+
+
+def _again(value: Value, suffix: str) -> Value:
+    return replace(value, name=f"{value.name}_{suffix}")
+
+
+def _inside(body: tuple[Op, ...]) -> Iterator[Value]:
+    for op in body:
+        yield from made_by(op)
+        if isinstance(op, Combine):
+            yield from (*op.left, *op.right)
+            yield from _inside(op.body)
+
+
+def _swapped(part: Any, names: Mapping[str, Value]) -> Any:
+    """An op with other values for some of its own, wherever they stand."""
+    if isinstance(part, Value):
+        return names.get(part.name, part)
+    if isinstance(part, tuple):
+        return tuple(_swapped(p, names) for p in part)
+    if is_dataclass(part) and not isinstance(part, type):
+        return replace(
+            part, **{f.name: _swapped(getattr(part, f.name), names) for f in fields(part)}
+        )
+    return part

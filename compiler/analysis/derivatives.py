@@ -15,6 +15,7 @@ from ...ir.expression import (
     Expr,
     Index,
     Kind,
+    Literal,
     Read,
     Reduce,
     Ref,
@@ -100,6 +101,8 @@ class _Pullback:
     def parts(self, node: Expr, above: Expr) -> Iterator[tuple[Expr, Expr]]:
         """The children of a node, each with what the node adds to its adjoint."""
         match node:
+            case Call("mul", (a, b)) if a == b:
+                yield a, mul(mul(Literal(2), above), a)
             case Call(fn, args):
                 for number, arg in enumerate(args):
                     if self.is_active(arg):

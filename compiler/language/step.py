@@ -102,7 +102,7 @@ class Step:
         found: list[Line] = []
         self._begin_round(found)
         for line in lines:
-            self.loops = loops
+            self.loops, self.trace.block = loops, found
             if isinstance(line, RoundsSpec):
                 self._rounds(line, loops, found)
             else:
@@ -188,7 +188,8 @@ class Step:
                 f"{name}@", ref.axes | self.states.flowing(name, loss.axes - rows), Kind.REAL
             )
         try:
-            return self.trace.plain(gradient(self.trace, loss, ref, rows))
+            slope = gradient(self.trace, loss, ref, rows)
+            return self.trace.plain(slope, f"{name}_grad")
         except OpaqueError as error:
             raise context.error(
                 span,

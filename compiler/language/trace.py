@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ...ir.expression import Expr, Literal, Ref, call, shared, walk, with_names
+from ...ir.expression import Expr, Literal, Ref, call, every_node, rebuild, shared, walk, with_names
 from ...ir.mixer import Equation, Line
 from ..analysis.derivatives import pullback, sum_to
+
+_LARGE, _PART = 12, 4  # nodes of an adjoint, and of a part of one, that gets a line
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +37,8 @@ class Trace:
     versions: list[Version] = field(default_factory=list)
     now: dict[str, Version] = field(default_factory=dict)
     copies: dict[Version, Equation] = field(default_factory=dict)
+    block: list[Line] = field(default_factory=list)  # the lines that the next one goes to
+    adjoints: dict[Expr, Ref] = field(default_factory=dict)  # those that have a line, by versions
 
     def assign(
         self, ref: Ref, value: Expr | None, block: list[Line], of: tuple[str, ...] = ()
@@ -48,14 +53,47 @@ class Trace:
         """A value of the step by the versions that it reads now."""
         return with_names(value, {name: version.ref for name, version in self.now.items()})
 
-    def plain(self, value: Expr) -> Expr:
+    def plain(self, value: Expr, name: str) -> Expr:
         """A value by versions as the step has it; what is overwritten already is read from a copy.
 
-        ``p@3`` --> ``p``, or ``p_kept`` with a line ``p_kept = p`` before p changes.
+        ``p@3`` --> ``p``, or ``p_kept`` with a line ``p_kept = p`` before p changes. What the value
+        uses more than once gets lines ``name_part = ...`` before the line at hand.
         """
         by_name = {version.ref.name: version for version in self.versions}
-        used = {n.name for n in walk(value) if isinstance(n, Ref) and n.name in by_name}
-        return shared(with_names(value, {name: self._read(by_name[name]) for name in used}))
+        nodes = every_node([value])
+        names = {n.name for n in nodes if isinstance(n, Ref) and n.name in by_name}
+        whole = shared(with_names(value, {used: self._read(by_name[used]) for used in names}))
+        return self._with_parts(whole, name)
+
+    def _with_parts(self, whole: Expr, name: str) -> Expr:
+        uses = Counter(id(child) for node in every_node([whole]) for child in node.children)
+        done: dict[int, Expr] = {}
+
+        def change(node: Expr) -> Expr:
+            if id(node) not in done:
+                new = rebuild(node, change)
+                if uses[id(node)] > 1 and node.axes and node.children and _size(new) >= _PART:
+                    new = self._line(f"{name}_part", new)
+                done[id(node)] = new
+            return done[id(node)]
+
+        return change(whole)
+
+    def _line(self, name: str, value: Expr) -> Ref:
+        """A line of its own before the one at hand."""
+        equation = Equation(self.unused(name), value)
+        self.block.append(equation)
+        self.assign(equation.ref, value, self.block)
+        return equation.ref
+
+    def named(self, name: str, adjoint: Expr) -> Expr:
+        """A large adjoint gets a line of its own, once, before the line at hand."""
+        if _size(adjoint) < _LARGE:
+            return adjoint
+        if adjoint not in self.adjoints:
+            line = self._line(f"{name}_grad", self.plain(adjoint, f"{name}_grad"))
+            self.adjoints[adjoint] = self.now[line.name].ref
+        return self.adjoints[adjoint]
 
     def _read(self, version: Version) -> Ref:
         ref = Ref(version.name, version.ref.axes, version.ref.kind)
@@ -91,12 +129,13 @@ def gradient(trace: Trace, loss: Expr, ref: Ref, rows: frozenset[str]) -> Expr:
         OpaqueError: an inner loop lies between.
     """
     target = trace.now[ref.name]
+    single = trace.single(loss)
     later = trace.versions[trace.versions.index(target) + 1 :]
     active = {target.ref.name}
     for version in later:
         if _depends(version, active):
             active.add(version.ref.name)
-    adjoints = pullback(trace.single(loss), Literal(1.0), active, rows)
+    adjoints = pullback(single, Literal(1.0), active, rows)
     for version in reversed(later):
         above = adjoints.pop(version.ref.name, None)
         if above is None:
@@ -104,10 +143,14 @@ def gradient(trace: Trace, loss: Expr, ref: Ref, rows: frozenset[str]) -> Expr:
         if version.value is None:
             raise OpaqueError(version.name)
         value = version.value
-        above = sum_to(above, version.ref.axes, value.axes | rows)
+        above = trace.named(version.name, sum_to(above, version.ref.axes, value.axes | rows))
         for name, part in pullback(value, above, active, rows).items():
             adjoints[name] = call("add", adjoints[name], part) if name in adjoints else part
     return adjoints.get(target.ref.name, Literal(0.0))
+
+
+def _size(expr: Expr) -> int:
+    return sum(1 for _ in walk(expr))
 
 
 def _depends(version: Version, active: set[str]) -> bool:

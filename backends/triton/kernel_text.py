@@ -39,6 +39,7 @@ from ...ir.tile import (
     Store,
     Substitute,
     Value,
+    all_ops,
 )
 from .along_axis import write_combine, write_reduce, write_rename, write_scan
 from .arguments import argument_groups, argument_names
@@ -105,6 +106,7 @@ class KernelText:
         self._bodies = [_Body(1)]
         self._grid_names: set[str] = set()
         self._outs: set[str] = set()
+        self.loaded: set[str] = set()
         self.starts: dict[str, Value] = {}  # positions of a tile -> where it starts
         self._kept: set[str] = set()  # variables of the top level that loops made
         self._compile_time = {
@@ -352,13 +354,17 @@ class KernelText:
             self.natural.add(op.variable.name)
         start, stop = (self.texts[v.name].code for v in (op.start, op.stop))
         step = "" if op.step == 1 else f", {op.step}"
+        loop = "range"
+        stages = dict(self.program.launch).get("num_stages", 1)
+        if stages > 1 and len(self._bodies) == 1 and _walks_rows(op):  # else no load is pipelined
+            loop, step = "tl.range", f"{step}, num_stages={stages}"
         outer = self._bodies[-1]
         self._bodies.append(_Body(outer.depth + 1))
         self._write_ops(op.body)
         self._hand_over(variables, [self.texts[v.name] for v in op.yields])
         inner = self._bodies.pop()
         self._taken = before | set(self._bases.values()) | self._kept
-        outer.add(f"for {variable} in range({start}, {stop}{step}):")
+        outer.add(f"for {variable} in {loop}({start}, {stop}{step}):")
         outer.lines.extend(inner.lines or ["    " * inner.depth + "pass"])
         for carried, name in zip(op.carried, variables, strict=True):
             self.name_value(carried.out.name, name)
@@ -366,8 +372,8 @@ class KernelText:
     def _carry(self, carried: Carried) -> str:
         """The variable that a loop updates; the one of the loop before, if it goes on there."""
         text = self.texts[carried.initial.name]
-        follows = carried.initial.name in self._outs and self._uses_left(carried.initial)
-        if follows:
+        handed = carried.initial.name in self._outs | self.loaded
+        if handed and self._uses_left(carried.initial) and self._is_made_here(carried.initial):
             name = text.code
         else:
             name = self.unique(carried.inner.name)
@@ -378,6 +384,9 @@ class KernelText:
         self.name_value(carried.inner.name, name)
         self._outs.add(carried.out.name)
         return name
+
+    def _is_made_here(self, value: Value) -> bool:
+        return self._scope_of[value.name][0] == len(self._bodies) - 1
 
     def _uses_left(self, value: Value) -> bool:
         return self.uses[value.name] == 1
@@ -400,6 +409,13 @@ class KernelText:
 
     def _comment(self, op: Comment) -> None:
         self._bodies[-1].add(f"# {op.text}")
+
+
+def _walks_rows(loop: For) -> bool:
+    """Whether a loop loads row after row, and multiplies no tiles."""
+    body = tuple(all_ops(loop.body))
+    slow = any(isinstance(op, For | Dot | Substitute | Solve) for op in body)
+    return loop.step == 1 and not slow and any(isinstance(op, Load) for op in body)
 
 
 # Each takes the op class that it stands for.

@@ -29,6 +29,7 @@ def write_load(kernel: KernelText, op: Load) -> None:
     name = kernel.unique(op.out.name)
     kernel.statement(f"{name} = {code}")
     kernel.name_value(op.out.name, name)
+    kernel.loaded.add(op.out.name)
 
 
 def write_store(kernel: KernelText, op: Store) -> None:

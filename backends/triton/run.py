@@ -8,7 +8,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -25,6 +24,7 @@ from ...ir.roles import feature_dims, shares_of_keys
 from ..cache import cache_folder
 from ..precision import working_dtype
 from .emit import emit_module
+from .interpreter import scans_by_slices
 from .names import function_name, plain_name
 
 Lower = Callable[..., Plan]  # (mixer, sizes, dtype, splits=1)
@@ -92,7 +92,7 @@ class TritonRunner:
         inputs = [_prepared(tensors[i.name], i.kind, dtype) for i in mixer.inputs]
         given = [p.name for p in mixer.params if p.runtime and p.name in params]
         runtime = {plain_name(name): params[name] for name in given}
-        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        with torch.cuda.device(device) if device.type == "cuda" else scans_by_slices():
             results = function(*inputs, **runtime)
         made = results if isinstance(results, tuple) else (results,)
         return {o.name: r for o, r in zip(mixer.outputs, made, strict=True)}

@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 
 Backend = Literal["auto", "triton", "cpu", "interpreter", "reference"]
 Chosen = Literal["triton", "cpu", "interpreter", "reference"]
+# A few rows of so little are done before a second thread is awake.
+ALONE_BYTES = 1 << 19
 Runner = Callable[["Mapping[str, Tensor]", Mapping[str, Number]], "Mapping[str, Tensor]"]
+
+_MOST_REPEATS = 256  # shapes of calls that are remembered
 
 
 class Execution:
@@ -94,6 +98,8 @@ class Execution:
             own = own or tuple(entry.name for entry in self.mixer.inputs)[: len(inputs)]
             tensors = dict(zip(own, cast("tuple[Tensor, ...]", inputs), strict=True))
             dtype = working_dtype(self.mixer, tensors)
+            if len(self._repeats) >= _MOST_REPEATS:
+                self._repeats.pop(next(iter(self._repeats)))  # the oldest
             self._repeats[names, key] = (self._runners[False], own, dtype)
 
     def __call__(
@@ -152,8 +158,8 @@ class Execution:
             self._has_last = bool(last_outputs(self.mixer))
         if self._has_last or not any(name in tensors for name in self._packed().per_document):
             return self._has_last
-        kernels = choose(self.backend, device_of(tensors)) != "reference"
-        return kernels and self._loses_chunks()
+        blocks = choose(self.backend, device_of(tensors)) in ("triton", "interpreter")
+        return blocks and self._loses_chunks()
 
     def _loses_chunks(self) -> bool:
         """Whether initial values of documents, given amid the row, keep a state from chunks."""
@@ -240,7 +246,8 @@ def kernel_runner(
     if chosen == "cpu":
         from .backends.cpu.run import CpuRunner
 
-        return CpuRunner(mixer, lower, choose=_tuned_choice(tuned, "cpu"))
+        alone = ALONE_BYTES if few_rows else 0
+        return CpuRunner(mixer, lower, choose=_tuned_choice(tuned, "cpu"), alone_bytes=alone)
     if chosen == "interpreter":
         use_interpreter()
         tuned = None

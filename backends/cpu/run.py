@@ -27,6 +27,7 @@ from .target import CpuTarget
 Lower = Callable[..., Plan]  # (mixer, sizes, dtype, splits=1, recurrence="chunk")
 # The knobs to take for these sizes in this dtype; what it leaves out has its default.
 Choose = Callable[[Mapping[str, int], torch.dtype], Mapping[str, int]]
+_MOST_LAUNCHES = 256  # shapes that are remembered: a decoder's grow at every call
 _TORCH: Mapping[DType, torch.dtype] = {
     DType.BOOL: torch.bool,
     DType.INT32: torch.int32,
@@ -118,7 +119,10 @@ class CpuRunner:
         )
         launch = self.launches.get(key)
         if launch is None:
-            launch = self.launches[key] = self._prepare(tensors, params)
+            launch = self._prepare(tensors, params)
+            if len(self.launches) >= _MOST_LAUNCHES:
+                self.launches.pop(next(iter(self.launches)))  # the oldest
+            self.launches[key] = launch
         return launch.run(tensors)
 
     def source(self, sizes: Mapping[str, int], dtype: torch.dtype) -> str:

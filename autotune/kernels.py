@@ -77,7 +77,7 @@ def cpu_space(mixer: Mixer, sizes: Mapping[str, int], dtype: str) -> Space:
     import torch
 
     from ..backends.cpu.build import FLAGS, find_compiler
-    from ..backends.cpu.configure import configure, knobs, refusal
+    from ..backends.cpu.configure import configure, knobs, knobs_of_rows, refusal
     from ..backends.cpu.emit import emit_source
     from ..compiler.pipeline import lower
 
@@ -85,7 +85,8 @@ def cpu_space(mixer: Mixer, sizes: Mapping[str, int], dtype: str) -> Space:
     plan = lower(mixer, feature_sizes(mixer, sizes), dtype)
     found = _for_few_rows(knobs(compiler.target), plan, {**sizes, **dict(plan.sizes)})
     shares = shares_of_keys(mixer, sizes, torch.get_num_threads(), rows=64)
-    space = Space((*found, *_splits(shares)), partial(refusal, target=compiler.target), "")
+    more = (*_splits(shares), *knobs_of_rows(mixer))
+    space = Space((*found, *more), partial(refusal, target=compiler.target), "")
     text = emit_source(configure(plan, space.default), compiler.target).text
     source = "\n".join([text, compiler.version, compiler.macros_digest, *FLAGS])
     return replace(space, source=source)

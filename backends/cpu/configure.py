@@ -7,6 +7,7 @@ from dataclasses import replace
 from math import prod
 
 from ...ir.knob import Knob
+from ...ir.mixer import Mixer, Recurrence
 from ...ir.plan import Plan
 from ...ir.tile import For, Program
 from .target import CpuTarget
@@ -32,6 +33,12 @@ def knobs(target: CpuTarget) -> tuple[Knob, ...]:
         narrow = replace(DOT_ROWS, default=6), replace(VECTORS_AT_ONCE, default=2)
         return (BLOCK_ROWS, BLOCK_KEYS, narrow[0], DOT_VECTORS, narrow[1])
     return (BLOCK_ROWS, BLOCK_KEYS, DOT_ROWS, DOT_VECTORS, VECTORS_AT_ONCE)
+
+
+def knobs_of_rows(mixer: Mixer) -> tuple[Knob, ...]:
+    """Further knobs of a mixer with a recurrence."""
+    walks = any(isinstance(stage, Recurrence) for stage in mixer.stages)
+    return (BY_ROWS, ROWS_AT_ONCE) if walks else ()
 
 
 def refusal(configuration: Mapping[str, int], target: CpuTarget) -> str | None:

@@ -24,11 +24,15 @@ class Affine:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """A tile in memory: where it starts, its stride per axis, how many positions exist."""
+    """A tile in memory: where it starts, its stride per axis, how many positions exist.
+
+    ``whether``: conditions on which there is anything at all.
+    """
 
     pointer: str
     strides: Mapping[str, str]
     counts: Mapping[str, str]
+    whether: tuple[str, ...] = ()
 
 
 class AccessReader:
@@ -52,11 +56,25 @@ class AccessReader:
             for axis, factor in affine.axes.items():
                 term = stride if factor == "1" else f"int64_t({factor}) * {stride}"
                 strides.setdefault(axis, []).append(term)
-        counts = {} if op.mask is None else self.counts(op.mask)
+        whether, mask = self.conditions(op.mask)
+        counts = {} if mask is None else self.counts(mask)
         if counts is None:
             return None
         pointer = " + ".join([op.buffer, *offsets])
-        return Access(pointer, {a: " + ".join(t) for a, t in strides.items()}, counts)
+        return Access(pointer, {a: " + ".join(t) for a, t in strides.items()}, counts, whether)
+
+    def conditions(self, mask: Value | None) -> tuple[tuple[str, ...], Value | None]:
+        """A mask as conditions without axes, and what it says beside them."""
+        if mask is None:
+            return (), None
+        if not mask.axes:
+            return (self.scalar(mask),), None
+        match self.makers.get(mask.name):
+            case Elementwise(_, "and", (a, b)) if not (a.axes and b.axes):
+                number, rest = (b, a) if a.axes else (a, b)
+                more, left = self.conditions(rest)
+                return (self.scalar(number), *more), left
+        return (), mask
 
     def affine(self, value: Value) -> Affine | None:
         """An index as an affine map, or None."""

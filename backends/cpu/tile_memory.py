@@ -7,6 +7,7 @@ packed as the dot reads it, or read where it lies; anything else goes element by
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...ir.tile import DType, Load, Search, Store
@@ -81,6 +82,8 @@ def _counts(kernel: KernelText, access: Access, axes: Axes) -> list[str]:
             found.append(f"mx::clip({access.counts[axis]}, {kernel.blocks[axis]})")
         else:
             found.append(str(kernel.blocks[axis]))
+    if access.whether:
+        found[0] = f"({' && '.join(access.whether)}) ? {found[0]} : 0"
     return found
 
 
@@ -148,7 +151,8 @@ def _load_vectors(kernel: KernelText, op: Load, access: Access, over: str) -> No
 
 
 def _whole(kernel: KernelText, access: Access) -> list[str]:
-    return [f"{count} >= {kernel.blocks[axis]}" for axis, count in access.counts.items()]
+    counts = [f"{count} >= {kernel.blocks[axis]}" for axis, count in access.counts.items()]
+    return [*access.whether, *counts]
 
 
 def _gather(kernel: KernelText, op: Load) -> None:
@@ -176,7 +180,7 @@ def write_store(kernel: KernelText, op: Store) -> None:
     if whole and axes and op.value.dtype is not DType.BOOL:
         assert access is not None
         placed = axes if len(axes) == 2 else (None, *axes)
-        pointer = Access(f"({kind}*)({access.pointer})", access.strides, access.counts)
+        pointer = replace(access, pointer=f"({kind}*)({access.pointer})")
         _store_call(kernel, pointer, kernel.declared(op.value), placed)
         return
     nest = NestText(kernel, axes, vector=False)

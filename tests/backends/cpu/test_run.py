@@ -102,3 +102,12 @@ def _seconds(causal: CpuRunner, x: dict[str, Tensor]) -> float:
     start = time.perf_counter()
     causal(x)
     return time.perf_counter() - start
+
+
+def test_shapes_are_forgotten_in_time(causal: CpuRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mixc.backends.cpu.run._MOST_LAUNCHES", 3)
+    monkeypatch.setattr(causal, "launches", {})
+    for length in (65, 66, 67, 68, 65, 68):
+        x = inputs(length)
+        torch.testing.assert_close(causal(x)["o"], expected(x))
+    assert len(causal.launches) == 3

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from mixc.backends.cpu.build import find_compiler
+from mixc.backends.cpu.emit import emit_source
 from mixc.backends.cpu.run import run_plan as run_natively
 from mixc.backends.reference.tiles import run_plan
 from mixc.compiler.schedules.builder import Builder
@@ -186,3 +188,19 @@ def test_renamed_axes(dtype: DType, size: int) -> None:
     again = bench.b.rename(bench.ew("mul", made, k), "T", "S")
     bench.store("again", again, "SD")
     bench.check(2e-2 if dtype is BF16 else 2e-5)
+
+
+def test_what_a_number_rules_out_is_not_read() -> None:
+    """Loads and stores that one condition holds for, or that none does."""
+    bench = Bench(F32, {"T": 23, "E": 17})
+    one, two = bench.b.constant(1, INT), bench.b.constant(2, INT)
+    for name, right in (("kept", two), ("dropped", one)):
+        holds = bench.ew("lt", one, right, dtype=BOOL)
+        places, mask = bench.places("TE")
+        bench.inputs[name] = ("T", "E")
+        bench.b.buffer(BufferArgument(name, ("T", "E"), F32))
+        both = bench.ew("and", holds, mask, dtype=BOOL) if mask is not None else holds
+        loaded = bench.b.load(name, list(zip("TE", places, strict=True)), both, fill=3.0)
+        bench.store(f"{name}_out", loaded, "TE")
+    bench.check()
+    assert "mx::load_tile" in emit_source(bench.plan(), find_compiler().target).text

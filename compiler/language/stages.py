@@ -65,7 +65,8 @@ class _Stages:
     def replaced(self, draft: Draft) -> Scope:
         """The scope of a stage, with the names that ``with`` replaces by values."""
         scope = self.scope.child()
-        made = set(Draft(draft.form, None, "", Renaming()).made())
+        hidden = self.scope.outermost.names.keys()  # a step may make these, for itself
+        made = {*Draft(draft.form, None, "", Renaming()).made()} - hidden
         for key, text in draft.renaming.values.items():
             if key in made:
                 check_name(text, text.value, scope.context)

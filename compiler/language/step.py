@@ -100,7 +100,7 @@ class Step:
     def _lines(self, lines: tuple[AnyLine, ...], loops: tuple[str, ...]) -> tuple[Line, ...]:
         """The lines of the step or of a round, with copies of what a derivative needs later."""
         found: list[Line] = []
-        self._begin_round(found)
+        self._begin_round(found, {target.name for target in assigned(lines)})
         for line in lines:
             self.loops, self.trace.block = loops, found
             if isinstance(line, RoundsSpec):
@@ -109,9 +109,12 @@ class Step:
                 self._assignment(line, loops, found)
         return self.trace.with_copies(found)
 
-    def _begin_round(self, block: list[Line]) -> None:
+    def _begin_round(self, block: list[Line], changed: set[str]) -> None:
+        """The states as the row, or the round, before left them."""
         earlier = tuple(version.ref.name for version in self.trace.versions)
         for name in self.states.drafts:
+            if earlier and name not in changed:
+                continue
             for ref in parts(self.states.ref(name)):
                 assert isinstance(ref, Ref)
                 self.trace.assign(ref, None, block, earlier)

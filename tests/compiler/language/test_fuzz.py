@@ -20,6 +20,7 @@ PIECES = (
     "rope( stack( cumsum( exp( B T H I J D E G N i j t h n 0 1 2 1e-6 inf true score: mask: let: "
     "define: f(x): outputs: stages: heads: dims: params: over: J where= N= D= q k v o & * ! | > "
     "' \" # --- ... ? @ % \\ ~ null {softmax: {sink: i}} x[T=e] index( like: suffix: with: name: "
+    "recurrence: state: step: initial: reset: direction: backward S = last( grad( solve( complex( "
     "\n \n\n\t \x00 \ufeff \u2028 \ud800 é"
 ).split(" ")
 

@@ -283,6 +283,24 @@ def test_a_stage_like_another_with_other_names_the_other_way_round():
     assert isinstance(row.value, Read)
 
 
+def test_a_stage_like_another_whose_step_hides_an_input():
+    text = """
+mixer: m
+inputs: {x: [B, T, C], z: [B, T, C], a: [C]}
+stages:
+  - name: one
+    recurrence: {over: T, state: {h: [C]}, step: [x = x * 2, h = a * h + x, y = h]}
+  - {name: two, like: one, suffix: _r, with: {x: z}}
+outputs: {y: [B, T, C], y_r: [B, T, C]}
+"""
+    first, second = load_text(text).stages
+    assert [f"{e.name} = {e.value}" for e in first.step][:2] == ["x_2 = x * 2", "h = a * h + x_2"]
+    assert [f"{e.name} = {e.value}" for e in second.step][:2] == [
+        "z_2 = z * 2",
+        "h_r = a * h_r + z_2",
+    ]
+
+
 def test_names_of_the_mixer_are_unique():
     _, second = load_text(SAME_NAMES).stages
     assert [f"{e.name} = {e.value}" for e in second.step] == ["h_2 = a * h_2 + y", "z = h_2"]
@@ -354,6 +372,26 @@ def test_a_derivative_reads_what_the_lines_read_then():
     step = lines(load_text(TRAINED))
     assert step[:4] == ["a = 2", "a_kept = a", "p = sum(k * W, D) * a", "a = 3"]
     assert "a_kept" in step[5]
+
+
+def test_a_derivative_after_loops_keeps_what_they_left():
+    text = """
+mixer: m
+inputs: {k: [B, T, R, D], v: [B, T, R]}
+recurrence:
+  over: T
+  state: {w: [D], u: [D]}
+  step:
+    - over: R
+      step: ["p = sum(k * w, D) - v", w = w - p * k]
+    - loss = sum(w * u, D)
+    - w = w + 1
+    - u = u - grad(loss, u)
+outputs: {w: [B, D]}
+"""
+    step = recurrence(load_text(text)).step
+    assert [getattr(line, "name", "R") for line in step] == ["R", "w_kept", "loss", "w", "u"]
+    assert str(step[-1].value) == "u - w_kept"
 
 
 def test_the_states_of_a_trained_model_are_of_each_batch():

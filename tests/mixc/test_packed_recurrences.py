@@ -66,6 +66,21 @@ recurrence:
     - y = s
     - s = g * s + shift(x, T, 1)
 """,
+    "over blocks of the sequence": """
+dims: {N: (T + 2) // 3}
+stages:
+  - map:
+      m[B, N, C]: mean(x, T, N=t // 3)
+  - recurrence:
+      over: N
+      state: {s: [C]}
+      initial: {s: g}
+      step:
+        - s = 0.5 * s + m
+        - a = s
+  - map:
+      y: x + a[N=t // 3]
+""",
     "integers and what comes before": """
 let:
   z: cumsum(x, T) + shift(x, T, 2)

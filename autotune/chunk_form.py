@@ -66,6 +66,28 @@ class Chunks:
             found = found + self._product(self._pairs(query, key, before=not after), value)
         return found.flatten(1, 2)[:, : self.length]
 
+    def read_values(self, query: Tensor, after: bool) -> Tensor:
+        """The same along the other axis: sum(query * S, V) in every row, [X, T, K]."""
+        query = self._cut(query)
+        found = self._decayed(self._product(query, self.starts.mT), before=not after)
+        for key, value in zip(self.keys, self.values, strict=True):
+            pairs = self._product(query, value.mT).tril(0 if after else -1)
+            found = found + self._spread(pairs, key, before=not after)
+        return found.flatten(1, 2)[:, : self.length]
+
+    def _spread(self, pairs: Tensor, keys: Tensor, before: bool) -> Tensor:
+        """sum over s of pairs[t, s] keys[s], decayed from s to t."""
+        sums = self.before if before else self.sums
+        if sums is None or self.sums is None:
+            return self._product(pairs, keys)
+        if self.split and sums.shape[-1] > 1:
+            later = (sums - self.middle).exp()
+            return later * self._product(pairs, keys * (self.middle - self.sums).exp())
+        gaps = sums[..., :, None, :] - self.sums[..., None, :, :]
+        seen = torch.ones(self.chunk, self.chunk, dtype=torch.bool).tril(-1 if before else 0)
+        decay = gaps.masked_fill(~seen[..., None], -torch.inf).exp()
+        return (pairs[..., None] * keys[..., None, :, :] * decay).sum(-2)
+
     def _sum_decays(self) -> None:
         log = self.factors.log_decay
         if log is None:

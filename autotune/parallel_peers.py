@@ -18,18 +18,21 @@ from ..backends.reference.scope import Scope, shared_nodes
 from ..backends.reference.values import Setting as Evaluation
 from ..backends.reference.values import Value
 from ..compiler.analysis.recurrence.classify import classify
+from ..compiler.analysis.recurrence.flatten import flatten
 from ..compiler.analysis.recurrence.forms import Affine, Form, Matrix, Reading
 from ..ir.binding import Number, param_values
 from ..ir.errors import UnsupportedError
 from ..ir.expression import Call, Expr, Index, Kind, Literal, Read, Ref, Size, call, transform
+from ..ir.host import evaluate_host
 from ..ir.mixer import Map, Mixer, Recurrence, State
 from ..ir.optional import expressions, without_inputs
 from .chunk_form import Chunks, Factors
 from .scan_form import OPERATIONS, scan
 
 CHUNKS = (64, 32, 16)
-# Half a chunk's decays, in exponents, that float32 has room for.
+# Half a chunk's decays, in exponents, that float32 has room for; a decay that leaves nothing.
 _ROOM = 80.0
+_NOTHING = -60.0
 _ALIAS = " along "  # no name of a spec has a space
 
 
@@ -51,10 +54,12 @@ class ParallelForm:
     ) -> None:
         self.mixer = without_inputs(mixer, [i.name for i in mixer.inputs if i.name not in tensors])
         self.dtype, self.chunk = dtype, chunk or CHUNKS[0]
-        self.forms = {id(s): classify(s) for s in _recurrences(self.mixer)}
+        self.stages = {id(s): _Laid(s) for s in _recurrences(self.mixer)}
+        self.forms = {key: classify(laid.stage) for key, laid in self.stages.items()}
+        numbers = param_values(mixer, sizes, params)
+        sizes = {**sizes, **self._flat_sizes(sizes, numbers)}
         self.sizes = {dim: sizes[dim] for dim in self._order(sizes)}
         device = next(iter(tensors.values())).device
-        numbers = param_values(mixer, sizes, params)
         self.setting = Evaluation(self.sizes, numbers, torch.float32, device)
         self.names = [i.name for i in self.mixer.inputs]
         self.dims = {i.name: self.setting.ordered(i.dims) for i in self.mixer.inputs}
@@ -112,7 +117,7 @@ class ParallelForm:
                     scope.names[equation.name] = scope.value(equation.value)
             else:
                 assert isinstance(stage, Recurrence)
-                _Stage(self, stage, scope).run()
+                _Stage(self, self.stages[id(stage)], scope).run()
         return tuple(self._output(scope, o.name, o.dims) for o in self.mixer.outputs)
 
     def results(self, outputs: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -128,7 +133,7 @@ class ParallelForm:
 
     def _order(self, sizes: Mapping[str, int]) -> list[str]:
         """Batch axes, then time, then the axes of states that are not batch."""
-        times = {s.over for s in _recurrences(self.mixer)}
+        times = {laid.stage.over for laid in self.stages.values()}
         if len(times) != 1:
             raise UnsupportedError("it has no recurrence, or several directions of time")
         inner: set[str] = set()
@@ -141,6 +146,12 @@ class ParallelForm:
                 else:
                     inner |= {axis for state in form.states for axis in state.listed}
         return sorted(sizes, key=lambda dim: (dim in inner, dim in times or dim in inner))
+
+    def _flat_sizes(
+        self, sizes: Mapping[str, int], numbers: Mapping[str, Number]
+    ) -> dict[str, int]:
+        flats = [laid.flat for laid in self.stages.values() if laid.flat is not None]
+        return {flat.axis: int(evaluate_host(flat.size, sizes, numbers)) for flat in flats}
 
     def _output(self, scope: Scope, name: str, dims: Sequence[str]) -> Tensor:
         value = self.setting.expanded(scope.named(name), dims)
@@ -158,13 +169,21 @@ def _no_form(form: Form) -> str:
     return f"{type(form).__name__.lower()} states have no parallel form here"
 
 
+class _Laid:
+    """A recurrence; one with rounds inside is laid out in time, where that can be."""
+
+    def __init__(self, given: Recurrence) -> None:
+        self.given, self.flat = given, flatten(given)
+        self.stage = given if self.flat is None else self.flat.recurrence
+
+
 class _Stage:
     """One recurrence: its components in order, then its rows."""
 
-    def __init__(self, whole: ParallelForm, stage: Recurrence, scope: Scope) -> None:
-        self.whole, self.stage, self.scope = whole, stage, scope
-        self.setting, self.over = whole.setting, stage.over
-        self.classified = whole.forms[id(stage)]
+    def __init__(self, whole: ParallelForm, laid: _Laid, scope: Scope) -> None:
+        self.whole, self.laid, self.stage, self.scope = whole, laid, laid.stage, scope
+        self.setting, self.over = whole.setting, laid.stage.over
+        self.classified = whole.forms[id(laid.given)]
 
     def run(self) -> None:
         """Put the stage's names into the scope, and its last states."""
@@ -179,6 +198,10 @@ class _Stage:
                     raise UnsupportedError(_no_form(form))
         for name, value in self.classified.own:
             self.scope.names[name] = self.value(value)
+        if self.laid.flat is not None:
+            for name, ref, place in self.laid.flat.rows:
+                row = Read(ref, ((self.over, place),))
+                self.scope.names[name] = self.scope.value(row)
         self.scope.names.update(last)
 
     def value(self, expr: Expr) -> Value:
@@ -240,17 +263,19 @@ class _Stage:
         return self.setting.ordered(dims - {form.axis, *form.values, self.over})
 
     def _read(self, reading: Reading, chunks: Chunks, form: Matrix, batch: tuple[str, ...]) -> None:
-        if reading.axes != (form.axis,):
-            raise UnsupportedError("a state is read along the axis of its values")
+        along = reading.axes == (form.axis,)
+        if not along and reading.axes != form.values:
+            raise UnsupportedError("a state is read along some of the axes of its values")
         names = {dim: self._same(dim, index) for dim, index in reading.at}
         if None in names.values():
             raise UnsupportedError("several queries share a state")
         batch = tuple(names.get(dim) or dim for dim in batch)
         if self._batch(reading.ref.dims, form) != self.setting.ordered(batch):
             raise UnsupportedError("several queries share a state")
-        query = self._rows(reading.query, batch, (form.axis,))
-        rows = self._turned(chunks.read(query, reading.after))
-        dims = (*batch, self.over, *form.values)
+        query = self._rows(reading.query, batch, reading.axes)
+        read = chunks.read if along else chunks.read_values
+        rows = self._turned(read(query, reading.after))
+        dims = (*batch, self.over, *(form.values if along else (form.axis,)))
         value = Value(rows.reshape([self.setting.sizes[d] for d in dims]), dims)
         self.scope.names[reading.ref.name] = self.setting.reordered(value)
 
@@ -267,6 +292,7 @@ class _Stage:
         sizes = self.setting.sizes
         rows, width = _product(sizes[d] for d in time), _product(sizes[d] for d in own)
         log_decay = laid.reshape(_product(sizes[d] for d in batch), rows, width).float()
+        log_decay = log_decay.clamp(min=_NOTHING)  # no infinities, which have no differences
         if self.whole.decays is not None and own:
             self.whole.decays.append(log_decay)
         return self._turned(log_decay)

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+from torch import Tensor
 
 from mixc.autotune.chunk_form import Chunks, Factors
 from mixc.autotune.parallel_peers import CHUNKS, ParallelForm, traced
@@ -13,6 +14,7 @@ from mixc.autotune.sampling import default_sizes, sample_inputs
 from mixc.autotune.scan_form import OPERATIONS, scan
 from mixc.backends.reference.evaluate import run
 from mixc.compiler.analysis.recurrence.classify import classify
+from mixc.compiler.analysis.recurrence.flatten import flatten
 from mixc.compiler.analysis.recurrence.forms import Affine, Matrix
 from mixc.compiler.language.find import library
 from mixc.compiler.language.load import load_file
@@ -29,14 +31,14 @@ def library_of_forms() -> dict[str, tuple[Mixer, bool]]:
             continue
         mixer = load_file(path)
         stages = [s for s in mixer.stages if isinstance(s, Recurrence)]
+        flat = [flatten(stage) for stage in stages]
+        stages = [s if f is None else f.recurrence for s, f in zip(stages, flat, strict=True)]
         forms = [form for stage in stages for form in classify(stage).components]
         found[path.stem] = mixer, all(isinstance(form, Matrix | Affine) for form in forms)
     return found
 
 
 LIBRARY = library_of_forms()
-# A state that is read along its other axis, or two times: the peer is not written for these.
-BEYOND = {"gsa", "abc"}
 
 
 def formed(mixer: Mixer, chunk: int | None = None) -> ParallelForm:
@@ -45,7 +47,7 @@ def formed(mixer: Mixer, chunk: int | None = None) -> ParallelForm:
     return ParallelForm(mixer, sizes, inputs, torch.float32, {}, chunk)
 
 
-@pytest.mark.parametrize("name", [n for n, (_, ok) in LIBRARY.items() if ok and n not in BEYOND])
+@pytest.mark.parametrize("name", [n for n, (_, ok) in LIBRARY.items() if ok])
 def test_parallel_forms_compute_what_the_spec_says(name: str) -> None:
     mixer, _ = LIBRARY[name]
     form = formed(mixer)
@@ -58,9 +60,9 @@ def test_parallel_forms_compute_what_the_spec_says(name: str) -> None:
         )
 
 
-@pytest.mark.parametrize("name", sorted({n for n, (_, ok) in LIBRARY.items() if not ok} | BEYOND))
+@pytest.mark.parametrize("name", [n for n, (_, ok) in LIBRARY.items() if not ok])
 def test_states_without_a_parallel_form_are_said_so(name: str) -> None:
-    with pytest.raises(UnsupportedError, match=r"no parallel form|is read along|several"):
+    with pytest.raises(UnsupportedError, match=r"no parallel form|directions of time"):
         formed(LIBRARY[name][0])
 
 
@@ -70,27 +72,24 @@ def test_the_traced_graph_computes_the_same() -> None:
         torch.testing.assert_close(one, other)
 
 
-def by_rows(
-    factors: Factors, query: torch.Tensor, after: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The step, row by row."""
-    state, rows = factors.start, []
-    for t in range(query.shape[1]):
+def by_rows(factors: Factors, length: int, after: bool) -> tuple[Tensor, Tensor]:
+    """The states [X, T, K, V] that the step has before or after each row, and the last."""
+    state, states = factors.start, []
+    for t in range(length):
         before = state
         if factors.log_decay is not None:
-            state = (
-                state * factors.log_decay[:, min(t, factors.log_decay.shape[1] - 1), :, None].exp()
-            )
+            decay = factors.log_decay.expand(-1, length, -1)[:, t, :, None].exp()
+            state = state * decay
         if factors.correction is not None:
             u, w = (x[:, t] for x in factors.correction)
             state = state + u[:, :, None] * (w[:, None] @ before)
         for k, v in factors.writes:
             state = state + k[:, t, :, None] * v[:, t, None]
-        rows.append((query[:, t, None] @ (state if after else before))[:, 0])
-    return torch.stack(rows, 1), state
+        states.append(state if after else before)
+    return torch.stack(states, 1), state
 
 
-def noise(*shape: int) -> torch.Tensor:
+def noise(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64)
 
 
@@ -118,11 +117,15 @@ def test_chunks_compute_the_step(decay: str, corrected: str, writes: int, after:
         noise(x, k, v),
         together=corrected == "together",
     )
-    query = noise(x, length, k)
-    expected, last = by_rows(factors, query, after)
+    states, last = by_rows(factors, length, after)
     chunks = Chunks(factors, length, 8, torch.float64)
-    torch.testing.assert_close(chunks.read(query, after), expected, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(chunks.last, last, rtol=1e-5, atol=1e-5)
+    query, other = noise(x, length, k), noise(x, length, v)
+    for found, expected in (
+        (chunks.last, last),
+        (chunks.read(query, after), torch.einsum("xtk,xtkv->xtv", query, states)),
+        (chunks.read_values(other, after), torch.einsum("xtv,xtkv->xtk", other, states)),
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
 
 
 def test_strong_gates_of_channels_are_not_split() -> None:
@@ -132,10 +135,15 @@ def test_strong_gates_of_channels_are_not_split() -> None:
         ((noise(2, 32, 4), noise(2, 32, 3)),),
         noise(2, 4, 3),
     )
-    query = noise(2, 32, 4)
-    expected, _ = by_rows(factors, query, after=True)
-    found = Chunks(factors, 32, CHUNKS[-1], torch.float64, split=False).read(query, after=True)
-    torch.testing.assert_close(found, expected)
+    states, _ = by_rows(factors, 32, after=True)
+    chunks = Chunks(factors, 32, CHUNKS[-1], torch.float64, split=False)
+    query, other = noise(2, 32, 4), noise(2, 32, 3)
+    torch.testing.assert_close(
+        chunks.read(query, after=True), torch.einsum("xtk,xtkv->xtv", query, states)
+    )
+    torch.testing.assert_close(
+        chunks.read_values(other, after=True), torch.einsum("xtv,xtkv->xtk", other, states)
+    )
 
 
 @pytest.mark.parametrize("length", [1, 2, 5, 64])

@@ -13,7 +13,8 @@ from ..ir.binding import Number, bind_sizes, param_values, shape_of
 from ..ir.errors import ArgumentError
 from ..ir.expression import Kind, Literal, Ref, walk
 from ..ir.mixer import Attention, Input, Mixer, Recurrence
-from .draws import Draw, draw_tensor, draws
+from .drawing import draw_tensor
+from .draws import Draw, draws
 from .integer_ranges import Range, integer_ranges
 from .proportions import (
     PROPORTIONS,

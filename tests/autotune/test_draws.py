@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mixc.autotune.draws import Draw, Law, draw_tensor, draws
+from mixc.autotune.drawing import draw_tensor
+from mixc.autotune.draws import Draw, Law, draws
 from mixc.autotune.intervals import Bounds, Interval
 from mixc.autotune.proportions import Proportions, default_sizes
 from mixc.autotune.sampling import sample_inputs

@@ -175,9 +175,9 @@ def test_five_hundred_rows_take_no_time() -> None:
     tried = gated_delta_rule()
     given = gentle(draw(tried, **{**SIZES, "T": 500}))
     run(tried, given)
-    started = time.perf_counter()
+    started = time.thread_time()  # a busy machine doesn't count
     found = run(tried, given)
-    assert time.perf_counter() - started < 2.0  # 0.2 s on an idle core
+    assert time.thread_time() - started < 2.0  # 0.2 s on an idle core
     close(found["o"], by_hand(given, range(500))[0])
 
 

@@ -228,6 +228,7 @@ def write(out: Console, outcomes: list[Outcome]) -> None:
         table.add_column(title, no_wrap=title != "derived", overflow="fold")
     for one in outcomes:
         ranges = [line.strip() for stage in one.found.ranges for line in stage.lines]
+        ranges += forms_of(one.mixer)
         steps = [] if one.by_steps is None else [("steps", one.by_steps, one.text_limit)]
         worst = max(one.cases, key=lambda case: case.error / case.limit)
         table.add_row(
@@ -254,6 +255,15 @@ def write(out: Console, outcomes: list[Outcome]) -> None:
         "chunks and single steps). Registers and spilled bytes per thread: the "
         f"{TARGET} binaries in bfloat16."
     )
+
+
+def forms_of(mixer: Mixer) -> list[str]:
+    """How the states of recurrences are computed, in words."""
+    from .description import describe
+
+    sections = (section for section in describe(mixer) if section.title.startswith("form of "))
+    lines = (line.name for section in sections for line in section.lines)
+    return [line for line in lines if not line.startswith(" ")]
 
 
 def compared(what: str, error: float, limit: float) -> Text:

@@ -1,7 +1,9 @@
 """The knobs of a plan's kernels on a GPU, and a plan with its knobs bound.
 
-A kernel cuts the dims of its grid into ``block_rows`` and the dims that it walks into
-``block_keys``. Where several kernels of a plan are tuned, a knob's name says whose it is:
+An attention cuts the dims of its grid into ``block_rows`` and the dims that it walks into
+``block_keys``; a recurrence cuts its rows into ``chunk``, and an axis that its states keep to
+themselves into ``block_channels``. Where several kernels of a plan are tuned, a knob's name says
+whose it is:
 ``causal_o.block_rows``.
 """
 
@@ -13,22 +15,29 @@ from dataclasses import replace
 from ..ir.knob import Configuration, Knob
 from ..ir.plan import Kernel, Plan
 from ..ir.targets import Target
-from ..ir.tile import Program, Tile
+from ..ir.tile import Tile
 from .estimates import registers, shared_bytes
 from .schedules.evaluation import padded
 
 _REASONS = {
     "block_rows": "queries of a program share each block of keys that it loads",
     "block_keys": "a score tile of rows x keys has to stay in registers",
+    "chunk": "rows at once, by products of matrices or a scan; between chunks the state waits",
+    "block_channels": "a part of the state per program, beside others on the machine",
     "num_warps": "more warps spread the tile's registers, fewer keep it together",
     "num_stages": "blocks of keys in flight hide the memory, each takes shared memory",
 }
 _CHOICES = {
     "block_rows": (16, 32, 64, 128, 256),
     "block_keys": (16, 32, 64, 128),
+    "chunk": (16, 32, 64, 128),
+    "block_channels": (16, 32, 64, 128),
     "num_warps": (2, 4, 8),
     "num_stages": (1, 2, 3, 4),
 }
+# Schedules that are tuned, and what a recurrence calls its blocks.
+_RECURRENT = ("chunk", "scan", "loop")
+_RECURRENT_WARPS = (1, 2, 4, 8, 16)
 _LAUNCH_DEFAULTS = {"num_warps": 4, "num_stages": 2}
 # Registers that addresses, indices and masks take beside the tiles.
 _REGISTERS_ASIDE = 40
@@ -40,9 +49,9 @@ def knobs(plan: Plan) -> tuple[Knob, ...]:
     made = []
     for kernel in _tuned(plan):
         prefix = _prefix(plan, kernel)
-        for name, default in _values(kernel.program).items():
-            asked = _asked(kernel.program, name, tiling)
-            choices = tuple(sorted({*(asked or _CHOICES[name]), default}))
+        for name, default in _values(kernel).items():
+            asked = _asked(kernel, name, tiling)
+            choices = tuple(sorted({*(asked or _choices(kernel, name)), default}))
             made.append(Knob(prefix + name, choices, default, _REASONS[name]))
     return tuple(made)
 
@@ -76,30 +85,38 @@ def refusal(plan: Plan, target: Target) -> str | None:
 
 
 def _tuned(plan: Plan) -> tuple[Kernel, ...]:
-    """The kernels with knobs: the attentions, or all where there is none."""
-    flash = tuple(kernel for kernel in plan.kernels if kernel.schedule == "flash")
-    return flash or plan.kernels
+    """The kernels with knobs: attentions and recurrences, or all where there is none."""
+    main = tuple(k for k in plan.kernels if k.schedule == "flash" or k.schedule in _RECURRENT)
+    return main or plan.kernels
+
+
+def _choices(kernel: Kernel, knob: str) -> tuple[int, ...]:
+    recurrent = knob == "num_warps" and kernel.schedule in _RECURRENT
+    return _RECURRENT_WARPS if recurrent else _CHOICES[knob]
 
 
 def _prefix(plan: Plan, kernel: Kernel) -> str:
     return "" if len(_tuned(plan)) == 1 else f"{kernel.program.name}."
 
 
-def _roles(program: Program) -> Iterator[tuple[Tile, str]]:
-    rows = {axis.dim for axis in program.grid if axis.tiled}
-    for tile in program.blocks:
+def _roles(kernel: Kernel) -> Iterator[tuple[Tile, str]]:
+    in_grid = {axis.dim for axis in kernel.program.grid if axis.tiled}
+    own, walked = ("block_rows", "block_keys")
+    if kernel.schedule in _RECURRENT:
+        own, walked = ("block_channels", "chunk")
+    for tile in kernel.program.blocks:
         if not tile.whole:
-            yield tile, "block_rows" if tile.dim in rows else "block_keys"
+            yield tile, own if tile.dim in in_grid else walked
 
 
-def _values(program: Program) -> dict[str, int]:
-    blocks = {role: tile.block for tile, role in reversed(list(_roles(program)))}
-    return {**blocks, **_LAUNCH_DEFAULTS, **dict(program.launch)}
+def _values(kernel: Kernel) -> dict[str, int]:
+    blocks = {role: tile.block for tile, role in reversed(list(_roles(kernel)))}
+    return {**blocks, **_LAUNCH_DEFAULTS, **dict(kernel.program.launch)}
 
 
-def _asked(program: Program, knob: str, tiling: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
+def _asked(kernel: Kernel, knob: str, tiling: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
     """What the spec's ``tiling`` says of a knob, by the name of the dim or of the setting."""
-    for tile, role in _roles(program):
+    for tile, role in _roles(kernel):
         for name in (tile.dim, f"block_{tile.dim.lower()}"):
             if role == knob and name in tiling:
                 return tiling[name]
@@ -108,8 +125,8 @@ def _asked(program: Program, knob: str, tiling: dict[str, tuple[int, ...]]) -> t
 
 def _bound(kernel: Kernel, prefix: str, configuration: Configuration) -> Kernel:
     program = kernel.program
-    values = {name: configuration.get(prefix + name, v) for name, v in _values(program).items()}
-    role = {tile.dim: name for tile, name in _roles(program)}
+    values = {name: configuration.get(prefix + name, v) for name, v in _values(kernel).items()}
+    role = {tile.dim: name for tile, name in _roles(kernel)}
     tiles = tuple(
         replace(tile, block=_fitting(tile, values[role[dim]]))
         if (dim := tile.like or tile.dim) in role

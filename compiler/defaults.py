@@ -74,7 +74,7 @@ def chunk_rows(by_entry: bool, corrected: bool, several: bool, largest: int) -> 
 
 def chunk_launch(rows: int, largest: int) -> tuple[tuple[str, int], ...]:
     """Warps and pipeline stages of a chunk kernel."""
-    return (("num_warps", 4 if rows == 16 and largest <= 64 else 8), ("num_stages", 2))
+    return (("num_warps", 8 if rows * largest > 512 else 4), ("num_stages", 2))
 
 
 def recurrence_launch(program: Program) -> tuple[tuple[str, int], ...]:

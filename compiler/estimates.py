@@ -108,8 +108,14 @@ def warps_for_rows(program: Program) -> int:
 
 def _row_elements(program: Program, op: Op) -> int:
     """Elements that an op of a row has in the making: a scan takes its operands twice over."""
-    elements = sum(_elements(program, value) for value in made_by(op))
-    return 3 * elements if isinstance(op, Combine | Solve) else elements
+    made = sum(_elements(program, value) for value in made_by(op))
+    match op:
+        case Solve(_, matrix):
+            return 4 * _elements(program, matrix)
+        case Combine():
+            return 3 * made
+        case _:
+            return made
 
 
 def _dot_operands(program: Program) -> set[str]:

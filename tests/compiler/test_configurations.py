@@ -1,0 +1,82 @@
+"""The knobs of recurrences; those of attentions are tested where they are tuned."""
+
+from __future__ import annotations
+
+import pytest
+
+from mixc.compiler.configurations import bind_configuration, knobs, refusal
+from mixc.compiler.language.load import load_text
+from mixc.compiler.pipeline import lower
+from mixc.ir.plan import Plan
+from mixc.ir.targets import parse_target
+
+MATRIX = """
+mixer: matrix
+inputs: {q: [B, T, H, D], k: [B, T, H, D], v: [B, T, H, E], g: [B, T, H]}
+recurrence:
+  over: T
+  state: {S: [D, E]}
+  step:
+    - S = exp(g) * S + k * v
+    - o = sum(q * S, D)
+TILING
+outputs: {o: [B, T, H, E]}
+"""
+CELL = """
+mixer: cell
+inputs: {x: [B, T, D], R: [D, P]}
+recurrence:
+  over: T
+  state: {h: [D]}
+  step:
+    - h = tanh(x + sum(R * h[D=p], P))
+    - o = h
+outputs: {o: [B, T, D]}
+"""
+
+
+def plan(text: str, tiling: str = "", size: int = 64) -> Plan:
+    text = text.replace("TILING", tiling)
+    return lower(load_text(text), dict.fromkeys("DEP", size), "bfloat16")
+
+
+def names(plan: Plan) -> dict[str, tuple[int, ...]]:
+    return {knob.name: knob.choices for knob in knobs(plan)}
+
+
+def test_a_chunk_kernel_has_its_rows_and_its_part_of_the_state() -> None:
+    assert names(plan(MATRIX)) == {
+        "block_channels": (16, 32, 64, 128),
+        "chunk": (16, 32, 64, 128),
+        "num_warps": (1, 2, 4, 8, 16),
+        "num_stages": (1, 2, 3, 4),
+    }
+
+
+def test_the_spec_cuts_them() -> None:
+    assert names(plan(MATRIX, "tiling: {chunk: [32, 64], warps: [4, 8]}"))["chunk"] == (32, 64)
+
+
+def test_rows_and_columns_of_a_chunk_are_bound_together() -> None:
+    (kernel,) = bind_configuration(plan(MATRIX), {"chunk": 64, "num_warps": 4}).kernels
+    blocks = {tile.dim: tile.block for tile in kernel.program.tiles}
+    assert blocks["T"] == blocks["T_2"] == 64
+    assert dict(kernel.program.launch)["num_warps"] == 4
+
+
+def test_a_cell_is_held_whole() -> None:
+    assert set(names(plan(CELL))) == {"num_warps", "num_stages"}
+
+
+@pytest.mark.parametrize("text", [MATRIX, CELL])
+@pytest.mark.parametrize("size", [64, 128])
+def test_defaults_are_not_refused(text: str, size: int) -> None:
+    assert refusal(plan(text, size=size), parse_target("cuda:120")) is None
+
+
+def test_warps_share_what_a_cell_keeps() -> None:
+    """Recurrent weights stay in registers: twice the size takes four times the warps."""
+    warps = [
+        dict(plan(CELL, size=size).kernels[0].program.launch)["num_warps"] for size in (64, 128)
+    ]
+    assert warps == [4, 16]

@@ -132,16 +132,18 @@ class Step:
                 allowed="axes of the loop's own values: a state is whole in each round",
                 do="name another axis",
             )
-        before, versions = dict(self.made), len(self.trace.versions)
+        before, outside, first = dict(self.made), dict(self.trace.now), len(self.trace.versions)
+        adjoints = dict(self.trace.adjoints)
         block.append(Rounds(over, self._lines(spec.step, (*loops, over))))
-        made = tuple(version.ref.name for version in self.trace.versions[versions:])
+        self.trace.adjoints = adjoints  # those made in the loop are of its rounds
         for name in self.made.keys() - before.keys():  # whole after the loop
             self.scope.names[name] = self._whole(name, over)
         for target in dict.fromkeys(target.name for target in assigned(spec.step)):
             value = self.scope.names[target]
             for ref in parts(value) if isinstance(value, Expr) else ():
                 assert isinstance(ref, Ref)
-                self.trace.assign(ref, None, block, made)
+                of = self.trace.close(first, ref.name, outside.get(ref.name))
+                self.trace.assign(ref, None, block, of)
 
     def _assignment(self, text: Text, loops: tuple[str, ...], block: list[Line]) -> None:
         context = self.outer.context

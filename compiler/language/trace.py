@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from ...ir.expression import Expr, Literal, Ref, call, every_node, rebuild, shared, walk, with_names
@@ -18,7 +18,7 @@ class Version:
     """A name with the value that one line gave it.
 
     There is no value where an inner loop gave it, or the row or round before: it may then depend
-    on any of the versions ``of``.
+    on any of the versions ``of`` (until the loop is read whole, any before it).
     """
 
     ref: Ref  # by a name of its own
@@ -26,7 +26,7 @@ class Version:
     value: Expr | None
     block: list[Line]  # the lines among which it is assigned
     at: int  # where among them a copy of it would stand
-    of: tuple[str, ...] = ()
+    of: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -41,13 +41,22 @@ class Trace:
     adjoints: dict[Expr, Ref] = field(default_factory=dict)  # those that have a line, by versions
 
     def assign(
-        self, ref: Ref, value: Expr | None, block: list[Line], of: tuple[str, ...] = ()
+        self, ref: Ref, value: Expr | None, block: list[Line], of: Iterable[str] = ()
     ) -> None:
         """Note that ``ref`` has a new value at the end of ``block``."""
         own = None if value is None else self.single(value)
         unique = Ref(f"{ref.name}@{len(self.versions)}", ref.axes, ref.kind)
-        self.now[ref.name] = Version(unique, ref.name, own, block, len(block), of)
+        self.now[ref.name] = Version(unique, ref.name, own, block, len(block), [*of])
         self.versions.append(self.now[ref.name])
+
+    def close(self, first: int, name: str, outside: Version | None) -> list[str]:
+        """An inner loop has been read whole, its versions from ``first`` on; on which versions a
+        name that it assigns may depend after it."""
+        own = [version for version in self.versions[first:] if version.name == name]
+        of = [own[-1].ref.name, *([outside.ref.name] if outside is not None else [])]
+        if own[0].value is None:  # a state, as the round before left it
+            own[0].of[:] = of
+        return of
 
     def single(self, value: Expr) -> Expr:
         """A value of the step by the versions that it reads now."""
@@ -131,10 +140,10 @@ def gradient(trace: Trace, loss: Expr, ref: Ref, rows: frozenset[str]) -> Expr:
     target = trace.now[ref.name]
     single = trace.single(loss)
     later = trace.versions[trace.versions.index(target) + 1 :]
-    active = {target.ref.name}
-    for version in later:
-        if _depends(version, active):
-            active.add(version.ref.name)
+    active, before = {target.ref.name}, 0
+    while len(active) > before:  # a loop's first version may depend on its last
+        before = len(active)
+        active |= {version.ref.name for version in later if _depends(version, active)}
     adjoints = pullback(single, Literal(1.0), active, rows)
     for version in reversed(later):
         above = adjoints.pop(version.ref.name, None)

@@ -23,8 +23,11 @@ from .analysis.recurrence.flatten import Flat
 from .analysis.recurrence.forms import Classified, Coupled, Matrix, Reading
 from .defaults import chunk_launch, chunk_rows
 from .schedules.chunk import ChunkTask, chunk
+from .schedules.evaluation import Context
 from .schedules.loop import Carrying
+from .segments import Segments
 from .stage_rows import StageRows, reads
+from .workspace import Launch
 
 # Elements of a state that a program holds beside the chunk's own tiles.
 _HELD = 4096
@@ -241,8 +244,20 @@ class ChunkPlan:
         context = work.with_blocks(blocks)
         if self.flat is not None:
             context = replace(context, derived={over: self.flat.size})
-        made = chunk(task, context, work.with_launch(chunk_launch(chunk_size, largest)))
+        launch = work.with_launch(chunk_launch(chunk_size, largest))
+        if work.splits > 1 and not corrected and self.flat is None:
+            task = self._with_segments(task, context, launch)
+        made = chunk(task, context, launch)
         work.kernels.append(Kernel(made, "chunk", results, "the recurrence itself"))
+
+    def _with_segments(self, task: ChunkTask, context: Context, launch: Launch) -> ChunkTask:
+        """``task`` for segments of the rows, of which other kernels find the states they start
+        from."""
+        segments = Segments.of(task, self.rows.work)
+        if segments is None:
+            return task
+        self.rows.work.findings.append(f"{self.rows.work.splits} segments of rows at a time")
+        return segments.plan(self.rows, context, launch)
 
 
 def _decays(form: Matrix | Coupled) -> Iterator[Expr]:

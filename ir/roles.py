@@ -134,21 +134,30 @@ def query_axis(mixer: Mixer, stage: Attention) -> str:
 
 
 def shares_of_keys(mixer: Mixer, sizes: Mapping[str, int], units: int, rows: int) -> int:
-    """In how many shares an attention's keys go, so that every one of ``units`` has work.
+    """In how many shares an attention's keys go, so that every one of ``units`` has work; in how
+    many segments a recurrence's rows, where its states are matrices.
 
-    1 where blocks of ``rows`` queries are enough, or keys are few: a share has 512 at least.
+    1 where blocks of ``rows`` queries (or of a state's entries) are enough, or keys are few: a
+    share has 512 at least, and a segment, whose rows are gone through twice, four times that.
     """
     shares = 1
     features = feature_dims(mixer)
     for stage in mixer.stages:
-        if not isinstance(stage, Attention):
-            continue
-        block = query_axis(mixer, stage)
-        programs = -(-sizes[block] // rows)
-        for dim in stage.queries - features - {block}:
+        match stage:
+            case Attention():
+                block = query_axis(mixer, stage)
+                programs, least = -(-sizes[block] // rows), 512
+                batch = stage.queries - features - {block}
+            case Recurrence(states=states):
+                listed = [sizes.get(d, rows) for state in states for d in state.listed]
+                programs, least = -(-max(listed, default=1) // rows), 2048
+                batch = frozenset[str]().union(*(s.dims - {*s.listed} for s in states))
+            case _:
+                continue
+        for dim in batch:
             programs *= sizes[dim]
         if 0 < programs < units:
-            shares = max(shares, min(-(-units // programs), sizes[stage.over] // 512, 64))
+            shares = max(shares, min(-(-units // programs), sizes[stage.over] // least, 64))
     return 1 << (shares.bit_length() - 1)
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from ...ir.expression import Expr, Kind, Ref
-from ...ir.tile import BufferArgument, DType, Program, Tile, Value
+from ...ir.tile import BufferArgument, DType, GridAxis, Program, SizeArgument, Tile, Value
 from ..analysis.recurrence.forms import Coupled, Matrix, Reading
 from .builder import Builder
 from .contraction import contract, factors_of
@@ -34,7 +34,8 @@ class ChunkTask:
     """Matrix states as a kernel computes them; the rest as in ``LoopTask``.
 
     ``own`` pairs a buffer with what each row stores there, and says in which rows it does (None:
-    in all). ``parts`` are dims whose positions follow from that of ``over``.
+    in all). ``parts`` are dims whose positions follow from that of ``over``. ``segment`` is a dim
+    that counts stretches of rows, of which a program takes one.
     """
 
     name: str
@@ -46,6 +47,7 @@ class ChunkTask:
     positions: tuple[str, ...]
     tiled: tuple[str, ...]
     parts: tuple[tuple[str, Expr], ...] = ()
+    segment: str | None = None
     about: str = ""
 
 
@@ -67,10 +69,10 @@ def chunk(task: ChunkTask, context: Context, launch: tuple[tuple[str, int], ...]
     block = context.blocks.get(rows, 64)
     builder.tiles[rows] = Tile(rows, block)
     builder.tiles[columns] = Tile(columns, block, like=rows)
+    first, end = _segment(evaluator, task)
     starts = [(c.name, spread(evaluator, c, c.initial)) for c in carrying]
-    zero, step = builder.constant(0, DType.INT32), builder.tiles[rows].symbol
-    begin = f"{rows.lower()}_start"
-    with builder.loop(begin, zero, evaluator.size(rows), step, starts) as turn:
+    begin, step = f"{rows.lower()}_start", builder.tiles[rows].symbol
+    with builder.loop(begin, first, end, step, starts) as turn:
         pairs = place_pairs(evaluator, turn.variable, rows, task.reverse)
         for dim, place in task.parts:
             exists = builder.bound(rows)
@@ -82,6 +84,30 @@ def chunk(task: ChunkTask, context: Context, launch: tuple[tuple[str, int], ...]
             builder.comment(f"{c.name} after the last row")
             store_first(evaluator, c.last, value)
     return builder.finish(launch, task.about)
+
+
+def _segment(evaluator: Evaluator, task: ChunkTask) -> tuple[Value, Value]:
+    """The rows that a program takes: from a first one to before another."""
+    builder, size = evaluator.builder, evaluator.size(task.over)
+    zero = builder.constant(0, DType.INT32)
+    if task.segment is None:
+        return zero, size
+    position = builder.grid_position(task.segment, f"{task.over.lower()}_segment")
+    builder.grid.append(GridAxis(task.segment, position))
+    builder.place(task.segment, position)
+    builder.scalar(SizeArgument(task.segment))
+    block, one = builder.block(task.over), builder.constant(1, DType.INT32)
+
+    def blocks(value: Value, of: Value) -> Value:
+        filled = integer(evaluator, "add", value, integer(evaluator, "sub", of, one))
+        return integer(evaluator, "floordiv", filled, of)
+
+    count = builder.scalar(SizeArgument(task.segment))
+    rows = blocks(blocks(size, block), count)
+    rows = integer(evaluator, "mul", rows, block, hint="segment_rows")
+    first = integer(evaluator, "mul", position, rows, hint="first_row")
+    end = integer(evaluator, "min", integer(evaluator, "add", first, rows), size, hint="end_row")
+    return first, end
 
 
 def place_pairs(evaluator: Evaluator, start: Value, rows: str, reverse: bool) -> Pairs:
@@ -123,10 +149,11 @@ class _Chunk:
             else:
                 builder.bind(carrying[0].before, starts[0])
                 made.append(self._state(form, carrying[0], starts[0]))
+        apart = () if task.segment is None else (task.segment,)
         for name, own, where in task.own:
             value = self.evaluator.evaluate(own, name)
             rows = None if where is None else self.evaluator.condition(where)
-            store_first(self.evaluator, name, value, rows)
+            store_first(self.evaluator, name, value, rows, apart)
         return tuple(made)
 
     def _state(self, form: Matrix, carrying: Carrying, start: Value) -> Value:

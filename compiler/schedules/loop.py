@@ -147,7 +147,16 @@ def _with_axes(evaluator: Evaluator, value: Value, dims: frozenset[str], kind: K
     return builder.elementwise("add", value, zero, dtype=dtype, hint=value.name)
 
 
-def store_first(evaluator: Evaluator, name: str, value: Value, where: Value | None = None) -> None:
-    """Write a result; of the programs that have the same one, the first does."""
-    dims = evaluator.context.buffers[name].dims
+def store_first(
+    evaluator: Evaluator,
+    name: str,
+    value: Value,
+    where: Value | None = None,
+    apart: Sequence[str] = (),
+) -> None:
+    """Write a result; of the programs that have the same one, the first does.
+
+    ``apart``: dims whose positions have results of their own, though the buffer lacks the dims.
+    """
+    dims = (*evaluator.context.buffers[name].dims, *apart)
     store_result(evaluator, name, value, evaluator.both(first_of(evaluator, dims), where))

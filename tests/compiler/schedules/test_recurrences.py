@@ -112,13 +112,15 @@ def with_block(plan: Plan, dim: str, block: int) -> Plan:
     return replace(plan, kernels=tuple(kernels))
 
 
-def check(mixer: Mixer, length: int, schedule: str, recurrence: str = "chunk") -> None:
+def check(
+    mixer: Mixer, length: int, schedule: str, recurrence: str = "chunk", splits: int = 1
+) -> None:
     """The plan by ``schedule`` gives what the reference gives, in blocks of 16 rows."""
     tensors = inputs_of(mixer, length)
     sizes = bind_sizes(mixer, {name: tuple(t.shape) for name, t in tensors.items()})
     expected = run(mixer, tensors)
     fixed = {dim: sizes[dim] for dim in feature_dims(mixer)}
-    plan = lower(mixer, fixed, "fp32", recurrence=recurrence)
+    plan = lower(mixer, fixed, "fp32", splits, recurrence)
     assert schedule in {kernel.schedule for kernel in plan.kernels}
     made = run_plan(with_block(plan, "T", 16), tensors, sizes)
     for name, value in expected.items():
@@ -151,6 +153,17 @@ def test_chunks_with_resets(name: str) -> None:
 def test_short_sequences(name: str, length: int) -> None:
     check(matrix(STEPS[name]), length, "chunk")
     check(matrix(STEPS[name]), length, "loop", "loop")
+
+
+SEGMENTED = ["no decay", "normalised", "decay of each entry", "read before", "two writes"]
+
+
+@pytest.mark.parametrize("name", SEGMENTED)
+def test_segments_of_rows(name: str) -> None:
+    for splits in (2, 3):
+        check(matrix(STEPS[name]), 37, "loop", splits=splits)
+    check(matrix(STEPS[name], BACKWARD), 70, "loop", splits=4)
+    check(matrix(STEPS[name]), 5, "loop", splits=2)  # the second segment has no rows
 
 
 STABILISED = """

@@ -10,6 +10,7 @@ from mixc.ir.sign import keeps_natural
 from mixc.ir.tile import (
     Carried,
     Cast,
+    Combine,
     Comment,
     Constant,
     Dot,
@@ -20,12 +21,16 @@ from mixc.ir.tile import (
     Op,
     Range,
     Reduce,
+    Rename,
     Scan,
     Search,
+    Solve,
     Store,
+    Substitute,
     Tile,
     Value,
     all_ops,
+    made_by,
     operands,
 )
 from mixc.ir.tile_text import write_op, write_plan, write_program
@@ -60,7 +65,19 @@ OPS: list[tuple[Op, tuple[str, ...], str]] = [
         "d: float32[D, I] = dot(x, y) over J + a",
     ),
     (Reduce(OUT, "max", X, "J"), ("x",), "out: float32[I] = max x over J"),
-    (Scan(X, X, "J", True), ("x",), "x: float32[I, J] = scan x over J from the end"),
+    (Scan(X, X, "J", True), ("x",), "x: float32[I, J] = running sum x over J from the end"),
+    (Scan(X, X, "J", op="prod"), ("x",), "x: float32[I, J] = running prod x over J"),
+    (Rename(Y, X, "I", "D"), ("x",), "y: float32[D, J] = x with D for I"),
+    (
+        Substitute(OUT, X, value("b", "I"), "I", "J"),
+        ("x", "b"),
+        "out: float32[I] = substitute x over J into b down I",
+    ),
+    (
+        Solve(value("s", "J"), X, OUT, "I", "J"),
+        ("x", "out"),
+        "s: float32[J] = solve x[I, J] for out",
+    ),
     (
         Search(N, "t", PLACES[:1], "J", value("J", dtype=INT), N, "right"),
         ("i", "J", "n"),
@@ -74,6 +91,19 @@ OPS: list[tuple[Op, tuple[str, ...], str]] = [
 def test_what_an_op_reads_and_how_it_is_written(op: Op, reads: tuple[str, ...], text: str) -> None:
     assert tuple(v.name for v in operands(op)) == reads
     assert write_op(op) == [text]
+
+
+def test_a_combination() -> None:
+    left, right, total = value("l", "IJ"), value("r", "IJ"), value("total", "IJ")
+    body = (Elementwise(total, "add", (left, right)),)
+    combine = Combine((Y,), (X,), "J", (left,), (right,), body, (total,), reverse=True)
+    assert operands(combine) == (X,)
+    assert made_by(combine) == (Y,)
+    assert write_op(combine) == [
+        "y: float32[D, J] = combine x over J from the end by (l), (r):",
+        "  total: float32[I, J] = add(l, r)",
+        "  -> total",
+    ]
 
 
 def test_a_loop() -> None:

@@ -102,8 +102,10 @@ def warps_for_rows(program: Program) -> int:
     carried = [c.inner for op in all_ops(program.body) if isinstance(op, For) for c in op.carried]
     made = max((_row_elements(program, op) for op in inside), default=0)
     held = made + sum(_elements(program, value) for value in (*kept, *carried))
-    choices = (n for n in _WARPS if held <= n * _THREADS_PER_WARP * _ROW_REGISTERS)
-    return next(choices, _WARPS[-1])
+    scans = any(isinstance(op, Combine | Solve) for op in inside)
+    allowed = _WARPS[:-1] if scans else _WARPS  # of 16 warps, each has half the registers
+    choices = (n for n in allowed if held <= n * _THREADS_PER_WARP * _ROW_REGISTERS)
+    return next(choices, allowed[-1])
 
 
 def _row_elements(program: Program, op: Op) -> int:

@@ -91,7 +91,7 @@ class ScanPlan:
         results = tuple(n for n, _ in own) + tuple(s.last for s in states if s.last)
         exprs = [*_expressions(forms), *(e for _, e in own)]
         before = {n.name for e in exprs for n in walk(e) if isinstance(n, Ref)}
-        grid = self.rows.grid(exprs, _HELD // _ROWS[0])
+        grid = self.rows.grid(exprs, _HELD // _ROWS[0], least=4)
         rows = _HELD
         for dim in {d for s in self.stage.states for d in s.dims}:
             rows //= grid.blocks.get(dim, padded(work.context.sizes.get(dim, 1)))

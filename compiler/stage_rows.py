@@ -134,11 +134,17 @@ class StageRows:
 
     # -------------------------------------------------------------------------------- grid
 
-    def grid(self, values: Iterable[Expr], held: int, whole: frozenset[str] = frozenset()) -> Grid:
+    def grid(
+        self,
+        values: Iterable[Expr],
+        held: int,
+        whole: frozenset[str] = frozenset(),
+        least: int = 16,
+    ) -> Grid:
         """The grid of a kernel that computes ``values`` for the stage's states.
 
         ``held``: about how many elements of a state a program holds; ``whole``: axes that it holds
-        whole whatever the values say.
+        whole whatever the values say; ``least``: the smallest block (dots take no fewer than 16).
         """
         work, stage = self.work, self.stage
         exprs = list(values)
@@ -160,7 +166,7 @@ class StageRows:
             return Grid(positions, (), {})
         tiled = max(free, key=lambda d: (sizes[d], listed.index(d) if d in listed else -1))
         rest = prod((sizes[d] for d in own if d != tiled), start=1)
-        block = max(16, min(128, held // max(rest, 1)))
+        block = max(least, min(128, held // max(rest, 1)))
         block = min(1 << (block.bit_length() - 1), padded(min(sizes[tiled], 1 << 20), 16))
         return Grid(positions, (tiled,), {tiled: block})
 

@@ -239,7 +239,7 @@ class ChunkPlan:
             tuple(d for d in grid.positions if d not in {over, *dict(parts)}),
             grid.tiled,
             parts,
-            f"{', '.join(results)}: in chunks along {over}",
+            about=f"{', '.join(results)}: in chunks along {over}",
         )
         context = work.with_blocks(blocks)
         if self.flat is not None:

@@ -187,11 +187,24 @@ def _warn_hidden(a: Node, x: Expr, b: Node, y: Expr, scope: Scope) -> None:
             scope.context.warn(node.span, message)
 
 
+def _check_hidden(node: Node, index: Expr, scope: Scope) -> None:
+    """Refuse a real number whose name hides an index, where an index is read at."""
+    if index.kind is not Kind.REAL or not isinstance(node, Name):
+        return
+    if dims := scope.context.dims.indexed(node.name):
+        raise scope.context.error(
+            node.span,
+            f"`{node.name}` is a declared name here, a real number, and hides an index",
+            do=f"write `index({dims[0]})` for the position",
+        )
+
+
 def _bracket(node: Bracket, scope: Scope) -> Expr:
     x = infer(node.x, scope)
     at: list[tuple[str, Expr]] = []
     for key, index_node in node.at:
         index = infer(index_node, scope)
+        _check_hidden(index_node, index, scope)
         dim = position_axis(x, index, node, scope) if key is None else read_axis(x, key, scope)
         if dim in dict(at):
             raise scope.context.error(node.span, f"{dim} is read at twice")

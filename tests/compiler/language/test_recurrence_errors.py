@@ -78,6 +78,13 @@ CASES = {
     "a dim": ("u = v", "T = v", "14:7", "`T` is a dim of this spec"),
     "a word": ("u = v", "pi = v", "14:7", "`pi` is a word of the language"),
     "unknown name": ("n = n + k", "n = n + kk", "16:15", "unknown name `kk`", "mean `k`?"),
+    "hidden index": (
+        "    - u = v",
+        "    - e = g\n    - u = v[E=e] + v",
+        "15:15",
+        "`e` is a declared name here, a real number, and hides an index",
+        "write `index(E)`",
+    ),
     "unknown over": ("over: T", "over: Q", "9:9", "`Q` is no dim of this spec"),
     "list over": ("over: T", "over: [T]", "9:9", "a list where"),
     "no state": ("{S: [D, E], n: [D]}", "{}", "10:3", "the recurrence has no state"),

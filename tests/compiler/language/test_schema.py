@@ -2,7 +2,7 @@
 
 import json
 
-from mixc.compiler.language.schema import AttentionSpec, SpecDocument, json_schema
+from mixc.compiler.language.schema import AttentionSpec, RecurrenceSpec, SpecDocument, json_schema
 
 
 def test_every_key_is_in_the_schema():
@@ -17,6 +17,18 @@ def test_every_key_is_in_the_schema():
     assert "^score\\[" in attention["patternProperties"]
     assert "with" in schema["$defs"]["StageSpec"]["properties"]
     json.dumps(schema)
+
+
+def test_a_step_holds_lines_and_loops():
+    schema = json_schema()
+    recurrence = schema["$defs"]["RecurrenceSpec"]
+    assert set(recurrence["properties"]) == set(RecurrenceSpec.keys())
+    assert recurrence["required"] == ["over", "state", "step"]
+    lines = [{"type": "string"}, {"$ref": "#/$defs/RoundsSpec"}]
+    assert recurrence["properties"]["step"]["items"]["oneOf"] == lines
+    assert schema["$defs"]["RoundsSpec"]["properties"]["step"]["items"]["oneOf"] == lines
+    state = recurrence["properties"]["state"]["additionalProperties"]["oneOf"]
+    assert state[1] == {"$ref": "#/$defs/StateSpec"}
 
 
 def test_values_have_types_that_editors_check():

@@ -286,3 +286,45 @@ outputs: {x: [B, T, P]}
     a, b = random(B, D, D), random(B, T, D)
     found = run(load_text(text), {"A": a, "b": b})["x"]
     close(torch.einsum("bdp,btp->btd", a, found), b)
+
+
+CONJUGATE = """
+mixer: conjugate_gradients
+inputs: {A: [B, T, D, P], b: [B, T, D]}
+dims: {P: (D), N: steps}
+params: {steps: 4}
+recurrence:
+  over: T
+  state: {x: [D], r: [D], w: [D], n: []}
+  step:
+    - x = 0 * b
+    - r = b
+    - w = b
+    - over: N
+      step:
+        - Aw = sum((A + A[D=p, P=d]) * w[D=p], P)
+        - a = sum(r * r, D) / sum(w * Aw, D)
+        - x = x + a * w
+        - r1 = r - a * Aw
+        - w = r1 + sum(r1 * r1, D) / sum(r * r, D) * w
+        - r = r1
+        - n = n + index(N)
+    - y = x
+outputs: {y: [B, T, D], n: []}
+"""
+
+
+def test_rounds_inside_a_step_with_states_that_start_anew():
+    a, b = random(B, T, 4, 4), random(B, T, 4)
+    a = a @ a.mT + 4 * torch.eye(4)
+    found = run(load_text(CONJUGATE), {"A": a, "b": b})
+    torch.testing.assert_close(torch.einsum("btdp,btp->btd", 2 * a, found["y"]), b)
+    assert found["n"] == T * (0 + 1 + 2 + 3)
+
+
+def test_no_rows_leave_the_state_as_it_was():
+    start = random(B, D)
+    empty = {"k": torch.empty(B, 0, D).double(), "v": torch.empty(B, 0).double(), "w0": start}
+    text = FREE_START.replace("v: [B, T]", "v: [B, T], w0: [B, D]")
+    text = text.replace("  step:", "  initial: {w: w0}\n  step:")
+    close(run(load_text(text), empty)["w"], start)

@@ -8,12 +8,11 @@ which is known. All other states are known, row by row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from itertools import islice
 
-from ....ir.expression import Call, Expr, Index, Literal, Read, Reduce, Ref, call, rebuild, walk
+from ....ir.expression import Call, Expr, Index, Literal, Read, Reduce, Ref, call, rebuild
 from .dependence import Dependence
 from .polynomial import applied, plus
 from .readings import WholeError
@@ -26,7 +25,7 @@ from .superposition import (
     read,
 )
 
-LONGEST = 4000  # nodes of one value, names written out
+LONGEST, DEEPEST = 2000, 120  # nodes of one value and their nesting, names written out
 
 
 @dataclass
@@ -178,8 +177,18 @@ def spread(value: Expr, old: Expr) -> Expr:
 
 
 def _is_long(value: Superposition) -> bool:
-    """Whether a value has more nodes than is worth writing out."""
-    parts = (value.free, *(t.coefficient for t in value.terms))
-    weights = tuple(t.weight for t in value.terms if t.weight is not None)
-    nodes = (node for part in (*parts, *weights) for node in walk(part))
-    return any(True for _ in islice(nodes, LONGEST, None))
+    """Whether a value is more than is worth writing out."""
+    weights = (t.weight for t in value.terms if t.weight is not None)
+    return is_long((value.free, *(t.coefficient for t in value.terms), *weights))
+
+
+def is_long(parts: Iterable[Expr]) -> bool:
+    """Whether expressions have more nodes in all, or are nested deeper, than is worth it."""
+    waiting, count = [(part, 0) for part in parts], 0
+    while waiting:
+        node, depth = waiting.pop()
+        count += 1
+        if count > LONGEST or depth > DEEPEST:
+            return True
+        waiting += [(child, depth + 1) for child in node.children]
+    return False

@@ -28,6 +28,7 @@ from .polynomial import (
 from .superposition import NotLinearError, Superposition, Term
 
 Pair = tuple[Expr, Expr]
+DEEPEST = 4  # choices in one product that are opened
 
 
 def matrix(state: State, value: Superposition, hints: Sequence[str]) -> Matrix | None:
@@ -162,13 +163,15 @@ def _left_axes(monomial: Monomial, axis: str) -> frozenset[str]:
     return frozenset[str]().union(*(f.axes for f in monomial.factors if axis in f.axes))
 
 
-def _opened(monomial: Monomial, axis: str, values: tuple[str, ...]) -> tuple[Monomial, ...]:
+def _opened(
+    monomial: Monomial, axis: str, values: tuple[str, ...], depth: int = DEEPEST
+) -> tuple[Monomial, ...]:
     """Choices as factors 0 or 1: where(c, k * v, 0) --> where(c, 1, 0) * k * v."""
 
     def mixed(value: Expr) -> bool:
         return axis in value.axes and bool(value.axes & set(values))
 
-    for factor in monomial.factors:
+    for factor in monomial.factors if depth else ():
         match factor:
             case Call("where", (c, yes, no)) if mixed(factor) and not mixed(c):
                 rest = list(monomial.factors)
@@ -179,7 +182,8 @@ def _opened(monomial: Monomial, axis: str, values: tuple[str, ...]) -> tuple[Mon
                     switch = Call("where", (c, Literal(picked[0]), Literal(picked[1])))
                     part = Polynomial((Monomial(1, (switch,)),)).times(polynomial(value))
                     total = total.plus(base.times(part))
-                return tuple(m for one in total.monomials for m in _opened(one, axis, values))
+                deeper = (_opened(one, axis, values, depth - 1) for one in total.monomials)
+                return tuple(m for opened in deeper for m in opened)
     return (monomial,)
 
 

@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from ....ir.expression import Call, Expr, Literal, call, walk
 
@@ -19,19 +20,19 @@ HIGHEST = 4  # whole powers up to this are written out
 Key = frozenset[tuple[Expr, int]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Monomial:
     """``number`` times the factors; no factor is a number, a sum or a product."""
 
     number: Number
     factors: tuple[Expr, ...]
 
-    @property
+    @cached_property
     def key(self) -> Key:
         """The factors, whatever their order."""
         return frozenset(Counter(self.factors).items())
 
-    @property
+    @cached_property
     def axes(self) -> frozenset[str]:
         """The axes of all factors together."""
         return frozenset[str]().union(*(f.axes for f in self.factors))
@@ -97,36 +98,51 @@ def polynomial(expr: Expr) -> Polynomial:
         case Literal(value) if math.isfinite(value):
             return collected((Monomial(int(value) if isinstance(value, bool) else value, ()),))
         case Call("add", (a, b)):
-            return polynomial(a).plus(polynomial(b))
+            return _short(polynomial(a).plus(polynomial(b)), expr)
         case Call("sub", (a, b)):
-            return polynomial(a).plus(polynomial(b).scaled(-1))
+            return _short(polynomial(a).plus(polynomial(b).scaled(-1)), expr)
         case Call("neg", (a,)):
             return polynomial(a).scaled(-1)
         case Call("mul", (a, b)):
-            return _product(polynomial(a), polynomial(b))
+            return _product(_part(a), _part(b))
         case Call("div", (a, b)):
-            return _product(polynomial(a), _inverse(polynomial(b)))
+            below = _inverse(polynomial(b))
+            return _product(_part(a), (below, below))
         case Call("pow", (a, Literal(int(n)))) if 1 <= n <= HIGHEST:
-            result = base = polynomial(a)
+            result = base = _part(a)
             for _ in range(n - 1):
-                result = _product(result, base)
-            return result
+                product = _product(result, base)
+                result = (product, _whole(result).times(_whole(base)))
+            return result[0]
         case Call("exp", (x,)):
             return _exponential(x)
         case _:
             return Polynomial((Monomial(1, (expr,)),))
 
 
-def _product(a: Polynomial, b: Polynomial) -> Polynomial:
-    if len(a.monomials) * len(b.monomials) > LARGEST:
-        left, right = (Polynomial((_whole(p),)) for p in (a, b))
-        return left.times(right)
-    return a.times(b)
+# A value written out, and as one product of what it is written with.
+_Part = tuple[Polynomial, Polynomial]
 
 
-def _whole(p: Polynomial) -> Monomial:
-    """A sum as one factor."""
-    return p.monomials[0] if len(p.monomials) == 1 else Monomial(1, (written(p),))
+def _part(expr: Expr) -> _Part:
+    return polynomial(expr), Polynomial((Monomial(1, (expr,)),))
+
+
+def _whole(part: _Part) -> Polynomial:
+    written_out, as_it_is = part
+    return written_out if len(written_out.monomials) == 1 else as_it_is
+
+
+def _product(a: _Part, b: _Part) -> Polynomial:
+    """The product, written out where that is not too long."""
+    if len(a[0].monomials) * len(b[0].monomials) > LARGEST:
+        return _whole(a).times(_whole(b))
+    return a[0].times(b[0])
+
+
+def _short(p: Polynomial, expr: Expr) -> Polynomial:
+    """A sum, as one term where it is too long."""
+    return p if len(p.monomials) <= LARGEST else Polynomial((Monomial(1, (expr,)),))
 
 
 def _inverse(p: Polynomial) -> Polynomial:

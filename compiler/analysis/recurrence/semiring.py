@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 
 from ....ir.expression import Call, Expr, Literal, Ref, call, transform
 from ....ir.mixer import State
-from .evaluation import Evaluation
+from .evaluation import Evaluation, is_long
 from .forms import Affine
 from .logarithm import logarithm
 from .polynomial import ZERO, Monomial, Polynomial, plus, polynomial, tidy, written
@@ -76,6 +76,12 @@ class Tropical:
     coefficients: tuple[tuple[str, Expr], ...] = ()
     offset: Expr | None = None
 
+    @property
+    def expressions(self) -> tuple[Expr, ...]:
+        """Every part."""
+        offset = () if self.offset is None else (self.offset,)
+        return (*(coefficient for _, coefficient in self.coefficients), *offset)
+
 
 def tropical(
     states: Sequence[State], values: Sequence[Expr], evaluation: Evaluation, over: str
@@ -89,6 +95,8 @@ def tropical(
         except NotLinearError:
             continue
         rows = []
+        if is_long(e for value in found for e in value.expressions):
+            return None
         for value in found:
             given = dict(value.coefficients)
             rows.append(tuple(_tidied(given.get(f"{s.name}.in")) for s in states))
@@ -106,13 +114,16 @@ def _tidied(value: Expr | None) -> Expr | None:
 class _Reading:
     addition: str
     evaluation: Evaluation
+    named: dict[str, Tropical] = field(default_factory=dict)
 
     def of(self, expr: Expr) -> Tropical:
         match expr:
             case Ref(name) if name in self.evaluation.current:
                 return Tropical(((name, Literal(0)),))
             case Ref(name) if self._depends(expr) and name in self.evaluation.dependence.values:
-                return self.of(self.evaluation.dependence.values[name])
+                if name not in self.named:
+                    self.named[name] = self.of(self.evaluation.dependence.values[name])
+                return self.named[name]
             case _ if not self._depends(expr):
                 return Tropical((), self.evaluation.known_value(expr))
             case Call(fn, (a, b)) if fn == self.addition:

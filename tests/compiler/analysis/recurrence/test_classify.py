@@ -16,9 +16,10 @@ from mixc.compiler.analysis.recurrence.forms import Loop
 from mixc.ir.mixer import Recurrence
 
 from .meaning import Sizes, Value, by_forms, by_rows
-from .published import SIZES, Case, loops, parallel, shape
+from .published import SIZES, Case, axes, loops, parallel, shape
 from .random_steps import INPUTS, LENGTHS, random_step
 from .rewrites import rewritten
+from .steps import recurrence
 
 PARALLEL = {case.name: case for case in parallel()}
 LOOPS = {case.name: case for case in loops()}
@@ -38,9 +39,9 @@ def check_meaning(
     for name, value in found.items():
         if not np.isfinite(expected[name].data).all():
             continue
-        axes = tuple(sorted({*value.axes, *expected[name].axes}))
+        both = tuple(sorted({*value.axes, *expected[name].axes}))
         np.testing.assert_allclose(
-            value.along(axes), expected[name].along(axes), rtol=1e-9, atol=1e-11, err_msg=name
+            value.along(both), expected[name].along(both), rtol=1e-9, atol=1e-11, err_msg=name
         )
 
 
@@ -86,10 +87,31 @@ def test_any_step(seed: int, every: bool) -> None:
     needed = None if every else {step.own[-1].name}
     numbers = np.random.default_rng(random.randrange(1000))
     inputs = {
-        name: Value(tuple(sorted(axes)), numbers.normal(size=[LENGTHS[a] for a in sorted(axes)]))
-        for name, axes in INPUTS.items()
+        name: Value(tuple(sorted(own)), numbers.normal(size=[LENGTHS[a] for a in sorted(own)]))
+        for name, own in INPUTS.items()
     }
     found = classify(step, needed)
     assert describe(found, step)
     assert not any(isinstance(f, Loop) and "too deep" in f.reason for f in found.components)
     check_meaning(step, inputs, needed, LENGTHS)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["x = g", *["x = x * g + k"] * 200, "S = x * S + k * v"],
+        ["x = g", *["x = (x + k) * (g + b)"] * 30, "S = x * S + k * v"],
+        ["x = g", *["x = x * x"] * 60, "S = x * S + k * v"],
+        ["S = g * S + b * k * (v - sum(k * S, D))"] * 12,
+        ["S = max(S + g, S + b)"] * 40,
+        ["S = tanh(g * S + b)"] * 200,
+    ],
+    ids=["sums", "products", "squares", "corrections", "maxima", "nested"],
+)
+def test_long_steps(lines: list[str]) -> None:
+    """What doubles or nests with each line is not written out; the step still has a class."""
+    inputs = axes("k:B T D, v:B T E, g:B T, b:B T")
+    step = recurrence(inputs, {"S": "D E"}, "\n".join([*lines, "o = sum(k * S, D)"]))
+    classified = classify(step)
+    assert len(classified.components) == 1
+    assert all(len(line) < 1000 for line in describe(classified, step))

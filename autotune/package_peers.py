@@ -156,8 +156,7 @@ def _candidates(package: str, mixer: Mixer) -> Iterator[Published]:
         if arguments is not None:
             flags = _flags(function)
             for padded, heads_first in itertools.product((False, True), repeat=2):
-                what = f"{package}: {name}"
-                yield Published(what, function, arguments, flags, heads_first, padded)
+                yield Published(name, function, arguments, flags, heads_first, padded)
 
 
 def _matched(function: Callable[..., Any], inputs: set[str]) -> dict[str, str] | None:

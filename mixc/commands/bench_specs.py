@@ -28,8 +28,13 @@ if TYPE_CHECKING:
 
 @click.command("bench")
 @click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
-@click.option("--peers", is_flag=True, help="Time SDPA, FlexAttention and eager code too.")
-@click.option("--peer", "named", multiple=True, help="Only this peer: sdpa, flex, eager.")
+@click.option("--peers", is_flag=True, help="Time what torch users have for it, too.")
+@click.option(
+    "--peer",
+    "named",
+    multiple=True,
+    help="Only this peer: sdpa, flex, eager; of recurrences parallel, fla, transformers.",
+)
 @click.option("--rounds", type=click.IntRange(2), help="Rounds of all rows in turns; 5 or more.")
 @click.option(
     "--device", metavar="[cpu|cuda]", help="Default: cuda where there is a GPU, else cpu."

@@ -40,7 +40,7 @@ def test_a_function_is_found_by_its_arguments_and_results(
     pytest.importorskip(package)
     mixer = timed(spec)
     found = published(package, mixer, {})
-    assert found.name == f"{package}: {function}"
+    assert found.name == function
     sizes = default_sizes(mixer, "one head per group")  # no whole number of chunks
     inputs = sample_inputs(mixer, sizes, torch.float32, seed=3)
     results = found.results(mixer, sizes, found.bound(mixer, inputs)())

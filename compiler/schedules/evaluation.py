@@ -228,11 +228,13 @@ class Evaluator:
         if isinstance(x, Ref) and x.name in self.context.buffers:
             return self._load(x, at, fill, hint)
         if isinstance(x, Ref):
-            return self._from_tile(x, at, fill, hint)
+            from .tile_reads import read_from_tile
+
+            return read_from_tile(self, x, at, fill, hint)
         moved = move(x, at)
         mask = None
         for dim, index in at.items():
-            mask = self.both(mask, self._inside(index, dim))
+            mask = self.both(mask, self.inside(index, dim))
         value = self.evaluate(moved, hint)
         if mask is None:
             return value
@@ -241,51 +243,6 @@ class Evaluator:
             dtype = DType.FLOAT32
         outside = self.builder.constant(_number(fill, dtype), dtype)
         return self.where(mask, self.builder.cast(value, dtype), outside, hint)
-
-    def _from_tile(self, x: Ref, at: Mapping[str, Expr], fill: float, hint: str) -> Value:
-        """A value on the tile read at other positions: an axis renamed, or picked out by a sum."""
-        value = self.builder.lookup(x)
-        if value is None:
-            raise UnsupportedError(f"nothing computes {x.name}")
-        given = {d: e for d, e in at.items() if d in value.axes}
-        for dim, index in given.items():
-            match index:
-                case Index(other) if other not in x.axes and self._same_length(dim, other):
-                    self.position(other)
-                    value = self.builder.rename(value, dim, other, hint)
-                case _:
-                    value = self._picked(value, dim, index, fill, hint)
-        return value
-
-    def _same_length(self, dim: str, other: str) -> bool:
-        """Whether two axes of tiles have the same positions."""
-        tile = self.builder.tiles.get(other)
-        if tile is not None and tile.like == dim:
-            return True
-        return self.context.length(dim) == self.context.length(other) is not None
-
-    def _picked(self, value: Value, dim: str, index: Expr, fill: float, hint: str) -> Value:
-        """The element of ``value`` at ``index`` along ``dim``: a sum that admits that one."""
-        from ...ir.tile import Tile
-
-        builder = self.builder
-        twin = f"{dim}_from"
-        size = self.context.length(dim)
-        if size is None:
-            raise UnsupportedError(f"a value on the tile is read along {dim} at {index}")
-        if not builder.has_position(twin):
-            builder.tiles[twin] = Tile(twin, builder.tiles[dim].block, True, size)
-            builder.scopes[0].positions[twin] = builder.range(twin, None, twin.lower())
-        moved = builder.rename(value, dim, twin)
-        place = self.integer(index)
-        here = builder.elementwise("eq", builder.position(twin), place, dtype=DType.BOOL)
-        zero = builder.constant(_number(0, value.dtype), value.dtype)
-        picked = builder.reduce("sum", self.where(here, moved, zero), twin, hint)
-        inside = self._inside(index, dim)
-        if inside is None or fill == 0:
-            return picked
-        outside = builder.constant(_number(fill, value.dtype), value.dtype)
-        return self.where(inside, picked, outside, hint)
 
     def _load(self, ref: Ref, at: Mapping[str, Expr], fill: float, hint: str) -> Value:
         buffer = self.context.buffers[ref.name]
@@ -296,7 +253,7 @@ class Evaluator:
             if dim in at:
                 index = at[dim]
                 places.append((dim, self.integer(index, dim.lower())))
-                mask = self.both(mask, self._inside(index, dim))
+                mask = self.both(mask, self.inside(index, dim))
                 mask = self.both(mask, self.bounds_of(index.axes))
             else:
                 places.append((dim, self.position(dim)))
@@ -308,7 +265,7 @@ class Evaluator:
             value = self.builder.cast(value, DType.INT32, hint)
         return value
 
-    def _inside(self, index: Expr, dim: str) -> Value | None:
+    def inside(self, index: Expr, dim: str) -> Value | None:
         """Where ``index`` lies within the dim; None if it always does."""
         if self._proves_inside(index, dim):
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from mixc.compiler.language.find import library
 from mixc.compiler.language.load import load_file
 from mixc.compiler.pipeline import lower
 from mixc.ir.binding import Number
-from mixc.ir.mixer import Mixer
+from mixc.ir.mixer import Mixer, Recurrence
 from mixc.overrides import override
 
 # One set of feature sizes, so that a spec is built once; lengths beyond two blocks of keys.
@@ -34,7 +35,7 @@ TRIALS = {
     torch.bfloat16: ("several blocks", "large scores", "absent inputs"),
 }
 # Most of the time goes to the compiler: one precision is built as users get it, the other faster.
-FLAGS: dict[torch.dtype, tuple[str, ...]] = {torch.float32: ("-O1",)}
+FLAGS: dict[torch.dtype, tuple[str, ...]] = {torch.float32: ("-O0",)}
 SPECS = pytest.mark.parametrize("path", library(), ids=lambda path: path.stem)
 DTYPES = pytest.mark.parametrize("dtype", TRIALS, ids=lambda dtype: str(dtype)[6:])
 
@@ -52,12 +53,16 @@ def _poisoned(tensor: Tensor) -> Tensor:
 
 
 def by_kernels(
-    mixer: Mixer, tensors: Mapping[str, Tensor], params: Mapping[str, Number]
+    mixer: Mixer,
+    tensors: Mapping[str, Tensor],
+    params: Mapping[str, Number],
+    configuration: Mapping[str, int] = {},
 ) -> dict[str, Tensor]:
     flags = next((FLAGS[t.dtype] for t in tensors.values() if t.dtype in FLAGS), ())
     runtime = {p.name: params[p.name] for p in mixer.params if p.runtime and p.name in params}
     fixed = {name: value for name, value in params.items() if name not in runtime}
-    return CpuRunner(override(mixer, fixed), lower, flags=flags)(tensors, runtime)
+    run = CpuRunner(override(mixer, fixed), lower, configuration, flags=flags)
+    return run(tensors, runtime)
 
 
 @SPECS
@@ -66,6 +71,21 @@ def test_kernels_match_the_reference(path: Path, dtype: torch.dtype) -> None:
     mixer = load_file(path)
     trials = [c for c in verification_cases(mixer) if c.name in TRIALS[dtype]]
     cases = verify(mixer, {"cpu": by_kernels}, [dtype], cases=trials)
+    assert cases
+    assert {case.name: case.message for case in cases if not case.ok} == {}
+
+
+@SPECS
+def test_chunks_match_the_reference(path: Path) -> None:
+    """What runs row by row where nothing else is said, in chunks."""
+    mixer = load_file(path)
+    if not any(isinstance(stage, Recurrence) for stage in mixer.stages):
+        pytest.skip("no recurrence")
+    if all(k.schedule != "chunk" for k in lower(mixer, {}, "float32").kernels):
+        pytest.skip("no state that goes in chunks")
+    chunks = partial(by_kernels, configuration={"by_rows": 0, "block_keys": 32})
+    trials = [c for c in verification_cases(mixer) if c.name in ("several blocks", "one token")]
+    cases = verify(mixer, {"cpu": chunks}, [torch.float32], cases=trials)
     assert cases
     assert {case.name: case.message for case in cases if not case.ok} == {}
 

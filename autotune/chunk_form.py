@@ -84,7 +84,7 @@ class Chunks:
             later = (sums - self.middle).exp()
             return later * self._product(pairs, keys * (self.middle - self.sums).exp())
         gaps = sums[..., :, None, :] - self.sums[..., None, :, :]
-        seen = torch.ones(self.chunk, self.chunk, dtype=torch.bool).tril(-1 if before else 0)
+        seen = self._seen(-1 if before else 0)
         decay = gaps.masked_fill(~seen[..., None], -torch.inf).exp()
         return (pairs[..., None] * keys[..., None, :, :] * decay).sum(-2)
 
@@ -105,6 +105,11 @@ class Chunks:
         counts = padded.shape[0], padded.shape[1] // self.chunk
         return padded.reshape(*counts, self.chunk, padded.shape[-1])
 
+    def _seen(self, last: int) -> Tensor:
+        """Which rows s of a chunk come before row t: s - t <= last."""
+        device = self.factors.start.device
+        return torch.ones(self.chunk, self.chunk, dtype=torch.bool, device=device).tril(last)
+
     def _product(self, a: Tensor, b: Tensor) -> Tensor:
         kept = torch.promote_types(self.dtype, torch.float32)
         return (a.to(self.dtype) @ b.to(self.dtype)).to(kept)
@@ -119,7 +124,7 @@ class Chunks:
         sums = self.before if before else self.sums
         if sums is None or self.sums is None:
             return self._product(rows, columns.mT).tril(last)
-        seen = torch.ones(self.chunk, self.chunk, dtype=torch.bool).tril(last)
+        seen = self._seen(last)
         if sums.shape[-1] == 1:
             gaps = (sums - self.sums.mT).masked_fill(~seen, -torch.inf)
             return self._product(rows, columns.mT) * gaps.exp()
@@ -149,9 +154,9 @@ class Chunks:
                     self._product(self._pairs(w, key, before=True), value)
                     for key, value in zip(self.keys, self.values, strict=True)
                 ),
-                torch.zeros((), dtype=start.dtype),
+                start.new_zeros(()),
             ).expand(*start.shape[:-1], self.factors.start.shape[-1])
-        one = torch.eye(self.chunk)
+        one = torch.eye(self.chunk, device=pairs.device)
         right = torch.cat([added, start], -1)
         solved: Tensor = torch.linalg.solve_triangular(
             one - pairs, right, upper=False, unitriangular=True

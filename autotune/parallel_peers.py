@@ -108,7 +108,7 @@ class ParallelForm:
             made = Value(tensor.float() if real else tensor, self.dims[declared.name])
             scope.names[declared.name] = self.setting.of_kind(made, declared.kind)
         for table in self.mixer.tables:
-            values = torch.tensor(table.values).reshape(table.shape)
+            values = torch.tensor(table.values, device=self.setting.device).reshape(table.shape)
             made = self.setting.of_kind(Value(values, table.dims), table.kind)
             scope.names[table.name] = self.setting.reordered(made)
         for stage in self.mixer.stages:
@@ -323,7 +323,7 @@ class _Stage:
         coefficients = [[self._along(c, dims, axis) for c in row] for row in form.coefficients]
         shape = [self.setting.sizes[d] for d in dims]
         offsets = [
-            torch.full(shape, zero)
+            torch.full(shape, zero, device=self.setting.device)
             if offset is None
             else self._turned(self.setting.expanded(self.value(offset), dims).tensor.float(), axis)
             for offset in form.offsets

@@ -12,6 +12,7 @@ from .host import HostText
 from .kernel_text import KernelText
 from .lines import WIDEST, comment, fill
 from .names import with_plain_names
+from .reread import reread_weights
 from .systems import LINEAR_FUNCTIONS
 
 
@@ -26,7 +27,9 @@ def emit_module(plan: Plan, wide_dots: bool = False) -> str:
     plan = with_plain_names(plan)
     own: dict[str, str] = {}
     kernels = [
-        KernelText(k.program, f"{k.program.name}_kernel", wide_dots, own, dict(plan.sizes))
+        KernelText(
+            reread_weights(k.program), f"{k.program.name}_kernel", wide_dots, own, dict(plan.sizes)
+        )
         for k in plan.kernels
     ]
     device = {name for kernel in kernels for name in kernel.device}

@@ -412,10 +412,12 @@ class KernelText:
 
 
 def _walks_rows(loop: For) -> bool:
-    """Whether a loop loads row after row, and multiplies no tiles."""
+    """Whether a loop loads row after row, nothing larger, and multiplies no tiles."""
     body = tuple(all_ops(loop.body))
+    loads = [op for op in body if isinstance(op, Load)]
     slow = any(isinstance(op, For | Dot | Substitute | Solve) for op in body)
-    return loop.step == 1 and not slow and any(isinstance(op, Load) for op in body)
+    rows = bool(loads) and all(len(op.out.axes) < 2 for op in loads)
+    return loop.step == 1 and rows and not slow
 
 
 # Each takes the op class that it stands for.

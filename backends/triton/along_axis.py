@@ -98,7 +98,8 @@ def _function(kernel: KernelText, op: Combine) -> str:
     texts = {v.name: Text(v.name) for v in (*op.left, *op.right)}
     uses = Counter(v.name for inner in op.body for v in operands(inner))
     uses.update(v.name for v in op.results)
-    lines = wrap(f"def FUNCTION({', '.join(texts)}):", 0)
+    longer = len(op.outs[0].name) + 4  # than FUNCTION, as which it is named below
+    lines = wrap(f"def FUNCTION({', '.join(texts)}):", longer)
     for inner in op.body:
         if isinstance(inner, Comment):
             lines += comment(inner.text, 4)

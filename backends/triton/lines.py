@@ -39,14 +39,13 @@ def wrap(text: str, indent: int) -> list[str]:
     body = text.removesuffix(":")
     head, value = _assignment(body)
     call = _call(value)
+    several = _several(value)
+    if several:
+        return [f"{head}(", *_listed(several, indent), f"){tail}"]
     if call is None:
         return [f"{head}({tail}", *_operands(value, indent + 4), f"){tail}"] if head else [text]
     name, parts = call
-    lines = [f"{head}{name}("]
-    for part in parts:
-        lines.extend("    " + line for line in _part(part, indent + 4))
-        lines[-1] += ","
-    return [*lines, f"){tail}"]
+    return [f"{head}{name}(", *_listed(parts, indent), f"){tail}"]
 
 
 def _part(part: str, indent: int) -> list[str]:
@@ -54,25 +53,41 @@ def _part(part: str, indent: int) -> list[str]:
     if indent + len(part) + 1 <= WIDEST:
         return [part]
     head, value = _assignment(part, "=")
+    several = _several(value)
+    if several:
+        return [f"{head}(", *_listed(several, indent), ")"]
     call = _call(value)
     if call is None:
         return [f"{head}(", *_operands(value, indent + 4), ")"]
     return [line for line in wrap(part, indent)] if not head else _keyword(head, call, indent)
 
 
-def _keyword(head: str, call: tuple[str, list[str]], indent: int) -> list[str]:
-    name, parts = call
-    lines = [f"{head}{name}("]
+def _several(text: str) -> list[str]:
+    """The values of a tuple, with or without its parentheses; none if it is no tuple."""
+    inside = text[1:-1] if _call(f"f{text}") is not None and text.startswith("(") else text
+    parts = _split(inside, (", ",))
+    return parts if len(parts) > 1 else []
+
+
+def _listed(parts: list[str], indent: int) -> list[str]:
+    """A line or more for each part, with its comma."""
+    lines: list[str] = []
     for part in parts:
         lines.extend("    " + line for line in _part(part, indent + 4))
         lines[-1] += ","
-    return [*lines, ")"]
+    return lines
+
+
+def _keyword(head: str, call: tuple[str, list[str]], indent: int) -> list[str]:
+    name, parts = call
+    return [f"{head}{name}(", *_listed(parts, indent), ")"]
 
 
 def _assignment(text: str, sign: str = " = ") -> tuple[str, str]:
-    """("x = ", value), ("for i in ", range), ("def ", signature), or ("", text)."""
-    if text.startswith("def "):
-        return "def ", text.removeprefix("def ")
+    """("x = ", value), ("for i in ", range), ("def ", signature), ... or ("", text)."""
+    for word in ("def ", "return "):
+        if text.startswith(word):
+            return word, text.removeprefix(word)
     if text.startswith("for ") and " in " in text:
         place = text.index(" in ") + 4
         return text[:place], text[place:]

@@ -78,3 +78,16 @@ def test_comments_and_lists_fill_their_lines() -> None:
     lines = fill([f"argument_{n}" for n in range(30)], 4)
     assert all(len(line) <= WIDEST and line.endswith(",") for line in lines)
     assert " ".join(lines).split() == [f"argument_{n}," for n in range(30)]
+
+
+def test_a_tuple_has_a_line_for_each_value() -> None:
+    first, second = "a" * 60, "b" * 60
+    assert wrap(f"return {first}, {second}", 4) == [
+        "return (",
+        f"    {first},",
+        f"    {second},",
+        ")",
+    ]
+    lines = wrap(f"x, y = tl.associative_scan(({first}, {second}), 0, both)", 0)
+    assert lines[:3] == ["x, y = tl.associative_scan(", "    (", f"        {first},"]
+    assert lines[-4:] == ["    ),", "    0,", "    both,", ")"]

@@ -27,7 +27,8 @@ CASES = [
 # Without optimisation a build takes a second, and checks all the same.
 FLAGS = ("-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
 SCRIPT = f"""
-import sys, torch
+import os, sys, torch
+del os.environ["LD_PRELOAD"]  # the compiler needs no sanitiser
 from mixc.autotune.sampling import sample_inputs, default_sizes
 from mixc.backends.cpu.run import CpuRunner
 from mixc.compiler.language.find import find_spec

@@ -115,6 +115,7 @@ class _Reading:
     addition: str
     evaluation: Evaluation
     named: dict[str, Tropical] = field(default_factory=dict)
+    opened: dict[tuple[str, bool], Expr] = field(default_factory=dict)
 
     def of(self, expr: Expr) -> Tropical:
         match expr:
@@ -214,7 +215,7 @@ class _Reading:
         match condition:
             case Call("gt" | "ge" | "lt" | "le" as fn, (x, y)):
                 first, second, yes, no = (
-                    polynomial(self._opened(part)).key for part in (x, y, a, b)
+                    polynomial(self._opened(part, every=True)).key for part in (x, y, a, b)
                 )
                 larger = fn in ("gt", "ge")
                 if (first, second) == (no, yes):
@@ -224,13 +225,20 @@ class _Reading:
                 return self.addition == ("max" if larger else "min")
         return False
 
-    def _opened(self, x: Expr) -> Expr:
-        """``x`` with the names that depend on the states as what they stand for."""
+    def _opened(self, x: Expr, every: bool = False) -> Expr:
+        """``x`` with the names that depend on the states, or all, as what they stand for."""
         values = self.evaluation.dependence.values
 
         def change(node: Expr) -> Expr | None:
-            if isinstance(node, Ref) and node.name in values and self._depends(node):
-                return self._opened(values[node.name])
-            return None
+            if not isinstance(node, Ref) or node.name not in values:
+                return None
+            if not every and not self._depends(node):
+                return None
+            if (node.name, every) not in self.opened:
+                self.opened[node.name, every] = self._opened(values[node.name], every)
+            return self.opened[node.name, every]
 
-        return transform(x, change)
+        found = transform(x, change)
+        if is_long((found,)):
+            raise NotLinearError(x, "a value too long to write out")
+        return found

@@ -94,6 +94,7 @@ class KernelText:
         self._yields: list[Mapping[str, Value]] = []  # of the loops around, by what is handed over
         self.plain, self.operand_forms = operand_requests(self)
         self._loops_around = 0
+        self.row: Value | None = None  # the variable of a loop over rows
         self.direct: dict[tuple[str, str], tuple[str, str, str]] = {}
         self.direct_right: dict[tuple[str, str], tuple[str, str]] = {}
         self._write(params)
@@ -407,6 +408,7 @@ class KernelText:
         )
         self._lines.append([])
         self._loops_around += 1
+        around, self.row = self.row, op.variable if isinstance(op.step, int) else None
         pairs = zip(op.yields, op.carried, strict=True)
         self._yields.append({v.name: c.inner for v, c in pairs if v.axes})
         for carried in op.carried:
@@ -416,6 +418,7 @@ class KernelText:
         self._hand_over(op)
         self._yields.pop()
         self._loops_around -= 1
+        self.row = around
         body = self._lines.pop()
         self.add(*[f"  {line}" for line in body], "}")
         for carried in op.carried:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ...ir.tile import DType, Load, Search, Store
+from ...ir.tile import DType, Elementwise, Load, Search, Store, Value
 from .functions import MEMORY_TYPE, Text, write_number
 from .memory import Access
 from .nest import NestText
@@ -18,6 +18,8 @@ from .products import declare_form, late_forms
 
 if TYPE_CHECKING:
     from .kernel_text import KernelText
+
+_ROWS_AHEAD = 8  # two microseconds, some times the latency of memory
 
 Axes = tuple[str | None, ...]  # of a tile as rows and columns; None: a single one
 
@@ -56,6 +58,24 @@ def _load_plain(kernel: KernelText, op: Load, access: Access) -> None:
         fill = f"int32_t({'-' if op.out.dtype is DType.BOOL else ''}int32_t({fill}))"
     name = "load_flags" if op.out.dtype is DType.BOOL else "load_tile"
     _tile_call(kernel, name, array.name, access, axes, fill)
+    if len(array.axes) == 1:
+        _prefetch(kernel, op, access)
+
+
+def _prefetch(kernel: KernelText, op: Load, access: Access) -> None:
+    """Ask for a later row: rows that others lie between are more than the hardware foresees."""
+    for dim, value in op.index:
+        if kernel.row is not None and _moves_with(kernel, value, kernel.row):
+            ahead = f"{access.pointer} + {_ROWS_AHEAD} * {op.buffer}_stride_{dim}"
+            kernel.add(f"mx::prefetch<{kernel.size(kernel.layout.of(op.out))}>({ahead});")
+
+
+def _moves_with(kernel: KernelText, value: Value, row: Value) -> bool:
+    """Whether an index is a loop's variable, or that and a number."""
+    match kernel.fusion.makers.get(value.name):
+        case Elementwise(_, "add", (first, _)) if not value.axes:
+            return first == row
+    return value == row
 
 
 def _tile_call(

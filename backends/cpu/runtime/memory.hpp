@@ -28,6 +28,11 @@ static inline void load_tile(To* __restrict to, const From* __restrict from, int
   }
 }
 
+template <int COUNT, class T> MX_INLINE void prefetch(const T* row) {
+  MX_UNROLL for (int n = 0; n < int(COUNT * sizeof(T)); n += 64)
+    __builtin_prefetch((const char*)row + n);
+}
+
 // Booleans become 0 and -1, as comparisons of vectors give them.
 template <int ROWS, int COLUMNS>
 static inline void load_flags(int32_t* __restrict to, const bool* __restrict from,

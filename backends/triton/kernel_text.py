@@ -412,12 +412,14 @@ class KernelText:
 
 
 def _walks_rows(loop: For) -> bool:
-    """Whether a loop loads row after row, nothing larger, and multiplies no tiles."""
+    """Whether a loop loads row after row, nothing larger, or scans blocks of rows, and multiplies
+    no tiles: what it loads is then pipelined only where that is asked for."""
     body = tuple(all_ops(loop.body))
     loads = [op for op in body if isinstance(op, Load)]
     slow = any(isinstance(op, For | Dot | Substitute | Solve) for op in body)
-    rows = bool(loads) and all(len(op.out.axes) < 2 for op in loads)
-    return loop.step == 1 and rows and not slow
+    rows = loop.step == 1 and all(len(op.out.axes) < 2 for op in loads)
+    scans = any(isinstance(op, Combine) for op in body)
+    return bool(loads) and (rows or scans) and not slow
 
 
 # Each takes the op class that it stands for.

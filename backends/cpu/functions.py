@@ -19,6 +19,7 @@ SCALAR_TYPE: Mapping[DType, str] = {
 VECTOR_TYPE: Mapping[DType, str] = {
     DType.BOOL: "mx::vi",
     DType.INT32: "mx::vi",
+    DType.INT64: "mx::vi",  # tiles of integers have 32 bits: they are positions
     DType.FLOAT16: "mx::vf",
     DType.BFLOAT16: "mx::vf",
     DType.FLOAT32: "mx::vf",

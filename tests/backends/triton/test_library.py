@@ -34,8 +34,14 @@ TRIALS = {
     torch.float16: ("strided", "absent inputs"),
     torch.bfloat16: ("strided",),
 }
-SPECS = pytest.mark.parametrize("path", library(), ids=lambda path: path.stem)
-DTYPES = pytest.mark.parametrize("dtype", TRIALS, ids=lambda dtype: str(dtype)[6:])
+# Triton's interpreter cuts bfloat16 off where it should round, and a recurrence adds that up over
+# its rows: bfloat16 recurrences are checked natively, and on a GPU where there is one.
+RUNS = [
+    pytest.param(path, dtype, id=f"{str(dtype)[6:]}-{path.stem}")
+    for dtype in TRIALS
+    for path in library()
+    if dtype is not torch.bfloat16 or path.parent.name != "recurrence"
+]
 
 
 @pytest.fixture(autouse=True)
@@ -65,8 +71,7 @@ def _turned(name: str, dtype: torch.dtype) -> bool:
     return "turned" in name and dtype is torch.float32
 
 
-@SPECS
-@DTYPES
+@pytest.mark.parametrize(("path", "dtype"), RUNS)
 def test_kernels_match_the_reference(path: Path, dtype: torch.dtype) -> None:
     mixer = load_file(path)
     wanted = TRIALS[dtype]

@@ -120,7 +120,7 @@ class ChunkPlan:
         if rest.states:
             self._plan_others(rest)
         self._name_own()
-        states = [tuple(self._carrying(s) for s in states_of(form)) for form in matrices]
+        states = [tuple(self.rows.carrying(s) for s in states_of(form)) for form in matrices]
         by_row = [r.ref.name for r in self.classified.readings]
         by_row += [state.before.name for group in states for state in group]
         forms = tuple(self._prepared(form, by_row) for form in matrices)
@@ -201,12 +201,6 @@ class ChunkPlan:
             ),
             writes=tuple(tuple((known(k), known(v)) for k, v in of) for of in form.writes),
         )
-
-    def _carrying(self, state: State) -> Carrying:
-        rows, before = self.rows, Ref(f"{state.name}.in", state.dims, state.kind)
-        last = rows.declare(state.name, state.kind) if state.name in rows.used else None
-        initial = rows.work.prepared(state.initial, None, None)
-        return Carrying(state.name, state.dims, state.kind, initial, before, before, last)
 
     def _kernel(
         self,

@@ -85,13 +85,9 @@ class LoopPlan:
         return self.rows.prepared(with_names(expr, self.written), self.states)
 
     def _carrying(self, step: Step, name: str) -> Carrying:
-        rows = self.rows
         state = next(s for s in self.stage.states if s.name == name)
-        initial = rows.work.prepared(state.initial, None, None)
-        last = rows.declare(name, state.kind) if name in rows.used else None
         after = with_names(dict(step.after)[name], self.written)
-        before = dict(step.before)[name]
-        return Carrying(name, state.dims, state.kind, initial, before, after, last)
+        return replace(self.rows.carrying(state), after=after)
 
     def _kernel(
         self,

@@ -58,7 +58,7 @@ class ScanPlan:
                     own.append((self.rows.declare(name, value.kind), written(value)))
             else:
                 self.rows.work.names[name] = self.rows.work.named(name, value)
-        states = tuple(self._carrying(name) for name in (s.name for s in self.stage.states))
+        states = tuple(self.rows.carrying(state) for state in self.stage.states)
         if own or any(state.last for state in states):
             made = tuple(
                 replace(
@@ -72,14 +72,6 @@ class ScanPlan:
                 for form in forms
             )
             self._kernel(made, states, tuple(own))
-
-    def _carrying(self, name: str) -> Carrying:
-        rows = self.rows
-        state = next(s for s in self.stage.states if s.name == name)
-        before = Ref(f"{name}.in", state.dims, state.kind)
-        last = rows.declare(name, state.kind) if name in rows.used else None
-        initial = rows.work.prepared(state.initial, None, None)
-        return Carrying(name, state.dims, state.kind, initial, before, before, last)
 
     def _kernel(
         self,

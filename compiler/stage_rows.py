@@ -19,11 +19,12 @@ from ..ir.expression import (
     rebuild,
     walk,
 )
-from ..ir.mixer import Line, Mixer, Recurrence, Rounds, Stage
+from ..ir.mixer import Line, Mixer, Recurrence, Rounds, Stage, State
 from ..ir.optional import expressions
 from ..ir.plan import Buffer
 from ..ir.tile import DType
 from .schedules.evaluation import padded
+from .schedules.loop import Carrying
 from .workspace import KIND_DTYPE, Workspace
 
 
@@ -124,6 +125,13 @@ class StageRows:
         work.context.buffers[name] = Buffer(name, dims, dtype, role)  # type: ignore[arg-type]
         work.names[name] = Ref(name, axes, kind)
         return name
+
+    def carrying(self, state: State) -> Carrying:
+        """A state as a kernel holds it: ``S.in`` is its name where it is read and where it ends."""
+        before = Ref(f"{state.name}.in", state.dims, state.kind)
+        last = self.declare(state.name, state.kind) if state.name in self.used else None
+        initial = self.work.prepared(state.initial, None, None)
+        return Carrying(state.name, state.dims, state.kind, initial, before, before, last)
 
     def _is_narrow(self, name: str, axes: frozenset[str]) -> bool:
         """Whether rows are kept in the working precision: outputs, and what has channels."""

@@ -17,7 +17,6 @@ from .contraction import contract, factors_of
 from .decay import Pairs
 from .evaluation import Evaluator
 from .loop import Carrying
-from .runs import integer
 from .scan import Entries, product, reachable
 
 # (key, entry, the states that it is written to)
@@ -178,21 +177,15 @@ class CoupledChunk:
 
     def _to_end(self) -> Entries:
         """From each column to the chunk's end."""
-        pairs, evaluator, builder = self.pairs, self.evaluator, self.evaluator.builder
-        end = integer(evaluator, "add", pairs.start, builder.block(pairs.rows))
-        end = integer(evaluator, "min", end, evaluator.size(pairs.rows), hint="end")
-        last = integer(evaluator, "sub", end, builder.constant(1, DType.INT32))
-        inside = pairs.compare("lt", pairs.column_number, last)
+        pairs = self.pairs
+        inside = pairs.compare("lt", pairs.column_number, pairs.last_row())
         after = self._moved(pairs.columns, 1, inside)
         return self._scanned("end", True, after, pairs.columns, reverse=True)
 
     def _total(self) -> Entries:
-        """Over the whole chunk: rows past the last change nothing, so it is the last row's."""
+        """Over the whole chunk: what there is from its start to its last row."""
         pairs, evaluator, builder = self.pairs, self.evaluator, self.evaluator.builder
-        one = builder.constant(1, DType.INT32)
-        end = integer(evaluator, "add", pairs.start, builder.block(pairs.rows))
-        last = integer(evaluator, "sub", end, one)
-        here = pairs.compare("eq", pairs.row_number, last)
+        here = pairs.compare("eq", pairs.row_number, pairs.last_row())
         zero = builder.constant(0.0, DType.FLOAT32)
         return {
             place: builder.reduce("sum", evaluator.where(here, value, zero), pairs.rows)

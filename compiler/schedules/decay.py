@@ -35,6 +35,14 @@ class Pairs:
     start: Value
     reverse: bool
 
+    def last_row(self) -> Value:
+        """The number of the chunk's last row that exists."""
+        evaluator, builder = self.evaluator, self.evaluator.builder
+        end = integer(evaluator, "add", self.start, builder.block(self.rows))
+        end = integer(evaluator, "min", end, evaluator.size(self.rows), hint="end")
+        one = builder.constant(1, DType.INT32)
+        return integer(evaluator, "sub", end, one, hint="last_row")
+
     def at_column(self, expr: Expr) -> Expr:
         """``expr`` at the columns' rows."""
         return move(expr, {self.rows: Index(self.columns)})
@@ -168,10 +176,7 @@ class Factors(Decay):
     def to_end(self) -> Ref | None:
         pairs, builder = self.pairs, self.builder
         after = self.evaluator.real(pairs.neighbour(self.value, pairs.columns, 1))
-        end = integer(self.evaluator, "add", pairs.start, builder.block(pairs.rows))
-        end = integer(self.evaluator, "min", end, self.evaluator.size(pairs.rows), hint="end")
-        one = builder.constant(1, DType.INT32)
-        inside = pairs.compare("lt", pairs.column_number, integer(self.evaluator, "sub", end, one))
+        inside = pairs.compare("lt", pairs.column_number, pairs.last_row())
         factor = pairs.one_where(inside, after)
         scanned = builder.scan(factor, pairs.columns, reverse=True, op="prod", hint="left")
         return self._bound(scanned)

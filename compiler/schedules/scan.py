@@ -147,11 +147,7 @@ class _Block:
     def _last(self, value: Value) -> Value:
         """The value in the block's last row that exists."""
         evaluator, builder = self.evaluator, self.evaluator.builder
-        one = builder.constant(1, DType.INT32)
-        end = integer(evaluator, "add", self.rows.start, builder.block(self.task.over))
-        end = integer(evaluator, "min", end, evaluator.size(self.task.over))
-        last = integer(evaluator, "sub", end, one, hint="last_row")
-        here = self.rows.compare("eq", self.rows.row_number, last)
+        here = self.rows.compare("eq", self.rows.row_number, self.rows.last_row())
         zero = builder.constant(0.0, DType.FLOAT32)
         return builder.reduce("sum", evaluator.where(here, value, zero), self.task.over)
 

@@ -18,7 +18,7 @@ from mixc.compiler.language.find import library
 from mixc.compiler.language.load import load_file
 from mixc.compiler.pipeline import lower
 from mixc.ir.binding import Number
-from mixc.ir.mixer import Mixer, Recurrence
+from mixc.ir.mixer import Mixer
 from mixc.overrides import override
 
 # One set of feature sizes, so that a spec is built once; lengths beyond two blocks of keys.
@@ -31,12 +31,14 @@ TRIALS = {
         "one token",
         "empty batch",
         "nothing kept",
+        "strong gates",
     ),
     torch.bfloat16: ("several blocks", "large scores", "absent inputs"),
 }
 # Most of the time goes to the compiler: one precision is built as users get it, the other faster.
 FLAGS: dict[torch.dtype, tuple[str, ...]] = {torch.float32: ("-O0",)}
 SPECS = pytest.mark.parametrize("path", library(), ids=lambda path: path.stem)
+RECURRENCES = [path for path in library() if path.parent.name == "recurrence"]
 DTYPES = pytest.mark.parametrize("dtype", TRIALS, ids=lambda dtype: str(dtype)[6:])
 
 
@@ -75,16 +77,13 @@ def test_kernels_match_the_reference(path: Path, dtype: torch.dtype) -> None:
     assert {case.name: case.message for case in cases if not case.ok} == {}
 
 
-@SPECS
-def test_chunks_match_the_reference(path: Path) -> None:
-    """What runs row by row where nothing else is said, in chunks."""
+@pytest.mark.parametrize("path", RECURRENCES, ids=lambda path: path.stem)
+def test_parallel_forms_match_the_reference(path: Path) -> None:
+    """What runs row by row where nothing else is said, in chunks or by a scan where it can."""
     mixer = load_file(path)
-    if not any(isinstance(stage, Recurrence) for stage in mixer.stages):
-        pytest.skip("no recurrence")
-    if all(k.schedule != "chunk" for k in lower(mixer, {}, "float32").kernels):
-        pytest.skip("no state that goes in chunks")
     chunks = partial(by_kernels, configuration={"by_rows": 0, "block_keys": 32})
-    trials = [c for c in verification_cases(mixer) if c.name in ("several blocks", "one token")]
+    wanted = ("several blocks", "one token", "strong gates")
+    trials = [c for c in verification_cases(mixer) if c.name in wanted]
     cases = verify(mixer, {"cpu": chunks}, [torch.float32], cases=trials)
     assert cases
     assert {case.name: case.message for case in cases if not case.ok} == {}

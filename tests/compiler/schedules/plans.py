@@ -25,7 +25,9 @@ def with_blocks(plan: Plan, block: int) -> Plan:
     def cut(program: Program) -> Program:
         order = [d for d in ("I", "T", "Q") if any(t.dim == d for t in program.tiles)]
         tiles = tuple(
-            t if t.whole else replace(t, block=block if t.dim in order else max(1, block // 2))
+            t
+            if t.whole
+            else replace(t, block=block if (t.like or t.dim) in order else max(1, block // 2))
             for t in program.tiles
         )
         return replace(program, tiles=tiles)

@@ -21,7 +21,7 @@ demo: $(READY)
 	$(BIN)/python -m mixc.demo
 
 test: lint
-	$(BIN)/python -m pytest -n 2 -q
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -19,7 +19,7 @@ from ..backends.reference.values import Setting as Evaluation
 from ..backends.reference.values import Value
 from ..compiler.analysis.recurrence.classify import classify
 from ..compiler.analysis.recurrence.flatten import flatten
-from ..compiler.analysis.recurrence.forms import Affine, Form, Matrix, Reading
+from ..compiler.analysis.recurrence.forms import NEUTRAL, Affine, Form, Matrix, Reading
 from ..ir.binding import Number, param_values
 from ..ir.errors import UnsupportedError
 from ..ir.expression import Call, Expr, Index, Kind, Literal, Read, Ref, Size, call, transform
@@ -319,11 +319,10 @@ class _Stage:
             {self.over}.union(*(state.dims for state in form.states), *self._extra(form))
         )
         axis = dims.index(self.over)
-        zero = 0.0 if form.plus == "add" else -torch.inf
         coefficients = [[self._along(c, dims, axis) for c in row] for row in form.coefficients]
         shape = [self.setting.sizes[d] for d in dims]
         offsets = [
-            torch.full(shape, zero, device=self.setting.device)
+            torch.full(shape, NEUTRAL[form.plus], device=self.setting.device)
             if offset is None
             else self._turned(self.setting.expanded(self.value(offset), dims).tensor.float(), axis)
             for offset in form.offsets

@@ -16,6 +16,7 @@ OPERATIONS: dict[str, Operation] = {
     "add": torch.add,
     "mul": torch.mul,
     "max": torch.maximum,
+    "min": torch.minimum,
     "logaddexp": torch.logaddexp,
 }
 

@@ -9,22 +9,18 @@ that no product can reach is left out.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...ir.expression import Expr, Ref
 from ...ir.tile import BufferArgument, DType, Program, Tile, Value
-from ..analysis.recurrence.forms import Affine
+from ..analysis.recurrence.forms import NEUTRAL, Affine
 from .builder import Builder
 from .decay import Pairs
 from .evaluation import Context, Evaluator
 from .grid import place_grid, place_groups
 from .loop import Carrying, spread, store_first
 from .runs import integer
-
-# What changes nothing under each operation.
-_NEUTRAL: Mapping[str, float] = {"add": 0.0, "mul": 1.0, "max": -math.inf, "logaddexp": -math.inf}
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,12 +182,12 @@ class _Maps:
     def _entry(self, value: Expr | None, diagonal: bool, axes: frozenset[str]) -> Value:
         """A coefficient in each row; past the last row, the one that changes nothing."""
         form = self.form
-        outside = _NEUTRAL[form.times] if diagonal else _NEUTRAL[form.plus]
-        inside = _NEUTRAL[form.plus] if value is None else value
+        outside = NEUTRAL[form.times] if diagonal else NEUTRAL[form.plus]
+        inside = NEUTRAL[form.plus] if value is None else value
         return self._row(inside, outside, axes)
 
     def _offset(self, value: Expr | None, axes: frozenset[str]) -> Value:
-        none = _NEUTRAL[self.form.plus]
+        none = NEUTRAL[self.form.plus]
         return self._row(none if value is None else value, none, axes)
 
     def _row(self, value: Expr | float, outside: float, axes: frozenset[str]) -> Value:

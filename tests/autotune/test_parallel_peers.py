@@ -147,7 +147,7 @@ def test_strong_gates_of_channels_are_not_split() -> None:
 
 
 @pytest.mark.parametrize("length", [1, 2, 5, 64])
-@pytest.mark.parametrize("plus", ["add", "max", "logaddexp"])
+@pytest.mark.parametrize("plus", ["add", "max", "min", "logaddexp"])
 def test_the_doubling_scan_computes_the_step(plus: str, length: int) -> None:
     """Two states; one coefficient is the semiring's zero, one does not change."""
     add, times = OPERATIONS[plus], OPERATIONS["mul" if plus == "add" else "add"]

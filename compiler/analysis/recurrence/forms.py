@@ -7,10 +7,21 @@ each given the ones before it. Inside a form, ``Ref("S.in", ...)`` is the state 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ....ir.expression import Expr, Ref
 from ....ir.mixer import State
+
+# What changes nothing under each operation of a semiring.
+NEUTRAL: Mapping[str, float] = {
+    "add": 0.0,
+    "mul": 1.0,
+    "max": -math.inf,
+    "min": math.inf,
+    "logaddexp": -math.inf,
+}
 
 
 @dataclass(frozen=True, slots=True)

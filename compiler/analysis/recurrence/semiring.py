@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 
 from ....ir.expression import Call, Expr, Literal, Ref, call, transform
 from ....ir.mixer import State
 from .evaluation import Evaluation, is_long
-from .forms import Affine
+from .forms import NEUTRAL, Affine
 from .logarithm import logarithm
 from .polynomial import ZERO, Monomial, Polynomial, plus, polynomial, tidy, written
 from .superposition import NotLinearError, Superposition, Term
 
-# What adds nothing, by the semiring's addition.
-_NOTHING: Mapping[str, float] = {
-    "max": float("-inf"),
-    "logaddexp": float("-inf"),
-    "min": float("inf"),
-}
+# The additions of semirings whose product is a sum.
+_ADDITIONS = ("max", "logaddexp", "min")
 
 
 def linear(states: Sequence[State], values: Sequence[Superposition], over: str) -> Affine:
@@ -89,7 +85,7 @@ def tropical(
     """The form over (max, +), (min, +) or (logaddexp, +); None where none fits."""
     if any(s.dims != states[0].dims for s in states):
         return None
-    for addition in _NOTHING:
+    for addition in _ADDITIONS:
         try:
             found = [_Reading(addition, evaluation).of(value) for value in values]
         except NotLinearError:
@@ -175,7 +171,7 @@ class _Reading:
         return Tropical(moved, None if value.offset is None else plus(value.offset, by))
 
     def chosen(self, condition: Expr, yes: Tropical, no: Tropical) -> Tropical:
-        nothing = Literal(_NOTHING[self.addition])
+        nothing = Literal(NEUTRAL[self.addition])
 
         def pick(a: Expr | None, b: Expr | None) -> Expr:
             return call("where", condition, a or nothing, b or nothing)

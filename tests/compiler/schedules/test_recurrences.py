@@ -242,6 +242,13 @@ SCANS = {
     - m = max(m + a, b)
     - o = m
 """,
+    "smallest so far": """
+  state: {m: [C]}
+  initial: {m: inf}
+  step:
+    - m = min(m + a, b)
+    - o = m
+""",
     "running softmax": """
   state: {m: [C], n: [C], s: [C]}
   initial: {m: -inf}

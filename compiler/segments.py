@@ -55,7 +55,7 @@ class Segments:
         self._find(work, context, launch, found, left)
         self._pass(rows, context, found, left, starts)
         states = tuple(
-            ((form, (replace(c, initial=starts[c.name], last=None),))) for form, c in self.states
+            (form, (replace(c, initial=starts[c.name], last=None),)) for form, c in self.states
         )
         return replace(self.task, states=states, segment=self.dim)
 

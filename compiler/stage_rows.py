@@ -48,7 +48,7 @@ class StageRows:
     stage: Recurrence
     used: frozenset[str]
     wide: frozenset[str] = frozenset()
-    axes: dict[str, frozenset[str]] = field(default_factory=dict)
+    axes: dict[str, frozenset[str]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.axes = {ref.name: ref.axes for ref in self.stage.results}
@@ -175,7 +175,7 @@ class StageRows:
         tiled = max(free, key=lambda d: (sizes[d], listed.index(d) if d in listed else -1))
         rest = prod((sizes[d] for d in own if d != tiled), start=1)
         block = max(least, min(128, held // max(rest, 1)))
-        block = min(1 << (block.bit_length() - 1), padded(min(sizes[tiled], 1 << 20), 16))
+        block = min(1 << (block.bit_length() - 1), padded(sizes[tiled], 16))
         return Grid(positions, (tiled,), {tiled: block})
 
 

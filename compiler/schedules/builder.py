@@ -466,9 +466,10 @@ class Builder:
                 return None
         return None
 
-    def bind(self, expr: Expr, value: Value, scope: int | None = None) -> None:
-        """Let ``expr`` stand for ``value`` from the value's scope (or a given one) inwards."""
-        level = self.level(value) if scope is None else scope
+    def bind(self, expr: Expr, value: Value, here: bool = False) -> None:
+        """Let ``expr`` stand for ``value`` from the value's scope inwards, or (``here``) from the
+        innermost one."""
+        level = len(self.scopes) - 1 if here else self.level(value)
         self.scopes[level].values[expr] = value
 
     def finish(self, launch: tuple[tuple[str, int], ...] = (), about: str = "") -> Program:

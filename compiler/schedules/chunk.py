@@ -14,18 +14,17 @@ of exp(-30) for a hundred rows, lose nothing (Yang et al. 2024, arXiv 2312.06635
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from ...ir.expression import Expr, Kind, Ref
-from ...ir.tile import BufferArgument, DType, GridAxis, Program, SizeArgument, Tile, Value
+from ...ir.tile import DType, GridAxis, Program, SizeArgument, Tile, Value
 from ..analysis.recurrence.forms import Coupled, Matrix, Reading
-from .builder import Builder
 from .contraction import contract, factors_of
 from .coupled import CoupledChunk
-from .decay import Decay, Pairs, Request, decay_of
+from .decay import Decay, Pairs, Request, decay_of, place_rows
 from .evaluation import Context, Evaluator
-from .grid import place_grid, place_groups
-from .loop import Carrying, spread, store_first
+from .grid import start_rows
+from .loop import Carrying, spread, store_first, store_last
 from .runs import integer
 
 
@@ -56,16 +55,10 @@ def chunk(task: ChunkTask, context: Context, launch: tuple[tuple[str, int], ...]
     rows, columns, row = task.over, f"{task.over}_2", f"{task.over}_3"
     same = context.equal.get(rows, rows)
     context = replace(context, equal={**context.equal, columns: same, row: same})
-    builder = Builder(task.name)
-    evaluator = Evaluator(builder, context)
-    place_grid(evaluator, task.positions, None)
-    for dim in task.tiled:
-        place_grid(evaluator, [dim], dim)
-    place_groups(evaluator)
     carrying = [c for _, group in task.states for c in group]
-    for name in [*(name for name, _, _ in task.own), *(c.last for c in carrying if c.last)]:
-        buffer = context.buffers[name]
-        builder.buffer(BufferArgument(name, buffer.dims, buffer.dtype, written=True))
+    written = [*(name for name, _, _ in task.own), *(c.last for c in carrying if c.last)]
+    evaluator = start_rows(task.name, context, task.positions, task.tiled, written)
+    builder = evaluator.builder
     block = context.blocks.get(rows, 64)
     builder.tiles[rows] = Tile(rows, block)
     builder.tiles[columns] = Tile(columns, block, like=rows)
@@ -79,10 +72,7 @@ def chunk(task: ChunkTask, context: Context, launch: tuple[tuple[str, int], ...]
             builder.place(dim, evaluator.integer(place, dim.lower()), exists)
         made = _Chunk(evaluator, task, pairs)
         turn.yields = made.run(turn.carried)
-    for c, value in zip(carrying, turn.results, strict=True):
-        if c.last is not None:
-            builder.comment(f"{c.name} after the last row")
-            store_first(evaluator, c.last, value)
+    store_last(evaluator, carrying, turn.results)
     return builder.finish(launch, task.about)
 
 
@@ -95,7 +85,6 @@ def _segment(evaluator: Evaluator, task: ChunkTask) -> tuple[Value, Value]:
     position = builder.grid_position(task.segment, f"{task.over.lower()}_segment")
     builder.grid.append(GridAxis(task.segment, position))
     builder.place(task.segment, position)
-    builder.scalar(SizeArgument(task.segment))
     block, one = builder.block(task.over), builder.constant(1, DType.INT32)
 
     def blocks(value: Value, of: Value) -> Value:
@@ -112,19 +101,10 @@ def _segment(evaluator: Evaluator, task: ChunkTask) -> tuple[Value, Value]:
 
 def place_pairs(evaluator: Evaluator, start: Value, rows: str, reverse: bool) -> Pairs:
     """Put the rows of a chunk on the tile twice, as rows and as columns."""
-    builder = evaluator.builder
-    size, columns = evaluator.size(rows), f"{rows}_2"
-    order = []
-    for dim, hint in ((rows, rows.lower()), (columns, f"{rows.lower()}_before")):
-        number = builder.range(dim, start, hint)
-        exists = builder.elementwise("lt", number, size, dtype=DType.BOOL, hint=f"{hint}_exists")
-        place = number
-        if reverse:
-            last = integer(evaluator, "sub", size, builder.constant(1, DType.INT32))
-            place = builder.elementwise("sub", last, number, dtype=DType.INT32, hint=hint)
-        builder.place(dim, place, exists)
-        order.append(number)
-    return Pairs(evaluator, rows, columns, f"{rows}_3", order[0], order[1], start, reverse)
+    columns, name = f"{rows}_2", rows.lower()
+    row = place_rows(evaluator, rows, rows, start, reverse, name)
+    column = place_rows(evaluator, rows, columns, start, reverse, f"{name}_before")
+    return Pairs(evaluator, rows, columns, f"{rows}_3", row, column, start, reverse)
 
 
 @dataclass
@@ -134,7 +114,6 @@ class _Chunk:
     evaluator: Evaluator
     task: ChunkTask
     pairs: Pairs
-    names: dict[Expr, Ref] = field(default_factory=dict)
 
     def run(self, carried: tuple[Value, ...]) -> tuple[Value, ...]:
         """What the states have become; the chunk's own rows are stored."""
@@ -176,7 +155,7 @@ class _Chunk:
                     value = self._through(pair, entry, value)
             else:
                 value = self._along_axis(reading, terms, carrying, decay)
-            builder.bind(reading.ref, value, len(builder.scopes) - 1)
+            builder.bind(reading.ref, value, here=True)
         builder.comment(f"{carrying.name} after the chunk")
         return self._after(terms, decay, start)
 
@@ -210,7 +189,7 @@ class _Chunk:
         value = self.evaluator.masked(value, rows, 0.0)
         solved = builder.substitute(scores[w, u, False], value, rows, columns, "corrected")
         ref = Ref(f"{carrying.name}.corrected", form.state.dims - {form.axis} | {rows}, Kind.REAL)
-        builder.bind(ref, solved, len(builder.scopes) - 1)
+        builder.bind(ref, solved, here=True)
         return [*others, (u, ref)]
 
     # --------------------------------------------------------------------------- products
@@ -227,7 +206,7 @@ class _Chunk:
 
     def _through(self, pair: Value, entry: Expr, acc: Value) -> Value:
         """acc + the sum over the chunk's rows s of pair[t, s] * entry[s]."""
-        factors = [self._name(pair), *factors_of(self.column(entry))]
+        factors = [self.evaluator.named(pair), *factors_of(self.pairs.at_column(entry))]
         return contract(self.evaluator, factors, (self.pairs.columns,), acc=acc)
 
     def _along_axis(
@@ -246,7 +225,10 @@ class _Chunk:
             value = builder.elementwise("mul", kept, value, dtype=DType.FLOAT32)
         for key, entry in terms:
             weights = contract(
-                evaluator, [*query, *factors_of(self.column(entry))], reading.axes, hint="weight"
+                evaluator,
+                [*query, *factors_of(self.pairs.at_column(entry))],
+                reading.axes,
+                hint="weight",
             )
             more = decay.spread(weights, key, reading.after)
             value = builder.elementwise("add", value, more, dtype=DType.FLOAT32)
@@ -260,17 +242,11 @@ class _Chunk:
         if total is not None:
             value = builder.elementwise("mul", start, total, dtype=DType.FLOAT32)
         for key, entry in terms:
-            factors = [*factors_of(self.column(key)), *factors_of(self.column(entry))]
+            factors = [
+                *factors_of(self.pairs.at_column(key)),
+                *factors_of(self.pairs.at_column(entry)),
+            ]
             if left is not None:
                 factors.append(left)
             value = contract(self.evaluator, factors, (self.pairs.columns,), acc=value)
         return value
-
-    def column(self, expr: Expr) -> Expr:
-        """``expr`` at the columns' positions."""
-        return self.pairs.at_column(expr)
-
-    def _name(self, value: Value) -> Ref:
-        ref = Ref(f"pairs {value.name}", value.axes, Kind.REAL)
-        self.evaluator.builder.bind(ref, value, len(self.evaluator.builder.scopes) - 1)
-        return ref

@@ -34,7 +34,7 @@ def _reduce_elements(evaluator: Evaluator, expr: Reduce, hint: str) -> Value:
     if len(held) > 1 and _can_step(evaluator, expr.over, parts):
         value = _step_reduce(evaluator, expr, dtype, held, hint)
     else:
-        value = _spread(evaluator, _admitted(evaluator, expr, dtype), frozenset(expr.over))
+        value = evaluator.spread(_admitted(evaluator, expr, dtype), frozenset(expr.over))
         op = {"any": "max", "all": "min"}.get(expr.op, expr.op)
         for dim in expr.over:
             value = builder.reduce(op, value, dim, hint)
@@ -78,15 +78,6 @@ def _step_reduce(
     return turn.results[0]
 
 
-def _spread(evaluator: Evaluator, value: Value, axes: frozenset[str]) -> Value:
-    """``value`` with the axes it lacks, so that reducing over them counts every position."""
-    missing = axes - value.axes
-    if not missing:
-        return value
-    zero = evaluator.builder.constant(0, value.dtype, missing)
-    return evaluator.builder.elementwise("add", value, zero, dtype=value.dtype)
-
-
 # ------------------------------------------------------------------------------------ factors
 
 
@@ -121,7 +112,7 @@ def contract(
         terms = _distribute(inside)
         if len(terms) > 1 and any(_separates(evaluator, t, over) for t in terms):
             parts = [contract(evaluator, t + outside, over, None, hint) for t in terms]
-            return _accumulate(evaluator, [*parts, *([acc] if acc is not None else [])], hint)
+            return accumulate(evaluator, [*parts, *([acc] if acc is not None else [])], hint)
     if outside and acc is None:
         inner = contract(evaluator, inside, over, None, hint) if inside else None
         scale = [evaluator.real(f) for f in outside]
@@ -129,7 +120,7 @@ def contract(
             inner = _count(evaluator, over)
         return _product(evaluator, [*scale, inner], hint)
     if outside:
-        return _accumulate(evaluator, [acc, contract(evaluator, factors, over, None, hint)], hint)
+        return accumulate(evaluator, [acc, contract(evaluator, factors, over, None, hint)], hint)
     return _contract_inside(evaluator, inside, over, hint, acc)
 
 
@@ -151,10 +142,10 @@ def _contract_inside(
         zero_outside = any(_is_zero_outside(evaluator, f) for f in inside)
         for dim in over:
             value = value if zero_outside else evaluator.masked(value, dim, 0.0)
-        value = _spread(evaluator, value, frozenset(over))
+        value = evaluator.spread(value, frozenset(over))
         for dim in over:
             value = builder.reduce("sum", value, dim, hint)
-        return value if acc is None else _accumulate(evaluator, [acc, value], hint)
+        return value if acc is None else accumulate(evaluator, [acc, value], hint)
     return _step_through(evaluator, inside, over, hint, acc)
 
 
@@ -176,7 +167,7 @@ def _step_through(
             term = _contract_inside(evaluator, inside, tuple(rest), hint, None)
         else:
             term = _product(evaluator, [evaluator.real(f) for f in inside])
-        turn.yields = (_accumulate(evaluator, [turn.carried[0], term], hint),)
+        turn.yields = (accumulate(evaluator, [turn.carried[0], term], hint),)
     return turn.results[0]
 
 
@@ -336,7 +327,8 @@ def _product(evaluator: Evaluator, values: list[Value], hint: str = "") -> Value
     )
 
 
-def _accumulate(evaluator: Evaluator, values: list[Value | None], hint: str) -> Value:
+def accumulate(evaluator: Evaluator, values: Sequence[Value | None], hint: str = "") -> Value:
+    """The sum of the values that are there."""
     builder = evaluator.builder
     present = [v for v in values if v is not None]
     return fold(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from ...ir.expression import Expr, Kind, Ref, call
 from ...ir.tile import DType, Value
 from ..analysis.recurrence.forms import Affine, Coupled, Reading
-from .contraction import contract, factors_of
+from .contraction import accumulate, contract, factors_of
 from .decay import Pairs
 from .evaluation import Evaluator
 from .loop import Carrying
@@ -50,7 +50,7 @@ class CoupledChunk:
             builder.comment(f"{reading.ref.name.partition('.')[0]}: {reading.state} read")
             state = names.index(reading.state)
             value = self._read(reading.query, state, reading.after, terms)
-            builder.bind(reading.ref, value, len(builder.scopes) - 1)
+            builder.bind(reading.ref, value, here=True)
         builder.comment(f"{', '.join(names)} after the chunk")
         return tuple(self._after(n, terms) for n in range(len(names)))
 
@@ -77,7 +77,7 @@ class CoupledChunk:
         )
         axes = self.form.states[0].dims - {self.form.axis} | {self.pairs.rows}
         ref = Ref(f"{source}.corrections", axes, Kind.REAL)
-        builder.bind(ref, solved, len(builder.scopes) - 1)
+        builder.bind(ref, solved, here=True)
         return self._together(
             (k, v, n)
             for k, v, targets in [*writes, *((u, ref, targets) for u, _, targets in unknown)]
@@ -102,12 +102,16 @@ class CoupledChunk:
         values = []
         for (i, j), kept in self._rows(after).items():
             if i == state:
-                factors = [self._ref(kept), *factors_of(query), self.carrying[j].before]
+                factors = [
+                    self.evaluator.named(kept),
+                    *factors_of(query),
+                    self.carrying[j].before,
+                ]
                 values.append(contract(self.evaluator, factors, (self.form.axis,)))
         value = self._sum(values)
         for key, entry, targets in terms:
             pair = self._pair(query, key, state, after, targets)
-            factors = [self._ref(pair), *factors_of(self.pairs.at_column(entry))]
+            factors = [self.evaluator.named(pair), *factors_of(self.pairs.at_column(entry))]
             value = contract(self.evaluator, factors, (self.pairs.columns,), acc=value)
         return value
 
@@ -136,25 +140,16 @@ class CoupledChunk:
         for key, entry, targets in terms:
             reached = [left[state, j] for j in sorted(targets) if (state, j) in left]
             if reached:
-                kept = self._ref(self._sum(reached))
+                kept = self.evaluator.named(self._sum(reached))
                 columns = [self.pairs.at_column(key), self.pairs.at_column(entry)]
                 factors = [kept, *(f for column in columns for f in factors_of(column))]
                 value = contract(self.evaluator, factors, (self.pairs.columns,), acc=value)
         return value
 
     def _sum(self, values: Sequence[Value]) -> Value:
-        builder, zero = self.evaluator.builder, self.evaluator.builder.constant(0.0, DType.FLOAT32)
-        if not values:
-            return zero
-        made = values[0]
-        for value in values[1:]:
-            made = builder.elementwise("add", made, value, dtype=DType.FLOAT32)
-        return made
-
-    def _ref(self, value: Value) -> Ref:
-        ref = Ref(f"kept {value.name}", value.axes, Kind.REAL)
-        self.evaluator.builder.bind(ref, value, len(self.evaluator.builder.scopes) - 1)
-        return ref
+        if values:
+            return accumulate(self.evaluator, values)
+        return self.evaluator.builder.constant(0.0, DType.FLOAT32)
 
     # ------------------------------------------------------------------------------ decays
 
@@ -184,13 +179,8 @@ class CoupledChunk:
 
     def _total(self) -> Entries:
         """Over the whole chunk: what there is from its start to its last row."""
-        pairs, evaluator, builder = self.pairs, self.evaluator, self.evaluator.builder
-        here = pairs.compare("eq", pairs.row_number, pairs.last_row())
-        zero = builder.constant(0.0, DType.FLOAT32)
-        return {
-            place: builder.reduce("sum", evaluator.where(here, value, zero), pairs.rows)
-            for place, value in self._rows(True).items()
-        }
+        rows = self._rows(True)
+        return {place: self.pairs.in_last_row(value) for place, value in rows.items()}
 
     @property
     def _affine(self) -> Affine:
@@ -229,13 +219,7 @@ class CoupledChunk:
             return known
         builder, places = self.evaluator.builder, list(entries)
         axes = frozenset({over}).union(*(v.axes for v in entries.values()))
-        zero = builder.constant(0.0, DType.FLOAT32, axes)
-        xs = [
-            value
-            if value.axes == axes
-            else builder.elementwise("add", value, zero, dtype=DType.FLOAT32)
-            for value in entries.values()
-        ]
+        xs = [self.evaluator.spread(value, axes) for value in entries.values()]
 
         def together(left: tuple[Value, ...], right: tuple[Value, ...]) -> list[Value]:
             first, second = (dict(zip(places, side, strict=True)) for side in (left, right))

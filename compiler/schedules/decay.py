@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ...ir.expression import Expr, Index, Kind, Literal, Ref, call
+from ...ir.expression import Expr, Index, Literal, Ref, call
 from ...ir.tile import DType, Value
 from .contraction import contract, factors_of
 from .evaluation import Evaluator, move
+from .grid import from_end
 from .runs import integer
 
 # (left, right, whether a row sees its own write)
@@ -42,6 +43,13 @@ class Pairs:
         end = integer(evaluator, "min", end, evaluator.size(self.rows), hint="end")
         one = builder.constant(1, DType.INT32)
         return integer(evaluator, "sub", end, one, hint="last_row")
+
+    def in_last_row(self, value: Value) -> Value:
+        """``value`` in the chunk's last row that exists."""
+        builder = self.evaluator.builder
+        here = self.compare("eq", self.row_number, self.last_row())
+        zero = builder.constant(0.0, DType.FLOAT32)
+        return builder.reduce("sum", self.evaluator.where(here, value, zero), self.rows)
 
     def at_column(self, expr: Expr) -> Expr:
         """``expr`` at the columns' rows."""
@@ -84,6 +92,19 @@ class Pairs:
         return self.evaluator.where(keep, value, one, hint)
 
 
+def place_rows(
+    evaluator: Evaluator, rows: str, dim: str, start: Value, reverse: bool, hint: str
+) -> Value:
+    """Put a block of ``rows`` on the tile along ``dim``; their numbers in the order of the
+    recurrence, which with ``reverse`` begins at the last."""
+    builder, size = evaluator.builder, evaluator.size(rows)
+    number = builder.range(dim, start, hint)
+    exists = builder.elementwise("lt", number, size, dtype=DType.BOOL, hint=f"{hint}_exists")
+    place = from_end(evaluator, rows, number, hint) if reverse else number
+    builder.place(dim, place, exists)
+    return number
+
+
 class Decay(ABC):
     """What is left of what was written, after some rows; None stands for all of it."""
 
@@ -111,18 +132,13 @@ class Decay(ABC):
     def spread(self, weights: Value, key: Expr, after: bool) -> Value:
         """sum over s of weights[t, s] * key_s * (decay from s to t), over what t sees."""
 
-    def _bound(self, value: Value) -> Ref:
-        ref = Ref(f"decay {value.name}", value.axes, Kind.REAL)
-        self.builder.bind(ref, value, len(self.builder.scopes) - 1)
-        return ref
-
     def _masked(self, pairs: Value, after: bool) -> Value:
         zero = self.builder.constant(0.0, DType.FLOAT32)
         return self.evaluator.where(self.pairs.visible(after), pairs, zero, pairs.name)
 
     def _through(self, pairs: Value, key: Expr) -> Value:
         """The sum over s of pairs[t, s] * key_s."""
-        factors = [self._bound(pairs), *factors_of(self.pairs.at_column(key))]
+        factors = [self.evaluator.named(pairs), *factors_of(self.pairs.at_column(key))]
         return contract(self.evaluator, factors, (self.pairs.columns,))
 
     def _score(self, left: Expr, right: Expr) -> Value:
@@ -171,7 +187,7 @@ class Factors(Decay):
         if not after:
             later = pairs.compare("gt", pairs.row_number, pairs.start)
             factor = pairs.one_where(later, self._before())
-        return self._bound(self.builder.scan(factor, pairs.rows, op="prod", hint="kept"))
+        return self.evaluator.named(self.builder.scan(factor, pairs.rows, op="prod", hint="kept"))
 
     def to_end(self) -> Ref | None:
         pairs, builder = self.pairs, self.builder
@@ -179,13 +195,10 @@ class Factors(Decay):
         inside = pairs.compare("lt", pairs.column_number, pairs.last_row())
         factor = pairs.one_where(inside, after)
         scanned = builder.scan(factor, pairs.columns, reverse=True, op="prod", hint="left")
-        return self._bound(scanned)
+        return self.evaluator.named(scanned)
 
     def total(self) -> Value | None:
-        here = self._here()
-        if self.pairs.rows not in here.axes:
-            zero = self.builder.constant(0.0, DType.FLOAT32, frozenset({self.pairs.rows}))
-            here = self.builder.elementwise("add", here, zero, dtype=DType.FLOAT32)
+        here = self.evaluator.spread(self._here(), frozenset({self.pairs.rows}))
         return self.builder.reduce("prod", here, self.pairs.rows, "decay_of_chunk")
 
     def scores(self, requests: Sequence[Request]) -> list[Value]:
@@ -292,8 +305,7 @@ class Factors(Decay):
         column = integer(evaluator, "sub", last, turn, hint="column")
         place = column
         if pairs.reverse:
-            end = integer(evaluator, "sub", evaluator.size(pairs.rows), one)
-            place = integer(evaluator, "sub", end, column)
+            place = from_end(evaluator, pairs.rows, column)
         self.builder.place(pairs.row, place)
         return column
 

@@ -378,6 +378,19 @@ class Evaluator:
             return running
         return self.builder.elementwise("sub", running, value, dtype=dtype, hint=hint)
 
+    def named(self, value: Value) -> Ref:
+        """A name for ``value``, to stand in expressions of the innermost scope."""
+        ref = Ref(f"<{value.name}>", value.axes, Kind.REAL)
+        self.builder.bind(ref, value, here=True)
+        return ref
+
+    def spread(self, value: Value, axes: frozenset[str], hint: str = "") -> Value:
+        """``value`` with all of ``axes``, the same along those that it lacks."""
+        if axes <= value.axes:
+            return value
+        zero = self.builder.constant(_number(0, value.dtype), value.dtype, axes)
+        return self.builder.elementwise("add", value, zero, dtype=value.dtype, hint=hint)
+
     def masked(self, value: Value, dim: str, outside: float) -> Value:
         """``value`` with ``outside`` where the tile of ``dim`` has no positions."""
         bound = self.builder.bound(dim)

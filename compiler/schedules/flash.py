@@ -153,7 +153,7 @@ def _rescaled(evaluator: Evaluator, task: FlashTask, form: Rescaled, rows: froze
             visible = evaluator.both(evaluator.condition(mask, "visible"), exists)
         if visible is not None:
             score = evaluator.where(visible, score, infinite, "score")
-        score = _as_tile(evaluator, score, rows | {task.over})
+        score = evaluator.spread(score, rows | {task.over}, score.name)
         block_top = builder.reduce("max", score, task.over, "m_block")
         new_top = builder.elementwise("max", top, block_top, dtype=DType.FLOAT32, hint="m_new")
         safe = _finite(evaluator, new_top)
@@ -215,7 +215,7 @@ def _with_sink(
     """Maximum and total to start from, when a logit without a value has been seen."""
     builder = evaluator.builder
     logit = evaluator.real(in_base_two(written(form.exponent, sink)), "sink")
-    logit = _as_tile(evaluator, logit, rows)
+    logit = evaluator.spread(logit, rows, logit.name)
     least = builder.constant(form.start, DType.FLOAT32)
     top = logit
     if form.start > -math.inf:
@@ -310,7 +310,7 @@ def _plain(evaluator: Evaluator, task: FlashTask, form: Plain, rows: frozenset[s
     total: Value = builder.constant(0.0, DType.FLOAT32, rows)
     if task.sink is not None:
         sink = evaluator.real(written(form.weight, task.sink), "sink")
-        total = _as_tile(evaluator, sink, rows)
+        total = evaluator.spread(sink, rows, sink.name)
         (total,) = _in_first_share(evaluator, task, [(total, 0.0)])
     outputs = [_zero_output(evaluator, task, rows, value) for _, value in task.outputs]
     carried = [*([("total", total)] if needs_total else []), *outputs]
@@ -325,7 +325,7 @@ def _plain(evaluator: Evaluator, task: FlashTask, form: Plain, rows: frozenset[s
             visible = evaluator.both(evaluator.condition(mask, "visible"), exists)
         if visible is not None:
             weight = evaluator.where(visible, weight, zero, "weight")
-        weight = _as_tile(evaluator, weight, rows | {task.over})
+        weight = evaluator.spread(weight, rows | {task.over}, weight.name)
         sums = list(state[1:] if needs_total else state)
         made: list[Value] = []
         if needs_total:
@@ -366,22 +366,13 @@ def _zero_output(
     return f"{name}_sum", evaluator.builder.constant(0.0, DType.FLOAT32, rows | own)
 
 
-def _as_tile(evaluator: Evaluator, value: Value, axes: frozenset[str]) -> Value:
-    """``value`` with exactly these axes, spread along those that it lacks."""
-    if value.axes == axes:
-        return value
-    builder = evaluator.builder
-    zero = builder.constant(0.0, DType.FLOAT32, axes)
-    return builder.elementwise("add", value, zero, dtype=DType.FLOAT32, hint=value.name)
-
-
 def _weighted_sums(
     evaluator: Evaluator, task: FlashTask, weight: Value, sums: Sequence[Value]
 ) -> list[Value]:
     """Each running output plus the sum over the block of weight * gain * value."""
     builder = evaluator.builder
     weight_ref = Ref("weight", weight.axes, Kind.REAL)
-    builder.bind(weight_ref, weight, len(builder.scopes) - 1)
+    builder.bind(weight_ref, weight, here=True)
     made = []
     for (name, value), running in zip(task.outputs, sums, strict=True):
         gain = [] if task.gain is None else factors_of(task.gain)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...ir.expression import Index, Size, call
-from ...ir.tile import DType, GridAxis, Tile, Value
-from .evaluation import Evaluator, padded
+from ...ir.tile import BufferArgument, DType, GridAxis, Tile, Value
+from .builder import Builder
+from .evaluation import Context, Evaluator, padded
 
 
 def place_grid(
@@ -29,6 +30,34 @@ def place_grid(
             builder.grid.append(GridAxis(dim, position))
             builder.place(dim, position)
             evaluator.size(dim)
+
+
+def start_rows(
+    name: str,
+    context: Context,
+    positions: Sequence[str],
+    tiled: Sequence[str],
+    written: Sequence[str],
+) -> Evaluator:
+    """A program of a recurrence, its grid placed and the buffers that it fills declared."""
+    builder = Builder(name)
+    evaluator = Evaluator(builder, context)
+    place_grid(evaluator, positions, None)
+    for dim in tiled:
+        place_grid(evaluator, [dim], dim)
+    place_groups(evaluator)
+    for result in written:
+        buffer = context.buffers[result]
+        builder.buffer(BufferArgument(result, buffer.dims, buffer.dtype, written=True))
+    return evaluator
+
+
+def from_end(evaluator: Evaluator, dim: str, row: Value, hint: str = "") -> Value:
+    """The position as far from the last one of ``dim`` as ``row`` is from the first."""
+    builder = evaluator.builder
+    one = builder.constant(1, DType.INT32)
+    last = builder.elementwise("sub", evaluator.size(dim), one, dtype=DType.INT32)
+    return builder.elementwise("sub", last, row, dtype=DType.INT32, hint=hint)
 
 
 def _exists(evaluator: Evaluator, dim: str, position: Value) -> Value | None:

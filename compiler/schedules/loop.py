@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...ir.expression import Expr, Kind, Ref
-from ...ir.tile import BufferArgument, DType, Program, Value
+from ...ir.tile import DType, Program, Value
 from ..analysis.recurrence.versions import Repeated, Version
-from .builder import KIND_DTYPE, Builder, Loop
+from .builder import KIND_DTYPE, Loop
 from .evaluation import Context, Evaluator
-from .grid import first_of, place_grid, place_groups, store_result
-from .runs import integer
+from .grid import first_of, from_end, start_rows, store_result
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,24 +54,14 @@ class LoopTask:
 
 def loop(task: LoopTask, context: Context, launch: tuple[tuple[str, int], ...]) -> Program:
     """The tile program of a recurrence, one row after another."""
-    builder = Builder(task.name)
-    evaluator = Evaluator(builder, context)
-    place_grid(evaluator, task.positions, None)
-    for dim in task.tiled:
-        place_grid(evaluator, [dim], dim)
-    place_groups(evaluator)
     written = [*(name for name, _ in task.own), *(s.last for s in task.states if s.last)]
-    for name in written:
-        buffer = context.buffers[name]
-        builder.buffer(BufferArgument(name, buffer.dims, buffer.dtype, written=True))
+    evaluator = start_rows(task.name, context, task.positions, task.tiled, written)
+    builder = evaluator.builder
     starts = [(s.name, spread(evaluator, s, s.initial)) for s in task.states]
     size, zero = evaluator.size(task.over), builder.constant(0, DType.INT32)
     with builder.loop(task.over.lower(), zero, size, 1, starts) as turn:
         _row(evaluator, task, turn)
-    for state, value in zip(task.states, turn.results, strict=True):
-        if state.last is not None:
-            builder.comment(f"{state.name} after the last row")
-            store_first(evaluator, state.last, value)
+    store_last(evaluator, task.states, turn.results)
     return builder.finish(launch, task.about)
 
 
@@ -81,9 +70,7 @@ def _row(evaluator: Evaluator, task: LoopTask, turn: Loop) -> None:
     builder = evaluator.builder
     row = turn.variable
     if task.reverse:
-        one = builder.constant(1, DType.INT32)
-        last = integer(evaluator, "sub", evaluator.size(task.over), one)
-        row = integer(evaluator, "sub", last, row, hint=f"{task.over.lower()}_row")
+        row = from_end(evaluator, task.over, row, f"{task.over.lower()}_row")
     builder.place(task.over, row)
     for state, value in zip(task.states, turn.carried, strict=True):
         builder.bind(state.before, value)
@@ -100,7 +87,7 @@ def compute_lines(evaluator: Evaluator, lines: Sequence[Version | Repeated]) -> 
             case Version(ref, name, value):
                 dtype = KIND_DTYPE[ref.kind]
                 made = evaluator.builder.cast(evaluator.evaluate(value, name), dtype)
-                evaluator.builder.bind(ref, made, len(evaluator.builder.scopes) - 1)
+                evaluator.builder.bind(ref, made, here=True)
             case Repeated():
                 _rounds(evaluator, line)
 
@@ -124,7 +111,7 @@ def _rounds(evaluator: Evaluator, rounds: Repeated) -> None:
             for s in rounds.states
         )
     for state, value in zip(rounds.states, turn.results, strict=True):
-        builder.bind(state.after, value, len(builder.scopes) - 1)
+        builder.bind(state.after, value, here=True)
 
 
 def spread(evaluator: Evaluator, state: Carrying, value: Expr) -> Value:
@@ -138,13 +125,18 @@ def _with_axes(evaluator: Evaluator, value: Value, dims: frozenset[str], kind: K
     builder, dtype = evaluator.builder, KIND_DTYPE[kind]
     axes = frozenset(d for d in dims if evaluator.position(d).axes)
     value = builder.cast(value, dtype)
-    if value.axes == axes:
-        return value
     number = builder.constant_of(value)
-    if number is not None:
+    if number is not None and value.axes != axes:
         return builder.constant(number, dtype, axes)
-    zero = builder.constant(0.0 if dtype.is_float else 0, dtype, axes)
-    return builder.elementwise("add", value, zero, dtype=dtype, hint=value.name)
+    return evaluator.spread(value, axes, value.name)
+
+
+def store_last(evaluator: Evaluator, states: Sequence[Carrying], values: Sequence[Value]) -> None:
+    """Write the states that the last row leaves, where they are wanted."""
+    for state, value in zip(states, values, strict=True):
+        if state.last is not None:
+            evaluator.builder.comment(f"{state.name} after the last row")
+            store_first(evaluator, state.last, value)
 
 
 def store_first(

@@ -13,14 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...ir.expression import Expr, Ref
-from ...ir.tile import BufferArgument, DType, Program, Tile, Value
+from ...ir.tile import DType, Program, Tile, Value
 from ..analysis.recurrence.forms import NEUTRAL, Affine
-from .builder import Builder
-from .decay import Pairs
+from .decay import Pairs, place_rows
 from .evaluation import Context, Evaluator
-from .grid import place_grid, place_groups
-from .loop import Carrying, spread, store_first
-from .runs import integer
+from .grid import start_rows
+from .loop import Carrying, spread, store_first, store_last
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,46 +44,22 @@ class ScanTask:
 def scan(task: ScanTask, context: Context, launch: tuple[tuple[str, int], ...]) -> Program:
     """The tile program of affine states, a block of rows at a time."""
     rows = task.over
-    builder = Builder(task.name)
-    evaluator = Evaluator(builder, context)
-    place_grid(evaluator, task.positions, None)
-    for dim in task.tiled:
-        place_grid(evaluator, [dim], dim)
-    place_groups(evaluator)
-    for name in [*(name for name, _ in task.own), *(s.last for s in task.states if s.last)]:
-        buffer = context.buffers[name]
-        builder.buffer(BufferArgument(name, buffer.dims, buffer.dtype, written=True))
+    written = [*(name for name, _ in task.own), *(s.last for s in task.states if s.last)]
+    evaluator = start_rows(task.name, context, task.positions, task.tiled, written)
+    builder = evaluator.builder
     builder.tiles[rows] = Tile(rows, context.blocks.get(rows, 64))
     starts = [(s.name, spread(evaluator, s, s.initial)) for s in task.states]
     zero, step = builder.constant(0, DType.INT32), builder.tiles[rows].symbol
     begin = f"{rows.lower()}_start"
     with builder.loop(begin, zero, evaluator.size(rows), step, starts) as turn:
-        block = _place_block(evaluator, task, turn.variable)
+        number = place_rows(evaluator, rows, rows, turn.variable, task.reverse, rows.lower())
+        block = Pairs(evaluator, rows, rows, rows, number, number, turn.variable, task.reverse)
         names = [state.name for state in task.states]
         turn.yields = _Block(evaluator, task, block).run(
             dict(zip(names, turn.carried, strict=True))
         )
-    for state, value in zip(task.states, turn.results, strict=True):
-        if state.last is not None:
-            builder.comment(f"{state.name} after the last row")
-            store_first(evaluator, state.last, value)
+    store_last(evaluator, task.states, turn.results)
     return builder.finish(launch, task.about)
-
-
-def _place_block(evaluator: Evaluator, task: ScanTask, start: Value) -> Pairs:
-    """Put a block of rows on the tile, in the order of the recurrence."""
-    builder, rows = evaluator.builder, task.over
-    size = evaluator.size(rows)
-    number = builder.range(rows, start, rows.lower())
-    exists = builder.elementwise(
-        "lt", number, size, dtype=DType.BOOL, hint=f"{rows.lower()}_exists"
-    )
-    place = number
-    if task.reverse:
-        last = integer(evaluator, "sub", size, builder.constant(1, DType.INT32))
-        place = builder.elementwise("sub", last, number, dtype=DType.INT32, hint=rows.lower())
-    builder.place(rows, place, exists)
-    return Pairs(evaluator, rows, rows, rows, number, number, start, task.reverse)
 
 
 @dataclass
@@ -107,7 +81,7 @@ class _Block:
             after = _applied(self.evaluator, form, found[0], found[1], start)
             for name, value in zip(names, after, strict=True):
                 self._bind(f"{name}.out", form, value)
-                made[name] = self._last(value)
+                made[name] = self.rows.in_last_row(value)
             for name, value, first in zip(names, after, start, strict=True):
                 if name in self.task.before:
                     self._bind(f"{name}.in", form, self._above(value, first))
@@ -118,7 +92,7 @@ class _Block:
     def _bind(self, name: str, form: Affine, value: Value) -> None:
         state = next(s for s in form.states if name.startswith(f"{s.name}."))
         ref = Ref(name, state.dims | {self.task.over}, state.kind)
-        self.evaluator.builder.bind(ref, value, len(self.evaluator.builder.scopes) - 1)
+        self.evaluator.builder.bind(ref, value, here=True)
 
     def _above(self, value: Value, first: Value) -> Value:
         """The value in the row above each row, ``first`` in the block's first.
@@ -139,13 +113,6 @@ class _Block:
         above = builder.combine([value, value, one], rows, together, hints=hints)[0]
         later = self.rows.compare("gt", self.rows.row_number, self.rows.start)
         return self.evaluator.where(later, above, first)
-
-    def _last(self, value: Value) -> Value:
-        """The value in the block's last row that exists."""
-        evaluator, builder = self.evaluator, self.evaluator.builder
-        here = self.rows.compare("eq", self.rows.row_number, self.rows.last_row())
-        zero = builder.constant(0.0, DType.FLOAT32)
-        return builder.reduce("sum", evaluator.where(here, value, zero), self.task.over)
 
 
 Entries = dict[tuple[int, int], Value]  # of a matrix over a semiring, by place

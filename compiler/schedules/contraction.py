@@ -262,7 +262,7 @@ def _tile_axes(
 ) -> frozenset[str]:
     """The axes of the product that are on the tile, not fixed by the grid or by a loop."""
     axes = frozenset[str]().union(*(f.axes for f in factors)) - set(without)
-    return frozenset(d for d in axes if evaluator.position(d).axes)
+    return evaluator.tile_axes(axes)
 
 
 def _groups(

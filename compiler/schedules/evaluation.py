@@ -193,6 +193,14 @@ class Evaluator:
             self.place_whole(dim)
         return self.builder.position(dim)
 
+    def tile_axes(self, dims: Iterable[str]) -> frozenset[str]:
+        """Those of ``dims`` that the tile has, and no grid or loop fixes.
+
+        A dim that is met here first is put on the tile; they are met in order of name, since a set
+        has another order in every process, and the same spec is to give the same kernel.
+        """
+        return frozenset(d for d in sorted(dims) if self.position(d).axes)
+
     def place_whole(self, dim: str) -> None:
         """Hold all of a dim of fixed length in the tile."""
         size = self.context.length(dim)

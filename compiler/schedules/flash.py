@@ -80,7 +80,7 @@ def flash(task: FlashTask, context: Context, launch: tuple[tuple[str, int], ...]
     for name in _written(task):
         buffer = context.buffers[name]
         builder.buffer(BufferArgument(name, buffer.dims, buffer.dtype, written=True))
-    rows = frozenset(d for d in task.queries if evaluator.position(d).axes)
+    rows = evaluator.tile_axes(task.queries)
     match task.form:
         case Rescaled():
             _rescaled(evaluator, task, task.form, rows)
@@ -361,7 +361,7 @@ def _zero_output(
     evaluator: Evaluator, task: FlashTask, rows: frozenset[str], value: Expr
 ) -> tuple[str, Value]:
     """A running output, zero, with the rows' axes and the value's own."""
-    own = frozenset(d for d in value.axes - {task.over} if evaluator.position(d).axes)
+    own = evaluator.tile_axes(value.axes - {task.over})
     name = next(name for name, v in task.outputs if v is value)
     return f"{name}_sum", evaluator.builder.constant(0.0, DType.FLOAT32, rows | own)
 

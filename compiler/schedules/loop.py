@@ -123,7 +123,7 @@ def spread(evaluator: Evaluator, state: Carrying, value: Expr) -> Value:
 def _with_axes(evaluator: Evaluator, value: Value, dims: frozenset[str], kind: Kind) -> Value:
     """``value`` with all the axes that ``dims`` have on the tile, in the type of states."""
     builder, dtype = evaluator.builder, KIND_DTYPE[kind]
-    axes = frozenset(d for d in dims if evaluator.position(d).axes)
+    axes = evaluator.tile_axes(dims)
     value = builder.cast(value, dtype)
     number = builder.constant_of(value)
     if number is not None and value.axes != axes:

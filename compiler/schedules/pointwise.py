@@ -54,7 +54,7 @@ def running_sum(
     dtype = KIND_DTYPE[max(value.x.kind, Kind.INT)]
     size, block = evaluator.size(axis), builder.block(axis)
     zero = builder.constant(0, DType.INT32)
-    rows = frozenset(d for d in buffer.dims if d != axis and evaluator.position(d).axes)
+    rows = evaluator.tile_axes(d for d in buffer.dims if d != axis)
     start = builder.constant(0.0 if dtype.is_float else 0, dtype, rows)
     with builder.loop(f"{axis.lower()}_start", zero, size, block.name, [("so_far", start)]) as turn:
         begin = turn.variable

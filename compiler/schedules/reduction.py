@@ -35,7 +35,7 @@ def reduce_in_loop(evaluator: Evaluator, expr: Reduce, looped: list[str], hint: 
             return stepped
     ranges = _ranges(evaluator, expr.where, axis)
     inner = Reduce(expr.op, expr.x, rest, expr.where) if rest else None
-    axes = frozenset(d for d in expr.axes if evaluator.position(d).axes)
+    axes = evaluator.tile_axes(expr.axes)
     start = builder.constant(evaluator.identity(expr.op, dtype), dtype, axes)
 
     def turn(carried: tuple[Value, ...], mask: object, bound: Value | None) -> tuple[Value, ...]:

@@ -16,15 +16,8 @@ def write_rename(kernel: KernelText, op: Rename) -> None:
     if not kernel.needs_plain(op.out):
         return
     kernel.declared(op.x)
-    array = kernel.renamed(op)
-    order = kernel.layout.of(op.out)
-    kernel.arrays[op.out.name] = array
-    if array.axes != order:
-        nest = NestText(kernel, order, vector=False)
-        value = nest.value(op.out)
-        del kernel.arrays[op.out.name]
-        nest.store(kernel.declare(op.out).name, order, value)
-        kernel.add(*nest.lines())
+    kernel.arrays[op.out.name] = kernel.renamed(op)
+    _as_laid_out(kernel, op.out)
 
 
 def write_substitute(kernel: KernelText, op: Substitute) -> None:
@@ -86,9 +79,15 @@ def _in_order(kernel: KernelText, x: Value, order: tuple[str, ...], hint: Value)
 def _finish(kernel: KernelText, out: Value, name: str, order: tuple[str, ...]) -> None:
     """Let ``out`` be the array that has been filled, in the order that the layout wants."""
     kernel.bind(out, name, order)
-    if order != kernel.layout.of(out):
-        nest = NestText(kernel, kernel.layout.of(out), vector=False)
+    _as_laid_out(kernel, out)
+
+
+def _as_laid_out(kernel: KernelText, out: Value) -> None:
+    """A copy of the array behind ``out`` where its axes are not in the layout's order."""
+    order = kernel.layout.of(out)
+    if kernel.arrays[out.name].axes != order:
+        nest = NestText(kernel, order, vector=False)
         value = nest.value(out)
         del kernel.arrays[out.name]
-        nest.store(kernel.declare(out).name, kernel.layout.of(out), value)
+        nest.store(kernel.declare(out).name, order, value)
         kernel.add(*nest.lines())

@@ -8,7 +8,7 @@ clock starts, time next to the features.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from math import prod
 
 import torch
 from torch import Tensor
@@ -125,7 +125,7 @@ class ParallelForm:
         made = {}
         for declared, tensor in zip(self.mixer.outputs, outputs, strict=True):
             dims = self.setting.ordered(declared.dims)
-            shape = [_product(self.sizes[d] for d in axis) for axis in declared.layout]
+            shape = [prod(self.sizes[d] for d in axis) for axis in declared.layout]
             made[declared.name] = tensor.permute([dims.index(d) for d in declared.dims]).reshape(
                 shape
             )
@@ -290,8 +290,8 @@ class _Stage:
         dims = (*batch, *time, *own)
         laid = tensor.tensor.permute([tensor.dims.index(d) for d in dims])
         sizes = self.setting.sizes
-        rows, width = _product(sizes[d] for d in time), _product(sizes[d] for d in own)
-        log_decay = laid.reshape(_product(sizes[d] for d in batch), rows, width).float()
+        rows, width = prod(sizes[d] for d in time), prod(sizes[d] for d in own)
+        log_decay = laid.reshape(prod(sizes[d] for d in batch), rows, width).float()
         log_decay = log_decay.clamp(min=_NOTHING)  # no infinities, which have no differences
         if self.whole.decays is not None and own:
             self.whole.decays.append(log_decay)
@@ -310,7 +310,7 @@ class _Stage:
         dims = tuple(d for group in groups for d in group)
         value = self.setting.expanded(self.setting.of_kind(value, Kind.REAL), dims)
         tensor = value.tensor.permute([value.dims.index(d) for d in dims])
-        return tensor.reshape([_product(self.setting.sizes[d] for d in g) for g in groups]).float()
+        return tensor.reshape([prod(self.setting.sizes[d] for d in g) for g in groups]).float()
 
     # Elementwise states
 
@@ -365,13 +365,6 @@ def _steepest(log_decay: Tensor, rows: int) -> float:
     total = functional.pad(log_decay.cumsum(1), (0, 0, 1, 0))
     sums = total[:, rows:] - total[:, :-rows] if total.shape[1] > rows else total[:, -1:]
     return float(sums.min()) if sums.numel() else 0.0
-
-
-def _product(numbers: Any) -> int:
-    total = 1
-    for number in numbers:
-        total *= number
-    return total
 
 
 def compiled(form: ParallelForm) -> Callable[..., tuple[Tensor, ...]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -90,13 +91,13 @@ class Operands:
         flat = output.reshape([setting.sizes[d] for d in named if d is not None])
         present = [d for d in named if d is not None]
         flat = flat.permute([present.index(d) for d in declared.dims])
-        shape = [_product(setting.sizes[d] for d in axis) for axis in declared.layout]
+        shape = [prod(setting.sizes[d] for d in axis) for axis in declared.layout]
         return {form.output: flat.reshape(shape)}
 
     def expanded(self, expr: Expr, dtype: torch.dtype) -> Tensor:
         """A mask or bias for every pair, [batch or 1, heads or 1, queries, keys]."""
         setting, dims = self.setting, self.form.index_dims
-        count = _product(setting.sizes[d] for d in dims if d is not None and d in expr.axes)
+        count = prod(setting.sizes[d] for d in dims if d is not None and d in expr.axes)
         if count * dtype.itemsize > _LARGEST_BIAS_BYTES:
             gib = count * dtype.itemsize / (1 << 30)
             raise UnsupportedError(f"its mask or bias would take {gib:.1f} GiB")
@@ -119,13 +120,6 @@ def _value(setting: Setting, name: str, order: Mapping[str, int]) -> Value:
     if setting.mixer.input(name).kind is Kind.REAL:
         tensor = tensor.float()
     return Value(tensor, tuple(arranged))
-
-
-def _product(numbers: Any) -> int:
-    total = 1
-    for number in numbers:
-        total *= number
-    return total
 
 
 def sdpa(setting: Setting) -> Call:

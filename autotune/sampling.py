@@ -13,6 +13,7 @@ from ..ir.binding import Number, bind_sizes, param_values, shape_of
 from ..ir.errors import ArgumentError
 from ..ir.expression import Kind, Literal, Ref, walk
 from ..ir.mixer import Attention, Input, Mixer, Recurrence
+from ..ir.names import names_in
 from .drawing import draw_tensor
 from .draws import Draw, draws
 from .integer_ranges import Range, integer_ranges
@@ -184,7 +185,7 @@ def sample_inputs(
 def _resets(mixer: Mixer) -> set[str]:
     """The names that a reset mentions."""
     conditions = [s.reset for s in mixer.stages if isinstance(s, Recurrence) and s.reset]
-    return {node.name for expr in conditions for node in walk(expr) if isinstance(node, Ref)}
+    return {*names_in(*conditions)}
 
 
 def _integers(

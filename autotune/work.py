@@ -29,6 +29,7 @@ from ..ir.expression import (
     walk,
 )
 from ..ir.mixer import Attention, Mixer, Recurrence, assignments
+from ..ir.names import names_in
 from ..ir.roles import query_axis
 
 _ROWS = "visited rows"
@@ -177,7 +178,7 @@ def _values(
     inputs, tables = {i.name: i for i in mixer.inputs}, {t.name: t for t in mixer.tables}
     order = list(sizes)
     values = {}
-    for name in {node.name for node in walk(mask) if isinstance(node, Ref)}:
+    for name in names_in(mask):
         if name in inputs and name in tensors:
             dims = inputs[name].dims
             tensor = tensors[name].cpu().reshape([sizes[d] for d in dims])

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ..ir.expression import Expr, Ref, walk, with_names
+from ..ir.expression import Expr, Ref, with_names
 from ..ir.mixer import Recurrence, Rounds
+from ..ir.names import names_in
 from ..ir.plan import Kernel
 from .analysis.recurrence.forms import Affine, Classified
 from .defaults import recurrence_launch
@@ -82,7 +83,7 @@ class ScanPlan:
         work, over = self.rows.work, self.stage.over
         results = tuple(n for n, _ in own) + tuple(s.last for s in states if s.last)
         exprs = [*_expressions(forms), *(e for _, e in own)]
-        before = {n.name for e in exprs for n in walk(e) if isinstance(n, Ref)}
+        before = names_in(*exprs)
         grid = self.rows.grid(exprs, _HELD // _ROWS[0], least=4)
         rows = _HELD
         for dim in {d for s in self.stage.states for d in s.dims}:

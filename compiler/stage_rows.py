@@ -20,6 +20,7 @@ from ..ir.expression import (
     walk,
 )
 from ..ir.mixer import Line, Mixer, Recurrence, Rounds, Stage, State
+from ..ir.names import names_in
 from ..ir.optional import expressions
 from ..ir.plan import Buffer
 from ..ir.tile import DType
@@ -181,7 +182,7 @@ class StageRows:
 
 def reads(expr: Expr, names: frozenset[str]) -> bool:
     """Whether an expression mentions one of the names."""
-    return any(isinstance(n, Ref) and n.name in names for n in walk(expr))
+    return not names.isdisjoint(names_in(expr))
 
 
 def mixed_axes(exprs: Iterable[Expr]) -> frozenset[str]:
@@ -207,5 +208,4 @@ def names_read(mixer: Mixer, stage: Stage) -> frozenset[str]:
     """Names that an output, a let, or a stage after this one reads."""
     later = mixer.stages[mixer.stages.index(stage) + 1 :]
     rest = replace(mixer, stages=later)
-    found = {n.name for e in expressions(rest) for n in walk(e) if isinstance(n, Ref)}
-    return frozenset(found | {output.name for output in mixer.outputs})
+    return names_in(*expressions(rest)) | {output.name for output in mixer.outputs}

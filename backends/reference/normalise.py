@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...ir.expression import Call, Expr, Kind, Reduce, Ref, call, transform, walk
+from ...ir.expression import Call, Expr, Kind, Reduce, Ref, call, transform
 from ...ir.mixer import Attention
+from ...ir.names import names_in
 from .axes import reduce
 from .values import Setting, Value
 
@@ -156,7 +157,7 @@ class _Exponential:
 
 
 def _mentions(expr: Expr, *names: str) -> bool:
-    return any(isinstance(node, Ref) and node.name in names for node in walk(expr))
+    return not names_in(expr).isdisjoint(names)
 
 
 def _is_homogeneous(expr: Expr) -> bool:

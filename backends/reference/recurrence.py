@@ -16,8 +16,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ...ir.expression import Expr, Kind, Ref, every_node
+from ...ir.expression import Kind, Ref
 from ...ir.mixer import Equation, Recurrence, State, assignments
+from ...ir.names import names_in
 from .bodies import Body, body_of
 from .scope import Scope, shared_nodes
 from .values import Setting, Value
@@ -33,7 +34,7 @@ def recur(stage: Recurrence, scope: Scope) -> _Values:
     terms += [state.initial for state in stage.states]
     terms += [] if stage.reset is None else [stage.reset]
     body = body_of(stage.over, stage.step, states, setting.sizes, stage.reset)
-    outside = _names(terms) - states.keys() - body.own.keys()
+    outside = names_in(*terms) - states.keys() - body.own.keys()
     known = {name: setting.in_steps(scope.named(name)) for name in sorted(outside)}
     within = Scope(setting, known, shared=shared_nodes(terms))
     initial = {
@@ -42,10 +43,6 @@ def recur(stage: Recurrence, scope: Scope) -> _Values:
     }
     rows, last = _loop(body, within, initial, stage.reverse)
     return {name: scope.setting.after_steps(row) for name, row in rows.items()} | last
-
-
-def _names(terms: list[Expr]) -> set[str]:
-    return {node.name for node in every_node(terms) if isinstance(node, Ref)}
 
 
 def _loop(

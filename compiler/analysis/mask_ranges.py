@@ -39,6 +39,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, count
 
 from ...ir.expression import Call, Expr, Read, Reduce, Ref, substitute, walk
+from ...ir.names import names_in
 from .facts import Facts, look_through
 from .isolate import Condition, Limit, Residual, Search, bounds_of
 from .linear import plus, spread, times
@@ -179,7 +180,7 @@ def _bound(limit: Limit, block: str, facts: Facts) -> Bound:
     names: dict[Expr, Expr] = {}
     moves: dict[Expr, Expr] = {}
     searches: list[Search] = []
-    taken = {n.name for v in (limit.loose, limit.tight) for n in walk(v) if isinstance(n, Ref)}
+    taken = {*names_in(limit.loose, limit.tight)}
     for search in limit.searches:
         if not _mentions(search.ref, (limit.loose, limit.tight)):
             continue

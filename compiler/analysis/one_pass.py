@@ -27,6 +27,7 @@ from ...ir.expression import (
     walk,
 )
 from ...ir.mixer import Attention
+from ...ir.names import names_in
 from .linear import expression, linear
 
 SCALE = Ref("scale", frozenset(), Kind.REAL)
@@ -273,7 +274,7 @@ class _Statistics:
         self.found: list[tuple[str, Reduce]] = []
         self.written: list[tuple[str, Reduce]] = []
         parts = (attention.weight, attention.denominator, attention.score)
-        self.taken = {n.name for part in parts for n in walk(part) if isinstance(n, Ref)}
+        self.taken = {*names_in(*parts)}
 
     def named(self, expr: Expr) -> Expr:
         """``expr`` with its reductions over pairs, innermost first, as names."""
@@ -322,7 +323,7 @@ def _renamed(expr: Expr, name: str, value: Expr) -> Expr:
 
 
 def _mentions(expr: Expr, name: str) -> bool:
-    return any(isinstance(node, Ref) and node.name == name for node in walk(expr))
+    return name in names_in(expr)
 
 
 def _has_score(expr: Expr) -> bool:

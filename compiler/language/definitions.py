@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...ir.expression import Expr, Read, Reduce, Ref, walk
 from ...ir.mixer import Equation
+from ...ir.names import names_in
 from .complexes import PARTS, Complex, parts, together
 from .functions import FUNCTIONS
 from .grammar import parse, parse_target
@@ -108,7 +109,7 @@ class _LetReader:
 
 def reads_results(value: Expr, context: Context) -> bool:
     """Whether a value needs what a stage makes."""
-    return any(isinstance(node, Ref) and node.name in context.results for node in walk(value))
+    return not context.results.isdisjoint(names_in(value))
 
 
 def check_annotation(

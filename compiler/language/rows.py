@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ...ir.expression import Expr, Ref, bound_axes, rebuild, walk
+from ...ir.expression import Expr, bound_axes, rebuild, walk
 from ...ir.mixer import Equation
+from ...ir.names import names_in
 from .complexes import Complex
 from .scope import Context
 
@@ -35,7 +36,7 @@ class Rows:
                 return Complex(change(node.re), change(node.im), span=node.span)
             if not any(rows & {*bound_axes(n)} for n in walk(node)):
                 return node
-            names = {n.name for n in walk(node) if isinstance(n, Ref)} & own
+            names = names_in(node) & own
             if not names:
                 return node if hoist is None else self._outside(node, hoist)
             if along := rows & {*bound_axes(node)}:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ...ir.expression import Expr, Ref, walk
+from ...ir.expression import Expr, Ref
 from ...ir.mixer import Equation, Map, Stage
+from ...ir.names import names_in
 from .attention import read_attention
 from .complexes import PARTS, Complex, parts, together
 from .definitions import Lets, check_annotation, flat, reads_results, resolve
@@ -125,7 +126,7 @@ class _Stages:
             return
         made = value.value if isinstance(value, Barred) else value
         assert isinstance(made, Expr)
-        self.scope.context.results |= {ref.name for ref in walk(made) if isinstance(ref, Ref)}
+        self.scope.context.results |= names_in(made)
         if name in self.makers:
             self.scope.names[name] = Clash((self.makers[name], label))
         else:

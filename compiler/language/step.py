@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ...ir.errors import SpecError
-from ...ir.expression import Expr, Kind, Ref, Span, walk
+from ...ir.expression import Expr, Kind, Ref, Span
 from ...ir.mixer import Equation, Line, Rounds
+from ...ir.names import names_in
 from .complexes import PARTS, Complex, pair, parts, together
 from .grammar import parse_assignment
 from .infer import infer
@@ -231,7 +232,7 @@ class Step:
             return [Equation(names[0], value, text, target.span)]
         first, second = pair(value)
         waiting = names[0]
-        if any(isinstance(node, Ref) and node.name == names[0] for node in walk(second)):
+        if names[0] in names_in(second):
             waiting = self.named(target.name, "_new")
         lines = [
             Equation(waiting, first, span=target.span),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from ...ir.expression import Expr, Literal, Ref, call, every_node, rebuild, shared, walk, with_names
 from ...ir.mixer import Equation, Line
+from ...ir.names import names_in
 from ..analysis.derivatives import pullback, sum_to
 
 _LARGE, _PART = 12, 4  # nodes of an adjoint, and of a part of one, that gets a line
@@ -69,8 +70,7 @@ class Trace:
         uses more than once gets lines ``name_part = ...`` before the line at hand.
         """
         by_name = {version.ref.name: version for version in self.versions}
-        nodes = every_node([value])
-        names = {n.name for n in nodes if isinstance(n, Ref) and n.name in by_name}
+        names = names_in(value) & by_name.keys()
         whole = shared(with_names(value, {used: self._read(by_name[used]) for used in names}))
         return self._with_parts(whole, name)
 
@@ -165,7 +165,7 @@ def _size(expr: Expr) -> int:
 def _depends(version: Version, active: set[str]) -> bool:
     if version.value is None:
         return not active.isdisjoint(version.of)
-    return any(isinstance(node, Ref) and node.name in active for node in walk(version.value))
+    return not active.isdisjoint(names_in(version.value))
 
 
 __all__ = ["OpaqueError", "Trace", "Version", "gradient"]

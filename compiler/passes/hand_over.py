@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 
 from ...ir.expression import Expr, Index, Kind, Literal, Read, Reduce, Ref, Size, call, walk
 from ...ir.mixer import Equation, Input, Layout, Map, Mixer, Output, Stage
+from ...ir.names import names_in
 from .sequence_axis import SequenceAxis
-from .stages import values
+from .stages import names_taken, values
 
 _DTYPES = {Kind.REAL: "float32", Kind.INT: "int32", Kind.BOOL: None}
 
@@ -88,7 +89,7 @@ class HandOver:
     taken: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.taken |= _names(self.mixer)
+        self.taken |= names_taken(self.mixer)
 
     def rows_before(self) -> Ref:
         """How many rows went before the stretch."""
@@ -141,20 +142,14 @@ class HandOver:
             ),
         )
         more = _without_unread(more)
-        read = {node.name for v in _all_values(more) for node in walk(v) if isinstance(node, Ref)}
-        was = {
-            node.name for v in _all_values(self.mixer) for node in walk(v) if isinstance(node, Ref)
-        }
+        read = names_in(*_all_values(more))
+        was = names_in(*_all_values(self.mixer))
         only = tuple(i.name for i in self.mixer.inputs if i.name in was and i.name not in read)
         more = replace(more, inputs=tuple(i for i in more.inputs if i.name not in only))
         return Continued(start, more, tuple(carried), self.axis, next(iter(counts), None), only)
 
     def _is_counted(self, mixer: Mixer) -> bool:
-        return any(
-            isinstance(node, Ref) and node.name == self.counted
-            for value in _all_values(mixer)
-            for node in walk(value)
-        )
+        return self.counted in names_in(*_all_values(mixer))
 
     def _after_first(self) -> tuple[Equation, ...]:
         """What is handed over after the first stretch, in the spec's own terms."""
@@ -232,18 +227,6 @@ def _largest(lengths: list[Expr]) -> Expr:
 def sum_kind(value: Expr) -> Kind:
     """The kind of sums of a value."""
     return max(value.kind, Kind.INT)
-
-
-def _names(mixer: Mixer) -> set[str]:
-    names = {i.name for i in mixer.inputs} | {p.name for p in mixer.params}
-    names |= {t.name for t in mixer.tables} | {let.name for let in mixer.lets}
-    for stage in mixer.stages:
-        names |= {name for name, _ in values(stage)}
-        if not isinstance(stage, Map):
-            names |= {ref.name for ref in stage.results}
-    dims = {dim for i in mixer.inputs for dim in i.dims} | {dim for dim, _ in mixer.sizes}
-    dims |= {dim for pair in mixer.sequences for dim in pair}
-    return names | dims | {dim.lower() for dim in dims} | {"score", "total", "scale", "cu_seqlens"}
 
 
 __all__ = ["Carried", "Continued", "HandOver", "Rows", "Sum", "sum_kind"]

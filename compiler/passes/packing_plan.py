@@ -8,8 +8,9 @@ from typing import Literal as OneOf
 
 from ...ir.errors import UnsupportedError
 from ...ir.expression import Call, Expr, Index, Kind, Read, Ref, Size, call, walk
-from ...ir.mixer import Attention, Input, Map, Mixer, Recurrence
+from ...ir.mixer import Attention, Input, Mixer, Recurrence
 from ..analysis.linear import linear
+from .stages import names_taken
 
 What = OneOf["first", "end", "number"]
 
@@ -65,7 +66,7 @@ class Families:
     @property
     def documents(self) -> str:
         """The axis that has a position for each document."""
-        dims = {dim for i in self.mixer.inputs for dim in i.dims} | set(_names(self.mixer))
+        dims = {dim for i in self.mixer.inputs for dim in i.dims} | names_taken(self.mixer)
         name = "Documents"
         while name in dims or name.lower() in dims:
             name += "_"
@@ -126,7 +127,7 @@ class Families:
     def _name(self, family: str, axis: str, what: What) -> str:
         stem = f"{'document' if what == 'number' else what}_{family.lower()}"
         name = stem if family == axis else f"{stem}_of_{axis.lower()}"
-        taken = _names(self.mixer) | {t.name for t in self.tables.values()}
+        taken = names_taken(self.mixer) | {t.name for t in self.tables.values()}
         while name in taken:
             name += "_"
         return name
@@ -207,13 +208,3 @@ def query_axis(mixer: Mixer, stage: Attention) -> str | None:
     order = [dim for given in mixer.inputs for dim in given.dims]
     choices = [d for d in order if d in stage.queries and d not in keyed and d not in heads]
     return choices[-1] if choices else None
-
-
-def _names(mixer: Mixer) -> set[str]:
-    names = {i.name for i in mixer.inputs} | {p.name for p in mixer.params}
-    names |= {t.name for t in mixer.tables} | {let.name for let in mixer.lets}
-    for stage in mixer.stages:
-        made = stage.equations if isinstance(stage, Map) else stage.results
-        names |= {one.name for one in made}
-    dims = {dim for i in mixer.inputs for dim in i.dims} | {dim for dim, _ in mixer.sizes}
-    return names | {dim.lower() for dim in dims} | {"score", "total", "scale", "cu_seqlens"}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from ...ir.expression import Expr
-from ...ir.mixer import Attention, Line, Map, Recurrence, Rounds, Stage, assignments
+from ...ir.mixer import Attention, Line, Map, Mixer, Recurrence, Rounds, Stage, assignments
 
 
 def values(stage: Stage) -> Iterator[tuple[str, Expr]]:
@@ -63,4 +63,17 @@ def changed_line(line: Line, change: Callable[[Expr], Expr]) -> Line:
             return replace(line, value=change(line.value))
 
 
-__all__ = ["changed", "changed_line", "values"]
+def names_taken(mixer: Mixer) -> set[str]:
+    """Every name that a mixer gives or that means something in it: no new one may be among them."""
+    names = {i.name for i in mixer.inputs} | {p.name for p in mixer.params}
+    names |= {t.name for t in mixer.tables} | {let.name for let in mixer.lets}
+    for stage in mixer.stages:
+        names |= {name for name, _ in values(stage)}
+        if not isinstance(stage, Map):
+            names |= {ref.name for ref in stage.results}
+    dims = {dim for i in mixer.inputs for dim in i.dims} | {dim for dim, _ in mixer.sizes}
+    dims |= {dim for pair in mixer.sequences for dim in pair}
+    return names | dims | {dim.lower() for dim in dims} | {"score", "total", "scale", "cu_seqlens"}
+
+
+__all__ = ["changed", "changed_line", "names_taken", "values"]

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from ....ir.expression import Expr, Ref, walk
 from ....ir.mixer import Recurrence
+from ....ir.names import names_in
 from .versions import Repeated, Step, Version, versions
 
 
@@ -61,8 +62,7 @@ class Dependence:
 
     def of(self, expr: Expr) -> frozenset[str]:
         """The states before the row (``S.in``) that an expression depends on."""
-        names = {node.name for node in walk(expr) if isinstance(node, Ref)}
-        return frozenset[str]().union(*(self.named(name) for name in names))
+        return frozenset[str]().union(*(self.named(name) for name in names_in(expr)))
 
     def named(self, name: str) -> frozenset[str]:
         """The states that a name depends on."""
@@ -78,12 +78,12 @@ class Dependence:
 
     def needed(self, expr: Expr, given: Collection[str]) -> frozenset[str]:
         """The names that an expression needs, through all names but the ``given``."""
-        wanted, seen = list(_refs(expr)), set[str]()
+        wanted, seen = list(names_in(expr)), set[str]()
         while wanted:
             name = wanted.pop()
             if name not in seen and name not in given:
                 seen.add(name)
-                wanted += _refs(self.values[name]) if name in self.values else ()
+                wanted += names_in(self.values[name]) if name in self.values else ()
         return frozenset(seen)
 
     def lines(self, names: frozenset[str]) -> Iterator[Expr]:
@@ -108,15 +108,11 @@ class Dependence:
 
 def _read_by(loop: Repeated) -> Iterator[str]:
     for handed in loop.states:
-        yield from _refs(handed.before)
-        yield from _refs(handed.end)
+        yield from names_in(handed.before)
+        yield from names_in(handed.end)
     for line in loop.lines:
         match line:
             case Version(_, _, value):
-                yield from _refs(value)
+                yield from names_in(value)
             case Repeated():
                 yield from _read_by(line)
-
-
-def _refs(expr: Expr) -> Iterator[str]:
-    return (node.name for node in walk(expr) if isinstance(node, Ref))

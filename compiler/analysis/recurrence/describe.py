@@ -19,9 +19,9 @@ from ....ir.expression import (
     Size,
     call,
     rebuild,
-    walk,
 )
 from ....ir.mixer import Recurrence, State
+from ....ir.names import names_in
 from .flatten import Flat
 from .forms import Affine, Classified, Coupled, Dense, Form, Loop, Matrix, Reading
 from .polynomial import NOTHING, negative, plus, times
@@ -245,7 +245,7 @@ def _product(fn: str, coefficient: Expr, state: Expr) -> Expr:
 
 
 def _mentions(value: Expr, name: str) -> bool:
-    return any(isinstance(node, Ref) and node.name == name for node in walk(value))
+    return name in names_in(value)
 
 
 def _is_named(term: Expr) -> bool:

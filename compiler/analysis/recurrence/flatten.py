@@ -16,8 +16,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ....ir.expression import Expr, Index, Literal, Read, Ref, Size, call, rebuild, walk
+from ....ir.expression import Expr, Index, Literal, Read, Ref, Size, call, rebuild
 from ....ir.mixer import Equation, Recurrence, Rounds
+from ....ir.names import names_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +87,12 @@ class _Parts:
         """
         gone: set[str] = set()
         for line in self.before:
-            if line.name not in self.states and _names(line.value) & (self.states | gone):
+            if line.name not in self.states and names_in(line.value) & (self.states | gone):
                 gone.add(line.name)
         made = {line.name for line in self.inside} - self.states
         again = {line.name for line in self.before} & made
-        inside = frozenset[str]().union(*(_names(line.value) for line in self.inside))
-        after = frozenset[str]().union(*(_names(line.value) for line in self.after))
+        inside = frozenset[str]().union(*(names_in(line.value) for line in self.inside))
+        after = frozenset[str]().union(*(names_in(line.value) for line in self.after))
         return bool(again or (inside | after) & gone or after & made)
 
     def flat(self) -> Flat:
@@ -167,7 +168,3 @@ class _Parts:
 
 def _flat(name: str) -> str:
     return f"{name}_flat"
-
-
-def _names(expr: Expr) -> frozenset[str]:
-    return frozenset(node.name for node in walk(expr) if isinstance(node, Ref))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -13,3 +15,22 @@ def cache_folder() -> Path:
         return Path(named)
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "mixc"
+
+
+def put(made: Path, path: Path) -> None:
+    """Rename a finished file to its place in the cache, whatever stands there: a folder too."""
+    try:
+        os.replace(made, path)
+    except IsADirectoryError:
+        aside = tempfile.TemporaryDirectory(prefix=".replaced_", dir=path.parent)
+        with aside as folder, suppress(FileNotFoundError):  # another process was faster
+            os.replace(path, Path(folder) / path.name)
+        os.replace(made, path)
+
+
+def holds(path: Path, content: bytes) -> bool:
+    """Whether a file is there and has this content."""
+    try:
+        return path.read_bytes() == content
+    except OSError:
+        return False

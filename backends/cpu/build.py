@@ -2,7 +2,7 @@
 
 An entry is named by all that it depends on (source, flags, compiler, CPU) and carries a checksum;
 it is written aside and renamed, so processes may share the folder and a killed build leaves
-nothing that is loaded later. An entry whose checksum is wrong is built again.
+nothing that is loaded later. An entry whose checksum is wrong, or that is no file, is built again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ...ir.errors import UnsupportedError
-from ..cache import cache_folder
+from ..cache import cache_folder, holds, put
 from .target import CpuTarget, target_of_macros
 
 FLAGS = (
@@ -105,10 +105,9 @@ def is_intact(path: Path) -> bool:
     """Whether a cache entry is there and its checksum right."""
     try:
         content = path.read_bytes()
-        checksum = _checksum_path(path).read_bytes()
     except OSError:
         return False
-    return checksum == hashlib.sha256(content).digest()
+    return holds(_checksum_path(path), hashlib.sha256(content).digest())
 
 
 def _checksum_path(path: Path) -> Path:
@@ -123,15 +122,15 @@ def _compile(compiler: Compiler, source: str, path: Path, extra_flags: Sequence[
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             kept = path.with_suffix(".failed.cpp")
-            os.replace(text, kept)
+            put(text, kept)
             errors = [line for line in done.stderr.splitlines() if "error" in line][:5]
             listed = "\n".join(errors or done.stderr.splitlines()[:5])
             raise UnsupportedError(f"the C++ compiler refuses a kernel, kept in {kept}:\n{listed}")
         checksum = Path(aside) / "kernel.sha256"
         checksum.write_bytes(hashlib.sha256(made.read_bytes()).digest())
-        os.replace(text, path.with_suffix(".cpp"))
-        os.replace(made, path)
-        os.replace(checksum, _checksum_path(path))
+        put(text, path.with_suffix(".cpp"))
+        put(made, path)
+        put(checksum, _checksum_path(path))
 
 
 @lru_cache(maxsize=1024)

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -21,7 +22,7 @@ from ...ir.mixer import Mixer
 from ...ir.optional import without_inputs
 from ...ir.plan import Plan
 from ...ir.roles import feature_dims, shares_of_keys
-from ..cache import cache_folder
+from ..cache import cache_folder, holds, put
 from ..precision import working_dtype
 from .emit import emit_module
 from .interpreter import scans_by_slices
@@ -42,11 +43,11 @@ def import_source(source: str, name: str) -> ModuleType:
     folder = cache_folder() / "modules"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}_{digest}.py"
-    if not path.exists() or path.read_text(encoding="utf-8") != source:
+    if not holds(path, source.encode()):
         handle, aside = tempfile.mkstemp(suffix=".py", dir=folder)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(source)
-        os.replace(aside, path)
+        put(Path(aside), path)
     spec = importlib.util.spec_from_file_location(f"mixc_generated_{name}_{digest}", path)
     assert spec is not None
     assert spec.loader is not None

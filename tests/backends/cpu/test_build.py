@@ -57,6 +57,19 @@ def test_half_of_an_entry_is_none(suffix: str) -> None:
     assert answer(build(SOURCE, "answer")) == 42
 
 
+@pytest.mark.parametrize("suffix", [".so", ".sha256", ".cpp"])
+def test_a_folder_in_the_place_of_an_entry_is_replaced(suffix: str, tmp_path: Path) -> None:
+    path = build(SOURCE, "answer")
+    path.with_suffix(suffix).unlink()
+    (path.with_suffix(suffix) / "inner").mkdir(parents=True)
+    if suffix == ".cpp":  # what is kept for a reader stands in the way of a new build alone
+        path.with_suffix(".sha256").write_bytes(b"other")
+    assert not is_intact(path)
+    assert answer(build(SOURCE, "answer")) == 42
+    assert path.with_suffix(suffix).is_file()
+    assert not list((tmp_path / "cpu").glob(".*"))
+
+
 def test_a_killed_build_leaves_nothing_to_load(tmp_path: Path) -> None:
     """A compiler that writes half of its output and kills its parent."""
     compiler = tmp_path / "killer"

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from multiprocessing.connection import Connection
 
 import torch
 from torch import Tensor
@@ -23,11 +19,11 @@ from .kernels import Runner, configured_runner
 from .limits import LARGEST_LIMIT
 from .measuring import Clock, timing_of
 from .sampling import VerificationCase
+from .serving import serve
 from .timed_inputs import left_out, timed_inputs
 from .trial import Job, Outcome, Problem
 
 _WARM_CALLS = 2
-_PARENT_INTERVAL_S = 1.0
 
 
 class Trials:
@@ -158,26 +154,11 @@ def _joined(checked: Outcome, timed: Outcome) -> Outcome:
     )
 
 
-def _end_with(parent: int) -> None:
-    """End this process when its parent is gone, though a kernel may hang."""
-    while os.getppid() == parent:
-        time.sleep(_PARENT_INTERVAL_S)
-    os._exit(1)
-
-
 def main() -> None:
     """Answer jobs until the other end hangs up."""
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    connection: Connection[list[Outcome] | str, Job] = Connection(int(sys.argv[1]))
     trials = Trials()
-    connection.send("ready")
-    while True:
-        try:
-            job = connection.recv()
-        except EOFError:
-            return
-        with torch.no_grad():
-            connection.send(trials.run(job))
+    with torch.no_grad():
+        serve(trials.run)
 
 
 if __name__ == "__main__":

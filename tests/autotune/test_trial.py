@@ -125,16 +125,15 @@ def test_a_crash_fails_its_trial_and_no_other(worker):
 
 
 def test_a_hang_is_stopped(worker):
-    usual, worker.time_limit_s = worker.time_limit_s, 10.0
+    usual, worker.worker.time_limit_s = worker.worker.time_limit_s, 10.0
     found = outcome(worker, HANG)
-    worker.time_limit_s = usual
+    worker.worker.time_limit_s = usual
     assert found.status == "failed"
     assert "ran past its limit of 10 s" in found.message
 
 
 def test_a_worker_leaves_nothing_behind():
-    worker = TrialWorker()
-    pid = worker._worker.process.pid
-    worker.close()
+    with TrialWorker() as worker:
+        pid = worker.worker.pid
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)

@@ -1,0 +1,44 @@
+"""How much memory a process may still take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+# Of control groups of either version: the limit, and what of their use can't be given back.
+_GROUPS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.stat", "anon"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.stat",
+        "total_rss",
+    ),
+)
+
+
+def free_memory_bytes() -> int | None:
+    """What the machine, or the container, has left; None where that can't be told."""
+    available = _entry("/proc/meminfo", "MemAvailable:")
+    found = [None if available is None else 1024 * available]
+    for limit, statistics, entry in _GROUPS:
+        most, used = _number(limit), _entry(statistics, entry)
+        found.append(None if most is None or used is None else max(0, most - used))
+    return min((size for size in found if size is not None), default=None)
+
+
+def _number(path: str) -> int | None:
+    try:
+        return int(Path(path).read_text())
+    except (OSError, ValueError):  # no such group, or "max"
+        return None
+
+
+def _entry(path: str, name: str) -> int | None:
+    """``name 123 kB`` --> 123."""
+    try:
+        lines = Path(path).read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(words[1]) for words in map(str.split, lines) if words[:1] == [name]), None)
+
+
+__all__ = ["free_memory_bytes"]

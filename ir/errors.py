@@ -32,3 +32,7 @@ class UnsupportedError(MixcError):
 
 class VerificationError(MixcError):
     """An IR value that breaks a rule of its level; always a defect of mixc itself."""
+
+
+class MixcWarning(UserWarning):
+    """What a user should know of a call that is right, and slower than it could be."""

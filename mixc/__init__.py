@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .api import LoadedMixer, compile_source, load
-    from .ir.errors import MixcError
+    from .ir.errors import MixcError, MixcWarning
     from .state import SequenceState
 
     __version__: str
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LoadedMixer",
     "MixcError",
+    "MixcWarning",
     "SequenceState",
     "__version__",
     "compile_source",
@@ -34,10 +35,10 @@ def __getattr__(name: str) -> Any:
         from . import api
 
         return getattr(api, name)
-    if name == "MixcError":
-        from .ir.errors import MixcError
+    if name in ("MixcError", "MixcWarning"):
+        from .ir import errors
 
-        return MixcError
+        return getattr(errors, name)
     if name == "SequenceState":
         from .state import SequenceState
 

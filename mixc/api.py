@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import namedtuple
 from collections.abc import Mapping
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, get_args
@@ -14,6 +13,7 @@ from .ir.errors import ArgumentError
 from .ir.mixer import Mixer
 from .ir.targets import parse_target
 from .overrides import Values, override
+from .results import result_class
 from .running import Backend, Chosen, Execution, choose
 from .state import SequenceState
 from .stepping import Stepping
@@ -109,7 +109,11 @@ class LoadedMixer:
         self.outputs = tuple(entry.name for entry in mixer.outputs)
         self._execution = Execution(mixer, backend)
         self._stepping = Stepping(mixer, backend)
-        self._result = namedtuple(mixer.name, self.outputs) if len(self.outputs) > 1 else None
+        self._result = result_class(mixer.name, self.outputs) if len(self.outputs) > 1 else None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied and pickled as the spec that was read; kernels are built or found again."""
+        return LoadedMixer, (self.mixer, self.backend)
 
     def __repr__(self) -> str:
         where = "" if self.backend == "auto" else f" by {self.backend}"

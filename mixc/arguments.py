@@ -79,10 +79,14 @@ def _tensor(entry: Input, value: object, like: Tensor | None) -> Tensor:
     if not isinstance(value, torch.Tensor):
         axes, found = expected_layout_text(entry), type(value).__name__
         raise ArgumentError(f"{entry.name}: expected a tensor {axes}, got {found}")
+    if value.layout is not torch.strided:
+        raise ArgumentError(
+            f"{entry.name}: expected a dense tensor, got one in the layout {_name(value.layout)}"
+        )
     wanted = _dtype_error(entry, value.dtype)
     if wanted:
         raise ArgumentError(f"{entry.name}: expected {wanted}, got {_name(value.dtype)}")
-    return value
+    return value.resolve_neg()  # kernels read memory, and a bit would say that its signs are wrong
 
 
 def _dtype_error(entry: Input, dtype: torch.dtype) -> str | None:
@@ -100,8 +104,8 @@ def _dtype_error(entry: Input, dtype: torch.dtype) -> str | None:
     return None if good and not dtype.is_complex else wanted
 
 
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+def _name(what: torch.dtype | torch.layout) -> str:
+    return str(what).removeprefix("torch.")
 
 
 def device_of(tensors: Mapping[str, Tensor]) -> torch.device:

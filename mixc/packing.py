@@ -51,8 +51,9 @@ def document_tables(
                 own = ends[1:]
             case "number":
                 own = list(range(len(ends) - 1))
-        lengths = torch.tensor(_lengths(edges[table.axis]))
-        tables[table.name] = torch.tensor(own, dtype=torch.int32).repeat_interleave(lengths)
+        lengths = torch.tensor(_lengths(edges[table.axis]), device="cpu")
+        values = torch.tensor(own, dtype=torch.int32, device="cpu")
+        tables[table.name] = values.repeat_interleave(lengths)
     return {name: table.to(device) for name, table in tables.items()}
 
 
@@ -113,13 +114,23 @@ def _edges(axis: str, given: Tensor) -> list[int]:
     if given.dim() != 1 or len(given) == 0:
         shape = list(given.shape)
         raise ArgumentError(f"cu_seqlens: expected [documents + 1] boundaries, got {shape}")
-    edges = [int(edge) for edge in given.tolist()]
+    edges = boundaries(given)
     if edges[0] != 0 or any(later < earlier for earlier, later in pairwise(edges)):
         raise ArgumentError(
             f"cu_seqlens: expected boundaries along {axis} that start at 0 and never fall, "
             f"got {edges[:8]}"
         )
     return edges
+
+
+def boundaries(given: Tensor) -> list[int]:
+    """The values of ``cu_seqlens``; ArgumentError where it has none."""
+    try:
+        return [int(edge) for edge in given.tolist()]
+    except RuntimeError as error:  # on the device meta, or of FakeTensorMode
+        raise ArgumentError(
+            "cu_seqlens: its values are needed here, and this one has none: give a plain tensor"
+        ) from error
 
 
 def _length(mixer: Mixer, axis: str, tensors: Mapping[str, Tensor]) -> tuple[int, str] | None:

@@ -14,6 +14,8 @@ from .documents import check_documents, one_by_one, row_sizes
 from .ir.binding import Number
 from .ir.errors import ArgumentError, UnsupportedError
 from .ir.mixer import Mixer
+from .obstacles import obstacle_of_tensors, wanting_gradient, warn_of_torch, warn_once
+from .outline import has_values, outline, packed_outline
 from .overrides import override
 from .packing import checked_edges, document_tables
 
@@ -112,6 +114,8 @@ class Execution:
 
         Raises ArgumentError where shapes, dtypes, devices or the backend don't fit.
         """
+        if not has_values(tensors.values()):
+            return self._outline(tensors, params, cu_seqlens)
         if cu_seqlens is not None and self._is_one_by_one(tensors):
             return self.by_document(tensors, params, cu_seqlens)
         chosen = choose(self.backend, device_of(tensors))
@@ -130,6 +134,21 @@ class Execution:
             results = self._runner(mixer, chosen)(given, params)
         return in_dtype(results, dtype, self._wide)
 
+    def _outline(
+        self,
+        tensors: Mapping[str, Tensor],
+        params: Mapping[str, Number],
+        cu_seqlens: Tensor | Mapping[str, Tensor] | None,
+    ) -> dict[str, Tensor]:
+        """The outputs without values, of tensors without."""
+        device = device_of(tensors)
+        if device.type != "meta":
+            choose(self.backend, device)
+        dtype = working_dtype(self.mixer, tensors)
+        if cu_seqlens is not None:
+            return packed_outline(self.mixer, tensors, params, cu_seqlens, dtype)
+        return outline(self.mixer, tensors, params, dtype)
+
     def _by_cpu(
         self,
         mixer: Mixer,
@@ -138,16 +157,13 @@ class Execution:
         dtype: torch.dtype,
     ) -> Mapping[str, Tensor]:
         """Native kernels, or torch where they have no backward, no such precision or no term."""
-        import torch
-
-        if self._obstacle is None and dtype is not torch.float64 and not wants_gradients(given):
+        reason = self._obstacle or obstacle_of_tensors(given, dtype)
+        if reason is None:
             try:
                 return self._runner(mixer, "cpu")(given, params)
             except UnsupportedError as error:
-                from .autotune.stored import say_once
-
-                self._obstacle = str(error)
-                say_once(f"{mixer.name} runs by torch: {error}")
+                self._obstacle = reason = str(error)
+        warn_of_torch(mixer.name, reason)
         return by_reference(mixer, given, params, dtype)
 
     def _is_one_by_one(self, tensors: Mapping[str, Tensor]) -> bool:
@@ -175,6 +191,8 @@ class Execution:
         cu_seqlens: Tensor | Mapping[str, Tensor],
     ) -> dict[str, Tensor]:
         """Each document by a call of its own; what has one value for each has them as its batch."""
+        if not has_values(tensors.values()):
+            return self._outline(tensors, params, cu_seqlens)
         from .compiler.passes.pack_recurrence import per_document
         from .compiler.passes.packing_plan import families_of
 
@@ -223,6 +241,8 @@ def signature(inputs: tuple[object, ...]) -> object:
     """What decides how kernels for a CPU run on these tensors; None where they may not be asked."""
     import torch
 
+    if torch._C._len_torch_dispatch_stack():
+        return None
     made = []
     for value in inputs:
         if type(value) is not torch.Tensor or value.requires_grad or not value.is_cpu:
@@ -293,7 +313,12 @@ def choose(backend: Backend, device: torch.device) -> Chosen:
     if backend == "auto":
         if device.type == "cuda":
             return "triton"
-        return "cpu" if has_compiler() else "reference"
+        if device.type == "cpu":
+            return "cpu" if has_compiler() else "reference"
+        raise ArgumentError(
+            f"mixc has kernels for cuda and cpu, and the tensors are on {device}: move them, or "
+            "load with backend='reference', which runs by torch wherever they are"
+        )
     if backend == "triton" and device.type != "cuda":
         raise ArgumentError(
             f"backend 'triton' runs on a GPU, and the tensors are on {device}: move them, or load "
@@ -307,13 +332,12 @@ def choose(backend: Backend, device: torch.device) -> Chosen:
 @lru_cache(maxsize=1)
 def has_compiler() -> bool:
     """Whether this machine can build kernels for its CPU; says it once where it can't."""
-    from .autotune.stored import say_once
     from .backends.cpu.build import find_compiler
 
     try:
         find_compiler()
     except UnsupportedError as error:
-        say_once(f"on the CPU mixc goes on with torch: {error}")
+        warn_once(f"on the CPU mixc goes on with torch: {error}")
         return False
     return True
 
@@ -330,19 +354,12 @@ def by_reference(
     return run(mixer, given, params, dtype=precision)
 
 
-def wants_gradients(given: Mapping[str, Tensor]) -> bool:
-    """Whether a call has to be recorded for a backward pass."""
-    import torch
-
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given.values())
-
-
 def refuse_gradients(given: Mapping[str, Tensor]) -> None:
     """Kernels have no backward pass yet: say so, rather than return a constant."""
-    if wants_gradients(given):
-        wanting = [name for name, tensor in given.items() if tensor.requires_grad]
+    wanting = wanting_gradient(given)
+    if wanting is not None:
         raise UnsupportedError(
-            f"{wanting[0]} requires a gradient, and kernels are forward only so far: call under "
+            f"{wanting} requires a gradient, and kernels are forward only so far: call under "
             "torch.no_grad(), or load with backend='reference', which is differentiable"
         )
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
 from . import arguments
 from .ir.binding import bind_sizes
 from .ir.errors import ArgumentError, UnsupportedError
 from .ir.expression import Kind
+from .packing import boundaries
 from .rows import Rows
 from .running import Backend, Execution
 from .state import SequenceState
@@ -73,7 +75,9 @@ class Stepping:
             if isinstance(cu_seqlens, Mapping)
             else {self.continued.axis.root: cu_seqlens}
         )
-        lengths = [int(n) for n in ends[self.continued.axis.root].diff()]
+        lengths = [
+            end - start for start, end in pairwise(boundaries(ends[self.continued.axis.root]))
+        ]
         results, after = self._results(results, self._like(tensors), None, 0, False)
         t = lengths[0] if len(set(lengths)) == 1 else tuple(lengths)
         return results, replace(after, t=t)
@@ -244,7 +248,7 @@ class Stepping:
                     f"{', '.join(map(str, state.t))} rows so far: continue from the states of "
                     "documents of one length"
                 )
-            handed.append(torch.tensor(state.t, dtype=torch.int32).to(device))
+            handed.append(torch.tensor(state.t, dtype=torch.int32, device=device))
         return handed
 
     # ---------------------------------------------------------------------------- checking

@@ -28,6 +28,7 @@ Lower = Callable[..., Plan]  # (mixer, sizes, dtype, splits=1, recurrence="chunk
 # The knobs to take for these sizes in this dtype; what it leaves out has its default.
 Choose = Callable[[Mapping[str, int], torch.dtype], Mapping[str, int]]
 _MOST_LAUNCHES = 256  # shapes that are remembered: a decoder's grow at every call
+_CPU = torch.device("cpu")
 _TORCH: Mapping[DType, torch.dtype] = {
     DType.BOOL: torch.bool,
     DType.INT32: torch.int32,
@@ -68,7 +69,7 @@ class Launch:
             tensor = tensors[name]
             at[name] = tensor if tensor.dtype is dtype else tensor.to(dtype)
         for name, shape, dtype in self.made:
-            at[name] = torch.empty(shape, dtype=dtype)
+            at[name] = torch.empty(shape, dtype=dtype, device=_CPU)
         arguments = array("q", self.arguments)
         for place, name in self.places:
             arguments[place] = at[name].data_ptr()
@@ -269,8 +270,8 @@ class _Arguments:
 
     def _table(self, buffer: Buffer) -> None:
         table = next(t for t in self.module.mixer.tables if t.name == buffer.name)
-        values = torch.tensor(list(table.values), dtype=_TORCH[buffer.dtype]).reshape(table.shape)
-        self.tables.append(values)
+        values = torch.tensor(list(table.values), dtype=_TORCH[buffer.dtype], device=_CPU)
+        self.tables.append(values.reshape(table.shape))
         self.strides[buffer.name] = _contiguous(buffer.dims, table.shape)
 
     def _buffer(self, argument: BufferArgument) -> None:

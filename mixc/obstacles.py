@@ -1,0 +1,63 @@
+"""Why a call goes through torch where kernels were to be expected, and how the user is told."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from .ir.errors import MixcWarning
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+_NO_GRADIENTS = "kernels are forward only so far"
+
+
+def obstacle_of_tensors(given: Mapping[str, Tensor], dtype: torch.dtype) -> str | None:
+    """What keeps these tensors from kernels for the CPU; None where nothing does."""
+    import torch
+
+    if dtype is torch.float64:
+        return "kernels take float32, float16 or bfloat16, and the inputs are float64"
+    for name, tensor in given.items():
+        if type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+            return f"{name} is a {type(tensor).__name__}, and kernels take plain tensors"
+    if torch._C._functorch.maybe_current_level() is not None:
+        return "kernels take plain tensors, not those inside a transform of torch.func"
+    wanting = wanting_gradient(given)
+    return None if wanting is None else f"{wanting} requires a gradient, and {_NO_GRADIENTS}"
+
+
+def wanting_gradient(given: Mapping[str, Tensor]) -> str | None:
+    """The first input for which a call has to be recorded for a backward pass."""
+    import torch
+
+    if not torch.is_grad_enabled():
+        return None
+    return next((name for name, tensor in given.items() if tensor.requires_grad), None)
+
+
+def warn_of_torch(mixer: str, reason: str) -> None:
+    """Say that a mixer's calls run by torch: once in a process for each mixer and reason."""
+    advice = "load it with backend='reference' where that is meant"
+    if _NO_GRADIENTS in reason:
+        advice = f"call under torch.no_grad() where no gradient is needed, or {advice}"
+    warn_once(
+        f"{mixer} runs by torch, often 10 to 1000 times slower than its kernels: {reason}; {advice}"
+    )
+
+
+@lru_cache(maxsize=1024)
+def warn_once(sentence: str) -> None:
+    """Warn of something, at the line of the user's that called mixc, once in a process."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("mixc."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(sentence, MixcWarning, stacklevel=level)
+
+
+__all__ = ["obstacle_of_tensors", "wanting_gradient", "warn_of_torch", "warn_once"]

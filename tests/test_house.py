@@ -90,14 +90,16 @@ def test_every_module_is_in_a_package():
 def test_a_wheel_holds_every_module_and_spec(tmp_path):
     # Built from a copy: a build leaves its own files in the tree, and takes stale ones from it.
     tree = tmp_path / "tree"
-    for name in (*FOLDERS, "pyproject.toml", "README.md"):
+    for name in (*FOLDERS, "pyproject.toml", "README.md", "LICENSE"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         tree.mkdir(exist_ok=True)
         copy(ROOT / name, tree / name)
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q"]
     subprocess.run([*command, "-w", str(tmp_path), str(tree)], check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
-    held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    names = zipfile.ZipFile(wheel).namelist()
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+    held = {name for name in names if ".dist-info/" not in name}
     wanted = set()
     for folder in FOLDERS:
         for path in (ROOT / folder).rglob("*"):

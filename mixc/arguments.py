@@ -85,7 +85,12 @@ def _tensor(entry: Input, value: object, like: Tensor | None) -> Tensor:
         )
     wanted = _dtype_error(entry, value.dtype)
     if wanted:
-        raise ArgumentError(f"{entry.name}: expected {wanted}, got {_name(value.dtype)}")
+        hint = ""
+        if entry.kind is Kind.REAL and not value.dtype.is_complex:
+            axes = expected_layout_text(entry)
+            declared = "bool" if value.dtype is torch.bool else "int32"
+            hint = f"; or declare `{entry.name}: {{dims: {axes}, dtype: {declared}}}`"
+        raise ArgumentError(f"{entry.name}: expected {wanted}, got {_name(value.dtype)}{hint}")
     return value.resolve_neg()  # kernels read memory, and a bit would say that its signs are wrong
 
 

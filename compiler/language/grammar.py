@@ -28,7 +28,10 @@ _CONSTANTS: dict[str, bool | float] = {
     "true": True,
     "false": False,
 }
-_RESERVED = {
+_TURNED = {"=<": "<=", "=>": ">="}
+OPERATORS = ("and", "or", "not")
+# Words of Python that people write from habit: names here, and what to write where they are none.
+HABITS = {
     "if": "write `where(condition, a, b)`",
     "else": "write `where(condition, a, b)`",
     "lambda": "name a macro under `define:`",
@@ -128,9 +131,12 @@ class _Parser:
             return broken_flow(self.text)
         if token.kind == "end":
             return self.error(token.span, f"the expression ends where {expected} is expected")
-        do = _RESERVED.get(token.text)
+        do = HABITS.get(token.text) or HABITS.get(self.tokens[self.at - 1].text)
+        pair = token.text + self.tokens[self.at + 1].text
         if token.text == "=":
-            do = "compare with `==`"
+            do = f"write `{_TURNED[pair]}`" if pair in _TURNED else "compare with `==`"
+        elif self.tokens[self.at - 1].text + token.text == "<>":
+            do = "write `!=`"
         return self.error(token.span, f"`{clip(token.text)}` where {expected} is expected", do=do)
 
     def expect(self, word: str, others: str = "") -> Token:
@@ -281,7 +287,7 @@ class _Parser:
         token = self.now
         if token.kind == "number":
             return Number(self.advance().value, token.span)
-        if token.kind == "name" and token.text not in ("and", "or", "not", *_RESERVED):
+        if token.kind == "name" and token.text not in OPERATORS:
             self.advance()
             if token.text in _CONSTANTS:
                 return Number(_CONSTANTS[token.text], token.span)
@@ -295,4 +301,4 @@ class _Parser:
         raise self.unexpected("a number, a name or `(`")
 
 
-__all__ = ["MAX_DEPTH", "NAME", "parse", "parse_assignment", "parse_target"]
+__all__ = ["HABITS", "MAX_DEPTH", "NAME", "OPERATORS", "parse", "parse_assignment", "parse_target"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from ...ir.errors import SpecError
-from ...ir.expression import Expr, Index, Kind, Literal, Size, Span, walk
+from ...ir.expression import Call, Expr, Index, Kind, Literal, Size, Span, every_node, walk
 from .arguments import Arguments
 from .complexes import COMPLEX, Complex, not_real
 from .constants import check_operator
 from .functions import FUNCTIONS
+from .grammar import HABITS
 from .positions import Text
 from .reading import integer_index, position_axis, read, read_axis
 from .scope import Argument, Barred, Clash, Macro, Pending, Scope, placed
@@ -123,6 +124,7 @@ def _unknown(node: Name, scope: Scope) -> SpecError:
         f"unknown name `{node.name}`",
         allowed=f"{listed(names)}; dims {listed(sorted(dims.known))}; indices {listed(indices)}",
         do=closest(node.name, [*names, *dims.known, *indices])
+        or HABITS.get(node.name)
         or "declare it under `inputs:`, `params:` or `let:`",
     )
 
@@ -140,14 +142,23 @@ def _operand(op: str, node: Node, scope: Scope, span: Span) -> Expr:
             do="compare the number: `x != 0`",
         )
     if op in ("floordiv", "mod") and value.kind is Kind.REAL:
-        symbol = _SYMBOLS[op]
         raise scope.context.error(
             span,
-            f"`{symbol}` of a real number",
+            f"`{_SYMBOLS[op]}` of a real number{_real_by_power(value)}",
             allowed="integers: indices, sizes, integer literals, params and inputs",
             do="take `floor(…)` first" + (", or divide by `/`" if op == "floordiv" else ""),
         )
     return value
+
+
+def _real_by_power(value: Expr) -> str:
+    """Why a value is real, where `**` of integers made it so."""
+    for node in every_node([value]):
+        match node:
+            case Call("pow", (base, power)) if max(base.kind, power.kind) <= Kind.INT:
+                if node.kind is Kind.REAL:
+                    return f": `{power}` may be negative, which makes `{node}` real"
+    return ""
 
 
 def _binary(node: Binary, scope: Scope) -> Expr:

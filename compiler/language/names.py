@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import keyword
 import re
 
 from ...ir.expression import Span
+from .grammar import OPERATORS
 from .positions import Text, clip
 from .schema import Word
 from .scope import Context, Scope
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MAX_LENGTH = 64
-_WORDS = frozenset("inf pi true false".split())
+_WORDS = frozenset({*"inf pi true false True False None".split(), *OPERATORS})
 
 
 def check_name(text: Text, name: str, context: Context, span: Span | None = None) -> str:
@@ -26,9 +26,9 @@ def check_name(text: Text, name: str, context: Context, span: Span | None = None
         raise context.error(
             place, f"`{clip(name)}` is no name", allowed="letters, digits and _, a letter first"
         )
-    if name in _WORDS or keyword.iskeyword(name):
-        owner = "the language" if name in _WORDS else "Python, where inputs are passed by name"
-        raise context.error(place, f"`{name}` is a word of {owner}", do="choose another name")
+    if name in _WORDS:
+        found = f"`{name}` is a word of the language"
+        raise context.error(place, found, do="choose another name")
     if name in context.dims.known:
         raise context.error(
             place,

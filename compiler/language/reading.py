@@ -68,6 +68,13 @@ def position_axis(x: Expr, index: Expr, node: Bracket, scope: Scope) -> str:
     if not indices:
         indices = {dims.sequence(dim) for dim in index.axes}
     found = sorted(dim for dim in x.axes if dims.sequence(dim) in indices)
+    if not found and scope.find_gradient() is not None and isinstance(node.x, Name):
+        raise scope.context.error(
+            node.span,
+            f"`{node.x.name}` has one value here, no rows to read at: [{listed(sorted(x.axes))}]",
+            do=f"in a step a name is its latest value: a state read above the line that assigns it "
+            f"is its value after the row before, so write `{node.x.name}`",
+        )
     if len(found) != 1:
         which = f"{' and '.join(found)} are" if found else "no axis of the value is"
         raise scope.context.error(

@@ -130,7 +130,8 @@ def shapes(*dims):
         ),
         (
             [*shapes((1, 2, 5, 8), (1, 1, 5, 8)), torch.zeros(1, 1, 5, 8, dtype=torch.int64)],
-            "v: expected float16, bfloat16, float32 or float64, got int64",
+            "v: expected float16, bfloat16, float32 or float64, got int64; or declare "
+            "`v: {dims: [B, G, J, E], dtype: int32}`",
         ),
         (
             [*shapes((1, 2, 5, 8), (1, 1, 5, 8)), torch.zeros(1, 1, 5, 8, device="meta")],

@@ -37,6 +37,13 @@ CASES = {
         "or declare `u` under `state:`",
     ),
     "before its value, by itself": ("u = v", "u = u", "14:11", "`u` is read before it has"),
+    "the row before": (
+        "S = exp(g) * S",
+        "S = exp(g) * S[t - 1]",
+        "13:21",
+        "`S` has one value here, no rows to read at",
+        "so write `S`",
+    ),
     "time axis": ("n: [D]", "n: [T, D]", "10:26", "the state `n` has T", "leave T out"),
     "never assigned": ("{o: [", "{y: [", "18:11", "nothing makes the output `y`", "u, o, S, n"),
     "state never assigned": ("    - n = n + k\n", "", "10:22", "no line of the step assigns"),

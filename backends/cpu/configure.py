@@ -69,14 +69,14 @@ def configure(plan: Plan, configuration: Mapping[str, int], short: Mapping[str, 
 
 
 def short_rows(plan: Plan, sizes: Mapping[str, int]) -> dict[str, int]:
-    """Blocks for the rows that a call has few of: 1 in decoding, else 16; long ones are left out.
+    """Blocks for the rows that a call has few of: 1 in decoding, 8 or 16; long ones are left out.
 
-    So a length decides between three kernels at most, and never more.
+    So a length decides between four kernels at most, and never more.
     """
     tiled = {a.dim for k in plan.kernels for a in k.program.grid if a.tiled}
     tiled -= {dim for dim, _ in plan.sizes}
     few = {d: sizes[d] for d in sorted(tiled) if 0 < sizes.get(d, 0) <= 16}
-    return {d: 1 if size == 1 else 16 for d, size in few.items()}
+    return {d: 1 if size == 1 else 8 if size <= 8 else 16 for d, size in few.items()}
 
 
 def _configured(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ...ir.binding import Number, bind_sizes, evaluate_host, param_values, shape_of
+from ...ir.grouping import QueryGroups
 from ...ir.mixer import Mixer, Recurrence
 from ...ir.optional import without_inputs
 from ...ir.plan import Buffer, Plan
@@ -98,6 +99,7 @@ class CpuRunner:
     target: CpuTarget | None = None
     alone_bytes: int = 0
     plans: dict[object, Plan] = field(default_factory=dict)
+    groups: dict[object, QueryGroups] = field(default_factory=dict)
     modules: dict[object, Module] = field(default_factory=dict)
     launches: dict[object, Launch] = field(default_factory=dict)
 
@@ -149,7 +151,7 @@ class CpuRunner:
         fixed = {d: sizes[d] for d in sorted(feature_dims(mixer)) if d in sizes}
         inputs = tuple(i.name for i in mixer.inputs)
         by_rows = chosen.get(BY_ROWS.name, BY_ROWS.default)
-        key = (inputs, tuple(fixed.items()), dtype, shares, by_rows)
+        key = (inputs, mixer.sizes, tuple(fixed.items()), dtype, shares, by_rows)
         if key not in self.plans:
             name = str(dtype).removeprefix("torch.")
             more: dict[str, Any] = {"splits": shares} if shares > 1 else {}
@@ -167,12 +169,18 @@ class CpuRunner:
         if shares is None:
             shares = shares_of_keys(mixer, sizes, torch.get_num_threads(), rows=64)
         plan = self._plan(mixer, sizes, dtype, shares)
-        key = (tuple(i.name for i in mixer.inputs), dtype, _setting(plan))
+        key = (tuple(i.name for i in mixer.inputs), mixer.sizes, dtype, _setting(plan))
         if key not in self.modules:
             source = emit_source(plan, self._target)
             path = build(source.text, mixer.name, self.flags)
             self.modules[key] = Module(plan, mixer, load_function(path, source.entry))
         return self.modules[key]
+
+    def _groups(self, mixer: Mixer) -> QueryGroups:
+        names = tuple(i.name for i in mixer.inputs)
+        if names not in self.groups:
+            self.groups[names] = QueryGroups(mixer)
+        return self.groups[names]
 
     # ---------------------------------------------------------------------------- launching
 
@@ -181,6 +189,7 @@ class CpuRunner:
             self.mixer, [i.name for i in self.mixer.inputs if i.name not in tensors]
         )
         sizes = bind_sizes(mixer, {n: tuple(t.shape) for n, t in tensors.items()}, params)
+        mixer, sizes = self._groups(mixer).grouped(sizes)
         dtype = working_dtype(mixer, tensors)
         module = self._module(mixer, sizes, dtype)
         launch = _Arguments(module, tensors, sizes, param_values(mixer, sizes, params)).launch()

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ...ir.binding import Number, bind_sizes
 from ...ir.expression import Kind
+from ...ir.grouping import QueryGroups
 from ...ir.mixer import Mixer
 from ...ir.optional import without_inputs
 from ...ir.plan import Plan
@@ -69,6 +70,7 @@ class TritonRunner:
     lower: Lower
     choose: Choose | None = None
     bind: Bind | None = None
+    groups: dict[object, QueryGroups] = field(default_factory=dict)
     modules: dict[object, Any] = field(default_factory=dict)
 
     def __call__(
@@ -87,6 +89,7 @@ class TritonRunner:
             self.mixer, [i.name for i in self.mixer.inputs if i.name not in tensors]
         )
         sizes = bind_sizes(mixer, {n: tuple(t.shape) for n, t in tensors.items()}, params)
+        mixer, sizes = self._groups(mixer).grouped(sizes)
         dtype = working_dtype(mixer, tensors)
         device = next(iter(tensors.values())).device
         function = self._function(mixer, sizes, dtype, device)
@@ -98,6 +101,12 @@ class TritonRunner:
         made = results if isinstance(results, tuple) else (results,)
         return {o.name: r for o, r in zip(mixer.outputs, made, strict=True)}
 
+    def _groups(self, mixer: Mixer) -> QueryGroups:
+        names = tuple(i.name for i in mixer.inputs)
+        if names not in self.groups:
+            self.groups[names] = QueryGroups(mixer)
+        return self.groups[names]
+
     def _function(
         self, mixer: Mixer, sizes: Mapping[str, int], dtype: torch.dtype, device: torch.device
     ) -> Any:
@@ -105,7 +114,7 @@ class TritonRunner:
         chosen = {} if self.choose is None else self.choose(sizes, dtype)
         inputs = tuple(i.name for i in mixer.inputs)
         splits = chosen.get("splits") or shares_of_keys(mixer, sizes, _units(device), rows=64)
-        key = (inputs, tuple(fixed.items()), dtype, tuple(chosen.items()), splits)
+        key = (inputs, mixer.sizes, tuple(fixed.items()), dtype, tuple(chosen.items()), splits)
         if key not in self.modules:
             name = str(dtype).removeprefix("torch.")
             plan = self.lower(mixer, fixed, name, splits=splits)

@@ -38,11 +38,11 @@ from ...ir.mixer import (
     Stage,
     State,
 )
+from ...ir.stages import changed, values
 from ..analysis.linear import expression, linear
 from ..analysis.row_reach import rows_back
 from .hand_over import Carried, Continued, HandOver, Rows, Sum, sum_kind
 from .sequence_axis import SequenceAxis, last_values, sequence_axis
-from .stages import changed, values
 
 
 def continue_sequence(mixer: Mixer) -> Continued:

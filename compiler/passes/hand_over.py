@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from ...ir.expression import Expr, Index, Kind, Literal, Read, Reduce, Ref, Size, call, walk
 from ...ir.mixer import Equation, Input, Layout, Map, Mixer, Output, Stage
 from ...ir.names import names_in
+from ...ir.stages import names_taken, values
 from .sequence_axis import SequenceAxis
-from .stages import names_taken, values
 
 _DTYPES = {Kind.REAL: "float32", Kind.INT: "int32", Kind.BOOL: None}
 

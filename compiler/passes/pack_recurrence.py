@@ -24,9 +24,9 @@ from ...ir.expression import (
     walk,
 )
 from ...ir.mixer import Equation, Input, Mixer, Recurrence, Stage, State
+from ...ir.stages import changed, values
 from .document_positions import DocumentRewrite
 from .packing_plan import Families
-from .stages import changed, values
 
 BATCH = "B"  # what the language calls the batch
 _ZERO = {Kind.REAL: Literal(0.0), Kind.INT: Literal(0), Kind.BOOL: Literal(False)}

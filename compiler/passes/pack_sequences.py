@@ -28,11 +28,11 @@ from ...ir.expression import (
     walk,
 )
 from ...ir.mixer import Attention, Equation, Input, Map, Mixer, Output, Recurrence, Stage
+from ...ir.stages import changed, values
 from .document_positions import DocumentRewrite
 from .pack_recurrence import BATCH, pack_recurrence, per_document
 from .packing_plan import Families, PackingTable, families_of, packing_error, query_axis
 from .sequence_axis import last_values
-from .stages import changed, values
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Literal as OneOf
 from ...ir.errors import UnsupportedError
 from ...ir.expression import Call, Expr, Index, Kind, Read, Ref, Size, call, walk
 from ...ir.mixer import Attention, Input, Mixer, Recurrence
+from ...ir.stages import names_taken
 from ..analysis.linear import linear
-from .stages import names_taken
 
 What = OneOf["first", "end", "number"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ...ir.errors import UnsupportedError
 from ...ir.expression import Expr, Ref, Size, walk
 from ...ir.mixer import Map, Mixer, Recurrence
-from .stages import values
+from ...ir.stages import values
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,25 @@ def test_few_queries_and_many_keys_share_the_keys() -> None:
     torch.testing.assert_close(found["o"], sdpa(q, k, v))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("heads", "groups", "queries"), [(3, 1, 1), (8, 1, 2), (8, 2, 1), (2, 2, 1)]
+)
+def test_heads_of_a_group_are_rows_that_share_the_keys(
+    heads: int, groups: int, queries: int, dtype: torch.dtype
+) -> None:
+    cross = CpuRunner(load_file(find_spec("cross")), lower)
+    q = torch.randn(2, heads, queries, 64).to(dtype)
+    k, v = (torch.randn(2, groups, 200, 64).to(dtype) for _ in "kv")
+    found = cross({"q": q, "k": k, "v": v})["o"]
+    (module,) = cross.modules.values()
+    in_rows = any("o_rows" in kernel.computes for kernel in module.plan.kernels)
+    assert in_rows == (heads > groups)
+    wanted = sdpa(q.float(), k.float(), v.float(), enable_gqa=True)
+    limit = 1e-5 if dtype is torch.float32 else 8e-3
+    torch.testing.assert_close(found.float(), wanted, rtol=limit, atol=limit)
+
+
 def test_mixed_dtypes_are_refused(causal: CpuRunner) -> None:
     x = inputs()
     with pytest.raises(ArgumentError, match="share one dtype"):

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from mixc.autotune.checking import verify
 from mixc.autotune.proportions import PROPORTIONS, Proportions
 from mixc.autotune.sampling import verification_cases
 from mixc.backends.triton.run import TritonRunner
-from mixc.compiler.language.find import library
+from mixc.compiler.language.find import find_spec, library
 from mixc.compiler.language.load import load_file
 from mixc.compiler.pipeline import lower
 from mixc.ir.binding import Number
@@ -79,3 +80,13 @@ def test_kernels_match_the_reference(path: Path, dtype: torch.dtype) -> None:
     cases = verify(mixer, {"triton": by_kernels}, [dtype], cases=trials)
     assert cases
     assert {case.name: case.message for case in cases if not case.ok} == {}
+
+
+def test_heads_of_a_group_are_rows_of_a_block() -> None:
+    runner = TritonRunner(load_file(find_spec("cross")), lower)
+    q, k, v = (torch.randn(2, h, n, 16) for h, n in ((6, 2), (2, 140), (2, 140)))
+    found = runner({"q": q, "k": k, "v": v})["o"]
+    (module,) = runner.modules.values()
+    assert "cross_o_rows_kernel" in module.__globals__
+    wanted = sdpa(q, k, v, enable_gqa=True)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import overload
 
-from ...ir.expression import Expr
-from ...ir.mixer import Attention, Line, Map, Mixer, Recurrence, Rounds, Stage, assignments
+from .expression import Expr
+from .mixer import Attention, Line, Map, Mixer, Recurrence, Rounds, Stage, assignments
 
 
 def values(stage: Stage) -> Iterator[tuple[str, Expr]]:
@@ -27,6 +28,10 @@ def values(stage: Stage) -> Iterator[tuple[str, Expr]]:
             yield from ((e.name, e.value) for e, _ in assignments(stage.step))
 
 
+@overload
+def changed(stage: Attention, change: Callable[[Expr], Expr]) -> Attention: ...
+@overload
+def changed(stage: Stage, change: Callable[[Expr], Expr]) -> Stage: ...
 def changed(stage: Stage, change: Callable[[Expr], Expr]) -> Stage:
     """The stage with every expression changed."""
 

@@ -34,5 +34,9 @@ class VerificationError(MixcError):
     """An IR value that breaks a rule of its level; always a defect of mixc itself."""
 
 
+class PromiseError(VerificationError):
+    """Blocks or lengths for which a program was not made: it would leave its memory."""
+
+
 class MixcWarning(UserWarning):
     """What a user should know of a call that is right, and slower than it could be."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from .expression import Expr
+from .promises import Promise, WholeBlocks
 
 
 class DType(enum.Enum):
@@ -350,7 +351,8 @@ Op = (
 class Program:
     """One kernel.
 
-    ``launch`` holds knobs that are no block sizes (warps, pipeline stages) with their defaults.
+    ``launch`` holds knobs that are no block sizes (warps, pipeline stages) with their defaults;
+    ``promises`` what blocks and lengths have to keep, because bounds were left out for it.
     """
 
     name: str
@@ -360,10 +362,16 @@ class Program:
     body: tuple[Op, ...]
     launch: tuple[tuple[str, int], ...] = ()
     about: str = field(default="", compare=False)
+    promises: tuple[Promise, ...] = ()
 
     def tile(self, dim: str) -> Tile:
         """How ``dim`` is cut."""
         return next(t for t in self.tiles if t.dim == dim)
+
+    def admits(self, dim: str, block: int) -> bool:
+        """Whether what was promised of the blocks of ``dim`` holds for blocks of this size."""
+        promises = (p for p in self.promises if isinstance(p, WholeBlocks) and p.dim == dim)
+        return all(promise.is_kept_by(block) for promise in promises)
 
     @property
     def blocks(self) -> tuple[Tile, ...]:

@@ -67,6 +67,7 @@ def write_program(program: Program) -> str:
         whole = f", all {tile.size} positions" if tile.whole else ""
         lines.append(f"  tile {tile.symbol} = {tile.block}{whole}")
     lines += [f"  launch {name} = {value}" for name, value in program.launch]
+    lines += [f"  promise {promise}" for promise in program.promises]
     for op in program.body:
         lines.extend(f"  {line}" for line in write_op(op))
     return "\n".join(lines)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from .errors import VerificationError
+from .errors import PromiseError, VerificationError
 from .plan import Plan
+from .promises import WholeBlocks
 from .tile import (
     Carried,
     Cast,
@@ -62,11 +63,12 @@ def verify_program(program: Program) -> None:
 class _Checker:
     def __init__(self, program: Program) -> None:
         self.program = program
-        self.tiled = {t.dim for t in program.tiles}
+        self.blocks = {t.dim: t.block for t in program.tiles}
         self.known: dict[str, Value] = {}
         self.made: set[str] = set()
 
     def run(self) -> None:
+        self._tiles()
         for axis in self.program.grid:
             self._make(axis.position)
         for tile in self.program.blocks:
@@ -81,13 +83,32 @@ class _Checker:
                     pass
         self._ops(self.program.body)
 
+    def _tiles(self) -> None:
+        for tile in self.program.tiles:
+            if tile.whole and tile.size is not None and tile.block < tile.size:
+                self._broken(f"a block of {tile.block} does not hold all {tile.size} of {tile.dim}")
+            if tile.like is not None and tile.block != self.blocks.get(tile.like, tile.block):
+                self._broken(f"{tile.dim} does not have the block of {tile.like}")
+        for promise in self.program.promises:
+            if isinstance(promise, WholeBlocks) and promise.dim in self.blocks:
+                block = self.blocks[promise.dim]
+                if not promise.is_kept_by(block):
+                    self._broken(f"{promise}; {block} does not")
+
+    def _same_blocks(self, dim: str, other: str) -> None:
+        if self.blocks[dim] != self.blocks[other]:
+            self._broken(f"{dim} has blocks of {self.blocks[dim]}, {other} of {self.blocks[other]}")
+
+    def _broken(self, message: str) -> None:
+        raise PromiseError(f"{self.program.name}: {message}")
+
     def _fail(self, message: str) -> None:
         raise VerificationError(f"{self.program.name}: {message}")
 
     def _make(self, value: Value) -> None:
         if value.name in self.made:
             self._fail(f"{value.name} is made twice")
-        if not value.axes <= self.tiled:
+        if not value.axes <= self.blocks.keys():
             self._fail(f"{value} has an axis that is not tiled")
         self.made.add(value.name)
         self.known[value.name] = value
@@ -133,13 +154,16 @@ class _Checker:
             case Rename(out, x, axis, to):
                 if axis not in x.axes or to in x.axes or out.axes != x.axes - {axis} | {to}:
                     self._fail(f"{out} is not {x} with {to} for {axis}")
+                self._same_blocks(axis, to)
             case Substitute(out, a, b, rows, columns):
                 if a.axes != {rows, columns} or columns in b.axes or out.axes != b.axes | {rows}:
                     self._fail(f"{out}: a substitution of {a} into {b} down {rows}")
+                self._same_blocks(rows, columns)
             case Solve(out, matrix, vector, left, right):
                 axes = vector.axes - {left} | {right}
                 if matrix.axes != {left, right} or right in vector.axes or out.axes != axes:
                     self._fail(f"{out}: a solution of {matrix} for {vector}")
+                self._same_blocks(left, right)
             case Constant() | Range() | Cast() | Scan() | Search():
                 pass
         self._make(op.out)

@@ -106,10 +106,14 @@ def _configured(
 
 
 def _kept(program: Program, dim: str, blocks: Mapping[str, int]) -> int:
-    """The block of a dim with which the states that a loop walks rows with stay in the L1."""
+    """The block of a dim with which the states that a loop walks rows with stay in the L1.
+
+    It is one that the program admits: where bounds were left out, no block reaches past the dim.
+    """
     states = [c.inner for op in program.body if isinstance(op, For) for c in op.carried]
     beside = sum(prod(blocks[a] for a in v.axes - {dim}) for v in states if dim in v.axes)
-    return max(16, min(blocks[dim], _HELD // max(beside, 1) // 16 * 16))
+    most = max(16, min(blocks[dim], _HELD // max(beside, 1)))
+    return next(b for b in range(most // 16 * 16, 0, -16) if program.admits(dim, b))
 
 
 def _whole_vectors(size: int) -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.resources import files
 
 from ...ir.plan import Plan
+from ...ir.verify_plan import verify_plan
 from .kernel_text import KernelText
+from .rows import several_rows
 from .target import CpuTarget
 
 _HEADERS = ("vector.hpp", "functions.hpp", "memory.hpp", "dot.hpp", "systems.hpp")
@@ -25,7 +27,7 @@ class Source:
 
 def emit_source(plan: Plan, target: CpuTarget) -> Source:
     """The C++ of a plan's kernels for a target. The text is the same for equal plans."""
-    params = dict(plan.params)
+    plan, params = final_form(plan), dict(plan.params)
     kernels = [KernelText(k.program, target, params, dict(plan.sizes)) for k in plan.kernels]
     parts = [_runtime(target)]
     for kernel, text in zip(plan.kernels, kernels, strict=True):
@@ -36,6 +38,21 @@ def emit_source(plan: Plan, target: CpuTarget) -> Source:
     parts.append(_entry(plan, entry, counts))
     body = "\n".join(parts)
     return Source(_header(plan, target, body) + body, entry, counts)
+
+
+def final_form(plan: Plan) -> Plan:
+    """The plan as its text says it: late rewrites done, and every rule checked once more.
+
+    Raises:
+        PromiseError: blocks for which bounds were left out that they need.
+    """
+    kernels = []
+    for kernel in plan.kernels:
+        rows = dict(kernel.program.launch).get("rows_at_once", 1)
+        kernels.append(replace(kernel, program=several_rows(kernel.program, rows)))
+    made = replace(plan, kernels=tuple(kernels))
+    verify_plan(made)
+    return made
 
 
 def runtime_text() -> str:

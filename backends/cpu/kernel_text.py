@@ -39,7 +39,6 @@ from .layout import choose_layout
 from .memory import AccessReader
 from .nest import NestText
 from .products import declare_form, late_forms, operand_requests, write_dot
-from .rows import several_rows
 from .scans import write_combine, write_scan
 from .systems import write_rename, write_solve, write_substitute
 from .target import CpuTarget
@@ -72,7 +71,6 @@ class KernelText:
         params: Mapping[str, float],
         sizes: Mapping[str, int] = {},
     ) -> None:
-        program = several_rows(program, dict(program.launch).get("rows_at_once", 1))
         self.program = program
         self.target = target
         self.sizes = sizes

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from importlib.metadata import version
 
 from ...ir.plan import Plan
 from ...ir.tile import DType, HostArgument, Program, SizeArgument
+from ...ir.verify_plan import verify_plan
 from .functions import DEVICE_FUNCTIONS
 from .host import HostText
 from .kernel_text import KernelText
@@ -24,12 +26,10 @@ def emit_module(plan: Plan, wide_dots: bool = False) -> str:
     underscore: ``range`` --> ``range_``. ``wide_dots`` is for Triton's interpreter, which can't
     multiply bfloat16.
     """
-    plan = with_plain_names(plan)
+    plan = with_plain_names(final_form(plan))
     own: dict[str, str] = {}
     kernels = [
-        KernelText(
-            reread_weights(k.program), f"{k.program.name}_kernel", wide_dots, own, dict(plan.sizes)
-        )
+        KernelText(k.program, f"{k.program.name}_kernel", wide_dots, own, dict(plan.sizes))
         for k in plan.kernels
     ]
     device = {name for kernel in kernels for name in kernel.device}
@@ -47,6 +47,18 @@ def emit_module(plan: Plan, wide_dots: bool = False) -> str:
         imports = ["import math", "", *imports]
     body = "\n".join(imports) + "\n\n\n" + "\n\n\n".join(parts) + "\n"
     return _header(plan, body) + "\n" + _lint(plan) + body
+
+
+def final_form(plan: Plan) -> Plan:
+    """The plan as its text says it: late rewrites done, and every rule checked once more.
+
+    Raises:
+        PromiseError: blocks for which bounds were left out that they need.
+    """
+    kernels = (replace(k, program=reread_weights(k.program)) for k in plan.kernels)
+    made = replace(plan, kernels=tuple(kernels))
+    verify_plan(made)
+    return made
 
 
 def _lint(plan: Plan) -> str:

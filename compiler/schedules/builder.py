@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 from ...ir.expression import Expr, Kind
+from ...ir.promises import Promise
 from ...ir.sign import keeps_natural
 from ...ir.tile import (
     Argument,
@@ -44,6 +44,7 @@ from ...ir.tile import (
     Value,
 )
 from ..passes.remove_dead_ops import remove_dead_ops
+from .scope import Loop, Scope
 from .simplify import simplify
 
 # What results are called that nobody named.
@@ -63,17 +64,6 @@ _HINTS = {
 KIND_DTYPE = {Kind.BOOL: DType.BOOL, Kind.INT: DType.INT32, Kind.REAL: DType.FLOAT32}
 
 
-@dataclass
-class Scope:
-    """The ops of the top level or of one loop body, and what is known inside it."""
-
-    ops: list[Op] = field(default_factory=list)
-    made: dict[object, Value] = field(default_factory=dict)  # equal op -> its value
-    values: dict[Expr, Value] = field(default_factory=dict)  # expression -> its value
-    positions: dict[str, Value] = field(default_factory=dict)  # dim -> index value
-    bounds: dict[str, Value] = field(default_factory=dict)  # dim -> which positions exist
-
-
 class Builder:
     """A tile program in the making."""
 
@@ -82,6 +72,7 @@ class Builder:
         self.scopes: list[Scope] = [Scope()]
         self.tiles: dict[str, Tile] = {}
         self.grid: list[GridAxis] = []
+        self.promises: set[Promise] = set()  # facts for which something is left out
         self._arguments: dict[str, Argument] = {}
         self._argument_values: dict[str, Value] = {}
         self._level: dict[str, int] = {}
@@ -485,15 +476,6 @@ class Builder:
             tuple(self.scopes[0].ops),
             launch,
             about,
+            tuple(sorted(self.promises, key=str)),
         )
         return remove_dead_ops(program)
-
-
-@dataclass
-class Loop:
-    """An open loop: its variable, what it carries, and what it hands over."""
-
-    variable: Value
-    carried: tuple[Value, ...]
-    yields: tuple[Value, ...] = ()
-    results: tuple[Value, ...] = ()

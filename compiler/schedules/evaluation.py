@@ -33,6 +33,7 @@ from ...ir.expression import (
 )
 from ...ir.host import evaluate_host, is_host
 from ...ir.plan import Buffer
+from ...ir.promises import WholeBlocks
 from ...ir.tile import BufferArgument, DType, ParamArgument, SizeArgument, Tile, Value
 from ..analysis.facts import Facts, is_natural
 from .builder import KIND_DTYPE, Builder
@@ -211,7 +212,9 @@ class Evaluator:
         builder.tiles[dim] = Tile(dim, block, True, size)
         position = builder.range(dim, None, dim.lower())
         builder.scopes[0].positions[dim] = position
-        if block != size:
+        if block == size:
+            builder.promises.add(WholeBlocks(dim, size))
+        else:
             limit = builder.constant(size, DType.INT32)
             bound = builder.elementwise("lt", position, limit, dtype=DType.BOOL)
             builder.scopes[0].bounds[dim] = bound

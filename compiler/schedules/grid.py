@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...ir.expression import Index, Size, call
+from ...ir.promises import WholeBlocks
 from ...ir.tile import BufferArgument, DType, GridAxis, Tile, Value
 from .builder import Builder
 from .evaluation import Context, Evaluator, padded
@@ -20,7 +21,9 @@ def place_grid(
         name = dim.lower()
         if dim == block:
             fixed = context.length(dim)
-            builder.tiles[dim] = Tile(dim, context.blocks.get(dim, 64), size=fixed)
+            rows = context.blocks.get(dim, 64)
+            rows = rows if fixed is None else min(rows, padded(fixed, 16))
+            builder.tiles[dim] = Tile(dim, rows, size=fixed)
             start = builder.grid_position(dim, f"{name}_start")
             builder.grid.append(GridAxis(dim, start, True, descending))
             position = builder.range(dim, start, name)
@@ -61,10 +64,10 @@ def from_end(evaluator: Evaluator, dim: str, row: Value, hint: str = "") -> Valu
 
 
 def _exists(evaluator: Evaluator, dim: str, position: Value) -> Value | None:
-    """Which positions of a block exist; all, where blocks (powers of two, no larger than the
-    padded size) divide the size."""
+    """Which positions of a block exist; all, where blocks divide the size (powers of two do)."""
     fixed, builder = evaluator.context.length(dim), evaluator.builder
     if fixed is not None and fixed == padded(fixed, 16):
+        builder.promises.add(WholeBlocks(dim, fixed))
         return None
     size, hint = evaluator.size(dim), f"{dim.lower()}_exists"
     return builder.elementwise("lt", position, size, dtype=DType.BOOL, hint=hint)

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from ...ir.expression import Expr, Kind, Ref
 from ...ir.tile import DType, Program, Value
 from ..analysis.recurrence.versions import Repeated, Version
-from .builder import KIND_DTYPE, Loop
+from .builder import KIND_DTYPE
 from .evaluation import Context, Evaluator
 from .grid import first_of, from_end, start_rows, store_result
+from .scope import Loop
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from mixc.compiler.language.load import load_text
-from mixc.ir.errors import VerificationError
+from mixc.ir.errors import PromiseError, VerificationError
 from mixc.ir.plan import Buffer, Kernel, Plan
+from mixc.ir.promises import WholeBlocks
 from mixc.ir.tile import (
     BufferArgument,
     Carried,
@@ -24,6 +25,7 @@ from mixc.ir.tile import (
     Program,
     Range,
     Reduce,
+    Rename,
     SizeArgument,
     Store,
     Tile,
@@ -201,3 +203,30 @@ def test_each_rule_of_plans() -> None:
     broken = replace(kernel, program=program(Cast(ROW, ROW)))
     with pytest.raises(VerificationError, match="row is made twice"):
         verify_plan(replace(plan, kernels=(broken,)))
+
+
+def test_a_block_that_reaches_past_a_dim_without_bounds_is_refused() -> None:
+    held = replace(program(STORE), promises=(WholeBlocks("I", 128),))
+    for block, kept in ((4, True), (64, True), (128, True), (48, False), (256, False), (0, False)):
+        made = replace(held, tiles=(Tile("I", block), *held.tiles[1:]))
+        assert made.admits("I", block) == kept
+        if kept:
+            verify_program(made)
+        else:
+            with pytest.raises(PromiseError, match=f"p: blocks of I divide 128; {block} does not"):
+                verify_program(made)
+
+
+def test_tiles_that_are_to_match_are_checked() -> None:
+    sound = program(STORE)
+    short = replace(sound, tiles=(*sound.tiles[:2], Tile("D", 8, True, 16)))
+    with pytest.raises(PromiseError, match="a block of 8 does not hold all 16 of D"):
+        verify_program(short)
+    unlike = replace(sound, tiles=(Tile("I", 4), Tile("J", 8, like="I"), sound.tiles[2]))
+    with pytest.raises(PromiseError, match="J does not have the block of I"):
+        verify_program(unlike)
+    moved = program(Rename(real("moved", "J"), ROW, "I", "J"))
+    verify_program(moved)
+    tiles = (Tile("I", 4), Tile("J", 8), sound.tiles[2])
+    with pytest.raises(PromiseError, match="I has blocks of 4, J of 8"):
+        verify_program(replace(moved, tiles=tiles))

@@ -1,0 +1,45 @@
+"""Blocks that a CPU takes keep what lowering has promised of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mixc.backends.cpu.configure import configure, defaults
+from mixc.backends.cpu.emit import emit_source, final_form
+from mixc.backends.cpu.target import AVX2, AVX512_BF16
+from mixc.compiler.language.find import library
+from mixc.compiler.language.load import load_file
+from mixc.compiler.pipeline import lower
+from mixc.ir.errors import PromiseError
+from mixc.ir.mixer import Recurrence
+from mixc.ir.plan import Plan
+from mixc.ir.roles import feature_dims
+
+SPECS = {path.stem: path for path in library()}
+
+
+def lowered(path: Path, size: int, recurrence: str = "loop") -> Plan:
+    mixer = load_file(path)
+    return lower(mixer, dict.fromkeys(feature_dims(mixer), size), "float32", recurrence=recurrence)
+
+
+@pytest.mark.parametrize("path", SPECS.values(), ids=SPECS)
+def test_default_blocks_keep_every_promise(path: Path) -> None:
+    """States of 128 x 128 were walked in blocks of 48."""
+    walks = any(isinstance(stage, Recurrence) for stage in load_file(path).stages)
+    for recurrence in ("loop", "chunk") if walks else ("loop",):
+        plan = lowered(path, 128, recurrence)
+        for target in (AVX2, AVX512_BF16):
+            final_form(configure(plan, defaults(target)))  # raises where one is broken
+
+
+def test_a_broken_promise_is_never_emitted() -> None:
+    plan = configure(lowered(SPECS["gla"], 128), defaults(AVX2))
+    (kernel,) = plan.kernels
+    tiles = tuple(replace(t, block=48) if t.dim == "E" else t for t in kernel.program.tiles)
+    broken = replace(kernel, program=replace(kernel.program, tiles=tiles))
+    with pytest.raises(PromiseError, match="blocks of E divide 128; 48 does not"):
+        emit_source(replace(plan, kernels=(broken,)), AVX2)

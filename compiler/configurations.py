@@ -59,16 +59,14 @@ def knobs(plan: Plan) -> tuple[Knob, ...]:
 def bind_configuration(plan: Plan, configuration: Configuration) -> Plan:
     """The plan with blocks and launch settings as a configuration has them.
 
-    What the configuration leaves out stays. A kernel that fills a block table takes the blocks of
-    the kernel that reads it.
+    What the configuration leaves out stays.
     """
     bound = {
         kernel.program.name: _bound(kernel, _prefix(plan, kernel), configuration)
         for kernel in _tuned(plan)
     }
     kernels = tuple(bound.get(kernel.program.name, kernel) for kernel in plan.kernels)
-    changed = tuple(_with_blocks_of_reader(kernel, kernels) for kernel in kernels)
-    return replace(plan, kernels=changed)
+    return replace(plan, kernels=kernels).with_common_blocks()
 
 
 def refusal(plan: Plan, target: Target) -> str | None:
@@ -126,29 +124,11 @@ def _asked(kernel: Kernel, knob: str, tiling: dict[str, tuple[int, ...]]) -> tup
 def _bound(kernel: Kernel, prefix: str, configuration: Configuration) -> Kernel:
     program = kernel.program
     values = {name: configuration.get(prefix + name, v) for name, v in _values(kernel).items()}
-    role = {tile.dim: name for tile, name in _roles(kernel)}
-    tiles = tuple(
-        replace(tile, block=_fitting(tile, values[role[dim]]))
-        if (dim := tile.like or tile.dim) in role
-        else tile
-        for tile in program.tiles
-    )
+    blocks = {tile.dim: _fitting(tile, values[name]) for tile, name in _roles(kernel)}
     launch = tuple((name, values[name]) for name in _LAUNCH_DEFAULTS)
-    return replace(kernel, program=replace(program, tiles=tiles, launch=launch))
+    return replace(kernel, program=replace(program.with_blocks(blocks), launch=launch))
 
 
 def _fitting(tile: Tile, block: int) -> int:
     """A block that is no larger than a dim of known size: programs count on that."""
     return block if tile.size is None else min(block, padded(tile.size, 16))
-
-
-def _with_blocks_of_reader(kernel: Kernel, kernels: tuple[Kernel, ...]) -> Kernel:
-    if kernel.schedule != "block table":
-        return kernel
-    reader = next(k for k in kernels if set(kernel.writes) & set(k.reads))
-    blocks = {tile.dim: tile.block for tile in reader.program.tiles}
-    tiles = tuple(
-        tile if tile.whole else replace(tile, block=blocks.get(tile.dim, tile.block))
-        for tile in kernel.program.tiles
-    )
-    return replace(kernel, program=replace(kernel.program, tiles=tiles))

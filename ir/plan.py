@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from .mixer import Mixer
+from .promises import CommonBlocks
 from .tile import BufferArgument, DType, Program
 
 if TYPE_CHECKING:
@@ -69,6 +70,19 @@ class Plan:
             for k in self.kernels
             if any(name in b.dims for b in k.program.buffers.values())
         )
+
+    def with_common_blocks(self) -> Plan:
+        """Programs that have to cut a dim alike take the block of the last of them, for which the
+        others work."""
+        known: dict[CommonBlocks, int] = {}
+        kernels: list[Kernel] = []
+        for kernel in reversed(self.kernels):
+            program = kernel.program
+            given = {p.dim: known[p] for p in program.common_blocks if p in known}
+            program = program.with_blocks(given)
+            known |= {p: program.tile(p.dim).block for p in program.common_blocks}
+            kernels.insert(0, replace(kernel, program=program))
+        return replace(self, kernels=tuple(kernels))
 
     def buffer(self, name: str) -> Buffer:
         """The buffer called ``name``."""

@@ -1,12 +1,11 @@
 """What lowering has taken for granted and left out of a program: checked wherever it may break.
 
-A mask that is true by such a fact is not in the program any more. So whoever sets a block or
-launches a program has to keep the fact, or the kernel leaves its memory.
+A mask that is true by such a fact is not in the program any more. So whoever sets a block has to
+keep the fact, or the kernel leaves its memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -26,34 +25,15 @@ class WholeBlocks:
 
 
 @dataclass(frozen=True, slots=True)
-class SameLength:
-    """``dim`` has as many positions as ``other``: a place in one is a place in the other."""
+class CommonBlocks:
+    """The programs that have the dim ``shared`` cut ``dim`` alike: it counts blocks of ``dim``, or
+    stretches of several blocks."""
 
     dim: str
-    other: str
+    shared: str
 
     def __str__(self) -> str:
-        return f"{self.dim} is as long as {self.other}"
-
-    def is_kept_by(self, sizes: Mapping[str, int]) -> bool:
-        """Whether the lengths are such ones."""
-        return sizes[self.dim] == sizes[self.other]
+        return f"{self.shared} counts blocks of {self.dim}"
 
 
-@dataclass(frozen=True, slots=True)
-class Divides:
-    """``groups`` divides ``heads``: head h has the group h // (heads // groups)."""
-
-    groups: str
-    heads: str
-
-    def __str__(self) -> str:
-        return f"{self.groups} divides {self.heads}"
-
-    def is_kept_by(self, sizes: Mapping[str, int]) -> bool:
-        """Whether the lengths are such ones."""
-        groups, heads = sizes[self.groups], sizes[self.heads]
-        return heads == 0 if groups == 0 else heads % groups == 0
-
-
-Promise = WholeBlocks | SameLength | Divides
+Promise = WholeBlocks | CommonBlocks

@@ -8,11 +8,11 @@ name, and a backend derives the layout. Along a tiled dim a program holds ``BLOC
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from .expression import Expr
-from .promises import Promise, WholeBlocks
+from .promises import CommonBlocks, Promise, WholeBlocks
 
 
 class DType(enum.Enum):
@@ -372,6 +372,17 @@ class Program:
         """Whether what was promised of the blocks of ``dim`` holds for blocks of this size."""
         promises = (p for p in self.promises if isinstance(p, WholeBlocks) and p.dim == dim)
         return all(promise.is_kept_by(block) for promise in promises)
+
+    @property
+    def common_blocks(self) -> tuple[CommonBlocks, ...]:
+        """What the program has to cut as others do."""
+        cut = {tile.dim for tile in self.tiles}
+        return tuple(p for p in self.promises if isinstance(p, CommonBlocks) and p.dim in cut)
+
+    def with_blocks(self, blocks: Mapping[str, int]) -> Program:
+        """The program with other blocks for some dims; what is like a dim follows it."""
+        tiles = (replace(t, block=blocks.get(t.like or t.dim, t.block)) for t in self.tiles)
+        return replace(self, tiles=tuple(tiles))
 
     @property
     def blocks(self) -> tuple[Tile, ...]:

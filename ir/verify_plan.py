@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .errors import PromiseError, VerificationError
 from .plan import Plan
-from .promises import WholeBlocks
+from .promises import CommonBlocks, WholeBlocks
 from .tile import (
     Carried,
     Cast,
@@ -41,8 +41,10 @@ def verify_plan(plan: Plan) -> None:
     for name in names:
         if names.count(name) > 1:
             raise VerificationError(f"two kernels are called {name}")
+    cut: dict[CommonBlocks, int] = {}
     for kernel in plan.kernels:
         verify_program(kernel.program)
+        _cut_alike(kernel.program, cut)
         for name in kernel.reads:
             if name not in written:
                 raise VerificationError(f"{kernel.program.name} reads {name} before it is made")
@@ -58,6 +60,15 @@ def verify_plan(plan: Plan) -> None:
 def verify_program(program: Program) -> None:
     """Values are made once and before use, axes are tiled, and each op's types fit."""
     _Checker(program).run()
+
+
+def _cut_alike(program: Program, known: dict[CommonBlocks, int]) -> None:
+    """A program cuts dims as those before it, where it has to; ``known`` gets what is new."""
+    for promise in program.common_blocks:
+        block = program.tile(promise.dim).block
+        if known.setdefault(promise, block) != block:
+            other = known[promise]
+            raise PromiseError(f"{program.name}: {promise} of {other}; here they are of {block}")
 
 
 class _Checker:

@@ -8,7 +8,7 @@ from math import prod
 
 from ...ir.knob import Knob
 from ...ir.mixer import Mixer, Recurrence
-from ...ir.plan import Plan
+from ...ir.plan import Kernel, Plan
 from ...ir.tile import For, Program
 from .target import CpuTarget
 
@@ -62,10 +62,10 @@ def configure(plan: Plan, configuration: Mapping[str, int], short: Mapping[str, 
     ``short_rows``.
     """
     kernels = tuple(
-        replace(kernel, program=_configured(kernel.program, configuration, short, dict(plan.sizes)))
+        replace(kernel, program=_configured(kernel, configuration, short, dict(plan.sizes)))
         for kernel in plan.kernels
     )
-    return replace(plan, kernels=kernels)
+    return replace(plan, kernels=kernels).with_common_blocks()
 
 
 def short_rows(plan: Plan, sizes: Mapping[str, int]) -> dict[str, int]:
@@ -80,11 +80,12 @@ def short_rows(plan: Plan, sizes: Mapping[str, int]) -> dict[str, int]:
 
 
 def _configured(
-    program: Program,
+    kernel: Kernel,
     configuration: Mapping[str, int],
     short: Mapping[str, int],
     sizes: Mapping[str, int],
 ) -> Program:
+    program = kernel.program
     tiled = {axis.dim for axis in program.grid if axis.tiled}
     wanted = {t.dim: configuration["block_keys"] for t in program.tiles}
     wanted |= {dim: configuration["block_rows"] for dim in tiled}
@@ -95,14 +96,13 @@ def _configured(
         if t.whole
     }
     blocks |= {dim: block for dim, block in short.items() if dim in tiled}
-    if any(op.step == 1 for op in program.body if isinstance(op, For)):
+    if kernel.schedule == "loop":
         blocks |= {dim: _kept(program, dim, blocks) for dim in tiled if blocks[dim] > 16}
-    tiles = tuple(replace(t, block=blocks[t.like or t.dim]) for t in program.tiles)
     launch = tuple(
         (name, configuration[name]) for name in ("dot_rows", "dot_vectors", "vectors_at_once")
     )
     rows = configuration.get(ROWS_AT_ONCE.name, ROWS_AT_ONCE.default)
-    return replace(program, tiles=tiles, launch=(*launch, (ROWS_AT_ONCE.name, rows)))
+    return replace(program.with_blocks(blocks), launch=(*launch, (ROWS_AT_ONCE.name, rows)))
 
 
 def _kept(program: Program, dim: str, blocks: Mapping[str, int]) -> int:

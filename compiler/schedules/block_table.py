@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...ir.expression import Expr
+from ...ir.promises import CommonBlocks
 from ...ir.tile import BufferArgument, DType, Program, Tile, Value
 from ..analysis.mask_ranges import KeyRanges
 from .builder import Builder
@@ -80,6 +81,10 @@ def block_table(
 def _places(evaluator: Evaluator, table: BlockTable) -> list[tuple[str, Value]]:
     """Index values for the dims of a table before the key blocks."""
     builder = evaluator.builder
+    builder.promises |= {
+        CommonBlocks(table.block, table.row_blocks),
+        CommonBlocks(table.over, table.key_blocks),
+    }
     start = next(g.position for g in builder.grid if g.dim == table.block)
     number = integer(evaluator, "floordiv", start, builder.block(table.block), hint="i_block")
     fixed = [(dim, evaluator.position(dim)) for dim in table.dims]

@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ...ir.expression import Expr, Kind, Ref
+from ...ir.promises import CommonBlocks
 from ...ir.tile import DType, GridAxis, Program, SizeArgument, Tile, Value
 from ..analysis.recurrence.forms import Coupled, Matrix, Reading
 from .contraction import contract, factors_of
@@ -85,6 +86,7 @@ def _segment(evaluator: Evaluator, task: ChunkTask) -> tuple[Value, Value]:
     position = builder.grid_position(task.segment, f"{task.over.lower()}_segment")
     builder.grid.append(GridAxis(task.segment, position))
     builder.place(task.segment, position)
+    builder.promises.add(CommonBlocks(task.over, task.segment))
     block, one = builder.block(task.over), builder.constant(1, DType.INT32)
 
     def blocks(value: Value, of: Value) -> Value:

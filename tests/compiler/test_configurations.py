@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mixc.compiler.configurations import bind_configuration, knobs, refusal
 from mixc.compiler.language.load import load_text
 from mixc.compiler.pipeline import lower
+from mixc.ir.errors import PromiseError
 from mixc.ir.plan import Plan
 from mixc.ir.targets import parse_target
+from mixc.ir.verify_plan import verify_plan
 
 MATRIX = """
 mixer: matrix
@@ -80,3 +84,14 @@ def test_warps_share_what_a_cell_keeps() -> None:
         dict(plan(CELL, size=size).kernels[0].program.launch)["num_warps"] for size in (64, 128)
     ]
     assert warps == [4, 16]
+
+
+def test_kernels_that_share_segments_cut_their_rows_alike() -> None:
+    made = lower(load_text(MATRIX.replace("TILING", "")), {"D": 64, "E": 64}, splits=4)
+    bound = bind_configuration(made, {"matrix_S_found.chunk": 16, "matrix_o.chunk": 64})
+    found, _, last = (kernel.program for kernel in bound.kernels)
+    assert found.tile("T").block == found.tile("T_2").block == last.tile("T").block == 64
+    verify_plan(bound)
+    apart = replace(bound.kernels[0], program=found.with_blocks({"T": 16}))
+    with pytest.raises(PromiseError, match="T_segments counts blocks of T of 16; here they are of"):
+        verify_plan(replace(bound, kernels=(apart, *bound.kernels[1:])))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from .errors import PromiseError, VerificationError
 from .plan import Plan
 from .promises import CommonBlocks, WholeBlocks
@@ -33,6 +35,9 @@ from .tile import (
     operands,
 )
 
+# A block that begins before the end of a dim ends at a place of 32 bits.
+_LONGEST = 2**31 - 2**12
+
 
 def verify_plan(plan: Plan) -> None:
     """Kernels are sound and have names of their own; buffers are written once, then read."""
@@ -60,6 +65,30 @@ def verify_plan(plan: Plan) -> None:
 def verify_program(program: Program) -> None:
     """Values are made once and before use, axes are tiled, and each op's types fit."""
     _Checker(program).run()
+
+
+def verify_lengths(plan: Plan, sizes: Mapping[str, int]) -> None:
+    """The lengths of a launch are ones that the plan was made for.
+
+    Raises:
+        PromiseError: a fixed size is another one, positions of one sequence differ in number,
+            groups do not divide their heads, or a place past the end takes more than 32 bits.
+    """
+    name = plan.mixer.name
+    for dim, fixed in plan.sizes:
+        if sizes.get(dim, fixed) != fixed:
+            raise PromiseError(f"{name} is made for {dim} = {fixed}, not {sizes[dim]}")
+    for dim, other in plan.mixer.sequences:
+        if sizes[dim] != sizes[other]:
+            raise PromiseError(f"{name}: {dim} = {sizes[dim]} is not {other} = {sizes[other]}")
+    for groups, heads in plan.mixer.heads:
+        if sizes[heads] % max(sizes[groups], 1):
+            raise PromiseError(
+                f"{name}: {groups} = {sizes[groups]} does not divide {heads} = {sizes[heads]}"
+            )
+    for dim, size in sizes.items():
+        if not 0 <= size <= _LONGEST:
+            raise PromiseError(f"{name}: {dim} = {size} is not within 0 ... {_LONGEST}")
 
 
 def _cut_alike(program: Program, known: dict[CommonBlocks, int]) -> None:
@@ -96,6 +125,8 @@ class _Checker:
 
     def _tiles(self) -> None:
         for tile in self.program.tiles:
+            if tile.block < 1:
+                self._broken(f"a block of {tile.block} positions of {tile.dim}")
             if tile.whole and tile.size is not None and tile.block < tile.size:
                 self._broken(f"a block of {tile.block} does not hold all {tile.size} of {tile.dim}")
             if tile.like is not None and tile.block != self.blocks.get(tile.like, tile.block):

@@ -44,6 +44,7 @@ from ...ir.tile import (
     Substitute,
     Value,
 )
+from ...ir.verify_plan import verify_lengths
 from .elementwise import FUNCTIONS
 from .tile_memory import Memory, OutsideError, allocate, places, torch_dtype
 
@@ -78,11 +79,10 @@ def run_plan(
         watch: told of every value that is made: by which program, where in its grid, by which op.
 
     Raises:
-        VerificationError: an access that the program may not make.
+        VerificationError: lengths that the plan is not made for, or an access that a program may
+            not make.
     """
-    for dim, fixed in plan.sizes:
-        if sizes.get(dim, fixed) != fixed:
-            raise VerificationError(f"the plan is made for {dim} = {fixed}, not {sizes[dim]}")
+    verify_lengths(plan, sizes)
     lengths = {**sizes, **dict(plan.sizes)}
     for name, _ in plan.block_counts:
         dim, block = plan.block_count(name)

@@ -31,7 +31,7 @@ from mixc.ir.tile import (
     Tile,
     Value,
 )
-from mixc.ir.verify_plan import verify_plan, verify_program
+from mixc.ir.verify_plan import verify_lengths, verify_plan, verify_program
 
 INT, REAL = DType.INT32, DType.FLOAT32
 START, I_SIZE = Value("i_start", INT), Value("I", INT)
@@ -205,6 +205,24 @@ def test_each_rule_of_plans() -> None:
         verify_plan(replace(plan, kernels=(broken,)))
 
 
+def test_lengths_that_a_plan_is_not_made_for_are_refused() -> None:
+    mixer = load_text(
+        "mixer: m\ninputs: {q: [I, H, D], k: [J, G, D]}\ndims: {I: T, J: T}\nheads: {G: H}\n"
+        "attention: {over: J, score: 'sum(q * k, D)', output: {o: k}}\noutputs: {o: [I, H, D]}\n"
+    )
+    plan = Plan(mixer, (), (), (("D", 8),), (), REAL)
+    sizes = {"I": 5, "J": 5, "T": 5, "H": 4, "G": 2, "D": 8}
+    verify_lengths(plan, sizes)
+    for changed, text in (
+        ({"D": 9}, "m is made for D = 8, not 9"),
+        ({"J": 6}, "m: J = 6 is not T = 5"),
+        ({"G": 3}, "m: G = 3 does not divide H = 4"),
+        ({"B": 2**31 - 1}, "m: B = 2147483647 is not within 0"),
+    ):
+        with pytest.raises(PromiseError, match=text):
+            verify_lengths(plan, {**sizes, **changed})
+
+
 def test_a_block_that_reaches_past_a_dim_without_bounds_is_refused() -> None:
     held = replace(program(STORE), promises=(WholeBlocks("I", 128),))
     for block, kept in ((4, True), (64, True), (128, True), (48, False), (256, False), (0, False)):
@@ -212,6 +230,9 @@ def test_a_block_that_reaches_past_a_dim_without_bounds_is_refused() -> None:
         assert made.admits("I", block) == kept
         if kept:
             verify_program(made)
+        elif block == 0:
+            with pytest.raises(PromiseError, match="p: a block of 0 positions of I"):
+                verify_program(made)
         else:
             with pytest.raises(PromiseError, match=f"p: blocks of I divide 128; {block} does not"):
                 verify_program(made)

@@ -104,7 +104,7 @@ def test_what_nobody_wrote_is_not_read() -> None:
 
 
 def test_sizes_are_those_of_the_plan() -> None:
-    with pytest.raises(VerificationError, match="the plan is made for D = 5, not 6"):
+    with pytest.raises(VerificationError, match="m is made for D = 5, not 6"):
         run_plan(plan(), {}, {"T": 1, "D": 6})
 
 

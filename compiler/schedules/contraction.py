@@ -10,8 +10,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import reduce as fold
 
-from ...ir.expression import Call, Expr, Kind, Literal, Read, Reduce, Ref, call, walk
+from ...ir.expression import (
+    Call,
+    Cumsum,
+    Expr,
+    Kind,
+    Literal,
+    Read,
+    Reduce,
+    Ref,
+    Solve,
+    bound_axes,
+    call,
+    walk,
+)
 from ...ir.tile import DType, Value
+from ..analysis.conditions import all_of, conditions_of
 from .builder import KIND_DTYPE
 from .evaluation import Evaluator
 
@@ -27,21 +41,29 @@ def reduce_on_tile(evaluator: Evaluator, expr: Reduce, hint: str) -> Value:
 
 def _reduce_elements(evaluator: Evaluator, expr: Reduce, hint: str) -> Value:
     builder = evaluator.builder
-    logical = expr.op in ("any", "all")
-    dtype = DType.INT32 if logical else KIND_DTYPE[max(expr.x.kind, Kind.INT)]
     parts = [expr.x] if expr.where is None else [expr.x, expr.where]
     held = _tile_axes(evaluator, parts) - set(expr.over)
-    if len(held) > 1 and _can_step(evaluator, expr.over, parts):
-        value = _step_reduce(evaluator, expr, dtype, held, hint)
-    else:
-        value = evaluator.spread(_admitted(evaluator, expr, dtype), frozenset(expr.over))
-        op = {"any": "max", "all": "min"}.get(expr.op, expr.op)
-        for dim in expr.over:
-            value = builder.reduce(op, value, dim, hint)
-    if not logical:
+    if expr.over and len(held) > 1 and _can_step(evaluator, expr.over, parts):
+        return step_reduce(evaluator, expr, hint)
+    dtype = reduced_dtype(expr)
+    value = evaluator.spread(_admitted(evaluator, expr, dtype), frozenset(expr.over))
+    op = {"any": "max", "all": "min"}.get(expr.op, expr.op)
+    for dim in expr.over:
+        value = builder.reduce(op, value, dim, hint)
+    return as_truth(evaluator, expr, value, hint)
+
+
+def reduced_dtype(expr: Reduce) -> DType:
+    """The type in which a reduction runs: truth values as integers."""
+    return DType.INT32 if expr.op in ("any", "all") else KIND_DTYPE[max(expr.x.kind, Kind.INT)]
+
+
+def as_truth(evaluator: Evaluator, expr: Reduce, value: Value, hint: str) -> Value:
+    """What a reduction has come to; of ``any`` and ``all``, whether it is not 0."""
+    if expr.op not in ("any", "all"):
         return value
-    zero = builder.constant(0, DType.INT32)
-    return builder.elementwise("ne", value, zero, dtype=DType.BOOL, hint=hint)
+    zero = evaluator.builder.constant(0, DType.INT32)
+    return evaluator.builder.elementwise("ne", value, zero, dtype=DType.BOOL, hint=hint)
 
 
 def _admitted(evaluator: Evaluator, expr: Reduce, dtype: DType) -> Value:
@@ -57,13 +79,13 @@ def _admitted(evaluator: Evaluator, expr: Reduce, dtype: DType) -> Value:
     return evaluator.where(admitted, value, outside)
 
 
-def _step_reduce(
-    evaluator: Evaluator, expr: Reduce, dtype: DType, held: frozenset[str], hint: str
-) -> Value:
+def step_reduce(evaluator: Evaluator, expr: Reduce, hint: str) -> Value:
     """One position of the first axis at a time, so that no three-dimensional tile is held."""
-    builder = evaluator.builder
+    builder, dtype = evaluator.builder, reduced_dtype(expr)
     dim, *rest = expr.over
-    _settle(evaluator, [expr.x] if expr.where is None else [expr.x, expr.where], dim)
+    parts = [expr.x] if expr.where is None else [expr.x, expr.where]
+    _settle(evaluator, parts, dim)
+    held = _tile_axes(evaluator, parts, expr.over)
     start = builder.constant(evaluator.identity(expr.op, dtype), dtype, held)
     begin = builder.constant(0, DType.INT32)
     name = hint or f"{expr.op}_{dim.lower()}"
@@ -71,11 +93,11 @@ def _step_reduce(
         builder.place(dim, turn.variable)
         if rest:
             inner = Reduce(expr.op, expr.x, tuple(rest), expr.where)
-            value = builder.cast(_reduce_elements(evaluator, inner, ""), dtype)
+            value = builder.cast(evaluator.evaluate(inner), dtype)
         else:
             value = _admitted(evaluator, expr, dtype)
         turn.yields = (evaluator.merge(expr.op, turn.carried[0], value, hint),)
-    return turn.results[0]
+    return as_truth(evaluator, expr, turn.results[0], hint)
 
 
 # ------------------------------------------------------------------------------------ factors
@@ -103,10 +125,16 @@ def contract(
     acc: Value | None = None,
 ) -> Value:
     """acc + the sum over ``over`` (on the tile) of the product of ``factors``."""
+    conditions = conditions_of(where)
+    if free := all_of([c for c in conditions if not c.axes & set(over)]):
+        bound = all_of([c for c in conditions if c.axes & set(over)])
+        value = contract(evaluator, factors, over, bound, hint)
+        zero = evaluator.builder.constant(0.0, DType.FLOAT32)
+        value = evaluator.where(evaluator.condition(free), value, zero, hint)
+        return accumulate(evaluator, [acc, value], hint)
     outside = [f for f in factors if not f.axes & set(over)]
     inside = [f for f in factors if f.axes & set(over)]
-    if where is not None:
-        inside = _admit(inside, where, over)
+    inside = _admit(inside, conditions)
     # A sum of terms of which no single product separates is taken term by term.
     if len(inside) and not _separates(evaluator, inside, over):
         terms = _distribute(inside)
@@ -120,7 +148,8 @@ def contract(
             inner = _count(evaluator, over)
         return _product(evaluator, [*scale, inner], hint)
     if outside:
-        return accumulate(evaluator, [acc, contract(evaluator, factors, over, None, hint)], hint)
+        both = contract(evaluator, inside + outside, over, None, hint)
+        return accumulate(evaluator, [acc, both], hint)
     return _contract_inside(evaluator, inside, over, hint, acc)
 
 
@@ -139,9 +168,9 @@ def _contract_inside(
     held = frozenset[str]().union(*(axes for axes, _ in groups))
     if len(held) <= 1 or not _can_step(evaluator, over, inside):
         value = _product(evaluator, [evaluator.real(f) for f in inside])
-        zero_outside = any(_is_zero_outside(evaluator, f) for f in inside)
         for dim in over:
-            value = value if zero_outside else evaluator.masked(value, dim, 0.0)
+            if not any(dim in f.axes and _is_zero_outside(evaluator, f) for f in inside):
+                value = evaluator.masked(value, dim, 0.0)
         value = evaluator.spread(value, frozenset(over))
         for dim in over:
             value = builder.reduce("sum", value, dim, hint)
@@ -164,7 +193,7 @@ def _step_through(
     ) as turn:
         builder.place(dim, turn.variable)
         if rest:
-            term = _contract_inside(evaluator, inside, tuple(rest), hint, None)
+            term = contract(evaluator, inside, tuple(rest), None, hint)
         else:
             term = _product(evaluator, [evaluator.real(f) for f in inside])
         turn.yields = (accumulate(evaluator, [turn.carried[0], term], hint),)
@@ -200,43 +229,36 @@ def _any_separates(evaluator: Evaluator, terms: list[list[Expr]], over: str) -> 
 
 
 def _can_step(evaluator: Evaluator, over: tuple[str, ...], parts: Sequence[Expr]) -> bool:
-    """Whether ``parts`` can be had one position of an axis at a time: what is on the tile can't."""
-    on_tile = any(
-        isinstance(n, Ref) and over[0] in n.axes and n.name not in evaluator.context.buffers
-        for part in parts
-        for n in walk(part)
-    )
-    return evaluator.context.length(over[0]) is not None and not on_tile
+    """Whether ``parts`` can be had one position of ``over[0]`` at a time.
+
+    What is on the tile can't, nor what needs all positions to have one: a running sum, a solution.
+    """
+    dim = over[0]
+
+    def needs_all(node: Expr) -> bool:
+        if isinstance(node, Ref):
+            return dim in node.axes and node.name not in evaluator.context.buffers
+        return isinstance(node, Cumsum | Solve) and dim in bound_axes(node)
+
+    whole = any(needs_all(node) for part in parts for node in walk(part))
+    return evaluator.context.length(dim) is not None and not whole
 
 
-def _admit(inside: list[Expr], where: Expr, over: tuple[str, ...]) -> list[Expr]:
-    """The product with 0 where ``where`` fails.
+def _admit(inside: list[Expr], conditions: list[Expr]) -> list[Expr]:
+    """The product with 0 where one of ``conditions`` fails.
 
     Each condition goes on a factor that has its axes already, so that a factor which is infinite
     where the condition fails does no harm; what fits no factor becomes one of its own.
     """
     factors, rest = list(inside), list[Expr]()
-    for condition in _conditions(where):
+    for condition in conditions:
         at = next((n for n, f in enumerate(factors) if condition.axes <= f.axes), None)
         if at is None:
             rest.append(condition)
         else:
             factors[at] = call("where", condition, factors[at], 0.0)
-    if not rest:
-        return factors
-    left = rest[0]
-    for condition in rest[1:]:
-        left = call("and", left, condition)
-    return [*factors, call("where", left, 1.0, 0.0)]
-
-
-def _conditions(where: Expr) -> list[Expr]:
-    """a and b and c --> [a, b, c]."""
-    match where:
-        case Call("and", (a, b)):
-            return _conditions(a) + _conditions(b)
-        case _:
-            return [where]
+    left = all_of(rest)
+    return factors if left is None else [*factors, call("where", left, 1.0, 0.0)]
 
 
 def _distribute(inside: list[Expr]) -> list[list[Expr]]:

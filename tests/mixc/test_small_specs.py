@@ -1,0 +1,77 @@
+"""Small specs by the kernels of every backend that runs here, against the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from mixc.backends.cpu.run import CpuRunner
+from mixc.compiler.language.load import load_text
+from mixc.compiler.pipeline import lower
+from mixc.running import by_reference, kernel_runner
+
+RUNNERS = {
+    "cpu": partial(CpuRunner, lower=lower, flags=("-O0",)),
+    "interpreter": partial(kernel_runner, chosen="interpreter"),
+}
+SIZES = {"B": 2, "T": 21, "D": 5, "E": 3, "H": 3}
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIXC_CACHE", str(tmp_path))
+
+
+def check(
+    backend: str, spec: str, given: Mapping[str, Tensor] = {}, limit: float = 1e-5, **sizes: int
+) -> None:
+    """The kernels' results are the reference's; inputs that are not given are random."""
+    mixer, lengths = load_text(spec), {**SIZES, **sizes}
+    tensors = {i.name: given.get(i.name) for i in mixer.inputs}
+    tensors = {
+        i.name: torch.randn([lengths[d] for d in i.dims]) if x is None else x
+        for i, x in zip(mixer.inputs, tensors.values(), strict=True)
+    }
+    exact = {n: t.double() if t.is_floating_point() else t for n, t in tensors.items()}
+    expected = by_reference(mixer, exact, {}, torch.float64)
+    found = RUNNERS[backend](mixer)(tensors, {})
+    for name, value in expected.items():
+        wide = found[name].to(value.dtype)
+        torch.testing.assert_close(wide, value, rtol=limit, atol=limit, msg=lambda m, n=name: n + m)
+
+
+BACKENDS = pytest.mark.parametrize("backend", RUNNERS)
+
+REDUCTIONS = """
+mixer: reductions
+inputs: {x: [B, T, D], z: [B, H, T], r: [B, T], g: [H]}
+dims: {M: (T + 3) // 4}
+map:
+  doubled: sum(x * 2.0, T, M=t // 4)
+  negated: sum(-x, T, M=t // 4)
+  scaled: mean(g * x, T, where=t % 3 == 0)
+  counted: sum(2.0, T, where=t > 2)
+  two: sum(z, H, T, where=z > 0)
+  largest: max(z, H, T, where=z < 0.5)
+  free: sum(r, T, where=g > 0)
+  running: sum(cumsum(r, T) * x, T)
+outputs:
+  doubled: [B, M, D]
+  negated: [B, M, D]
+  scaled: [B, H, D]
+  counted: []
+  two: [B]
+  largest: [B]
+  free: [B, H]
+  running: [B, D]
+"""
+
+
+@BACKENDS
+def test_conditions_groups_and_factors_of_reductions(backend: str) -> None:
+    check(backend, REDUCTIONS)

@@ -1,0 +1,95 @@
+"""What a backward pass has found so far: the adjoint of each name, and the stages that make them.
+
+The adjoint of a value is the derivative of the loss by it: ``d_q`` for ``q``. It has the axes of
+the value or fewer, and is then the same along those that it lacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from ...ir.expression import Expr, Ref, with_names
+from ...ir.mixer import Attention, Equation, Map, Stage
+from ...ir.stages import changed
+from ..analysis.partials import ZERO, add
+
+
+@dataclass
+class Adjoints:
+    """The adjoints of a mixer's names, in the making, from the last name to the first."""
+
+    taken: set[str]
+    active: frozenset[str]  # names that depend on what a gradient is wanted of
+    found: dict[str, Expr] = field(default_factory=dict)
+    stages: list[Stage] = field(default_factory=list)
+    waiting: list[Equation] = field(default_factory=list)  # of the map that comes next
+
+    def unused(self, name: str) -> str:
+        """A name like ``name`` that means nothing yet, and from now on is taken."""
+        while name in self.taken or name.lower() in self.taken:
+            name += "_"
+        self.taken.add(name)
+        return name
+
+    def add(self, parts: Mapping[str, Expr]) -> None:
+        """Add to the adjoints of some names."""
+        for name, part in parts.items():
+            if part != ZERO:
+                self.found[name] = add(self.found.get(name), part)
+
+    def of(self, name: str) -> Expr | None:
+        """The whole adjoint of a name, under a name of its own; None where nothing depends on it.
+
+        Precondition: every value that reads the name has been gone through.
+        """
+        value = self.found.get(name)
+        if value is None or isinstance(value, Ref):
+            return value
+        self.found[name] = self.named(f"d_{name}", value)
+        return self.found[name]
+
+    def named(self, name: str, value: Expr) -> Ref:
+        """A value that is computed once, by the next map."""
+        equation = Equation(self.unused(name), value)
+        self.waiting.append(equation)
+        return equation.ref
+
+    def final(self, name: str) -> Ref | None:
+        """The whole adjoint of an input, under the name ``d_`` + its own, for an output."""
+        value = self.found.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, Ref) or value.name not in self._by_attentions():
+            return self.named(f"d_{name}", value)
+        new = replace(value, name=self.unused(f"d_{name}"))
+        self.stages = [_renamed(stage, value.name, new) for stage in self.stages]
+        self.found = {n: with_names(v, {value.name: new}) for n, v in self.found.items()}
+        return new
+
+    def _by_attentions(self) -> set[str]:
+        stages = [stage for stage in self.stages if isinstance(stage, Attention)]
+        return {output.name for stage in stages for output in stage.outputs}
+
+    def stage(self, stage: Stage) -> None:
+        """A stage that reads what has been named so far."""
+        self.close()
+        self.stages.append(stage)
+
+    def close(self) -> None:
+        """End the map that is waiting."""
+        if self.waiting:
+            self.stages.append(Map(tuple(self.waiting)))
+            self.waiting = []
+
+
+def _renamed(stage: Stage, old: str, new: Ref) -> Stage:
+    """The stage with another name for one of the outputs of an attention."""
+    stage = changed(stage, lambda value: with_names(value, {old: new}))
+    if not isinstance(stage, Attention):
+        return stage
+    outputs = tuple(replace(o, name=new.name) if o.name == old else o for o in stage.outputs)
+    return replace(stage, outputs=outputs)
+
+
+__all__ = ["Adjoints"]

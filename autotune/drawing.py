@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional
 from ..ir.binding import shape_of
 from ..ir.mixer import Input
 from .draws import Draw, Law
+from .intervals import Interval
 
 _BY_LAW: Mapping[Law, Callable[[Tensor], Tensor]] = {
     Law.NORMAL: lambda x: x,
@@ -42,7 +44,7 @@ def draw_tensor(
     """A float64 tensor by its law; with ``strong``, a gate keeps to extremes for long stretches."""
     shape = [sizes[dim] for dim in declared.dims]
     normal = torch.randn(shape, generator=generator, dtype=torch.float64)
-    made = _BY_LAW[draw.law](normal)
+    made = _BY_LAW[draw.law](normal) if draw.within is None else _within(draw.within, normal)
     if draw.unit:
         along = [declared.dims.index(dim) for dim in draw.unit]
         norm = made.square().sum(along, keepdim=True).sqrt()
@@ -52,10 +54,41 @@ def draw_tensor(
     return made.reshape(shape_of(declared.layout, sizes))
 
 
+def _within(interval: Interval, normal: Tensor) -> Tensor:
+    """Evenly over an interval with two ends, near the end of one that is open."""
+    low, high = interval.low, interval.high
+    match math.isfinite(low), math.isfinite(high):
+        case True, True:
+            share: Tensor = torch.special.ndtr(normal)
+            return low + (high - low) * share
+        case True, False:
+            return low + _BY_LAW[Law.POSITIVE](normal)
+        case False, True:
+            return high + _BY_LAW[Law.NEGATIVE](normal)
+        case _:
+            return normal
+
+
+def _extremes(draw: Draw) -> tuple[float, ...]:
+    if draw.within is None:
+        return _EXTREMES[draw.law]
+    low, high = draw.within.low, draw.within.high
+    far = 30.0
+    return (
+        low if math.isfinite(low) else min(0.0, high) - far,
+        high if math.isfinite(high) else max(0.0, low) + far,
+    )
+
+
+def _admits(interval: Interval, value: float) -> bool:
+    return interval.low <= value <= interval.high
+
+
 def _in_stretches(draw: Draw, usual: Tensor, axis: int, generator: torch.Generator) -> Tensor:
     """The usual values, and each extreme, in turns of random length along an axis."""
     rows = usual.movedim(axis, 0)
-    extremes = [*_EXTREMES[draw.law], *([-0.5] if draw.signed else [])]
+    extremes = [*_extremes(draw), *([-0.5] if draw.signed else [])]
+    extremes = [x for x in extremes if draw.within is None or _admits(draw.within, x)]
     turns = torch.rand(rows.shape, generator=generator) < 1 / _STRETCH
     places = torch.arange(len(rows)).reshape(-1, *(1,) * (rows.ndim - 1))
     begun = torch.where(turns, places, 0).cummax(0).values

@@ -15,6 +15,7 @@ from itertools import product
 
 from ..ir.binding import Number
 from ..ir.expression import Call, Expr, Kind, Ref, every_node
+from ..ir.host import evaluate_host
 from ..ir.mixer import Input, Map, Mixer, Recurrence
 from ..ir.optional import expressions
 from .influence import Influence, Way
@@ -53,34 +54,60 @@ _TOGETHER = 4
 class Draw:
     """How to draw an input.
 
-    ``unit``: vectors along these axes have the norm ``scale``. ``rows``: the axis along which it
+    ``within``: where the spec says that its values lie, instead of a law. ``unit``: vectors along
+    these axes have the norm ``scale``. ``rows``: the axis along which it
     decides, row by row, how much of a state is kept, so that extreme values are worth trying;
     ``signed``: it is what the state is multiplied by, so that negative ones are too.
     """
 
     law: Law = Law.NORMAL
+    within: Interval | None = None
     unit: tuple[str, ...] = ()
     scale: float = 1.0
     rows: str | None = None
     signed: bool = False
 
+    @property
+    def interval(self) -> Interval:
+        """Where its values lie."""
+        return self.within or _INTERVALS[self.law]
+
 
 def draws(mixer: Mixer, sizes: Mapping[str, int], params: Mapping[str, Number]) -> dict[str, Draw]:
     """A draw for every real input that an equation has something to say about.
 
-    Empty without a recurrence.
+    What the spec says of an input stands; without a recurrence that is all.
     """
     stages = [stage for stage in mixer.stages if isinstance(stage, Recurrence)]
+    declared = dict(_declared(mixer, sizes, params))
     if not stages:
-        return {}
+        return declared
     influences = [Influence.of(stage) for stage in stages]
-    search = _Search(mixer, sizes, params, influences)
+    search = _Search(mixer, sizes, params, influences, declared)
     for stage, influence in zip(stages, influences, strict=True):
         search.decays(stage, influence)
     for stage, influence in zip(stages, influences, strict=True):
         search.corrections(stage, influence)
     search.divisors()
     return search.found
+
+
+def _declared(
+    mixer: Mixer, sizes: Mapping[str, int], params: Mapping[str, Number]
+) -> Iterator[tuple[str, Draw]]:
+    for item in mixer.inputs:
+        if item.kind is Kind.REAL and item.range is not None:
+            yield item.name, Draw(within=declared_range(item, sizes, params))
+        elif item.unit is not None:
+            yield item.name, Draw(unit=(item.unit,))
+
+
+def declared_range(item: Input, sizes: Mapping[str, int], params: Mapping[str, Number]) -> Interval:
+    """Where the spec says that the values of an input lie."""
+    if item.range is None:
+        return EVERYTHING
+    low, high = (float(evaluate_host(end, sizes, params)) for end in item.range)
+    return Interval(low, max(low, high))
 
 
 @dataclass
@@ -141,7 +168,8 @@ class _Search:
                     continue
                 self.settle([term], _SHARES, _is_bounded)
                 for declared in self.leaves([term]):
-                    if self.found.get(declared.name, Draw()).law is Law.SHARE:
+                    found = self.found.get(declared.name, Draw())
+                    if found.law is Law.SHARE or (found.within and found.interval.within(0, 1)):
                         self.mark(stage, declared)
 
     def shorten(self, term: Expr, axes: frozenset[str], norm: float) -> None:
@@ -200,8 +228,8 @@ class _Search:
 
     def bounds(self, choice: Mapping[str, Law]) -> Bounds:
         """Where everything lies with what is settled and a choice more."""
-        laws = {**{name: draw.law for name, draw in self.found.items()}, **choice}
-        intervals = {name: _INTERVALS[law] for name, law in laws.items()}
+        known = {name: draw.interval for name, draw in self.found.items()}
+        intervals = {**known, **{name: _INTERVALS[law] for name, law in choice.items()}}
         return Bounds(self.mixer, self.sizes, self.params, intervals)
 
     def leaves(self, terms: Sequence[Expr], through_states: bool = False) -> list[Input]:

@@ -11,6 +11,8 @@ from ..ir.expression import Call, Cumsum, Expr, Index, Kind, Read, Reduce, Ref, 
 from ..ir.host import evaluate_host, is_host
 from ..ir.mixer import Map, Mixer
 from ..ir.optional import expressions
+from .draws import declared_range
+from .intervals import EVERYTHING, Interval
 
 _ORDERS = frozenset({"lt", "le", "gt", "ge"})
 _EQUALITIES = frozenset({"eq", "ne"})
@@ -56,7 +58,7 @@ def integer_ranges(
 
     What indexes a table lies in it, with a few outside (``fill`` is defined there); what is
     compared with positions lies in the sequence; labels compared with each other are few; a
-    divisor is not 0.
+    divisor is not 0. A range that the spec declares stands.
     """
     numbers = param_values(mixer, sizes, params)
     search = _Search(mixer, sizes, numbers)
@@ -67,8 +69,18 @@ def integer_ranges(
     for declared in mixer.inputs:
         if declared.kind is Kind.INT:
             last = math.prod(sizes[dim] for dim in declared.layout[-1]) if declared.layout else 1
-            found[declared.name] = search.uses[declared.name].range(last)
+            used = search.uses[declared.name].range(last)
+            found[declared.name] = _promised(used, declared_range(declared, sizes, numbers))
     return found
+
+
+def _promised(used: Range, declared: Interval) -> Range:
+    """What the spec says, and where an end is open, what the equations ask for."""
+    if declared == EVERYTHING:
+        return used
+    low = used.low if math.isinf(declared.low) else math.ceil(declared.low)
+    high = used.high if math.isinf(declared.high) else math.floor(declared.high) + 1
+    return Range(low, max(high, low + 1))
 
 
 class _Search:

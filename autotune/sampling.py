@@ -55,8 +55,7 @@ def verification_cases(
     with a recurrence, strong gates and lengths around those of chunks, 0 among them. A trial that
     the spec does not admit is left out, but the first.
     """
-    small = {name: value for name, value in _smaller(mixer).items() if name not in params}
-    usual = {**small, **params}
+    usual = {**smaller(mixer, params), **params}
     standard = default_sizes(mixer, params=usual)
     cases = [
         VerificationCase("standard", default_sizes(mixer, params=params), params),
@@ -86,7 +85,7 @@ def verification_cases(
     if mixer.check:
         sizes = resized(mixer, standard, dict(mixer.check), params)
         cases.insert(1, VerificationCase("check", sizes, params, seed=7))
-    admitted = [c for c in cases if c is cases[0] or _is_admitted(mixer, c)]
+    admitted = [c for c in cases if c is cases[0] or is_admitted(mixer, c)]
     return admitted[:limit]
 
 
@@ -102,8 +101,13 @@ def _recurrent_cases(mixer: Mixer, params: Mapping[str, Number]) -> Iterator[Ver
         yield VerificationCase(name, default_sizes(mixer, proportions, params), params, seed=10)
 
 
-def _smaller(mixer: Mixer, largest: int = 32, meaningful: int = 4096) -> dict[str, Number]:
-    """Windows, blocks and the like brought below the lengths that are tried.
+def smaller(
+    mixer: Mixer,
+    params: Mapping[str, Number] = {},
+    largest: int = 32,
+    meaningful: int = 4096,
+) -> dict[str, Number]:
+    """Windows, blocks and the like, but those of ``params``, below the lengths that are tried.
 
     All are divided by one power of two, so that those that divide each other still do.
     """
@@ -119,11 +123,12 @@ def _smaller(mixer: Mixer, largest: int = 32, meaningful: int = 4096) -> dict[st
     return {
         name: max(1, int(value) // factor)
         for name, value in given.items()
-        if 1 < value <= meaningful
+        if 1 < value <= meaningful and name not in params
     }
 
 
-def _is_admitted(mixer: Mixer, case: VerificationCase) -> bool:
+def is_admitted(mixer: Mixer, case: VerificationCase) -> bool:
+    """Whether the spec takes tensors of a trial's sizes."""
     given = [i for i in mixer.inputs if i.name not in case.absent]
     try:
         shapes = {i.name: shape_of(i.layout, case.sizes) for i in given}
@@ -151,9 +156,10 @@ def sample_inputs(
 
     Real ones are normal, ``scale`` times larger in the first input of a score; those of a
     recurrence are such that its states keep a sensible size (see ``draws``), its gates extreme for
-    long stretches with ``strong``. Booleans are fair coins (that reset a state: seldom true), the
-    first of all false; integers lie where the equations use them, with some outside a
-    table where they read one, and are sorted where declared so. ``absent`` names inputs to leave
+    long stretches with ``strong``; what the spec says of an input's values holds. Booleans are
+    fair coins (that reset a state: seldom true), the first of all false; integers lie where the
+    equations use them, with some outside a table where they read one, and are sorted where
+    declared so. ``absent`` names inputs to leave
     out. With ``strided`` all are views, no two axes of which lie together in memory. With
     ``nothing`` all booleans are false and all integers as low as they go: masks that depend on
     them tend to hide everything.
@@ -170,7 +176,9 @@ def sample_inputs(
             law = laws.get(declared.name, Draw())
             tensor = draw_tensor(law, declared, sizes, generator, strong)
             own = getattr(torch, declared.dtype) if declared.dtype else dtype
-            tensor = (tensor * scale if declared.name == scaled else tensor).to(own)
+            promised = declared.range is not None or declared.unit is not None
+            larger = declared.name == scaled and not promised
+            tensor = (tensor * scale if larger else tensor).to(own)
         else:
             share = _SELDOM if declared.name in resets else 0.5
             tensor = _integers(declared, shape, ranges.get(declared.name), generator, share)

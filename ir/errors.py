@@ -40,3 +40,7 @@ class PromiseError(VerificationError):
 
 class MixcWarning(UserWarning):
     """What a user should know of a call that is right, and slower than it could be."""
+
+
+class DefectError(UnsupportedError):
+    """A kernel that a compiler refuses: a defect of mixc, though a caller may go on without it."""

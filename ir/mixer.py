@@ -27,6 +27,9 @@ class Input:
     sorted: bool = False  # non-decreasing along its last axis
     grad: bool = True
     default: float | int | bool | None = None  # None: the input is required
+    # Of the tensors that a mixer is checked and timed with, and no promise that kernels count on:
+    range: tuple[Expr, Expr] | None = None  # where the values lie, in sizes and params
+    unit: str | None = None  # the axis along which vectors have norm 1
     span: Span | None = field(default=None, compare=False)
 
     @property
@@ -259,6 +262,7 @@ class Mixer:
     text: str = field(default="", compare=False)  # the spec file, whole
     tiling: tuple[tuple[str, tuple[int, ...]], ...] = ()
     check: tuple[tuple[str, int], ...] = ()  # sizes to verify at, beside the standard ones
+    check_span: Span | None = field(default=None, compare=False)
     bench: tuple[tuple[tuple[str, int], ...], ...] = ()
 
     def input(self, name: str) -> Input:

@@ -314,6 +314,12 @@ def _input_line(item: Input) -> str:
         *(["sorted: true"] if item.sorted else []),
         *([] if item.grad else ["grad: false"]),
         *([] if item.default is None else [f"default: {_literal(item.default)[0]}"]),
+        *(
+            []
+            if item.range is None
+            else [f"range: [{', '.join(map(write_expression, item.range))}]"]
+        ),
+        *([] if item.unit is None else [f"unit: {item.unit}"]),
     ]
     axes = write_layout(item.layout)
     return f"{item.name}: " + (f"{{{', '.join([f'dims: {axes}', *extras])}}}" if extras else axes)

@@ -85,6 +85,10 @@ class _Verifier:
     def sizes_and_params(self) -> None:
         values = {f"size {dim}": value for dim, value in self.mixer.sizes}
         values |= {f"param {p.name}": p.value for p in self.mixer.params}
+        for item in self.mixer.inputs:
+            values |= {f"range of {item.name}, end {n}": e for n, e in enumerate(item.range or ())}
+            if item.unit is not None and item.unit not in item.dims:
+                raise self.fail(f"input {item.name}", f"has no axis {item.unit} of unit vectors")
         for what, value in values.items():
             if value.axes:
                 raise self.fail(what, f"has the axes {sorted(value.axes)}")

@@ -21,6 +21,7 @@ from .ir.mixer import (
     State,
     Table,
 )
+from .ir.text import write_expression
 from .step_lines import step_lines
 
 KINDS = {Kind.BOOL: "bool", Kind.INT: "int32", Kind.REAL: ""}
@@ -99,6 +100,9 @@ def _input(entry: Input) -> Line:
     notes = [entry.dtype or KINDS[entry.kind], "sorted" if entry.sorted else ""]
     notes += [f"default {_plain(entry.default)}" if entry.default is not None else ""]
     notes += ["" if entry.grad else "no gradient"]
+    if entry.range is not None:
+        notes.append("from {} to {}".format(*map(write_expression, entry.range)))
+    notes += [f"unit vectors along {entry.unit}" if entry.unit is not None else ""]
     return Line(entry.name, _layout(entry.layout), note=", ".join(note for note in notes if note))
 
 

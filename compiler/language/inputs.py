@@ -36,6 +36,11 @@ def read_inputs(spec: SpecDocument, scope: Scope) -> tuple[Input, ...]:
     return tuple(found)
 
 
+def declared_input(spec: SpecDocument, name: str) -> object:
+    """What the spec has at the input called ``name``."""
+    return next(value for key, value in spec.inputs.items() if str(key) == name)
+
+
 def _full_input(name: str, key: Text, full: InputSpec) -> Input:
     kind = Kind.REAL
     if full.dtype is not None:
@@ -54,7 +59,7 @@ def _full_input(name: str, key: Text, full: InputSpec) -> Input:
         full.sorted,
         full.grad,
         None if full.default is None else _default(full.default, kind),
-        key.span,
+        span=key.span,
     )
 
 
@@ -78,4 +83,4 @@ def read_number(text: Text) -> int | float | bool:
     return value
 
 
-__all__ = ["DTYPES", "read_inputs", "read_number"]
+__all__ = ["DTYPES", "declared_input", "read_inputs", "read_number"]

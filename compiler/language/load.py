@@ -17,6 +17,7 @@ from .names import check_name
 from .outputs import read_outputs
 from .params import finish_params, read_params
 from .positions import Text
+from .promises import with_promises
 from .schema import SpecDocument, Word, read_spec
 from .scope import Context, Scope, SpecWarning
 from .source import Source
@@ -89,6 +90,7 @@ def _load(spec: SpecDocument, context: Context) -> Mixer:
     drafts = draft_stages(spec, top)
     read_sizes(spec, top)
     params, tables = finish_params(spec, top)
+    inputs = with_promises(spec, inputs, top)
     lets.finish(top)
     inner = top.child()
     stages = read_stages(drafts, inner, lets)
@@ -111,6 +113,7 @@ def _load(spec: SpecDocument, context: Context) -> Mixer:
         text=context.source.text,
         tiling=tuple((str(key), values) for key, values in spec.tiling.items()),
         check=_sizes(spec.check, context),
+        check_span=spec.key("check").span if spec.check else None,
         bench=tuple(_sizes(row, context) for row in spec.bench),
     )
 

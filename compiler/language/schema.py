@@ -129,6 +129,8 @@ class InputSpec(Section):
     sorted: Flag = False
     grad: Flag = True
     default: Expression | None = None
+    range: Numbers | None = None
+    unit: Label | None = None
 
 
 class ParamSpec(Section):

@@ -168,3 +168,73 @@ def test_every_spec_of_the_library_admits_the_usual_cases(path):
     sizes = default_sizes(mixer)
     for output in mixer.outputs:
         assert 0 not in shape_of(output.layout, sizes)
+
+
+PROMISING = """
+mixer: promising
+inputs:
+  k: {dims: [B, D, T], unit: D}
+  a: {dims: [B, T, H], range: [low, 0.75]}
+  lively: {dims: [B, T, H], range: [1, inf]}
+  log_a: {dims: [B, T, H], range: [-inf, -2]}
+  n: {dims: [B, T], dtype: int32, range: [3, 5]}
+params: {low: 0.25}
+FORM
+outputs: {o: [B, T, H]}
+"""
+FORMS = {
+    "map": "map: {o: 'sum(k, D) * a + lively + log_a + n'}",
+    "recurrence": """recurrence:
+  over: T
+  state: {S: [D]}
+  step:
+    - S = a * exp(log_a) * S + k * n / lively
+    - o = sum(S, D)""",
+}
+
+
+@pytest.mark.parametrize("strong", [False, True])
+@pytest.mark.parametrize("form", FORMS)
+def test_values_lie_where_the_spec_says(form, strong):
+    mixer = load_text(PROMISING.replace("FORM", FORMS[form]))
+    sizes = {"B": 2, "D": 5, "T": 400, "H": 3}
+    made = sample_inputs(mixer, sizes, torch.float64, strong=strong)
+    torch.testing.assert_close(made["k"].norm(dim=1), torch.ones(2, 400, dtype=torch.float64))
+    bounds = {"a": (0.25, 0.75), "lively": (1, 1e3), "log_a": (-1e3, -2), "n": (3, 5)}
+    for name, (low, high) in bounds.items():
+        assert low <= made[name].min() < made[name].max() <= high, name
+    assert made["a"].min() < 0.3
+    assert made["a"].max() > 0.7
+    assert set(made["n"].flatten().tolist()) == {3, 4, 5}
+    extremes = strong and form == "recurrence"
+    assert (made["log_a"].min() < -30) == extremes
+    assert ((made["a"] == 0.25).sum() > 100) == extremes
+
+
+def test_a_promised_score_is_not_made_large():
+    text = PROMISING.replace("FORM", FORMS["map"]).replace("[B, D, T], unit: D", "[B, D, T]")
+    attention = "attention: {over: T, score: 'sum(k, D) * a', output: {o: n}}"
+    for promise, scaled in (("", True), (", range: [-1, 1]", False)):
+        head = text.replace("[B, D, T]}", f"[B, D, T]{promise}}}")
+        spec = head.replace(FORMS["map"], attention).replace("{o: [B, T, H]}", "{o: [B, H]}")
+        mixer = load_text(spec)
+        sizes = {"B": 2, "D": 5, "T": 40, "H": 3}
+        made = sample_inputs(mixer, sizes, torch.float64, scale=30.0)
+        assert (made["k"].abs().max() > 20) == scaled
+
+
+def test_a_table_has_the_rows_that_are_read():
+    spec = """
+mixer: pairs
+inputs: {x: [B, S, H, T, E], bias: [R, E], w: [N]}
+dims: DIMS
+map:
+  o: (x[S=0, H=2 * n] - w * x[S=1, H=2 * n + 1]) + bias[R=t // 4]
+outputs: {o: [B, N, T, E]}
+"""
+    sizes = default_sizes(load_text(spec.replace("DIMS", "{}")))
+    assert (sizes["S"], sizes["H"]) == (2, 2 * sizes["N"])
+    assert sizes["R"] == 13  # read at positions: with some outside
+    fixed = default_sizes(load_text(spec.replace("DIMS", "{S: 3, N: H // 2}")))
+    assert (fixed["S"], fixed["N"]) == (3, fixed["H"] // 2)
+    assert 1 <= fixed["N"] <= 4

@@ -6,10 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ..ir.binding import Number, param_values
-from ..ir.expression import Expr, Index, Kind, Read, Reduce, every_node
+from ..ir.expression import Expr, Index, Kind, Read, Reduce, Size, every_node, walk
 from ..ir.host import evaluate_host
 from ..ir.mixer import Attention, Mixer, Recurrence
 from ..ir.optional import expressions
+from .intervals import Bounds
+
+_LARGEST_TABLE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,9 @@ def default_sizes(
         sizes.update(zip(table.dims, table.shape, strict=True))
     for dim, other in _alike(mixer):
         sizes[dim] = sizes[other]
-    return resized(mixer, sizes, {}, params)
+    sizes = resized(mixer, sizes, {}, params)
+    needed = dict(_needed(mixer, roles, sizes, params))
+    return resized(mixer, {**sizes, **needed}, {}, params) if needed else sizes
 
 
 def _by_role(proportions: Proportions, role: str, position: int) -> int:
@@ -126,13 +131,15 @@ def _roles(mixer: Mixer) -> dict[str, str]:
     summed |= {dim for loop in recurrences for state in loop.states for dim in state.listed}
     read = {dim for node in nodes if isinstance(node, Read) for dim, _ in node.at}
     heads = {dim for pair in mixer.heads for dim in pair}
+    # What other sizes are made from: `{N: H // 2}`.
+    dividing = {node.dim for _, value in mixer.sizes for node in walk(value) if type(node) is Size}
     roles: dict[str, str] = {}
     for dim in _all_dims(mixer, nodes):
         if dim in lengths:
             roles[dim] = "length"
         elif dim in summed - heads:
             roles[dim] = "feature"
-        elif dim in read - heads:
+        elif dim in read - heads - dividing:
             roles[dim] = "table"
         else:
             roles[dim] = "batch"
@@ -154,6 +161,30 @@ def _alike(mixer: Mixer) -> Iterator[tuple[str, str]]:
             if isinstance(index, Index) and not {dim, index.dim} & (fixed | seen):
                 seen.add(index.dim)
                 yield index.dim, dim
+
+
+def _needed(
+    mixer: Mixer, roles: Mapping[str, str], sizes: Mapping[str, int], params: Mapping[str, Number]
+) -> Iterator[tuple[str, int]]:
+    """What of a table is read, where all reads of it are at numbers or at indices of heads.
+
+    ``a[S=0] - a[S=1]``: S has two rows.
+    """
+    tables = {dim for dim, role in roles.items() if role == "table"}
+    lengths = {dim for dim, role in roles.items() if role == "length"}
+    reads: dict[str, list[Expr]] = {dim: [] for dim in tables}
+    for node in every_node(expressions(mixer)) if tables else ():
+        for dim, index in node.at if isinstance(node, Read) else ():
+            if dim in tables:
+                reads[dim].append(index)
+    known = param_values(mixer, sizes, params)
+    bounds = Bounds(mixer, sizes, known, {}) if tables else None
+    for dim, indices in sorted(reads.items()):
+        if bounds is None or any(index.axes & lengths for index in indices):
+            continue
+        last = max(bounds.of(index).high for index in indices)
+        if 0 <= last < _LARGEST_TABLE:
+            yield dim, int(last) + 1
 
 
 def _all_dims(mixer: Mixer, nodes: Iterable[Expr]) -> Iterator[str]:

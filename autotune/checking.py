@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..backends.reference.evaluate import run
 from ..ir.binding import Number
+from ..ir.errors import DefectError, MixcError, VerificationError
 from ..ir.mixer import Mixer
 from .sampling import VerificationCase, sample_inputs, verification_cases
 from .tolerances import error_limit, error_of
@@ -19,13 +21,30 @@ from .tolerances import error_limit, error_of
 Runner = Callable[[Mixer, Mapping[str, Tensor], Mapping[str, Number]], Mapping[str, Tensor]]
 
 
+# What a backend made of a trial:
+# right; wrong: other numbers than the reference's; unsupported: it says that it can't, and why;
+# diverges: so do the equations themselves, in the precision at hand; not compiled, crashed: a
+# defect of mixc; stopped: out of time or memory.
+Status = Literal["right", "wrong", "unsupported", "diverges", "not compiled", "crashed", "stopped"]
+DEFECTS: frozenset[Status] = frozenset({"not compiled", "crashed"})
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Error, limit and status of the output that came closest to its limit, or furthest beyond.
+
+    ``message`` is empty where all is right; see ``tolerances`` for error and limit.
+    """
+
+    error: float
+    limit: float
+    message: str = ""
+    status: Status = "right"
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What one backend made of one trial; ``message`` is empty where it was right.
-
-    ``error`` and ``limit`` are those of the output that came closest to its limit, or furthest
-    beyond; see ``tolerances``.
-    """
+    """What one backend made of one trial; ``message`` is empty where it was right."""
 
     backend: str
     dtype: str
@@ -34,11 +53,21 @@ class Case:
     limit: float
     message: str = ""
     name: str = ""
+    status: Status = "right"
+    configuration: Mapping[str, int] | None = None  # None: the default as shipped
+
+    @classmethod
+    def of(
+        cls, finding: Finding, backend: str, dtype: str, sizes: Mapping[str, int], name: str
+    ) -> Case:
+        """The case of a finding."""
+        known = finding.error, finding.limit, finding.message, name, finding.status
+        return cls(backend, dtype, dict(sizes), *known)
 
     @property
     def ok(self) -> bool:
         """Whether the backend was right."""
-        return not self.message
+        return self.status == "right"
 
 
 def verify(
@@ -93,10 +122,11 @@ def _verify_trial(
         moved = {name: _moved(tensor, device) for name, tensor in inputs.items()}
         limits = error_limits(dtype, pytorch, reference)
         for backend, runner in runners.items():
-            error, limit, message = compare(
-                runner, mixer, moved, trial.params, dtype, reference, limits
-            )
-            yield Case(backend, _name(dtype), dict(trial.sizes), error, limit, message, trial.name)
+            found = compare(runner, mixer, moved, trial.params, dtype, reference, limits)
+            if found.status == "wrong":
+                single = run(mixer, inputs, trial.params, dtype=torch.float32)
+                found = excused(found, dtype, reference, single)
+            yield Case.of(found, backend, _name(dtype), trial.sizes, trial.name)
 
 
 def error_limits(
@@ -116,29 +146,80 @@ def compare(
     dtype: torch.dtype,
     reference: Mapping[str, Tensor],
     limits: Mapping[str, float],
-) -> tuple[float, float, str]:
-    """Run ``mixer`` and compare: error, limit and message of the worst output.
-
-    The message is empty where all is right; whatever ``runner`` raises is a failure with a message.
-    """
+) -> Finding:
+    """Run ``mixer`` and compare; whatever ``runner`` raises is a failure with a message."""
     nothing = max(limits.values())
     try:
         results = runner(mixer, inputs, params)
     except Exception as failure:  # whatever a backend raises is its failure
-        text = str(failure).strip() or "no message"
-        return math.inf, nothing, f"{type(failure).__name__}: {text}"
+        return failed(failure, nothing)
     if set(results) != set(reference):
         message = f"outputs {sorted(results)} instead of {sorted(reference)}"
-        return math.inf, nothing, message
-    worst = (0.0, nothing, "")
+        return Finding(math.inf, nothing, message, "wrong")
+    worst = Finding(0.0, nothing)
     for name, wanted in reference.items():
-        found = (*_output_error(results[name], wanted, dtype), limits[name])
-        error, message, limit = found
+        error, message = _output_error(results[name], wanted, dtype)
+        limit = limits[name]
         if not message and not error <= limit:
-            message = f"{name}: error {error:.3g}, limit {limit:.3g}"
-        if (bool(message), error / limit) >= (bool(worst[2]), worst[0] / worst[1]):
-            worst = (error, limit, message)
+            message = f"error {error:.3g}, limit {limit:.3g}"
+        if (bool(message), error / limit) >= (bool(worst.message), worst.error / worst.limit):
+            said = f"{name}: {message}" if message else ""
+            worst = Finding(error, limit, said, "wrong" if message else "right")
     return worst
+
+
+def failed(failure: Exception, limit: float = math.nan) -> Finding:
+    """The finding where there are no results to compare."""
+    return Finding(math.inf, limit, *_failure(failure))
+
+
+def _failure(failure: Exception) -> tuple[str, Status]:
+    """What an error says, and whether it is a no or a defect."""
+    text = str(failure).strip() or "no message"
+    named = f"{type(failure).__name__}: {text}"
+    match failure:
+        case DefectError() | VerificationError():
+            return text, "not compiled"
+        case MixcError():
+            return text, "unsupported"
+        case MemoryError() | torch.OutOfMemoryError():
+            return named, "stopped"
+        case RuntimeError() if "allocate memory" in text:  # torch, on a CPU
+            return text.splitlines()[0], "stopped"
+        case _ if type(failure).__module__.startswith("triton"):
+            return named, "not compiled"
+        case _:
+            return named, "crashed"
+
+
+def excused(
+    found: Finding,
+    dtype: torch.dtype,
+    reference: Mapping[str, Tensor],
+    single: Mapping[str, Tensor],
+) -> Finding:
+    """``diverges`` for a wrong result where the equations themselves leave the numbers there are.
+
+    ``single``: what plain PyTorch makes in float32, which kernels compute in, of the same inputs.
+    """
+    for name, wanted in reference.items():
+        if not wanted.is_floating_point():
+            continue
+        finite = wanted.isfinite()
+        largest = float(wanted[finite].abs().max()) if finite.any() else 0.0
+        too_large = largest > torch.finfo(dtype).max
+        if wanted.isnan().any() or too_large or not torch.equal(single[name].isfinite(), finite):
+            return replace(found, status="diverges", message=_advice(name, largest, found.message))
+    return found
+
+
+def _advice(name: str, largest: float, message: str) -> str:
+    return (
+        f"the equations themselves overflow on these random inputs: {name} has "
+        f"nans, infinities or numbers as large as {largest:.1e}, whatever computes it; say where "
+        "the values of an input lie, `g: {dims: [B, T], range: [-1, 0]}` (the kernels: "
+        f"{message})"
+    )
 
 
 def _output_error(found: Tensor, wanted: Tensor, dtype: torch.dtype) -> tuple[float, str]:

@@ -16,10 +16,13 @@ from .devices import Device
 from .shapes import feature_sizes
 
 if TYPE_CHECKING:
+    from random import Random
+
     from torch import Tensor
 
     from .trial import Problem
 
+_DRAWS = 50
 Runner = Callable[["Mapping[str, Tensor]", Mapping[str, Number]], "Mapping[str, Tensor]"]
 
 
@@ -45,6 +48,14 @@ class Space:
         choices = {knob.name: knob.choices for knob in self.knobs}
         known = all(value in choices.get(name, ()) for name, value in configuration.items())
         return known and self.refusal({**self.default, **configuration}) is None
+
+    def draw(self, random: Random) -> dict[str, int] | None:
+        """A configuration that a search may try, not the default; None where none turns up."""
+        for _ in range(_DRAWS):
+            drawn = {knob.name: random.choice(knob.choices) for knob in self.knobs}
+            if drawn != self.default and self.refusal(drawn) is None:
+                return drawn
+        return None
 
 
 def space_of(mixer: Mixer, sizes: Mapping[str, int], dtype: str, device: Device) -> Space:

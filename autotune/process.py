@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -34,10 +35,15 @@ class Worker:
     Use as a context manager. The process starts, and imports what it needs, at once.
     """
 
-    def __init__(self, module: str, time_limit_s: float = 60.0) -> None:
-        """``module`` is run as ``python -m module FD``; ``time_limit_s`` is for one question."""
-        self.module, self.time_limit_s = module, time_limit_s
-        self._process: _Process | None = _Process(module)
+    def __init__(
+        self, module: str, time_limit_s: float = 60.0, environment: Mapping[str, str] = {}
+    ) -> None:
+        """``module`` is run as ``python -m module FD``.
+
+        ``time_limit_s`` is for one question, ``environment`` is added to that of this process.
+        """
+        self.module, self.time_limit_s, self.environment = module, time_limit_s, environment
+        self._process: _Process | None = _Process(module, environment)
 
     def __enter__(self) -> Self:
         """Give the worker itself."""
@@ -61,7 +67,7 @@ class Worker:
     def ask(self, question: Any) -> Any:
         """What the process answers. Raises WorkerDied; the next question goes to a new one."""
         if self._process is None:
-            self._process = _Process(self.module)
+            self._process = _Process(self.module, self.environment)
         try:
             return self._process.ask(question, self.time_limit_s)
         except BaseException:  # Ctrl-C too: the answer to this question must not meet the next one
@@ -70,7 +76,7 @@ class Worker:
 
 
 class _Process:
-    def __init__(self, module: str) -> None:
+    def __init__(self, module: str, environment: Mapping[str, str]) -> None:
         ours, theirs = Pipe()
         self.connection: Connection[Any, Any] = ours
         self.log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by end)
@@ -81,6 +87,7 @@ class _Process:
             stdout=self.log,
             stderr=self.log,
             pass_fds=[theirs.fileno()],
+            env={**os.environ, **environment},
             start_new_session=True,  # so that compilers end with it, and Ctrl-C is ours
         )
         theirs.close()

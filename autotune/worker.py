@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -18,6 +17,7 @@ from .checking import Case, verify
 from .kernels import Runner, configured_runner
 from .limits import LARGEST_LIMIT
 from .measuring import Clock, timing_of
+from .poison import poisoned_memory
 from .sampling import VerificationCase
 from .serving import serve
 from .timed_inputs import left_out, timed_inputs
@@ -56,7 +56,7 @@ class Trials:
         except Exception as error:  # a build that is refused, or a bug: the trial's failure
             return Outcome("failed", f"{type(error).__name__}: {error}"), None
         build_s = time.monotonic() - start
-        message = "" if case.ok else f"wrong: {case.message}"
+        message = "" if case.ok else f"{case.status}: {case.message}"
         found = Outcome("failed", message, None, 0.0, case.error, case.limit, build_s)
         return (replace(found, status="ok"), runner) if case.ok else (found, None)
 
@@ -124,22 +124,11 @@ def capped(case: Case) -> Case:
     cap = LARGEST_LIMIT[case.dtype]
     if case.limit <= cap:
         return case
-    message = case.message
-    if not message and not case.error <= cap:
-        message = f"error {case.error:.3g}, limit {cap:.3g}"
-    return replace(case, limit=cap, message=message)
-
-
-@contextmanager
-def poisoned_memory() -> Iterator[None]:
-    """Fresh tensors hold nans (integers: their largest value) until they are written."""
-    before = torch.are_deterministic_algorithms_enabled()
-    warned = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before, warn_only=warned)
+    capped_case = replace(case, limit=cap)
+    if case.message or case.error <= cap:
+        return capped_case
+    message = f"error {case.error:.3g}, limit {cap:.3g}"
+    return replace(capped_case, message=message, status="wrong")
 
 
 def _joined(checked: Outcome, timed: Outcome) -> Outcome:

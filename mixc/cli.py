@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import click
 
-from .ir.errors import MixcError, UnsupportedError, VerificationError
+from .ir.errors import DefectError, MixcError, UnsupportedError, VerificationError
 
 # Command -> the module under mixc/commands that holds it, in the order of a first session.
 MODULES = {
@@ -74,10 +74,10 @@ class Commands(click.Group):
             if not ctx.meta[JSON]:
                 raise
             fail(ctx, error.format_message(), error.exit_code)
+        except (DefectError, VerificationError) as error:
+            fail(ctx, f"{DEFECT}: {error}", 3)
         except UnsupportedError as error:
             fail(ctx, str(error), 1)
-        except VerificationError as error:
-            fail(ctx, f"A defect of mixc, not of the spec: {error}", 3)
         except MixcError as error:
             fail(ctx, str(error), 2)
         except OSError as error:
@@ -106,7 +106,7 @@ def fail(ctx: click.Context, message: str, code: int) -> NoReturn:
 @click.command(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit code: 0 done or yes, 1 the answer is no, 2 the question was wrong.",
+    epilog="Exit code: 0 done or yes, 1 the answer is no, 2 the question was wrong, 3 a defect.",
 )
 @click.version_option(package_name="mixc", message="%(prog)s %(version)s")
 def commands() -> None:

@@ -113,13 +113,14 @@ def heading(out: Console, title: str) -> None:
 
 def try_spec(spec: str, params: dict[str, int], out: Console) -> Outcome:
     """Show, compile, verify and run one spec, printing each step."""
-    from . import checking, compiling
-    from .commands import compile_spec, show_spec, verify_spec
+    from . import compiling
+    from .commands import compile_spec, show_spec, verify_table
     from .compiler.language.find import find_spec
     from .compiler.language.load import load_file
     from .lowering import lowering
     from .mask_picture import pictures
     from .overrides import override
+    from .verification import verify_mixer
 
     mixer = override(load_file(find_spec(spec)), params)
     found = lowering(mixer)
@@ -133,8 +134,8 @@ def try_spec(spec: str, params: dict[str, int], out: Console) -> Outcome:
     backend = calling_backend()
     checked: Chosen = "triton" if backend == "triton" else "interpreter"
     heading(out, f"mixc verify {mixer.name} --backend {checked} --cases {limit}")
-    cases = checking.verify_mixer(mixer, (checked,), ("float32",), limit=limit)
-    verify_spec.write(out, mixer, cases)
+    cases = verify_mixer(mixer, (checked,), ("float32",), limit=limit)
+    verify_table.write_all(out, [(mixer, cases)])
     on = on_text(mixer, backend)
     if on.by_steps is not None:
         out.print(f"{TEXT_BYTES} bytes in chunks and step by step differ by {on.by_steps:.1e}")

@@ -35,7 +35,7 @@ def packed_case(
     """
     import torch
 
-    from .autotune.checking import Case, compare, error_limits
+    from .autotune.checking import Case, compare, error_limits, excused
     from .autotune.sampling import sample_inputs
     from .backends.reference.evaluate import run
     from .compiler.passes.pack_sequences import last_outputs, packing
@@ -70,7 +70,11 @@ def packed_case(
         )
         limits = error_limits(dtype, plain, exact)
         found = compare(runner, packed.mixer, placed, {}, dtype, exact, limits)
-    return Case(backend, str(dtype).removeprefix("torch."), sizes, *found, "packed")
+        if found.status == "wrong":
+            run_alone = by_reference(torch.float32)
+            single = one_by_one(fixed, inputs, edges, sizes, packed.per_document, run_alone)
+            found = excused(found, dtype, exact, single)
+    return Case.of(found, backend, str(dtype).removeprefix("torch."), sizes, "packed")
 
 
 def _thirds(length: int) -> Tensor:

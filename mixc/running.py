@@ -303,9 +303,22 @@ def by_backend(
     """One run with all params set, in the dtypes that the backend itself gives."""
     if chosen == "reference":
         return by_reference(mixer, given, params, working_dtype(mixer, given))
+    fixed, runtime = fixed_and_runtime(mixer, params)
+    return dict(_kernels_at_defaults(override(mixer, fixed), chosen)(given, runtime))
+
+
+@lru_cache(maxsize=32)
+def _kernels_at_defaults(mixer: Mixer, chosen: Chosen) -> Runner:
+    """Kernels of which one runner serves all sizes."""
+    return kernel_runner(mixer, chosen)
+
+
+def fixed_and_runtime(
+    mixer: Mixer, params: Mapping[str, Number]
+) -> tuple[dict[str, Number], dict[str, Number]]:
+    """Params that are fixed when a mixer is loaded, and those of each call."""
     runtime = {p.name: params[p.name] for p in mixer.params if p.runtime and p.name in params}
-    fixed = {name: value for name, value in params.items() if name not in runtime}
-    return dict(kernel_runner(override(mixer, fixed), chosen)(given, runtime))
+    return {name: value for name, value in params.items() if name not in runtime}, runtime
 
 
 def choose(backend: Backend, device: torch.device) -> Chosen:

@@ -37,7 +37,7 @@ def stepped_case(
     import torch
 
     from .api import LoadedMixer
-    from .autotune.checking import Case, compare, error_limits
+    from .autotune.checking import Case, compare, error_limits, excused
     from .autotune.sampling import sample_inputs
     from .backends.reference.evaluate import run
     from .compiler.passes.continue_sequence import continue_sequence
@@ -60,8 +60,9 @@ def stepped_case(
         exact, plain = (run(fixed, inputs, dtype=precision) for precision in (torch.float64, dtype))
         limits = error_limits(dtype, plain, exact)
         found = compare(stretches, fixed, placed, {}, dtype, exact, limits)
-    name = str(dtype).removeprefix("torch.")
-    return Case(backend, name, trial.sizes, *found, "stepped")
+        if found.status == "wrong":
+            found = excused(found, dtype, exact, run(fixed, inputs, dtype=torch.float32))
+    return Case.of(found, backend, str(dtype).removeprefix("torch."), trial.sizes, "stepped")
 
 
 def by_stretches(

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from ...ir.errors import UnsupportedError
+from ...ir.errors import DefectError, UnsupportedError
 from ..cache import cache_folder, holds, put
 from .target import CpuTarget, target_of_macros
 
@@ -87,7 +87,7 @@ def _output(command: Sequence[str]) -> str:
 def build(source: str, name: str, extra_flags: Sequence[str] = ()) -> Path:
     """The shared object for a source, from the cache or new.
 
-    Raises UnsupportedError where there is no compiler or it refuses the source.
+    Raises UnsupportedError where there is no compiler, DefectError where it refuses the source.
     """
     compiler = find_compiler()
     key = hashlib.sha256()
@@ -125,7 +125,7 @@ def _compile(compiler: Compiler, source: str, path: Path, extra_flags: Sequence[
             put(text, kept)
             errors = [line for line in done.stderr.splitlines() if "error" in line][:5]
             listed = "\n".join(errors or done.stderr.splitlines()[:5])
-            raise UnsupportedError(f"the C++ compiler refuses a kernel, kept in {kept}:\n{listed}")
+            raise DefectError(f"the C++ compiler refuses a kernel, kept in {kept}:\n{listed}")
         checksum = Path(aside) / "kernel.sha256"
         checksum.write_bytes(hashlib.sha256(made.read_bytes()).digest())
         put(text, path.with_suffix(".cpp"))

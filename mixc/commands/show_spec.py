@@ -45,13 +45,13 @@ def command(
     as_json: bool,
 ) -> None:
     """What a spec says and what was found: axes, key ranges, mask, plan."""
-    from .. import checking
+    from ..autotune.shapes import check_dims
     from ..description import description
     from ..lowering import lowering
     from ..mask_picture import pictures, write_png
 
     mixer, fixed = load_spec(spec, params), dim_sizes(sizes)
-    checking.check_sizes(mixer, fixed)
+    check_dims(mixer, fixed)
     found = lowering(mixer, fixed)
     masks = pictures(mixer, fixed)
     if png is not None:

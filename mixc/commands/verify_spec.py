@@ -9,28 +9,26 @@ import click
 from .options import (
     answer,
     assignments,
+    console,
     dim_sizes,
     dtype_option,
     json_option,
     load_spec,
     param_option,
     size_option,
-    spec_argument,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rich.console import Console
-
     from ..autotune.checking import Case
-    from ..checking import DType
+    from ..checks import DType
     from ..ir.mixer import Mixer
     from ..running import Chosen
+    from ..verification import Effort
 
 
 @click.command("verify")
-@spec_argument
+@click.argument("specs", metavar="SPEC...", nargs=-1)
+@click.option("--all", "every", is_flag=True, help="Every spec of the library.")
 @click.option(
     "--backend",
     "backends",
@@ -41,55 +39,73 @@ if TYPE_CHECKING:
 @dtype_option(
     multiple=True, help="Default: float32; cpu: bfloat16 too; triton: float16 and bfloat16 too."
 )
+@click.option("--quick", "effort", flag_value="quick", help="Small sizes only.")
+@click.option("--thorough", "effort", flag_value="thorough", help="More sizes and configurations.")
 @click.option("--cases", type=click.IntRange(1), help="Only this many, the most telling first.")
+@click.option(
+    "--time-limit", "limit_s", type=click.FloatRange(min=1), default=120.0, show_default=True,
+    metavar="SECONDS", help="For one case.",
+)  # fmt: skip
 @param_option
 @size_option
 @json_option
 def command(
-    spec: str,
+    specs: tuple[str, ...],
+    every: bool,
     backends: tuple[str, ...],
     dtypes: tuple[str, ...],
+    effort: str | None,
     cases: int | None,
+    limit_s: float,
     params: tuple[str, ...],
     sizes: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Check SPEC's kernels against float64, at awkward sizes."""
-    mixer = load_spec(spec)
+    """Check the kernels of specs against float64, at awkward sizes and at those that people use.
+
+    Each case runs in a process of its own kind: a crash is a failed case. Exit code 1: a check
+    failed, or a backend can't; 3: a kernel did not compile or crashed.
+    """
+    if every == bool(specs):
+        raise click.UsageError("Name a SPEC, or --all for the library.")
+    from ..verification import Verifier, planned_checks
+    from . import verify_table
+
+    mixers = _library() if every else [load_spec(spec) for spec in specs]
     values, fixed = assignments(params, "-p"), dim_sizes(sizes)
-
-    from .. import checking
-
-    named = cast("tuple[Chosen, ...]", backends)
-    found = checking.verify_mixer(
-        mixer, named, cast("tuple[DType, ...]", dtypes), values, fixed, cases
+    plans = [
+        planned_checks(
+            mixer,
+            cast("tuple[Chosen, ...]", backends),
+            cast("tuple[DType, ...]", dtypes),
+            values,
+            fixed,
+            cases,
+            cast("Effort", effort or "usual"),
+        )
+        for mixer in mixers
+    ]
+    found: list[tuple[Mixer, list[Case]]] = []
+    total = sum(len(plan) for plan in plans)
+    several = len(mixers) > 1
+    with (
+        Verifier(limit_s) as verifier,
+        verify_table.Progress(console(stderr=True), total, as_json) as progress,
+    ):
+        for mixer, plan in zip(mixers, plans, strict=True):
+            found.append((mixer, verifier.run(plan, progress.of(mixer, len(plan)))))
+            if several and not as_json:
+                progress.pause(lambda: verify_table.write_line(console(), *found[-1]))
+    data = verify_table.as_json(found)
+    write = verify_table.write_summary if several else verify_table.write_all
+    answer(data, as_json, lambda out: write(out, found))
+    click.get_current_context().exit(
+        verify_table.exit_code(case for _, made in found for case in made)
     )
-    data = checking.as_json(found)
-    answer(data, as_json, lambda console: write(console, mixer, found))
-    if not data["ok"]:
-        click.get_current_context().exit(1)
 
 
-def write(console: Console, mixer: Mixer, cases: Sequence[Case]) -> None:
-    """A row per case, what failed below, and the verdict."""
-    from rich.table import Table
-    from rich.text import Text
+def _library() -> list[Mixer]:
+    from ..compiler.language.find import library
+    from ..compiler.language.load import load_file
 
-    table = Table(box=None, pad_edge=False)
-    for heading in ("case", "backend", "dtype", "sizes", "error", "limit", ""):
-        table.add_column(heading, justify="right" if heading in ("error", "limit") else "left")
-    same = {dim for dim, sequence in mixer.sequences if dim != sequence}
-    for case in cases:
-        sizes = " ".join(f"{dim}={size}" for dim, size in case.sizes.items() if dim not in same)
-        verdict = Text("ok", style="green") if case.ok else Text("wrong", style="red")
-        numbers = (f"{case.error:.1e}", f"{case.limit:.1e}")
-        table.add_row(case.name, case.backend, case.dtype, Text(sizes), *numbers, verdict)
-    console.print(table)
-    for case in cases:
-        if not case.ok:
-            console.print(Text(f"{case.name}, {case.backend}, {case.dtype}: {case.message}"))
-    wrong = sum(not case.ok for case in cases)
-    outcome = (
-        f"{wrong} of {len(cases)} cases are wrong" if wrong else f"{len(cases)} cases, all right"
-    )
-    console.print(Text(f"{mixer.name}: {outcome}", style="red" if wrong else "green"))
+    return [load_file(path) for path in library()]

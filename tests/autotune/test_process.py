@@ -1,6 +1,7 @@
 """A process that answers, raises, dies, hangs or asks for too much."""
 
 import os
+import resource
 
 import pytest
 
@@ -8,7 +9,7 @@ from mixc.autotune.memory import free_memory_bytes
 from mixc.autotune.process import Worker, WorkerDied
 
 SOURCE = """
-import os, signal, sys, time
+import os, resource, signal, sys, time
 from mixc.autotune.serving import serve
 
 def answer(question):
@@ -20,11 +21,8 @@ def answer(question):
             time.sleep(100)
         case "leave":
             os._exit(7)
-        case "all memory":
-            try:
-                return len(bytearray(1 << 46))
-            except MemoryError:
-                return "refused"
+        case "too much":
+            return resource.getrlimit(resource.RLIMIT_DATA)[0]
     return question, os.getpid()
 
 serve(answer)
@@ -58,5 +56,6 @@ def test_after_a_death_a_new_process_answers(worker, question, fate, message):
 
 
 def test_memory_has_a_limit(worker):
-    assert worker.ask("all memory") == "refused"
-    assert 0 < free_memory_bytes() < 1 << 46
+    free, limit = free_memory_bytes(), worker.ask("too much")
+    assert 0 < limit < 2 * free
+    assert limit != resource.RLIM_INFINITY

@@ -82,7 +82,7 @@ def test_a_right_kernel_is_checked_and_timed(worker):
 def test_outputs_that_are_not_written_are_wrong(worker):
     found = outcome(worker, SILENT)
     assert found.status == "failed"
-    assert "wrong: nan instead of" in found.message
+    assert "wrong: o: nan instead of" in found.message
 
 
 def test_a_wrong_number_is_wrong(worker):

@@ -6,9 +6,9 @@ import torch
 import mixc
 from mixc.autotune.sampling import verification_cases
 from mixc.backends.reference.evaluate import run
-from mixc.checking import backend_runner
 from mixc.ir.errors import ArgumentError
 from mixc.packed_case import packed_case
+from mixc.verify_worker import default_runner
 
 
 def rows(*shapes):
@@ -118,7 +118,7 @@ def test_cross_attention_needs_both():
 def test_the_case_of_packed_documents_is_right_by_the_reference(name):
     mixer = mixc.load(name).mixer
     trial = verification_cases(mixer, limit=1)[0]
-    case = packed_case(mixer, trial, "reference", backend_runner("reference"), torch.float32)
+    case = packed_case(mixer, trial, "reference", default_runner("reference"), torch.float32)
     assert case.ok, case.message
     assert case.error > 0
 
@@ -140,5 +140,5 @@ def only(mixer, inputs):
 def test_a_mean_over_the_sequence_has_no_packed_case():
     mixer = mixc.load("linformer").mixer
     trial = verification_cases(mixer, limit=1)[0]
-    run = backend_runner("reference")
+    run = default_runner("reference")
     assert packed_case(mixer, trial, "reference", run, torch.float32) is None

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mixc.backends.cpu.build import build, find_compiler, is_intact, load_function
-from mixc.ir.errors import UnsupportedError
+from mixc.ir.errors import DefectError, UnsupportedError
 
 SOURCE = 'extern "C" void answer(const long* args, int threads) { *(int*)args = 42; }'
 
@@ -116,7 +116,7 @@ def test_a_named_compiler_that_is_absent(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_refused_source_is_kept_with_its_error() -> None:
-    with pytest.raises(UnsupportedError, match=r"refuses a kernel, kept in (?s:.*)error") as raised:
+    with pytest.raises(DefectError, match=r"refuses a kernel, kept in (?s:.*)error") as raised:
         build("int wrong = ;", "wrong")
     kept = str(raised.value).split("kept in ")[1].split(":\n")[0]
     assert Path(kept).read_text() == "int wrong = ;"

@@ -1,0 +1,65 @@
+"""Sizes that this machine has no room for are refused before anything is allocated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from .ir.errors import ArgumentError
+from .ir.mixer import Mixer
+
+if TYPE_CHECKING:
+    from .autotune.footprint import Footprint
+    from .autotune.sampling import VerificationCase
+
+_UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB", "EB")
+
+
+def refuse_what_is_too_large(
+    mixer: Mixer, trials: Sequence[VerificationCase], sizes: Mapping[str, int]
+) -> None:
+    """Raise where a trial needs more memory than there is.
+
+    ``sizes`` are the caller's: ArgumentError names those, SpecError the line of ``check:``.
+    """
+    from .autotune.footprint import footprint
+    from .autotune.memory import free_memory_bytes
+
+    free = free_memory_bytes()
+    for trial in trials:
+        needed = footprint(mixer, trial.sizes)
+        if free is None or needed.total_bytes <= free:
+            continue
+        found = _found(needed, free)
+        if trial.name == "check" and not sizes:
+            raise _at_check(mixer, found)
+        asked = " ".join(f"{dim}={size}" for dim, size in (sizes or trial.sizes).items())
+        raise ArgumentError(f"{mixer.name} at {asked}: {found}: ask for smaller sizes by --size")
+
+
+def _found(needed: Footprint, free: int) -> str:
+    axes = ", ".join(needed.largest)
+    return (
+        f"to check needs {in_bytes(needed.total_bytes)} of memory, and {in_bytes(free)} are free; "
+        f"the largest value, [{axes}], takes {in_bytes(needed.largest_bytes)}"
+    )
+
+
+def _at_check(mixer: Mixer, found: str) -> Exception:
+    from .compiler.language.source import Source
+
+    if not mixer.text:
+        return ArgumentError(f"{mixer.name}: `check`: {found}: choose smaller sizes")
+    source = Source(mixer.path or "<text>", mixer.text)
+    return source.error(mixer.check_span, f"`check`: {found}", do="choose smaller sizes")
+
+
+def in_bytes(count: int) -> str:
+    """``1536`` --> ``1.5 kB``."""
+    value, unit = float(count), 0
+    while value >= 1000 and unit < len(_UNITS) - 1:
+        value, unit = value / 1000, unit + 1
+    return f"{value:.3g} {_UNITS[unit]}"
+
+
+__all__ = ["in_bytes", "refuse_what_is_too_large"]

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from ..ir.knob import Configuration
 from ..ir.mixer import Mixer
+from ..ir.roles import feature_dims
 from .devices import device_of_type
 from .kernels import space_of
-from .shapes import feature_sizes, length_buckets
-from .stored import key_of, look_up, say_once
+from .shapes import bucket, long_dims
+from .stored import Remark, key_of, look_up, say_once
 
 if TYPE_CHECKING:
     import torch
@@ -19,19 +20,23 @@ if TYPE_CHECKING:
 class TunedChoice:
     """Looks up a mixer's configuration for the sizes and dtype of a call, once for each bucket.
 
-    What is not exact is said once, through the logger ``mixc.tuned``.
+    What is not exact is said once for each mixer, through the logger ``mixc.tuned``.
     """
 
     def __init__(self, mixer: Mixer, device_type: str, index: int = 0) -> None:
         """``device_type`` is torch's: ``cpu`` or ``cuda``."""
         self._mixer, self._type, self._index = mixer, device_type, index
         self._found: dict[object, Configuration] = {}
+        self._features = tuple(sorted(feature_dims(mixer)))
+        self._long: dict[tuple[int, ...], tuple[str, ...]] = {}  # by the sizes of features
 
     def __call__(self, sizes: Mapping[str, int], dtype: torch.dtype) -> Configuration:
         """The knobs to set; those left out have their defaults."""
-        features = feature_sizes(self._mixer, sizes)
-        lengths = length_buckets(self._mixer, sizes)
-        key = (dtype, tuple(features.items()), tuple(lengths.items()))
+        features = tuple([sizes[dim] for dim in self._features if dim in sizes])
+        if features not in self._long:
+            self._long[features] = tuple(long_dims(self._mixer, sizes))
+        lengths = [bucket(sizes[dim]) for dim in self._long[features]]
+        key = (dtype, features, *lengths)
         if key not in self._found:
             self._found[key] = self._look_up(sizes, str(dtype).removeprefix("torch."))
         return self._found[key]
@@ -45,5 +50,5 @@ class TunedChoice:
 
         found = look_up(key, admits)
         if found.how != "exact":
-            say_once(found.sentence(key))
+            say_once(Remark(key.spec, found.sentence(key)))
         return dict(found.configuration)

@@ -95,13 +95,22 @@ def feature_sizes(mixer: Mixer, sizes: Mapping[str, int]) -> dict[str, int]:
 
 def length_buckets(mixer: Mixer, sizes: Mapping[str, int]) -> dict[str, int]:
     """Lengths rounded up to powers of two, one per sequence or free long dim."""
-    derived = {dim for dim, _ in mixer.sizes}
     found: dict[str, int] = {}
-    for dim in sorted(dim_roles(mixer, sizes).long - derived):
+    for dim in long_dims(mixer, sizes):
         name = mixer.sequence(dim) or dim
-        if dim in sizes:
-            found[name] = max(found.get(name, 1), 1 << max(sizes[dim] - 1, 0).bit_length())
+        found[name] = max(found.get(name, 1), bucket(sizes[dim]))
     return found
+
+
+def long_dims(mixer: Mixer, sizes: Mapping[str, int]) -> list[str]:
+    """The dims whose lengths a result is for; the sizes of features alone decide which."""
+    derived = {dim for dim, _ in mixer.sizes}
+    return [dim for dim in sorted(dim_roles(mixer, sizes).long - derived) if dim in sizes]
+
+
+def bucket(length: int) -> int:
+    """The power of two from ``length`` up."""
+    return 1 << max(length - 1, 0).bit_length()
 
 
 def shown_sizes(mixer: Mixer, sizes: Mapping[str, int]) -> dict[str, int]:

@@ -228,7 +228,15 @@ def _listed(key: Key) -> str:
     return " ".join(f"{d}={n}" for d, n in (*key.features.items(), *key.lengths.items()))
 
 
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Something to say of a topic."""
+
+    topic: str
+    sentence: str = field(compare=False)
+
+
 @lru_cache(maxsize=1024)
-def say_once(sentence: str) -> None:
-    """Log a warning, if this process has not said it before."""
-    _logger.warning("%s", sentence)
+def say_once(remark: Remark) -> None:
+    """Log a warning, if this process has not said one of the same topic before."""
+    _logger.warning("%s", remark.sentence)

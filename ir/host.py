@@ -45,6 +45,37 @@ def evaluate_host(
             raise TypeError(f"not an expression in sizes and params: {type(expr).__name__}")
 
 
+# What Python's own signs say of numbers of one kind is what the functions do.
+_SIGNS = {"add": "+", "sub": "-", "mul": "*", "floordiv": "//", "mod": "%"}
+_SIGNS |= {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
+_CASTS = {Kind.BOOL: "bool", Kind.INT: "int", Kind.REAL: "float"}
+
+
+def host_code(expr: Expr, names: Mapping[str, str]) -> str:
+    """Python whose value is that of ``evaluate_host``, for numbers that are computed at each call.
+
+    ``names`` are those of dims and params. The code reads ``FUNCTIONS``, and raises what Python
+    raises where ``evaluate_host`` raises ArgumentError.
+
+    >>> host_code(Call("floordiv", (Size("T"), Literal(2))), {"T": "n0"})
+    '(n0 // (2))'
+    """
+    match expr:
+        case Literal(value):
+            return f"({value!r})" if math.isfinite(value) else f"float('{value}')"
+        case Size(name) | Scalar(name):
+            return names[name]
+        case Call(fn, args):
+            texts = [host_code(a, names) for a in args]
+            if expr.kind is Kind.REAL and fn != "where":
+                texts = [f"float({t})" for t in texts]
+            if fn in _SIGNS:
+                return f"({texts[0]} {_SIGNS[fn]} {texts[1]})"
+            return f"{_CASTS[expr.kind]}(FUNCTIONS[{fn!r}]({', '.join(texts)}))"
+        case _:
+            raise TypeError(f"not an expression in sizes and params: {type(expr).__name__}")
+
+
 def _apply(expr: Call, fn: str, values: list[Number]) -> Number:
     try:
         result = FUNCTIONS[fn](*values)

@@ -133,32 +133,60 @@ def query_axis(mixer: Mixer, stage: Attention) -> str:
     return min(stage.queries, key=rank)
 
 
-def shares_of_keys(mixer: Mixer, sizes: Mapping[str, int], units: int, rows: int) -> int:
-    """In how many shares an attention's keys go, so that every one of ``units`` has work; in how
-    many segments a recurrence's rows, where its states are matrices.
+@dataclass(frozen=True, slots=True)
+class ShareRule:
+    """In how many shares one stage goes, by the sizes of a call.
 
-    1 where blocks of ``rows`` queries (or of a state's entries) are enough, or keys are few: a
-    share has 512 at least, and a segment, whose rows are gone through twice, four times that.
+    ``over`` is shared out where the programs, one for each position of ``batch`` and each block of
+    ``blocks`` (the longest counts), are fewer than what can work side by side; a share has
+    ``least`` positions of it.
     """
-    shares = 1
+
+    over: str
+    blocks: tuple[str, ...]
+    batch: tuple[str, ...]
+    least: int
+
+    def shares(self, sizes: Mapping[str, int], units: int, rows: int) -> int:
+        """For blocks of ``rows`` positions on ``units`` that work side by side."""
+        programs = -(-max((sizes.get(d, rows) for d in self.blocks), default=1) // rows)
+        for dim in self.batch:
+            programs *= sizes[dim]
+        if not 0 < programs < units:
+            return 1
+        return min(-(-units // programs), sizes[self.over] // self.least, 64)
+
+
+def share_rules(mixer: Mixer) -> tuple[ShareRule, ...]:
+    """Those of an attention's keys, and of a recurrence's rows where its states are matrices; rows
+    are gone through twice, and a segment of them has four times what a share of keys has."""
+    rules = []
     features = feature_dims(mixer)
     for stage in mixer.stages:
         match stage:
             case Attention():
                 block = query_axis(mixer, stage)
-                programs, least = -(-sizes[block] // rows), 512
                 batch = stage.queries - features - {block}
+                rules.append(ShareRule(stage.over, (block,), tuple(sorted(batch)), 512))
             case Recurrence(states=states):
-                listed = [sizes.get(d, rows) for state in states for d in state.listed]
-                programs, least = -(-max(listed, default=1) // rows), 2048
+                listed = {d: None for state in states for d in state.listed}
                 batch = frozenset[str]().union(*(s.dims - {*s.listed} for s in states))
-            case _:
-                continue
-        for dim in batch:
-            programs *= sizes[dim]
-        if 0 < programs < units:
-            shares = max(shares, min(-(-units // programs), sizes[stage.over] // least, 64))
-    return 1 << (shares.bit_length() - 1)
+                rules.append(ShareRule(stage.over, (*listed,), tuple(sorted(batch)), 2048))
+    return tuple(rules)
+
+
+def shares_of_keys(mixer: Mixer, sizes: Mapping[str, int], units: int, rows: int) -> int:
+    """In how many shares a call's stages go, so that every one of ``units`` has work: a power of
+    two, 1 where blocks of ``rows`` queries (or of a state's entries) are enough or keys are few."""
+    return shares_by_rules(share_rules(mixer), sizes, units, rows)
+
+
+def shares_by_rules(
+    rules: tuple[ShareRule, ...], sizes: Mapping[str, int], units: int, rows: int
+) -> int:
+    """``shares_of_keys`` of a mixer whose rules are known."""
+    shares = max((rule.shares(sizes, units, rows) for rule in rules), default=1)
+    return 1 << (max(shares, 1).bit_length() - 1)
 
 
 def equal_lengths(mixer: Mixer) -> dict[str, str]:

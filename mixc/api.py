@@ -152,13 +152,15 @@ class LoadedMixer:
             else:
                 results, after = self._stepping(inputs, named, state, one_row=False)
             return (self._outputs(results), after) if return_state else self._outputs(results)
-        plain = cu_seqlens is None and not named
-        found = self._execution.repeated(inputs) if plain else None
-        if found is None:
-            tensors, params = arguments.by_name(self.mixer, inputs, named)
-            found = self._execution(tensors, params, cu_seqlens)
-            if plain:
-                self._execution.remember(inputs)
+        plain = cu_seqlens is None
+        values, names = (*inputs, *named.values()), tuple(named)
+        again = self._execution.again(values, names) if plain else None
+        if again is not None:
+            return again[0] if self._result is None else self._result(*again)
+        tensors, params = arguments.by_name(self.mixer, inputs, named)
+        found = self._execution(tensors, params, cu_seqlens)
+        if plain and len(tensors) == len(values):
+            self._execution.remember(values, (*self.inputs[: len(inputs)], *names), names)
         return self._outputs(found)
 
     def step(

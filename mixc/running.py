@@ -18,12 +18,14 @@ from .obstacles import obstacle_of_tensors, wanting_gradient, warn_of_torch, war
 from .outline import has_values, outline, packed_outline
 from .overrides import override
 from .packing import checked_edges, document_tables
+from .quick import Again, again_like
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
     from .autotune.choice import TunedChoice
+    from .backends.cpu.run import CpuRunner
     from .compiler.passes.pack_sequences import Packing
 
 Backend = Literal["auto", "triton", "cpu", "interpreter", "reference"]
@@ -32,7 +34,7 @@ Chosen = Literal["triton", "cpu", "interpreter", "reference"]
 ALONE_BYTES = 1 << 19
 Runner = Callable[["Mapping[str, Tensor]", Mapping[str, Number]], "Mapping[str, Tensor]"]
 
-_MOST_REPEATS = 256  # shapes of calls that are remembered
+_MOST_DTYPES = 8  # of calls that go straight to kernels
 
 
 class Execution:
@@ -60,28 +62,19 @@ class Execution:
         self._has_last: bool | None = None
         self._chunks_lost: bool | None = None
         self._runners: dict[bool, Runner] = {}
-        self._obstacle: str | None = None  # why the kernels of a CPU can't be made
-        self._repeats: dict[object, tuple[Runner, tuple[str, ...], torch.dtype]] = {}
+        self._again: dict[object, dict[tuple[torch.dtype, ...], Again]] = {}
 
-    def repeated(
+    def again(
         self, inputs: tuple[object, ...], names: tuple[str, ...] = ()
-    ) -> dict[str, Tensor] | None:
-        """What native kernels give for inputs like those of an earlier call, else None.
+    ) -> tuple[Tensor, ...] | None:
+        """The outputs in order, for inputs like those of an earlier call, of any shape; else None.
 
-        ``names``: how that call named them, where they are not the mixer's first ones. Nothing is
-        checked again: tensors of the same shapes, strides and dtypes were right before.
+        ``names``: how that call named them, where they are not the mixer's first ones.
         """
-        known = self._repeats.get((names, signature(inputs)))
-        if known is None:
-            return None
-        runner, own, dtype = known
-        results = runner(dict(zip(own, cast("tuple[Tensor, ...]", inputs), strict=True)), {})
-        return in_dtype(results, dtype, self._wide)
-
-    @property
-    def remembers(self) -> bool:
-        """Whether there was a call that another one may repeat."""
-        return bool(self._repeats)
+        for known in self._again.get((len(inputs), names), {}).values():
+            if known.is_plain(*inputs):
+                return known.call.quickly(*cast("tuple[Tensor, ...]", inputs))
+        return None
 
     def remember(
         self,
@@ -92,17 +85,21 @@ class Execution:
         """Let calls with inputs like these go straight to the kernels that have just run.
 
         ``own``: what the mixer calls them, where they are not its first ones; ``names``: what
-        ``repeated`` is told.
+        ``again`` is told.
         """
-        key = signature(inputs)
-        by_kernels = self.backend in ("auto", "cpu") and self._obstacle is None
-        if key is not None and by_kernels and False in self._runners:
-            own = own or tuple(entry.name for entry in self.mixer.inputs)[: len(inputs)]
-            tensors = dict(zip(own, cast("tuple[Tensor, ...]", inputs), strict=True))
-            dtype = working_dtype(self.mixer, tensors)
-            if len(self._repeats) >= _MOST_REPEATS:
-                self._repeats.pop(next(iter(self._repeats)))  # the oldest
-            self._repeats[names, key] = (self._runners[False], own, dtype)
+        runner = self._runners.get(False)
+        if runner is None or self.backend not in ("auto", "cpu"):
+            return
+        if not all(hasattr(value, "dtype") for value in inputs):
+            return  # plain numbers, given for inputs without axes
+        own = own or tuple(entry.name for entry in self.mixer.inputs)[: len(inputs)]
+        tensors = dict(zip(own, cast("tuple[Tensor, ...]", inputs), strict=True))
+        known = self._again.setdefault((len(inputs), names), {})
+        dtypes = tuple(tensor.dtype for tensor in tensors.values())
+        if dtypes not in known and len(known) < _MOST_DTYPES:
+            found = again_like(self.mixer, cast("CpuRunner", runner), tensors)
+            if found is not None:
+                known[dtypes] = found
 
     def __call__(
         self,
@@ -157,12 +154,12 @@ class Execution:
         dtype: torch.dtype,
     ) -> Mapping[str, Tensor]:
         """Native kernels, or torch where they have no backward, no such precision or no term."""
-        reason = self._obstacle or obstacle_of_tensors(given, dtype)
+        reason = obstacle_of_tensors(given, dtype)
         if reason is None:
             try:
                 return self._runner(mixer, "cpu")(given, params)
             except UnsupportedError as error:
-                self._obstacle = reason = str(error)
+                reason = str(error)
         warn_of_torch(mixer.name, reason)
         return by_reference(mixer, given, params, dtype)
 
@@ -235,22 +232,6 @@ def in_dtype(
         name: result.to(dtype) if result.is_floating_point() and name not in wide else result
         for name, result in results.items()
     }
-
-
-def signature(inputs: tuple[object, ...]) -> object:
-    """What decides how kernels for a CPU run on these tensors; None where they may not be asked."""
-    import torch
-
-    if torch._C._len_torch_dispatch_stack():
-        return None
-    made = []
-    for value in inputs:
-        if type(value) is not torch.Tensor or value.requires_grad or not value.is_cpu:
-            return None
-        if value.dtype is torch.float64:  # for the reference
-            return None
-        made.append((value.shape, value.stride(), value.dtype))
-    return tuple(made)
 
 
 def kernel_runner(

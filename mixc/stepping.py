@@ -149,12 +149,11 @@ class Stepping:
             return None
         rows, left_out = found
         execution = self._execution(state is None, rows)
-        if not execution.remembers:
-            return None
         values = (*given.values(), *self._handed(state))
-        results = execution.repeated(values, tuple(given))
-        if results is None:
+        made = execution.again(values, tuple(given))
+        if made is None:
             return None
+        results = dict(zip((o.name for o in execution.mixer.outputs), made, strict=True))
         return self._results(results, self._like(given), state, rows, left_out)
 
     def _run(

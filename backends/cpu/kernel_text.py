@@ -49,7 +49,8 @@ _RESERVED = frozenset(
     "long new register return short signed static switch this try union void while default "
     "operator private public struct template typename using namespace case catch class delete "
     "explicit export extern false friend goto inline mutable throw true typedef unsigned virtual "
-    "volatile break continue sizeof alignas asm args threads program rest v u mx main".split()
+    "volatile break continue sizeof alignas asm args threads team program programs rest v u mx "
+    "main".split()
 )
 
 
@@ -264,7 +265,10 @@ class KernelText:
             self.add(f"const int64_t {name} = {size};")
             counts.append(name)
         self.add(f"const int64_t programs = {' * '.join(counts) or '1'};")
-        self.add("#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)")
+        self.add(
+            "const int team = int(programs < threads ? programs > 1 ? programs : 1 : threads);"
+        )
+        self.add("#pragma omp parallel for schedule(dynamic, 1) num_threads(team)")
         self.add("for (int64_t program = 0; program < programs; ++program) {")
         self._lines.append([])
         if axes:

@@ -2,82 +2,34 @@
 
 from __future__ import annotations
 
-import struct
-from array import array
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from math import prod
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...ir.binding import Number, bind_sizes, evaluate_host, param_values, shape_of
+from ...ir.binding import Number, bind_sizes, check_input_names
+from ...ir.errors import UnsupportedError
 from ...ir.grouping import QueryGroups
 from ...ir.mixer import Mixer, Recurrence
 from ...ir.optional import without_inputs
-from ...ir.plan import Buffer, Plan
-from ...ir.roles import feature_dims, shares_of_keys
-from ...ir.tile import BufferArgument, DType, HostArgument, ParamArgument, SizeArgument
+from ...ir.plan import Plan
+from ...ir.roles import ShareRule, feature_dims, share_rules, shares_by_rules
+from ...ir.verify_plan import verify_lengths
 from ..precision import working_dtype
+from ..prepared import NO_ANSWER, checked_params, compiled, size_reader
 from .build import build, find_compiler, load_function
 from .configure import BLOCK_KEYS_OF_ONE_ROW, BY_ROWS, configure, defaults, short_rows
 from .emit import emit_source
+from .launch import Launch, Module, Signature
 from .target import CpuTarget
 
 Lower = Callable[..., Plan]  # (mixer, sizes, dtype, splits=1, recurrence="chunk")
 # The knobs to take for these sizes in this dtype; what it leaves out has its default.
 Choose = Callable[[Mapping[str, int], torch.dtype], Mapping[str, int]]
-_MOST_LAUNCHES = 256  # shapes that are remembered: a decoder's grow at every call
-_CPU = torch.device("cpu")
-_TORCH: Mapping[DType, torch.dtype] = {
-    DType.BOOL: torch.bool,
-    DType.INT32: torch.int32,
-    DType.INT64: torch.int64,
-    DType.FLOAT16: torch.float16,
-    DType.BFLOAT16: torch.bfloat16,
-    DType.FLOAT32: torch.float32,
-}
-
-
-@dataclass(frozen=True)
-class Module:
-    """A plan that has been built: the function, and for which plan."""
-
-    plan: Plan
-    mixer: Mixer
-    function: Any
-
-
-@dataclass
-class Launch:
-    """All of a call that shapes, strides and params decide; a call only adds addresses."""
-
-    module: Module
-    inputs: tuple[tuple[str, torch.dtype], ...]
-    made: tuple[tuple[str, tuple[int, ...], torch.dtype], ...]  # outputs and temporaries
-    fixed: tuple[Tensor, ...]  # constant tables, kept alive
-    arguments: array[int]
-    places: tuple[tuple[int, str], ...]  # where in the arguments each buffer's address goes
-    results: tuple[tuple[str, tuple[int, ...] | None], ...]
-    empty: bool
-    alone: bool = False  # whether one thread does it all
-
-    def run(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """One call."""
-        at: dict[str, Tensor] = {}
-        for name, dtype in self.inputs:
-            tensor = tensors[name]
-            at[name] = tensor if tensor.dtype is dtype else tensor.to(dtype)
-        for name, shape, dtype in self.made:
-            at[name] = torch.empty(shape, dtype=dtype, device=_CPU)
-        arguments = array("q", self.arguments)
-        for place, name in self.places:
-            arguments[place] = at[name].data_ptr()
-        if not self.empty:
-            threads = 1 if self.alone else torch.get_num_threads()
-            self.module.function(arguments.buffer_info()[0], threads)
-        return {n: at[n] if s is None else at[n].view(s) for n, s in self.results}
+_MOST_SIZES = 4096  # of calls whose kernels are remembered
+_ALL = 1 << 30  # threads
 
 
 @dataclass
@@ -99,9 +51,9 @@ class CpuRunner:
     target: CpuTarget | None = None
     alone_bytes: int = 0
     plans: dict[object, Plan] = field(default_factory=dict)
-    groups: dict[object, QueryGroups] = field(default_factory=dict)
     modules: dict[object, Module] = field(default_factory=dict)
-    launches: dict[object, Launch] = field(default_factory=dict)
+    prepared: dict[object, Prepared] = field(default_factory=dict)
+    refused: dict[object, UnsupportedError] = field(default_factory=dict)
 
     def __call__(
         self, tensors: Mapping[str, Tensor], params: Mapping[str, Number] = {}
@@ -114,19 +66,36 @@ class CpuRunner:
 
         Raises:
             ArgumentError: tensors that do not fit the spec.
-            UnsupportedError: no C++ compiler.
+            UnsupportedError: no C++ compiler, or a term that can't be lowered.
         """
-        key = (
-            tuple([(n, t.shape, t.stride(), t.dtype) for n, t in tensors.items()]),
-            tuple(params.items()) if params else (),
-        )
-        launch = self.launches.get(key)
-        if launch is None:
-            launch = self._prepare(tensors, params)
-            if len(self.launches) >= _MOST_LAUNCHES:
-                self.launches.pop(next(iter(self.launches)))  # the oldest
-            self.launches[key] = launch
-        return launch.run(tensors)
+        call = self.prepare(tensors, params)
+        results = call(*tensors.values(), params=params)
+        return dict(zip(call.outputs, results, strict=True))
+
+    def prepare(self, tensors: Mapping[str, Tensor], params: Mapping[str, Number] = {}) -> Prepared:
+        """Calls on tensors of these names in this order, of these dtypes."""
+        key = _key(tensors, params)
+        if key not in self.prepared:
+            dtypes = tuple(tensor.dtype for tensor in tensors.values())
+            mixer = self.mixer
+            check_input_names(mixer, tensors)
+            mixer = without_inputs(mixer, [i.name for i in mixer.inputs if i.name not in tensors])
+            reader = size_reader(mixer, tuple(tensors), params)
+            signature = Signature(tuple(tensors), dtypes, tuple(params), reader.dims)
+            dtype = working_dtype(mixer, tensors)
+            self.prepared[key] = Prepared(self, mixer, dtype, signature, reader.read)
+        return self.prepared[key]
+
+    def prepared_for(self, tensors: Mapping[str, Tensor]) -> Prepared | None:
+        """Calls like these, where one of them has run, in whatever order."""
+        wanted = {name: tensor.dtype for name, tensor in tensors.items()}
+        for known in list(self.prepared.values()):
+            own = zip(known.signature.inputs, known.signature.dtypes, strict=True)
+            if known.dtypes and not known.signature.params and dict(own) == wanted:
+                call = self.prepare(tensors)
+                call.dtypes = known.dtypes
+                return call
+        return None
 
     def source(self, sizes: Mapping[str, int], dtype: torch.dtype) -> str:
         """The C++ that a call with these feature sizes runs."""
@@ -148,6 +117,21 @@ class CpuRunner:
         """The plan with every knob set; lengths that are not given are long."""
         chosen = self._chosen(sizes, dtype)
         knobs = {**defaults(self._target), **chosen}
+        plan = self._lowered(mixer, sizes, dtype, shares, chosen)
+        short = short_rows(plan, {**sizes, **dict(plan.sizes)})
+        if 1 in short.values() and "block_keys" not in chosen:
+            knobs["block_keys"] = BLOCK_KEYS_OF_ONE_ROW
+        return configure(plan, knobs, short)
+
+    def _lowered(
+        self,
+        mixer: Mixer,
+        sizes: Mapping[str, int],
+        dtype: torch.dtype,
+        shares: int,
+        chosen: Mapping[str, int],
+    ) -> Plan:
+        """The plan before knobs are set."""
         fixed = {d: sizes[d] for d in sorted(feature_dims(mixer)) if d in sizes}
         inputs = tuple(i.name for i in mixer.inputs)
         by_rows = chosen.get(BY_ROWS.name, BY_ROWS.default)
@@ -158,16 +142,31 @@ class CpuRunner:
             if any(isinstance(stage, Recurrence) for stage in mixer.stages):
                 more["recurrence"] = "loop" if by_rows else "chunk"
             self.plans[key] = self.lower(mixer, fixed, name, **more)
-        plan = self.plans[key]
-        short = short_rows(plan, {**sizes, **dict(plan.sizes)})
-        if 1 in short.values() and "block_keys" not in chosen:
-            knobs["block_keys"] = BLOCK_KEYS_OF_ONE_ROW
-        return configure(plan, knobs, short)
+        return self.plans[key]
 
-    def _module(self, mixer: Mixer, sizes: Mapping[str, int], dtype: torch.dtype) -> Module:
-        shares = self._chosen(sizes, dtype).get("splits")
-        if shares is None:
-            shares = shares_of_keys(mixer, sizes, torch.get_num_threads(), rows=64)
+    def module(
+        self, mixer: Mixer, sizes: Mapping[str, int], dtype: torch.dtype, shares: int
+    ) -> Module:
+        """The kernels for a call of these sizes: one set for all but its shortest lengths.
+
+        Raises UnsupportedError, at once where it has before.
+        """
+        chosen = self._chosen(sizes, dtype)
+        shares = chosen.get("splits", shares)
+        fixed = [sizes[dim] for dim in sorted(feature_dims(mixer)) if dim in sizes]
+        inputs = tuple(entry.name for entry in mixer.inputs)
+        key = (inputs, mixer.sizes, dtype, shares, *fixed, *chosen.items())
+        if key in self.refused:
+            raise self.refused[key]
+        try:
+            return self._built(mixer, sizes, dtype, shares)
+        except UnsupportedError as error:
+            self.refused[key] = error
+            raise
+
+    def _built(
+        self, mixer: Mixer, sizes: Mapping[str, int], dtype: torch.dtype, shares: int
+    ) -> Module:
         plan = self._plan(mixer, sizes, dtype, shares)
         key = (tuple(i.name for i in mixer.inputs), mixer.sizes, dtype, _setting(plan))
         if key not in self.modules:
@@ -176,27 +175,136 @@ class CpuRunner:
             self.modules[key] = Module(plan, mixer, load_function(path, source.entry))
         return self.modules[key]
 
-    def _groups(self, mixer: Mixer) -> QueryGroups:
-        names = tuple(i.name for i in mixer.inputs)
-        if names not in self.groups:
-            self.groups[names] = QueryGroups(mixer)
-        return self.groups[names]
 
-    # ---------------------------------------------------------------------------- launching
+@dataclass(frozen=True)
+class _Call:
+    """What the sizes of a call decide."""
 
-    def _prepare(self, tensors: Mapping[str, Tensor], params: Mapping[str, Number]) -> Launch:
-        mixer = without_inputs(
-            self.mixer, [i.name for i in self.mixer.inputs if i.name not in tensors]
-        )
-        sizes = bind_sizes(mixer, {n: tuple(t.shape) for n, t in tensors.items()}, params)
-        mixer, sizes = self._groups(mixer).grouped(sizes)
-        dtype = working_dtype(mixer, tensors)
-        module = self._module(mixer, sizes, dtype)
-        launch = _Arguments(module, tensors, sizes, param_values(mixer, sizes, params)).launch()
-        given = sum(tensors[name].nbytes for name, _ in launch.inputs)
-        made = sum(prod(shape) * dtype.itemsize for _, shape, dtype in launch.made)
-        launch.alone = given + made <= self.alone_bytes
+    launch: Launch
+    sizes: tuple[int, ...]  # of the launch's dims
+    numbers: tuple[int, ...]
+    threads: int  # at most; 0 where there is nothing to compute
+
+
+class Prepared:
+    """Calls of a runner that have a signature in common, on tensors in its order."""
+
+    def __init__(
+        self,
+        runner: CpuRunner,
+        mixer: Mixer,
+        dtype: torch.dtype,
+        signature: Signature,
+        read: Callable[..., tuple[int, ...] | None],
+    ) -> None:
+        self.runner, self.mixer, self.dtype, self.signature = runner, mixer, dtype, signature
+        self.outputs = tuple(output.name for output in mixer.outputs)
+        self.dtypes: tuple[torch.dtype, ...] = ()  # of the outputs, once there was a call
+        self._read = read
+        self._groups = QueryGroups(mixer)
+        self._rules: dict[int, tuple[ShareRule, ...]] = {}  # by the identity of a grouped mixer
+        self._class = _classes(mixer, signature.dims)
+        self._launches: dict[tuple[int, ...], Launch] = {}  # by mixer, shares and class
+        self._calls: dict[tuple[int, ...], _Call] = {}
+        self._threads = 0
+
+    def __call__(
+        self, *tensors: Tensor, params: Mapping[str, Number] | None = None
+    ) -> tuple[Tensor, ...]:
+        """The outputs in order."""
+        sizes = self._sizes(tensors)
+        if sizes is None:
+            sizes = self._solved(tensors, params or {})
+        return self._run(sizes, tensors, params)
+
+    def quickly(self, *tensors: Tensor) -> tuple[Tensor, ...] | None:
+        """The same; None where that takes a closer look, or can't be."""
+        sizes = self._sizes(tensors)
+        try:
+            return None if sizes is None else self._run(sizes, tensors, None)
+        except UnsupportedError:
+            return None
+
+    def _sizes(self, tensors: tuple[Tensor, ...]) -> tuple[int, ...] | None:
+        try:
+            return self._read(*tensors)
+        except NO_ANSWER:
+            return None
+
+    def _run(
+        self,
+        sizes: tuple[int, ...],
+        tensors: tuple[Tensor, ...],
+        params: Mapping[str, Number] | None,
+    ) -> tuple[Tensor, ...]:
+        threads = torch.get_num_threads()
+        if threads != self._threads:
+            self._calls.clear()
+            self._threads = threads
+        given = checked_params(self.mixer, params) if params else ()
+        call = self._calls.get(sizes) or self._call(sizes, tensors, given)
+        numbers = call.launch.numbers(call.sizes, given)[0] if params else call.numbers
+        return call.launch.run(call.sizes, numbers, min(threads, call.threads), *tensors)
+
+    def _solved(self, tensors: tuple[Tensor, ...], params: Mapping[str, Number]) -> tuple[int, ...]:
+        """The sizes of a call that takes a closer look; ArgumentError where they don't fit."""
+        shapes = {n: tuple(t.shape) for n, t in zip(self.signature.inputs, tensors, strict=True)}
+        sizes = bind_sizes(self.mixer, shapes, params)
+        return tuple(sizes[dim] for dim in self.signature.dims)
+
+    def _call(
+        self, sizes: tuple[int, ...], tensors: tuple[Tensor, ...], params: tuple[Number, ...]
+    ) -> _Call:
+        by_dim = dict(zip(self.signature.dims, sizes, strict=True))
+        mixer, by_dim = self._groups.grouped(by_dim)
+        if id(mixer) not in self._rules:
+            self._rules[id(mixer)] = share_rules(mixer)
+        shares = shares_by_rules(self._rules[id(mixer)], by_dim, self._threads, rows=64)
+        own = tuple(by_dim.values())
+        more = [_length_class(size) for size in own[len(sizes) :]]
+        key = (id(mixer), shares, *self._class(sizes), *more)
+        launch = self._launches.get(key)
+        if launch is None:
+            launch = self._launches[key] = self._launch(mixer, by_dim, shares)
+        verify_lengths(launch.module.plan, by_dim)
+        numbers, made = launch.numbers(own, params)
+        threads = _ALL if made else 0
+        alone = self.runner.alone_bytes
+        if made and alone and made + sum([tensor.nbytes for tensor in tensors]) <= alone:
+            threads = 1
+        if len(self._calls) >= _MOST_SIZES:
+            self._calls.clear()
+        call = self._calls[sizes] = _Call(launch, own, numbers, threads)
+        return call
+
+    def _launch(self, mixer: Mixer, sizes: Mapping[str, int], shares: int) -> Launch:
+        module = self.runner.module(mixer, sizes, self.dtype, shares)
+        known = {id(launch.module): launch for launch in self._launches.values()}
+        signature = replace(self.signature, dims=tuple(sizes))
+        launch = known.get(id(module)) or Launch(module, signature)
+        self.dtypes = launch.dtypes
         return launch
+
+
+def _length_class(size: int) -> int:
+    """What kernels may be chosen by: lengths between powers of two are alike."""
+    return size if size <= 1 else 2 * (size - 1).bit_length() + (size & (size - 1) == 0)
+
+
+def _classes(mixer: Mixer, dims: tuple[str, ...]) -> Callable[[tuple[int, ...]], tuple[int, ...]]:
+    """A function of sizes: all of them that decide between kernels, and no more."""
+    features = feature_dims(mixer)
+    names = [f"n{place}" for place in range(len(dims))]
+    parts = [
+        name if dim in features else f"length_class({name})"
+        for dim, name in zip(dims, names, strict=True)
+    ]
+    lines = [f"({''.join(f'{name}, ' for name in names)}) = sizes"]
+    lines.append(f"return ({''.join(f'{part}, ' for part in parts)})")
+    made: Callable[[tuple[int, ...]], tuple[int, ...]] = compiled(
+        ["sizes"], lines, {"length_class": _length_class}
+    )
+    return made
 
 
 def run_plan(
@@ -209,127 +317,22 @@ def run_plan(
     """The outputs of a plan by name, its programs run natively just as they are."""
     source = emit_source(plan, find_compiler().target)
     function = load_function(build(source.text, plan.mixer.name, flags), source.entry)
-    numbers = param_values(plan.mixer, sizes, params)
-    return (
-        _Arguments(Module(plan, plan.mixer, function), tensors, sizes, numbers)
-        .launch()
-        .run(tensors)
+    dtypes = tuple(tensor.dtype for tensor in tensors.values())
+    signature = Signature(tuple(tensors), dtypes, tuple(params), tuple(sizes))
+    launch = Launch(Module(plan, plan.mixer, function), signature)
+    given = tuple(sizes.values())
+    numbers, made = launch.numbers(given, checked_params(plan.mixer, params))
+    threads = torch.get_num_threads() if made else 0
+    return dict(
+        zip(launch.outputs, launch.run(given, numbers, threads, *tensors.values()), strict=True)
     )
 
 
-class _Arguments:
-    """Finds what the kernels of a module are passed for tensors of given shapes."""
-
-    def __init__(
-        self,
-        module: Module,
-        tensors: Mapping[str, Tensor],
-        sizes: Mapping[str, int],
-        params: Mapping[str, Number],
-    ) -> None:
-        self.module, self.tensors, self.params = module, tensors, params
-        self.plan = module.plan
-        self.sizes = {**sizes, **dict(self.plan.sizes), **_block_counts(self.plan, sizes)}
-        self.values = array("q")
-        self.places: list[tuple[int, str]] = []
-        self.strides: dict[str, dict[str, int]] = {}
-        self.tables: list[Tensor] = []
-
-    def launch(self) -> Launch:
-        """The launch, with every number but the addresses."""
-        made = []
-        for buffer in self.plan.buffers:
-            match buffer.role:
-                case "input":
-                    self._input(buffer)
-                case "table":
-                    self._table(buffer)
-                case _:
-                    shape = tuple(self.sizes[d] for d in buffer.dims)
-                    self.strides[buffer.name] = _contiguous(buffer.dims, shape)
-                    made.append((buffer.name, shape, _TORCH[buffer.dtype]))
-        for kernel in self.plan.kernels:
-            for argument in kernel.program.arguments:
-                if isinstance(argument, BufferArgument):
-                    self._buffer(argument)
-            for argument in kernel.program.arguments:
-                self._number(argument)
-        return Launch(
-            self.module,
-            tuple((b.name, _TORCH[b.dtype]) for b in self.plan.buffers if b.role == "input"),
-            tuple(made),
-            tuple(self.tables),
-            self.values,
-            tuple(self.places),
-            self._results(),
-            empty=all(prod(shape) == 0 for _, shape, _ in made),
-        )
-
-    def _input(self, buffer: Buffer) -> None:
-        tensor = self.tensors[buffer.name]
-        own = tensor.stride()
-        if tensor.dtype is not _TORCH[buffer.dtype]:
-            own = tensor.to(_TORCH[buffer.dtype]).stride()
-        strides = {}
-        for axis, product in enumerate(self.module.mixer.input(buffer.name).layout):
-            for place, dim in enumerate(product):
-                inner = prod(self.sizes[d] for d in product[place + 1 :])
-                strides[dim] = own[axis] * inner
-        self.strides[buffer.name] = strides
-
-    def _table(self, buffer: Buffer) -> None:
-        table = next(t for t in self.module.mixer.tables if t.name == buffer.name)
-        values = torch.tensor(list(table.values), dtype=_TORCH[buffer.dtype], device=_CPU)
-        self.tables.append(values.reshape(table.shape))
-        self.strides[buffer.name] = _contiguous(buffer.dims, table.shape)
-
-    def _buffer(self, argument: BufferArgument) -> None:
-        table = next((t for t in self.module.mixer.tables if t.name == argument.name), None)
-        if table is None:
-            self.places.append((len(self.values), argument.name))
-            self.values.append(0)
-        else:
-            names = [b.name for b in self.plan.buffers if b.role == "table"]
-            self.values.append(self.tables[names.index(argument.name)].data_ptr())
-        self.values.extend(self.strides[argument.name][dim] for dim in argument.dims)
-
-    def _number(self, argument: object) -> None:
-        match argument:
-            case SizeArgument(dim):
-                self.values.append(self.sizes[dim])
-            case HostArgument(_, dtype, value):
-                self.values.append(_bits(evaluate_host(value, self.sizes, self.params), dtype))
-            case ParamArgument(name, dtype, True):
-                self.values.append(_bits(self.params[name], dtype))
-
-    def _results(self) -> tuple[tuple[str, tuple[int, ...] | None], ...]:
-        results = []
-        for output in self.module.mixer.outputs:
-            plain = tuple((d,) for d in self.plan.buffer(output.name).dims) == output.layout
-            results.append((output.name, None if plain else shape_of(output.layout, self.sizes)))
-        return tuple(results)
+def _key(tensors: Mapping[str, Tensor], params: Mapping[str, Number]) -> object:
+    return (*tensors, *[tensor.dtype for tensor in tensors.values()], *params)
 
 
 def _setting(plan: Plan) -> object:
     """What tells apart the plans of one mixer and dtype."""
     tiles = tuple((k.program.name, k.program.tiles, k.program.launch) for k in plan.kernels)
     return plan.sizes, tiles
-
-
-def _block_counts(plan: Plan, sizes: Mapping[str, int]) -> dict[str, int]:
-    counts = {}
-    for name, _ in plan.block_counts:
-        dim, block = plan.block_count(name)
-        counts[name] = -(-sizes[dim] // block)
-    return counts
-
-
-def _contiguous(dims: tuple[str, ...], shape: tuple[int, ...]) -> dict[str, int]:
-    return {dim: prod(shape[place + 1 :]) for place, dim in enumerate(dims)}
-
-
-def _bits(value: Number, dtype: DType) -> int:
-    if not dtype.is_float:
-        return int(value)
-    (bits,) = struct.unpack("q", struct.pack("d", float(value)))
-    return int(bits)

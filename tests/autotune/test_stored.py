@@ -174,9 +174,8 @@ def test_a_call_looks_up_once_and_says_a_fallback_once(tmp_path, monkeypatch, ca
                 assert chosen(changed, torch.bfloat16) == {"block_rows": 32}
         assert TunedChoice(mixer, "cpu")(sizes, torch.float32) == {}
     told = [record.getMessage() for record in caplog.records]
-    assert len(told) == 2
+    assert len(told) == 1  # of a spec, whatever the lengths and dtypes
     assert "(same architecture)" in told[0]
-    assert "`mixc tune causal` finds one" in told[1]
 
 
 class Anything:

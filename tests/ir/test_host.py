@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixc.backends.reference.evaluate import evaluate
 from mixc.ir.errors import ArgumentError
 from mixc.ir.expression import ELEMENTWISE, Index, Kind, Literal, Reduce, Scalar, Size, call
-from mixc.ir.host import FUNCTIONS, evaluate_host, is_host
+from mixc.ir.host import FUNCTIONS, evaluate_host, host_code, is_host
 
 INTEGERS_ONLY = frozenset({"floordiv", "mod"})
 VALUES = (-math.inf, -1000.0, -1.5, -0.0, 0.0, 0.3, 1.0, 2.5, 800.0, math.inf)
@@ -41,6 +41,40 @@ def test_sizes_and_params():
     assert not is_host(Reduce("sum", Literal(1), ("T",)))
 
 
+def same(a, b):
+    return type(a) is type(b) and (a == b or (math.isnan(a) and math.isnan(b)))
+
+
+LEAVES = [Size("T"), Size("H"), Scalar("w", Kind.INT), Scalar("x", Kind.REAL)]
+LEAVES += [Scalar("flag", Kind.BOOL), *map(Literal, (-2, 3, -1.5, 0.0, math.inf))]
+
+
+def larger(inner):
+    whole = inner.filter(lambda e: e.kind is not Kind.REAL)
+    return st.one_of(
+        st.builds(
+            call, st.sampled_from(["add", "sub", "mul", "div", "min", "pow", "eq"]), inner, inner
+        ),
+        st.builds(call, st.sampled_from(["neg", "abs", "exp", "floor", "not", "log"]), inner),
+        st.builds(call, st.just("where"), inner, inner, inner),
+        st.builds(call, st.sampled_from(["floordiv", "mod"]), whole, whole),
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.recursive(st.sampled_from(LEAVES), larger, max_leaves=10))
+def test_code_says_what_evaluation_says(expr):
+    numbers = {"T": 7, "H": 4, "w": -3, "x": 0.25, "flag": True}
+    try:
+        expected = evaluate_host(expr, numbers, numbers)
+    except ArgumentError:
+        with pytest.raises((ArithmeticError, ValueError)):
+            eval(host_code(expr, {n: n for n in numbers}), {"FUNCTIONS": FUNCTIONS, **numbers})
+        return
+    found = eval(host_code(expr, {n: n for n in numbers}), {"FUNCTIONS": FUNCTIONS, **numbers})
+    assert same(found, expected)
+
+
 @pytest.mark.parametrize("fn", sorted(FUNCTIONS.keys() - INTEGERS_ONLY))
 def test_functions_are_those_of_torch(fn):
     for a in VALUES if fn not in ("floor", "ceil", "round") else VALUES[1:-1]:
@@ -51,6 +85,7 @@ def test_functions_are_those_of_torch(fn):
         tensors = [call("add", v, call("mul", 0, Index("N"))) for v in values]
         tensor = evaluate(call(fn, *tensors), {"N": 1}).tensor
         assert type(number) is {Kind.BOOL: bool, Kind.INT: int, Kind.REAL: float}[expr.kind]
+        assert same(eval(host_code(expr, {}), {"FUNCTIONS": FUNCTIONS}), number)
         torch.testing.assert_close(
             torch.tensor([float(number)], dtype=torch.float64),
             tensor.to(torch.float64),

@@ -273,7 +273,8 @@ def test_a_step_like_an_earlier_one_goes_straight_to_its_kernel():
     assert torch.equal(state["S"], again["S"])
     assert (again.t, first.t) == (2, 1)
     (runner,) = mixer._stepping._execution(False, 1)._runners.values()
-    assert all(launch.alone for launch in runner.launches.values())  # so little: no second thread
+    calls = [call for kept in runner.prepared.values() for call in kept._calls.values()]
+    assert {call.threads for call in calls} == {1}  # so little: no second thread
     assert mixer._stepping._repeated((*row, *row), {}, first, one_row=True) is None
     assert mixer._stepping._repeated(tuple(row), {"q": row[0]}, first, one_row=True) is None
     with pytest.raises(ArgumentError, match="q is given twice"):

@@ -124,7 +124,7 @@ def _elu(x):
 """,
     "sign": """
 def _sign(x):
-    return (x > 0).to(tl.int32) - (x < 0).to(tl.int32)
+    return (x > 0).to(x.dtype) - (x < 0).to(x.dtype)
 """,
     "sin": """
 def _sin(x):
@@ -188,6 +188,16 @@ def _power(x, y):
     signed = tl.where((x < 0) & odd, -size, size)
     return tl.where(y == 0, 1.0, tl.where(x == 0, tl.where(y > 0, 0.0, float("inf")), signed))
 """,
+    "whole_pow": """
+def _whole_power(x, y):
+    # By squaring, in a number of turns that no power exceeds whose result has 64 bits.
+    product = x * 0 + 1 + y * 0
+    square = x + y * 0
+    for turn in tl.static_range(6):
+        product = tl.where((y >> turn) % 2 == 1, product * square, product)
+        square = square * square
+    return tl.where((x == 0) & (y > 0), 0, product)
+""",
     "floordiv": """
 def _floor_divide(a, b):
     q = a // b
@@ -227,14 +237,21 @@ _DEVICE_NAME = {"round": "round_half_even", "pow": "power"}
 
 
 def write_call(
-    fn: str, args: list[Text], constants: list[float | int | bool | None], natural: bool
+    fn: str,
+    args: list[Text],
+    constants: list[float | int | bool | None],
+    natural: bool = False,
+    integral: bool = False,
 ) -> tuple[Text, str | None]:
     """The text of an elementwise op, and the device function that it needs, if any.
 
     ``constants`` are the numbers behind the arguments, where they are such; ``natural``: both
     operands of an integer division are known not to be negative, so that truncating is flooring.
+    ``integral``: the result is an integer.
     """
     reads = frozenset[str]().union(*(a.reads for a in args))
+    if fn == "pow" and integral:
+        return Text(f"_whole_power({', '.join(a.code for a in args)})", ATOM, reads), "whole_pow"
     if fn in _INFIX:
         sign, level = _INFIX[fn]
         right = UNARY if fn == "div" else level if fn in ("add", "mul", "and", "or") else level + 1

@@ -1,4 +1,8 @@
-"""Triton's interpreter, as tests and ``verify`` need it: scans of its own take minutes."""
+"""Triton's interpreter, as tests and ``verify`` need it.
+
+Scans of its own take minutes, and the truth of a comparison of real numbers is a real number to it,
+which meets no other truth value where it is spread over a tile.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +12,32 @@ from typing import Any
 
 
 @contextmanager
-def scans_by_slices() -> Iterator[None]:
-    """Scans with a function of the kernel's own combine slices, not one element after another.
+def mended() -> Iterator[None]:
+    """Scans with a function of the kernel's own combine slices, and comparisons give truth values.
 
     The function is called on tiles then, as it is elementwise, in the order in which the
     interpreter would call it.
     """
-    from triton.runtime.interpreter import ScanOps
+    from triton.runtime.interpreter import InterpreterBuilder, ScanOps
 
-    original = ScanOps.generic_scan
-    ScanOps.generic_scan = _generic_scan
+    scan, binary = ScanOps.generic_scan, InterpreterBuilder.binary_op
+    ScanOps.generic_scan, InterpreterBuilder.binary_op = _generic_scan, _typed(binary)
     try:
         yield
     finally:
-        ScanOps.generic_scan = original
+        ScanOps.generic_scan, InterpreterBuilder.binary_op = scan, binary
+
+
+def _typed(binary: Any) -> Any:
+    import triton.language as tl
+
+    def binary_op(builder: Any, lhs: Any, rhs: Any, op: Any) -> Any:
+        made = binary(builder, lhs, rhs, op)
+        if made.data.dtype == bool:
+            made.dtype = tl.int1
+        return made
+
+    return binary_op
 
 
 def _generic_scan(scan: Any, inputs: Any) -> list[Any]:

@@ -282,7 +282,8 @@ class KernelText:
         signs = [a.name in self.natural for a in op.args]
         if op.out.dtype is DType.INT32 and keeps_natural(op.fn, op.args, signs, constants[-1]):
             self.natural.add(op.out.name)
-        text, device = write_call(op.fn, args, constants, all(signs))
+        whole = op.out.dtype in (DType.INT32, DType.INT64)
+        text, device = write_call(op.fn, args, constants, all(signs), whole)
         if device is not None:
             self.device.add(device)
         self.define(op, op.out, text)

@@ -67,7 +67,7 @@ def _mask(kernel: KernelText, mask: Value, order: Order) -> Text:
         return kernel.shaped(mask, order)
     args = [_mask(kernel, arg, order) for arg in made.args]
     numbers = [kernel.constants.get(arg.name) for arg in made.args]
-    return write_call(made.fn, args, numbers, False)[0]
+    return write_call(made.fn, args, numbers)[0]
 
 
 # -------------------------------------------------------------------------------- pointers
@@ -95,14 +95,19 @@ def _base(kernel: KernelText, buffer: str, index: Index) -> tuple[str, Index]:
     fixed = [(d, v) for d, v in fixed if kernel.constants.get(v.name) != 0]
     if not fixed:
         return buffer, rest
-    terms = [
-        f"{kernel.texts[v.name].at(ATOM)}.to(tl.int64) * {buffer}_stride_{d}"
-        if v.name not in kernel.constants
-        else f"{kernel.constants[v.name]} * {buffer}_stride_{d}"
-        for d, v in fixed
-    ]
+    terms = [f"{_far(kernel, v)} * {buffer}_stride_{d}" for d, v in fixed]
     key = (buffer, tuple((d, v.name) for d, v in fixed))
     return kernel.outermost(key, f"{buffer}_base", " + ".join([buffer, *terms])), rest
+
+
+def _far(kernel: KernelText, value: Value) -> str:
+    """A position that may be far, as 64 bits; what is made of arguments may be a plain number."""
+    if value.name in kernel.constants:
+        return str(kernel.constants[value.name])
+    text = kernel.texts[value.name]
+    if any(axis.position == value for axis in kernel.program.grid):
+        return f"{text.at(ATOM)}.to(tl.int64)"
+    return f"tl.cast({text.code}, tl.int64)"
 
 
 def _block_base(kernel: KernelText, buffer: str, base: str, starts: list[tuple[str, Text]]) -> str:

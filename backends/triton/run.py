@@ -26,7 +26,7 @@ from ...ir.roles import feature_dims, shares_of_keys
 from ..cache import cache_folder, holds, put
 from ..precision import working_dtype
 from .emit import emit_module
-from .interpreter import scans_by_slices
+from .interpreter import mended
 from .names import function_name, plain_name
 
 Lower = Callable[..., Plan]  # (mixer, sizes, dtype, splits=1)
@@ -96,7 +96,7 @@ class TritonRunner:
         inputs = [_prepared(tensors[i.name], i.kind, dtype) for i in mixer.inputs]
         given = [p.name for p in mixer.params if p.runtime and p.name in params]
         runtime = {plain_name(name): params[name] for name in given}
-        with torch.cuda.device(device) if device.type == "cuda" else scans_by_slices():
+        with torch.cuda.device(device) if device.type == "cuda" else mended():
             results = function(*inputs, **runtime)
         made = results if isinstance(results, tuple) else (results,)
         return {o.name: r for o, r in zip(mixer.outputs, made, strict=True)}

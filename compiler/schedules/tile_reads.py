@@ -21,16 +21,17 @@ def read_from_tile(
         if dim not in value.axes:
             continue
         match index:
-            case Index(other) if other not in x.axes and _same_length(evaluator, dim, other):
-                evaluator.position(other)
+            case Index(other) if other not in x.axes and _is_twin(evaluator, dim, other):
                 value = evaluator.builder.rename(value, dim, other, hint)
             case _:
                 value = _picked(evaluator, value, dim, index, fill, hint)
     return value
 
 
-def _same_length(evaluator: Evaluator, dim: str, other: str) -> bool:
-    """Whether two axes of tiles have the same positions."""
+def _is_twin(evaluator: Evaluator, dim: str, other: str) -> bool:
+    """Whether two axes of tiles have the same positions; a loop may take one of them at a time."""
+    if not evaluator.tile_axes([other]):
+        return False
     tile = evaluator.builder.tiles.get(other)
     if tile is not None and tile.like == dim:
         return True

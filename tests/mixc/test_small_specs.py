@@ -11,10 +11,15 @@ import torch
 from torch import Tensor
 
 from mixc.backends.cpu.run import CpuRunner
+from mixc.backends.triton.cross_compile import CompileWorkers
+from mixc.backends.triton.emit import emit_module
+from mixc.backends.triton.signatures import kernel_signatures
 from mixc.compiler.language.load import load_text
 from mixc.compiler.pipeline import lower
+from mixc.ir.targets import parse_target
 from mixc.running import by_reference, kernel_runner
 
+TARGET = parse_target("cuda:90")
 RUNNERS = {
     "cpu": partial(CpuRunner, lower=lower, flags=("-O0",)),
     "interpreter": partial(kernel_runner, chosen="interpreter"),
@@ -43,6 +48,14 @@ def check(
     for name, value in expected.items():
         wide = found[name].to(value.dtype)
         torch.testing.assert_close(wide, value, rtol=limit, atol=limit, msg=lambda m, n=name: n + m)
+
+
+def compiles(spec: str) -> None:
+    """A GPU's compiler takes the kernels."""
+    plan = lower(load_text(spec), dict.fromkeys("DEFP", 16), "float32")
+    with CompileWorkers(count=1) as workers:
+        reports = workers.compile(emit_module(plan), kernel_signatures(plan), [TARGET])
+    assert {report.name: report.error for report in reports if report.error} == {}
 
 
 BACKENDS = pytest.mark.parametrize("backend", RUNNERS)
@@ -75,3 +88,66 @@ outputs:
 @BACKENDS
 def test_conditions_groups_and_factors_of_reductions(backend: str) -> None:
     check(backend, REDUCTIONS)
+
+
+FUNCTIONS = """
+mixer: functions
+inputs: {x: [B, T, D], q: [B, T, D], n: {dims: [T], dtype: int32}, g: [B]}
+dims: {I: T, J: T}
+let:
+  s: sum(q[T=i] * x[T=j], D)
+stages:
+  - attention: {over: J, score: s, gain: sign(s), mask: j <= i, output: {turned: "x[T=j]"}}
+  - attention:
+      over: J
+      score: s * sigmoid(g) ** (i - j)
+      mask: g > 0 and j <= i
+      normalize: none
+      output: {decayed: "x[T=j]"}
+  - map:
+      signs: sign(x) * sign(n)
+      powers: x * (t // 2 ** (d % 3)) + n ** d % 11 + 0 ** d
+      last: x[T=T - 1]
+outputs:
+  turned: [B, I, D]
+  decayed: [B, I, D]
+  signs: [B, T, D]
+  powers: [B, T, D]
+  last: [B, D]
+"""
+
+
+@BACKENDS
+def test_signs_whole_powers_and_decays_by_distance(backend: str) -> None:
+    n = torch.randint(-3, 4, (21,), dtype=torch.int32)
+    check(backend, FUNCTIONS, {"n": n, "g": torch.tensor([0.5, -0.5])})
+
+
+HEADS = """
+mixer: heads
+inputs: {x: [B, T, H, D], R: [H, P, D]}
+recurrence:
+  over: T
+  state: {y: [H, D]}
+  step:
+    - y = tanh(x + sum(R * y[D=p], P))
+outputs: {y: [B, H, D]}
+"""
+
+
+@BACKENDS
+def test_a_state_that_lists_its_heads_mixes_within_each(backend: str) -> None:
+    check(backend, HEADS, P=5)
+
+
+MAPS = """
+mixer: maps
+inputs: {x: [B, T, D], n: {dims: [T], dtype: int32}}
+map: {o: "sign(x) * sign(n) + t // 2 ** (d % 3) + n ** d % 11", last: "x[T=T - 1]"}
+outputs: {o: [B, T, D], last: [B, D]}
+"""
+
+
+@pytest.mark.parametrize("spec", [HEADS, MAPS], ids=["heads", "maps"])
+def test_these_compile_for_a_gpu(spec: str) -> None:
+    compiles(spec)

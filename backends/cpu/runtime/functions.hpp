@@ -27,7 +27,7 @@ MX_INLINE vi abs(vi x) { return x < 0 ? -x : x; }
 MX_INLINE vf rsqrt(vf x) { return 1.0f / sqrt(x); }
 MX_INLINE vf relu(vf x) { return x < 0.0f ? vf{} : x; }
 MX_INLINE vi relu(vi x) { return x < 0 ? vi{} : x; }
-MX_INLINE vi sign(vf x) { return (x < 0.0f) - (x > 0.0f); }
+MX_INLINE vf sign(vf x) { return to_float((x < 0.0f) - (x > 0.0f)); }
 MX_INLINE vi sign(vi x) { return (x < 0) - (x > 0); }
 
 // ------------------------------------------------------------------ exponentials and logarithms
@@ -183,11 +183,14 @@ MX_INLINE vi floor_divide(vi a, vi b) {
 MX_INLINE vi modulo(vi a, vi b) { return a - floor_divide(a, b) * b; }
 MX_INLINE vf floor_divide(vf a, vf b) { return floor(a / b); }
 MX_INLINE vf modulo(vf a, vf b) { return a - floor(a / b) * b; }
+// By squaring, in a number of turns that no power exceeds whose result has 32 bits.
 MX_INLINE vi pow(vi x, vi y) {
-  vi product = vi{} + 1;
-  for (int n = 0; n < LANES; ++n)
-    for (int turn = 0; turn < y[n]; ++turn) product[n] *= x[n];
-  return product;
+  vu product = vu{} + 1, square = (vu)x;
+  for (int turn = 0; turn < 6; ++turn) {
+    product = (y & 1 << turn) != 0 ? product * square : product;
+    square *= square;
+  }
+  return (x == 0) & (y > 0) ? vi{} : (vi)product;
 }
 
 // ------------------------------------------------------------------------------------ scalars
@@ -202,7 +205,7 @@ MX_SCALAR(gelu_tanh) MX_SCALAR(elu) MX_SCALAR(sin) MX_SCALAR(cos) MX_SCALAR(acos
 MX_INLINE float logaddexp(float a, float b) { return logaddexp(splat(a), splat(b))[0]; }
 MX_INLINE float pow(float a, float b) { return __builtin_powf(a, b); }
 MX_INLINE int32_t pow(int32_t a, int32_t b) { return pow(splat(a), splat(b))[0]; }
-MX_INLINE int32_t sign(float x) { return (x > 0) - (x < 0); }
+MX_INLINE float sign(float x) { return float((x > 0) - (x < 0)); }
 MX_INLINE int32_t sign(int32_t x) { return (x > 0) - (x < 0); }
 MX_INLINE int32_t abs(int32_t x) { return x < 0 ? -x : x; }
 MX_INLINE int32_t relu(int32_t x) { return x < 0 ? 0 : x; }

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from ...ir.errors import DefectError, UnsupportedError
 from ..cache import cache_folder, holds, put
+from .emit import runtime_text
 from .target import CpuTarget, target_of_macros
 
 FLAGS = (
@@ -70,13 +71,14 @@ def find_compiler() -> Compiler:
 @lru_cache(maxsize=8)
 def _probe(path: str) -> Compiler:
     version = _output([path, "--version"])
-    macros = _output([path, "-march=native", "-dM", "-E", "-x", "c++", os.devnull])
+    ours = f"#define MIXC_LANES 4\n#define MIXC_PAIRED_DOT\n{runtime_text()}"
+    macros = _output([path, *FLAGS[:3], "-dM", "-E", "-x", "c++", "-"], ours)
     digest = hashlib.sha256(macros.encode()).hexdigest()
     return Compiler(path, version, target_of_macros(macros), digest)
 
 
-def _output(command: Sequence[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def _output(command: Sequence[str], given: str = "") -> str:
+    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise UnsupportedError(
             f"the C++ compiler does not work: {' '.join(command)}\n{done.stderr}"

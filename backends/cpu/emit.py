@@ -10,6 +10,7 @@ from importlib.resources import files
 from ...ir.plan import Plan
 from ...ir.verify_plan import verify_plan
 from .kernel_text import KernelText
+from .names import with_plain_names
 from .rows import several_rows
 from .target import CpuTarget
 
@@ -26,8 +27,12 @@ class Source:
 
 
 def emit_source(plan: Plan, target: CpuTarget) -> Source:
-    """The C++ of a plan's kernels for a target. The text is the same for equal plans."""
-    plan, params = final_form(plan), dict(plan.params)
+    """The C++ of a plan's kernels for a target. The text is the same for equal plans.
+
+    A name that C++ or the text itself has a use for gets an underscore: ``this`` --> ``this_``.
+    """
+    plan = with_plain_names(final_form(plan), target)
+    params = dict(plan.params)
     kernels = [KernelText(k.program, target, params, dict(plan.sizes)) for k in plan.kernels]
     parts = [_runtime(target)]
     for kernel, text in zip(plan.kernels, kernels, strict=True):

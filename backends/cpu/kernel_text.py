@@ -37,21 +37,13 @@ from .functions import MEMORY_TYPE, SCALAR_TYPE, Text, write_call, write_cast, w
 from .fusion import Fusion, Nest, Step
 from .layout import choose_layout
 from .memory import AccessReader
+from .names import taken
 from .nest import NestText
 from .products import declare_form, late_forms, operand_requests, write_dot
 from .scans import write_combine, write_scan
 from .systems import write_rename, write_solve, write_substitute
 from .target import CpuTarget
 from .tile_memory import write_load, write_search, write_store
-
-_RESERVED = frozenset(
-    "and or not xor bitand bitor compl auto bool char const do double else enum float for if int "
-    "long new register return short signed static switch this try union void while default "
-    "operator private public struct template typename using namespace case catch class delete "
-    "explicit export extern false friend goto inline mutable throw true typedef unsigned virtual "
-    "volatile break continue sizeof alignas asm args threads team program programs rest v u mx "
-    "main".split()
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +78,10 @@ class KernelText:
         self.arrays: dict[str, Array] = {}
         self.forms: dict[str, dict[tuple[str, str], str]] = defaultdict(dict)
         self._scalars: dict[str, Text] = {}
-        self._taken: set[str] = set(_RESERVED)
+        self._taken: set[str] = {
+            *taken(target),
+            *(f"{word}_{tile.dim}" for tile in program.tiles for word in ("at", "from")),
+        }
         self._lines: list[list[str]] = [[]]
         self._owner: dict[str, str] = {}  # of an array: the value that it holds
         self._written: set[int] = set()  # ops, by identity

@@ -6,8 +6,6 @@ names that the program gives them. Broadcasts and transposes follow from axis na
 
 from __future__ import annotations
 
-import builtins
-import keyword
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -48,11 +46,11 @@ from .grid_text import grid_axes, grid_lines
 from .layout import Order, choose_layout, dot_operands
 from .lines import fill, wrap
 from .memory import write_load, write_search, write_store
+from .names import TAKEN
 from .systems import write_solve, write_substitute
 from .uses import computed_with, count_uses, handed_over, scopes, turned_masks
 
 _WIDEST_INLINE = 60  # characters of a value that is still written where it is used
-_RESERVED = {*dir(builtins), *keyword.kwlist, "tl", "triton", "program"}
 
 
 @dataclass
@@ -220,7 +218,7 @@ class KernelText:
     def unique(self, hint: str) -> str:
         """A variable name; those of a loop's body are free again after the loop."""
         stem = re.sub(r"(_\d+)+$", "", hint) or hint
-        stem = f"{stem}_" if stem in _RESERVED else stem
+        stem = f"{stem}_" if stem in TAKEN else stem
         stem = f"{stem}_tile" if stem in self.program.buffers else stem
         name, count = stem, 1
         while name in self._taken:

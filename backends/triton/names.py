@@ -1,54 +1,34 @@
-"""Names of the spec that emitted code needs for itself."""
+"""Words that emitted Python needs for itself, and Triton's launcher."""
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass, replace
-from typing import Any, TypeVar
+import builtins
+import keyword
 
-from ...ir.mixer import Mixer
 from ...ir.plan import Plan
+from .. import names
+from .functions import DEVICE_FUNCTIONS
+from .systems import LINEAR_FUNCTIONS
 
-# Modules that emitted code imports, its own variables, and the builtins that it calls.
-_TAKEN = frozenset("tl triton torch math program programs range float min max abs round".split())
-T = TypeVar("T")
-
-
-def plain_name(name: str) -> str:
-    """``tl`` --> ``tl_``; a name that emitted code leaves free stays as it is."""
-    return f"{name}_" if name in _TAKEN else name
+# What the launcher takes by keyword beside a kernel's arguments, and what it calls its own.
+_LAUNCHER = frozenset(
+    "self grid warmup specialize_impl backend options num_warps num_ctas num_stages warp_size "
+    "maxnreg ptx_version ptx_options ir_override enable_fp_fusion enable_reflect_ftz "
+    "launch_cooperative_grid launch_pdl supported_fp8_dtypes deprecated_fp8_dot_operand_dtypes "
+    "default_dot_input_precision allowed_dot_input_precisions max_num_imprecise_acc_default "
+    "extern_libs debug backend_name sanitize_overflow arch instrumentation_mode waves_per_eu "
+    "kpack matrix_instr_nonkdim schedule_hint cluster_dims device stream params specialization "
+    "pre_run_hooks device_type".split()
+)
+TAKEN = frozenset(
+    {*keyword.kwlist, *dir(builtins), *"tl triton torch math program programs".split()}
+    | {*DEVICE_FUNCTIONS, *LINEAR_FUNCTIONS, *_LAUNCHER}
+)
 
 
 def with_plain_names(plan: Plan) -> Plan:
     """The plan with names that its module can have."""
-    named = [plan.mixer.name, *(name for name, _ in plan.params), *(b.name for b in plan.buffers)]
-    named += [p.name for p in plan.mixer.params]
-    if not _TAKEN & set(named):
-        return plan
-    return replace(
-        plan,
-        mixer=_renamed(plan.mixer),
-        kernels=tuple(replace(k, program=_renamed(k.program)) for k in plan.kernels),
-        buffers=tuple(_renamed(b) for b in plan.buffers),
-        params=tuple((plain_name(name), value) for name, value in plan.params),
-    )
+    return names.with_plain_names(plan, TAKEN)
 
 
-def function_name(mixer: Mixer) -> str:
-    """What the host function of a mixer is called."""
-    return plain_name(mixer.name)
-
-
-def _renamed(node: T) -> T:
-    """A node of the IR with every name in it plain."""
-    if isinstance(node, tuple):
-        return tuple(_renamed(n) for n in node)  # type: ignore[return-value]
-    if not is_dataclass(node) or isinstance(node, type):
-        return node
-    changed: dict[str, Any] = {}
-    for field in fields(node):
-        value = getattr(node, field.name)
-        if field.name in ("name", "buffer") and isinstance(value, str):
-            changed[field.name] = plain_name(value)
-        elif isinstance(value, tuple) or is_dataclass(value):
-            changed[field.name] = _renamed(value)
-    return replace(node, **changed)
+__all__ = ["TAKEN", "with_plain_names"]

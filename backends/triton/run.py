@@ -24,10 +24,11 @@ from ...ir.optional import without_inputs
 from ...ir.plan import Plan
 from ...ir.roles import feature_dims, shares_of_keys
 from ..cache import cache_folder, holds, put
+from ..names import plain_names
 from ..precision import working_dtype
 from .emit import emit_module
 from .interpreter import mended
-from .names import function_name, plain_name
+from .names import TAKEN
 
 Lower = Callable[..., Plan]  # (mixer, sizes, dtype, splits=1)
 # The knobs to set for these sizes in this dtype, and a plan with knobs set.
@@ -92,10 +93,10 @@ class TritonRunner:
         mixer, sizes = self._groups(mixer).grouped(sizes)
         dtype = working_dtype(mixer, tensors)
         device = next(iter(tensors.values())).device
-        function = self._function(mixer, sizes, dtype, device)
+        function, words = self._function(mixer, sizes, dtype, device)
         inputs = [_prepared(tensors[i.name], i.kind, dtype) for i in mixer.inputs]
         given = [p.name for p in mixer.params if p.runtime and p.name in params]
-        runtime = {plain_name(name): params[name] for name in given}
+        runtime = {words.get(name, name): params[name] for name in given}
         with torch.cuda.device(device) if device.type == "cuda" else mended():
             results = function(*inputs, **runtime)
         made = results if isinstance(results, tuple) else (results,)
@@ -109,7 +110,8 @@ class TritonRunner:
 
     def _function(
         self, mixer: Mixer, sizes: Mapping[str, int], dtype: torch.dtype, device: torch.device
-    ) -> Any:
+    ) -> tuple[Callable[..., Any], Mapping[str, str]]:
+        """The function of the module, and what names of the spec are called there."""
         fixed = {d: sizes[d] for d in sorted(feature_dims(mixer))}
         chosen = {} if self.choose is None else self.choose(sizes, dtype)
         inputs = tuple(i.name for i in mixer.inputs)
@@ -120,8 +122,11 @@ class TritonRunner:
             plan = self.lower(mixer, fixed, name, splits=splits)
             bound = plan if self.bind is None else self.bind(plan, chosen)
             source = emit_module(bound, wide_dots=device.type == "cpu")
-            self.modules[key] = getattr(import_source(source, mixer.name), function_name(mixer))
-        return self.modules[key]
+            words = plain_names(bound, TAKEN)
+            module = import_source(source, mixer.name)
+            self.modules[key] = getattr(module, words.get(mixer.name, mixer.name)), words
+        made: tuple[Callable[..., Any], Mapping[str, str]] = self.modules[key]
+        return made
 
 
 def _units(device: torch.device) -> int:

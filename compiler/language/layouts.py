@@ -12,6 +12,8 @@ from .positions import Node, Text, clip, shape_name
 from .source import Source, closest, listed
 from .surface import Name
 
+BLOCKS = "BLOCK_"
+BLOCK_NAMES = f"what begins with {BLOCKS} is a block size of a kernel"
 _DIM = re.compile(r"[A-Z][A-Za-z0-9_]*")
 
 
@@ -51,6 +53,8 @@ def _product(item: Text) -> AxisProduct:
                 allowed="a capitalised name (`B`), a product (`G*R`), or 1",
                 do=f"write `{name.capitalize()}`" if name[:1].islower() else None,
             )
+        if name.startswith(BLOCKS):
+            raise item.error(f"`{clip(name)}`: {BLOCK_NAMES}", do="choose another name")
         factors.append(name)
         at += len(piece) + 1
     return tuple(factors)
@@ -65,6 +69,8 @@ def read_dim(text: Text) -> str:
             allowed="a capitalised name such as `T`",
             do=f"write `{name.capitalize()}`" if name.isidentifier() else None,
         )
+    if name.startswith(BLOCKS):
+        raise text.error(f"`{clip(name)}`: {BLOCK_NAMES}", do="choose another name")
     return name
 
 

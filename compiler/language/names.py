@@ -6,6 +6,7 @@ import re
 
 from ...ir.expression import Span
 from .grammar import OPERATORS
+from .layouts import BLOCK_NAMES, BLOCKS
 from .positions import Text, clip
 from .schema import Word
 from .scope import Context, Scope
@@ -29,6 +30,8 @@ def check_name(text: Text, name: str, context: Context, span: Span | None = None
     if name in _WORDS:
         found = f"`{name}` is a word of the language"
         raise context.error(place, found, do="choose another name")
+    if name.startswith(BLOCKS):
+        raise context.error(place, f"`{name}`: {BLOCK_NAMES}", do="choose another name")
     if name in context.dims.known:
         raise context.error(
             place,

@@ -57,6 +57,8 @@ CASES = {
     "clash of names": ("window: 1024", "q: 1024", "11:3", "`q` is declared twice"),
     "clash with a dim": ("slope: [H]", "T: [H]", "6:3", "`T` is a dim", "rename"),
     "clash with an input": ("{o: v}", "{slope: v}", "20:12", "`slope` is declared already"),
+    "a block": ("slope: [H]", "BLOCK_I: [H]", "6:3", "`BLOCK_I`: what begins with BLOCK_ is"),
+    "a block's dim": ("slope: [H]", "slope: [BLOCK_I]", "6:11", "begins with BLOCK_"),
     "a word": ("slope: [H]", "not: [H]", "6:3", "`not` is a word of the language"),
     "turned": ("j <= i", "j =< i", "18:11", "`=` where an operator", "write `<=`"),
     "turned too": ("j <= i", "i => j", "18:11", "`=` where an operator", "write `>=`"),

@@ -108,6 +108,8 @@ def check_params(mixer: Mixer, overrides: Mapping[str, object]) -> None:
         }
         if not fits[kind]:
             raise ArgumentError(f"{name}: expected {_KIND_NAMES[kind]}, got {value!r}")
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise ArgumentError(f"{name}: expected at most {2**63 - 1}, got {value}")
 
 
 def _settle_param(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from ...ir.expression import Call, Expr, Literal
+from ...ir.errors import SpecError
+from ...ir.expression import Call, Expr, Literal, call
 from .scope import Context
 from .surface import Binary
 from .tokens import MAX_INTEGER
@@ -61,11 +62,15 @@ def _bits(base: int | float, power: int | float) -> float:
 
 
 def check_operator(node: Binary, left: Expr, right: Expr, context: Context) -> None:
-    """Refuse a division by the constant 0, and powers that are too large to compute.
+    """Refuse a division by the constant 0, and integers that are too large to compute.
 
     Raises:
         SpecError: as said.
     """
+    if node.op in ("add", "sub", "mul"):
+        value = constant(call(node.op, left, right))
+        if isinstance(value, int) and abs(value) > MAX_INTEGER:
+            raise _too_large(node, context)
     if node.op not in ("div", "floordiv", "mod", "pow"):
         return
     power = constant(right)
@@ -81,12 +86,17 @@ def check_operator(node: Binary, left: Expr, right: Expr, context: Context) -> N
             node.span, f"the exponent {power:.6g} is too large", allowed=f"at most {MAX_EXPONENT}"
         )
     if base is not None and _bits(base, power) > 64:
-        raise context.error(
-            node.span,
-            "this power is too large for an integer",
-            allowed=f"at most {MAX_INTEGER}",
-            do="write a real number: `2.0 ** 100`",
-        )
+        raise _too_large(node, context)
+
+
+def _too_large(node: Binary, context: Context) -> SpecError:
+    what = "power" if node.op == "pow" else "number"
+    return context.error(
+        node.span,
+        f"this {what} is too large for an integer",
+        allowed=f"at most {MAX_INTEGER}",
+        do="write a real number: `2.0 ** 100`",
+    )
 
 
 __all__ = ["check_operator", "constant"]

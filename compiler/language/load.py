@@ -13,6 +13,7 @@ from .definitions import Lets, read_macros
 from .drafts import draft_stages
 from .inputs import read_inputs
 from .layouts import known_dim
+from .limits import check_written_out
 from .names import check_name
 from .outputs import read_outputs
 from .params import finish_params, read_params
@@ -96,7 +97,7 @@ def _load(spec: SpecDocument, context: Context) -> Mixer:
     stages = read_stages(drafts, inner, lets)
     outputs = read_outputs(spec, inner, stages)
     check_sizes_known(context, {dim: o.span for o in outputs for dim in o.dims})
-    return Mixer(
+    mixer = Mixer(
         name=check_name(spec.mixer, spec.mixer.value, context),
         inputs=inputs,
         outputs=outputs,
@@ -116,6 +117,8 @@ def _load(spec: SpecDocument, context: Context) -> Mixer:
         check_span=spec.key("check").span if spec.check else None,
         bench=tuple(_sizes(row, context) for row in spec.bench),
     )
+    check_written_out(mixer, context.source)
+    return mixer
 
 
 def _prose(text: Text | None) -> str:

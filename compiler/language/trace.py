@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 
 from ...ir.expression import Expr, Literal, Ref, call, every_node, rebuild, shared, walk, with_names
 from ...ir.mixer import Equation, Line
@@ -159,7 +160,8 @@ def gradient(trace: Trace, loss: Expr, ref: Ref, rows: frozenset[str]) -> Expr:
 
 
 def _size(expr: Expr) -> int:
-    return sum(1 for _ in walk(expr))
+    """The nodes of an expression as a tree, of which there may be very many; counted to _LARGE."""
+    return sum(1 for _ in islice(walk(expr), _LARGE))
 
 
 def _depends(version: Version, active: set[str]) -> bool:

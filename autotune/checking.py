@@ -14,6 +14,7 @@ from ..backends.reference.evaluate import run
 from ..ir.binding import Number
 from ..ir.errors import DefectError, MixcError, VerificationError
 from ..ir.mixer import Mixer
+from .garbage import with_garbage
 from .sampling import VerificationCase, sample_inputs, verification_cases
 from .tolerances import error_limit, error_of
 
@@ -116,6 +117,8 @@ def _verify_trial(
         strong=trial.strong,
         params=trial.params,
     )
+    if trial.garbage:
+        inputs = with_garbage(mixer, inputs, trial.seed)
     with torch.no_grad():
         reference = run(mixer, inputs, trial.params)
         pytorch = run(mixer, inputs, trial.params, dtype=dtype)

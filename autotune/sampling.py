@@ -16,6 +16,7 @@ from ..ir.mixer import Attention, Input, Mixer, Recurrence
 from ..ir.names import names_in
 from .drawing import draw_tensor
 from .draws import Draw, draws
+from .garbage import has_garbage
 from .integer_ranges import Range, integer_ranges
 from .proportions import (
     PROPORTIONS,
@@ -42,6 +43,7 @@ class VerificationCase:
     scale: float = 1.0
     nothing: bool = False
     strong: bool = False
+    garbage: bool = False
     seed: int = 0
 
 
@@ -51,7 +53,8 @@ def verification_cases(
     """What to verify a mixer at, most telling first; ``limit`` keeps that many.
 
     Sizes by role; inputs that may be absent absent; flags turned; windows and blocks that are
-    larger than the lengths made smaller; views with strides; large scores; the spec's ``check``;
+    larger than the lengths made smaller; views with strides; large scores; keys and values that
+    are not finite, where a mask hides some; the spec's ``check``;
     with a recurrence, strong gates and lengths around those of chunks, 0 among them. A trial that
     the spec does not admit is left out, but the first.
     """
@@ -68,6 +71,9 @@ def verification_cases(
         cases.append(VerificationCase(name, sizes, usual, seed=len(cases)))
     if _first_of_score(mixer) is not None:
         cases.append(VerificationCase("large scores", standard, usual, scale=30.0, seed=len(cases)))
+    if has_garbage(mixer):
+        sizes = default_sizes(mixer, "several blocks", usual)
+        cases.append(VerificationCase("garbage", sizes, usual, garbage=True, seed=len(cases)))
     cases += _recurrent_cases(mixer, usual)
     optional = frozenset(i.name for i in mixer.inputs if i.default is not None)
     if optional:

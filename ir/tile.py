@@ -194,13 +194,18 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """``out`` = sum over the axis ``over`` of a * b (+ acc), accumulated in float32."""
+    """``out`` = sum over the axis ``over`` of a * b (+ acc), accumulated in float32.
+
+    ``masked``: a is 0 where a mask hides what b holds, so that it counts for nothing there even if
+    it is infinite or NaN.
+    """
 
     out: Value
     a: Value
     b: Value
     over: str
     acc: Value | None = None
+    masked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

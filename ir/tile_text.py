@@ -113,9 +113,9 @@ def _right_side(op: Op) -> str:
         case Load(_, buffer, index, mask, fill):
             tail = "" if mask is None else f"{_where(mask)} else {fill}"
             return f"load {_place(buffer, index)}{tail}"
-        case Dot(_, a, b, over, acc):
+        case Dot(_, a, b, over, acc, masked):
             more = "" if acc is None else f" + {acc.name}"
-            return f"dot({a.name}, {b.name}) over {over}{more}"
+            return f"{'masked ' if masked else ''}dot({a.name}, {b.name}) over {over}{more}"
         case Reduce(_, fn, x, over):
             return f"{fn} {x.name} over {over}"
         case Scan(_, x, over, reverse, fn):

@@ -112,7 +112,11 @@ def write_dot(kernel: KernelText, op: Dot) -> None:
     # A few rows need more vectors of each to keep the multipliers busy.
     vectors = kernel.dot_vectors if m >= kernel.dot_rows else max(8 // m, 1)
     shape = f"{kind}, {m}, {n}, {k}, {kernel.dot_rows}, {vectors}, mx::Start::{start}"
-    kernel.add(f"mx::dot<{shape}>({', '.join([out, *left, *right, *scale])});")
+    name = "dot"
+    if op.masked:
+        name = "masked_dot"
+        shape += f", {'true' if operands.left == op.a else 'false'}"
+    kernel.add(f"mx::{name}<{shape}>({', '.join([out, *left, *right, *scale])});")
 
 
 def _start_dot(kernel: KernelText, op: Dot, row: str, column: str) -> tuple[str, list[str]]:

@@ -206,9 +206,12 @@ class _Launch:
                 return self._cast(self.values[x.name], out.dtype)
             case Load():
                 return self._load(op)
-            case Dot(out, a, b, over, acc):
+            case Dot(out, a, b, over, acc, masked):
                 every = out.axes | {over}
-                product = self._aligned(a, every) * self._aligned(b, every)
+                left, right = self._aligned(a, every), self._aligned(b, every)
+                product = left * right
+                if masked:
+                    product = torch.where(left == 0, 0.0, product)
                 result = product.sum(sorted(every).index(over))
                 return result if acc is None else result + self.values[acc.name]
             case Reduce(_, fn, x, over):

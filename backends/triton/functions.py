@@ -216,6 +216,32 @@ def _multiply(a, b):
 def _larger(a, b):
     return tl.maximum(a, b)
 """,
+    "masked_dot": """
+def _masked_dot(a, b, acc, A_MASKS: tl.constexpr, PRECISION: tl.constexpr):
+    # One operand is 0 where a mask hides what the other holds. Numbers that are not finite are left
+    # out; where there are any, what masks, as 2 or -2, times plus or minus the largest number adds
+    # an infinity where they are seen. A NaN adds one of each sign.
+    held = b if A_MASKS else a
+    finite = tl.abs(held.to(tl.float32)) < float("inf")
+    clean = tl.where(finite, held, 0.0).to(held.dtype)
+    if A_MASKS:
+        out = tl.dot(a, clean, acc, input_precision=PRECISION)
+    else:
+        out = tl.dot(clean, b, acc, input_precision=PRECISION)
+    if tl.max(tl.max(finite.to(tl.int32) ^ 1, 1), 0) > 0:
+        wide: tl.constexpr = tl.float32 if held.dtype == tl.float16 else held.dtype
+        masks = a if A_MASKS else b
+        sign = tl.where(masks > 0, 2.0, tl.where(masks < 0, -2.0, 0.0)).to(wide)
+        for turn in range(2):
+            left_out = finite | ((turn == 1) & (held == held))
+            most = tl.where((turn == 1) | (held < 0), -3e38, 3e38)
+            code = tl.where(left_out, 0.0, most).to(wide)
+            if A_MASKS:
+                out = tl.dot(sign, code, out, input_precision="tf32")
+            else:
+                out = tl.dot(code, sign, out, input_precision="tf32")
+    return out
+""",
     "search": """
 def _search_sorted(table, stride, size, value, RIGHT: tl.constexpr):
     # How many entries are < value, or <= value with RIGHT.

@@ -314,14 +314,19 @@ class KernelText:
     def _dot(self, op: Dot) -> None:
         (a, a_order), (b, b_order) = dot_operands(op, self.layout.order)
         texts = [self._operand(a, a_order), self._operand(b, b_order)]
-        args = [t.code for t in texts]
         if op.acc is not None:
             texts.append(self.shaped(op.acc, self.layout.of(op.out)))
-            args.append(texts[-1].code)
-        if a.dtype is DType.FLOAT32:
-            args.append(f'input_precision="{self.precision}"')
+        args = [t.code for t in texts]
         reads = frozenset[str]().union(*(t.reads for t in texts))
-        self.define(op, op.out, Text(f"tl.dot({', '.join(args)})", ATOM, reads))
+        if op.masked:
+            if op.acc is None:
+                args.append(f"tl.zeros([{self.blocks(self.layout.of(op.out))}], tl.float32)")
+            args += [f"{a == op.a}", f'"{self.precision}"']
+            self.device.add("masked_dot")
+        elif a.dtype is DType.FLOAT32:
+            args.append(f'input_precision="{self.precision}"')
+        name = "_masked_dot" if op.masked else "tl.dot"
+        self.define(op, op.out, Text(f"{name}({', '.join(args)})", ATOM, reads))
 
     def _operand(self, value: Value, order: Order) -> Text:
         text = self.ordered(value, order)

@@ -268,21 +268,27 @@ class Builder:
         """Write to a buffer in the innermost scope."""
         self.scopes[-1].ops.append(Store(buffer, tuple(index), value, mask))
 
-    def dot(self, a: Value, b: Value, over: str, acc: Value | None = None, hint: str = "") -> Value:
-        """Contract one axis, in float32."""
-        level = self.level(a, b, acc)
-        axes = (a.axes | b.axes) - {over}
+    def dot(
+        self,
+        a: Value,
+        b: Value,
+        over: str,
+        acc: Value | None = None,
+        hint: str = "",
+        masked: bool = False,
+    ) -> Value:
+        """Contract one axis, in float32; ``masked``: see ``Dot``."""
+        level, axes = self.level(a, b, acc), (a.axes | b.axes) - {over}
 
         def make() -> tuple[Op, Value]:
             out = self.value(hint or "dot", DType.FLOAT32, axes, level)
-            return Dot(out, a, b, over, acc), out
+            return Dot(out, a, b, over, acc, masked), out
 
-        return self._emit(("dot", a, b, over, acc), level, make)
+        return self._emit(("dot", a, b, over, acc, masked), level, make)
 
     def reduce(self, op: str, x: Value, over: str, hint: str = "") -> Value:
         """Reduce one axis of a tile."""
-        level = self.level(x)
-        named = hint or f"{op}_{over.lower()}"
+        level, named = self.level(x), hint or f"{op}_{over.lower()}"
 
         def make() -> tuple[Op, Value]:
             out = self.value(named, x.dtype, x.axes - {over}, level)
@@ -294,13 +300,12 @@ class Builder:
         self, x: Value, over: str, reverse: bool = False, hint: str = "", op: str = "sum"
     ) -> Value:
         """The running sum (product, maximum) along one axis of a tile."""
-        level = self.level(x)
 
         def make() -> tuple[Op, Value]:
-            out = self.value(hint or "running", x.dtype, x.axes, level)
+            out = self.value(hint or "running", x.dtype, x.axes, self.level(x))
             return Scan(out, x, over, reverse, op), out
 
-        return self._emit(("scan", x, over, reverse, op), level, make)
+        return self._emit(("scan", x, over, reverse, op), self.level(x), make)
 
     def combine(
         self,
@@ -333,10 +338,10 @@ class Builder:
 
     def rename(self, x: Value, axis: str, to: str, hint: str = "") -> Value:
         """``x`` with its axis ``axis`` called ``to``."""
-        level, axes = self.level(x), x.axes - {axis} | {to}
+        level = self.level(x)
 
         def make() -> tuple[Op, Value]:
-            out = self.value(hint or x.name, x.dtype, axes, level)
+            out = self.value(hint or x.name, x.dtype, x.axes - {axis} | {to}, level)
             return Rename(out, x, axis, to), out
 
         return self._emit(("rename", x, axis, to), level, make)

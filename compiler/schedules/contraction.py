@@ -123,34 +123,40 @@ def contract(
     where: Expr | None = None,
     hint: str = "",
     acc: Value | None = None,
+    mask: Expr | None = None,
 ) -> Value:
-    """acc + the sum over ``over`` (on the tile) of the product of ``factors``."""
+    """acc + the sum over ``over`` (on the tile) of the product of ``factors``.
+
+    ``mask``: the factor that is 0 where pairs are hidden; what others hold there counts for
+    nothing, even if it is infinite or NaN.
+    """
     conditions = conditions_of(where)
     if free := all_of([c for c in conditions if not c.axes & set(over)]):
         bound = all_of([c for c in conditions if c.axes & set(over)])
-        value = contract(evaluator, factors, over, bound, hint)
+        value = contract(evaluator, factors, over, bound, hint, mask=mask)
         zero = evaluator.builder.constant(0.0, DType.FLOAT32)
         value = evaluator.where(evaluator.condition(free), value, zero, hint)
         return accumulate(evaluator, [acc, value], hint)
     outside = [f for f in factors if not f.axes & set(over)]
     inside = [f for f in factors if f.axes & set(over)]
-    inside = _admit(inside, conditions)
+    if conditions:
+        inside, mask = _admit(inside, conditions)
     # A sum of terms of which no single product separates is taken term by term.
     if len(inside) and not _separates(evaluator, inside, over):
         terms = _distribute(inside)
         if len(terms) > 1 and any(_separates(evaluator, t, over) for t in terms):
-            parts = [contract(evaluator, t + outside, over, None, hint) for t in terms]
+            parts = [contract(evaluator, t + outside, over, None, hint, mask=mask) for t in terms]
             return accumulate(evaluator, [*parts, *([acc] if acc is not None else [])], hint)
     if outside and acc is None:
-        inner = contract(evaluator, inside, over, None, hint) if inside else None
+        inner = contract(evaluator, inside, over, None, hint, mask=mask) if inside else None
         scale = [evaluator.real(f) for f in outside]
         if inner is None:
             inner = _count(evaluator, over)
-        return _product(evaluator, [*scale, inner], hint)
+        return _seen(evaluator, [*scale, inner], mask if mask in outside else None, hint)
     if outside:
-        both = contract(evaluator, inside + outside, over, None, hint)
+        both = contract(evaluator, inside + outside, over, None, hint, mask=mask)
         return accumulate(evaluator, [acc, both], hint)
-    return _contract_inside(evaluator, inside, over, hint, acc)
+    return _contract_inside(evaluator, inside, over, hint, acc, mask if mask in inside else None)
 
 
 def _contract_inside(
@@ -159,15 +165,17 @@ def _contract_inside(
     over: tuple[str, ...],
     hint: str,
     acc: Value | None,
+    mask: Expr | None,
 ) -> Value:
     groups = _groups(evaluator, inside, over)
     builder = evaluator.builder
     if len(groups) == 2 and len(over) == 1 and all(len(axes) == 1 for axes, _ in groups):
+        groups.sort(key=lambda group: mask is not None and mask not in group[1])
         a, b = (_operand(evaluator, members, over[0]) for _, members in groups)
-        return builder.dot(a, b, over[0], acc, hint)
+        return builder.dot(a, b, over[0], acc, hint, masked=mask is not None)
     held = frozenset[str]().union(*(axes for axes, _ in groups))
     if len(held) <= 1 or not _can_step(evaluator, over, inside):
-        value = _product(evaluator, [evaluator.real(f) for f in inside])
+        value = _seen(evaluator, [evaluator.real(f) for f in inside], mask)
         for dim in over:
             if not any(dim in f.axes and _is_zero_outside(evaluator, f) for f in inside):
                 value = evaluator.masked(value, dim, 0.0)
@@ -175,11 +183,27 @@ def _contract_inside(
         for dim in over:
             value = builder.reduce("sum", value, dim, hint)
         return value if acc is None else accumulate(evaluator, [acc, value], hint)
-    return _step_through(evaluator, inside, over, hint, acc)
+    return _step_through(evaluator, inside, over, hint, acc, mask)
+
+
+def _seen(evaluator: Evaluator, values: list[Value], mask: Expr | None, hint: str = "") -> Value:
+    """The product, 0 where the factor ``mask`` is."""
+    value = _product(evaluator, values, hint)
+    if mask is None or len(values) == 1:
+        return value
+    builder = evaluator.builder
+    zero = builder.constant(0.0, DType.FLOAT32)
+    seen = builder.elementwise("ne", evaluator.real(mask), zero, dtype=DType.BOOL, hint="seen")
+    return evaluator.where(seen, value, zero, hint)
 
 
 def _step_through(
-    evaluator: Evaluator, inside: list[Expr], over: tuple[str, ...], hint: str, acc: Value | None
+    evaluator: Evaluator,
+    inside: list[Expr],
+    over: tuple[str, ...],
+    hint: str,
+    acc: Value | None,
+    mask: Expr | None = None,
 ) -> Value:
     """One position of ``over[0]`` at a time: sum += product at that position."""
     builder = evaluator.builder
@@ -193,9 +217,9 @@ def _step_through(
     ) as turn:
         builder.place(dim, turn.variable)
         if rest:
-            term = contract(evaluator, inside, tuple(rest), None, hint)
+            term = contract(evaluator, inside, tuple(rest), None, hint, mask=mask)
         else:
-            term = _product(evaluator, [evaluator.real(f) for f in inside])
+            term = _seen(evaluator, [evaluator.real(f) for f in inside], mask)
         turn.yields = (accumulate(evaluator, [turn.carried[0], term], hint),)
     return turn.results[0]
 
@@ -244,21 +268,24 @@ def _can_step(evaluator: Evaluator, over: tuple[str, ...], parts: Sequence[Expr]
     return evaluator.context.length(dim) is not None and not whole
 
 
-def _admit(inside: list[Expr], conditions: list[Expr]) -> list[Expr]:
-    """The product with 0 where one of ``conditions`` fails.
+def _admit(inside: list[Expr], conditions: list[Expr]) -> tuple[list[Expr], Expr]:
+    """The product with 0 where one of ``conditions`` fails, and the factor that is 0 there.
 
-    Each condition goes on a factor that has its axes already, so that a factor which is infinite
-    where the condition fails does no harm; what fits no factor becomes one of its own.
+    Each condition goes on a factor that has its axes already; what fits no factor becomes one of
+    its own.
     """
     factors, rest = list(inside), list[Expr]()
+    mask: Expr = Literal(1.0)
     for condition in conditions:
         at = next((n for n, f in enumerate(factors) if condition.axes <= f.axes), None)
         if at is None:
             rest.append(condition)
         else:
-            factors[at] = call("where", condition, factors[at], 0.0)
-    left = all_of(rest)
-    return factors if left is None else [*factors, call("where", left, 1.0, 0.0)]
+            mask = factors[at] = call("where", condition, factors[at], 0.0)
+    if left := all_of(rest):
+        mask = call("where", left, 1.0, 0.0)
+        factors.append(mask)
+    return factors, mask
 
 
 def _distribute(inside: list[Expr]) -> list[list[Expr]]:

@@ -168,7 +168,8 @@ def _rescaled(evaluator: Evaluator, task: FlashTask, form: Rescaled, rows: froze
             builder.elementwise("mul", s, rescale, dtype=DType.FLOAT32, hint=f"{name}_sum")
             for s, (name, _) in zip(sums, task.outputs, strict=True)
         ]
-        return (new_top, new_total, *_weighted_sums(evaluator, task, weight, kept_sums))
+        hidden = visible if mask is not None else None
+        return (new_top, new_total, *_weighted_sums(evaluator, task, weight, kept_sums, hidden))
 
     top, total, *sums = _visit(evaluator, task, carried, turn)
     if task.split is not None:
@@ -331,7 +332,8 @@ def _plain(evaluator: Evaluator, task: FlashTask, form: Plain, rows: frozenset[s
         if needs_total:
             added = builder.reduce("sum", weight, task.over, "added")
             made.append(builder.elementwise("add", state[0], added, dtype=DType.FLOAT32))
-        return (*made, *_weighted_sums(evaluator, task, weight, sums))
+        hidden = visible if mask is not None else None
+        return (*made, *_weighted_sums(evaluator, task, weight, sums, hidden))
 
     results = _visit(evaluator, task, carried, turn)
     if task.split is not None:
@@ -367,17 +369,31 @@ def _zero_output(
 
 
 def _weighted_sums(
-    evaluator: Evaluator, task: FlashTask, weight: Value, sums: Sequence[Value]
+    evaluator: Evaluator,
+    task: FlashTask,
+    weight: Value,
+    sums: Sequence[Value],
+    visible: Value | None,
 ) -> list[Value]:
-    """Each running output plus the sum over the block of weight * gain * value."""
+    """Each running output plus the sum over the block of weight * gain * value.
+
+    Of gains and values only those of ``visible`` pairs count (None: every row sees all), whatever
+    the others hold.
+    """
     builder = evaluator.builder
+    gain = [] if task.gain is None else factors_of(task.gain)
+    if visible is not None and task.gain is not None and task.over in task.gain.axes:
+        zero = builder.constant(0.0, DType.FLOAT32)
+        gained = builder.elementwise("mul", weight, evaluator.real(task.gain), dtype=DType.FLOAT32)
+        weight, gain = evaluator.where(visible, gained, zero, "weight"), []
     weight_ref = Ref("weight", weight.axes, Kind.REAL)
     builder.bind(weight_ref, weight, here=True)
+    mask = None if visible is None else weight_ref
     made = []
     for (name, value), running in zip(task.outputs, sums, strict=True):
-        gain = [] if task.gain is None else factors_of(task.gain)
         factors = [weight_ref, *gain, *factors_of(value)]
-        made.append(contract(evaluator, factors, (task.over,), None, f"{name}_sum", acc=running))
+        hint = f"{name}_sum"
+        made.append(contract(evaluator, factors, (task.over,), None, hint, running, mask))
     return made
 
 

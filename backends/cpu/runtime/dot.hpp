@@ -23,6 +23,14 @@ MX_INLINE void finish_block(const vf (&c)[R][V], float* out) {
 }
 
 struct Floats {
+  // One number of a, a vector of b.
+  MX_INLINE float left(const float* a, int64_t row_stride, int64_t step, int m, int k) {
+    return a[m * row_stride + k * step];
+  }
+  MX_INLINE vf right(const float* b, int64_t b_stride, int k, int n) {
+    return load(b + k * b_stride + n);
+  }
+
   template <int R, int V, int K, int N, Start START>
   static inline __attribute__((noinline)) void block(
       float* __restrict out, const float* __restrict a, int64_t row_stride, int64_t step,
@@ -44,6 +52,14 @@ struct Floats {
 #ifdef MIXC_PAIRED_DOT
 // bfloat16 in pairs of adjacent k: a pair of a lies at a[m * row_stride + k / 2 * step].
 struct Pairs {
+  MX_INLINE float left(const uint16_t* a, int64_t row_stride, int64_t step, int m, int k) {
+    return widen(bf16{a[m * row_stride + k / 2 * step + k % 2]});
+  }
+  MX_INLINE vf right(const uint32_t* b, int64_t b_stride, int k, int n) {
+    vi pair = load((const int32_t*)b + k / 2 * b_stride + n);
+    return (vf)(k % 2 ? pair & int32_t(0xffff0000) : pair << 16);
+  }
+
   template <int R, int V, int K, int N, Start START>
   static inline __attribute__((noinline)) void block(
       float* __restrict out, const uint16_t* __restrict a, int64_t row_stride, int64_t step,
@@ -90,6 +106,63 @@ static inline void dot(float* out, const A* a, int64_t row_stride, int64_t step,
   if constexpr (REST != 0)
     dot_columns<Kind, M, N, K, R, REST, START>(out + DONE, a, row_stride, step, b + DONE,
                                                b_stride, scale + DONE * PER_COLUMN);
+}
+
+// ---------------------------------------------------------------- dots of which one operand masks
+//
+// It is 0 where the other holds what a row must not see, which may be infinite or NaN: seldom, so
+// that it is worth a look whether there is any such number.
+
+template <class Kind, int N, int K, class B>
+static inline bool right_is_finite(const B* b, int64_t b_stride) {
+  vi odd = {};
+  for (int k = 0; k < K; ++k)
+    MX_UNROLL for (int n = 0; n < N; n += LANES) {
+      vf x = Kind::right(b, b_stride, k, n);
+      odd |= x - x != 0.0f;
+    }
+  return !any_lanes(odd);
+}
+template <class Kind, int M, int K, class A>
+static inline bool left_is_finite(const A* a, int64_t row_stride, int64_t step) {
+  bool odd = false;
+  for (int m = 0; m < M; ++m)
+    for (int k = 0; k < K; ++k) {
+      float x = Kind::left(a, row_stride, step, m, k);
+      odd |= x - x != 0.0f;
+    }
+  return !odd;
+}
+
+// As it is defined: number by number.
+template <class Kind, int M, int N, int K, Start START, bool LEFT_MASKS, class A, class B>
+static __attribute__((noinline)) void dot_of_seen(float* out, const A* a, int64_t row_stride,
+                                                  int64_t step, const B* b, int64_t b_stride,
+                                                  const float* scale) {
+  for (int m = 0; m < M; ++m)
+    for (int n = 0; n < N; n += LANES) {
+      vf c[1][1];
+      int at = START == Start::ROWS_SCALED ? m : START == Start::COLUMNS_SCALED ? n : 0;
+      start_block<1, 1, N, START>(c, out + m * N + n, scale + at);
+      for (int k = 0; k < K; ++k) {
+        vf row = splat(Kind::left(a, row_stride, step, m, k));
+        vf column = Kind::right(b, b_stride, k, n);
+        c[0][0] += (LEFT_MASKS ? row : column) == 0.0f ? vf{} : row * column;
+      }
+      finish_block<1, 1, N>(c, out + m * N + n);
+    }
+}
+
+template <class Kind, int M, int N, int K, int R, int V, Start START, bool LEFT_MASKS, class A,
+          class B>
+static inline void masked_dot(float* out, const A* a, int64_t row_stride, int64_t step, const B* b,
+                              int64_t b_stride, const float* scale = nullptr) {
+  bool plain = LEFT_MASKS ? right_is_finite<Kind, N, K>(b, b_stride)
+                          : left_is_finite<Kind, M, K>(a, row_stride, step);
+  if (plain)
+    dot<Kind, M, N, K, R, V, START>(out, a, row_stride, step, b, b_stride, scale);
+  else
+    dot_of_seen<Kind, M, N, K, START, LEFT_MASKS>(out, a, row_stride, step, b, b_stride, scale);
 }
 
 }  // namespace mx

@@ -6,7 +6,6 @@ from importlib.resources import files
 from pathlib import Path
 
 from ...ir.errors import SpecError
-from .source import closest, listed
 
 _SUFFIXES = (".yaml", ".yml")
 
@@ -36,6 +35,8 @@ def find_spec(name_or_path: str) -> Path:
         return specs[name_or_path]
     if "/" in name_or_path or path.suffix in _SUFFIXES:
         raise SpecError(f"no spec file `{name_or_path}`", path=name_or_path)
+    from .source import closest, listed
+
     names = listed(specs, 80) or "a name (the library is empty)"
     lines = [
         f"no spec called `{name_or_path}`",

@@ -11,6 +11,7 @@ from .collect import check_sizes_known, collect_dims, ordered_sizes, read_sizes
 from .compose import MAX_CHARACTERS, read_document
 from .definitions import Lets, read_macros
 from .drafts import draft_stages
+from .head import prose
 from .inputs import read_inputs
 from .layouts import known_dim
 from .limits import check_written_out
@@ -122,7 +123,7 @@ def _load(spec: SpecDocument, context: Context) -> Mixer:
 
 
 def _prose(text: Text | None) -> str:
-    return "" if text is None else " ".join(text.value.split())
+    return "" if text is None else prose(text.value)
 
 
 def _sizes(sizes: dict[Word, int], context: Context) -> tuple[tuple[str, int], ...]:

@@ -29,16 +29,11 @@ def command(as_json: bool) -> None:
 
 def describe(path: Path) -> Row:
     """What the list says of one spec; the family is the folder that it lies in."""
-    from ..compiler.language.load import load_file
+    from ..compiler.language.head import read_head
 
-    mixer = load_file(path)
-    return {
-        "name": mixer.name,
-        "family": path.parent.name,
-        "about": mixer.about,
-        "source": mixer.source,
-        "path": str(path),
-    }
+    head = read_head(path)
+    row = {"name": head.name, "family": path.parent.name, "about": head.about}
+    return row | {"source": head.source, "path": str(path)}
 
 
 def write(console: Console, rows: list[Row]) -> None:

@@ -57,6 +57,17 @@ def test_an_unknown_command_is_answered_with_the_nearest(run):
     assert "did you mean 'check'?" in result.output
 
 
+def test_the_list_reads_what_the_specs_say():
+    from mixc.commands.list_specs import describe
+    from mixc.compiler.language.find import library
+    from mixc.compiler.language.load import load_file
+
+    for path in library()[::4]:
+        mixer, row = load_file(path), describe(path)
+        found = (row["name"], row["about"], row["source"])
+        assert found == (mixer.name, mixer.about, mixer.source)
+
+
 def test_no_spec_is_a_usage_error(run):
     result = run("check")
     assert result.exit_code == 2

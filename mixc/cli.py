@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from .ir.errors import DefectError, MixcError, UnsupportedError, VerificationError
+from .plain_text import degrade_streams
 
 # Command -> the module under mixc/commands that holds it, in the order of a first session.
 MODULES = {
@@ -118,6 +119,7 @@ def commands() -> None:
 
 def main() -> None:
     """Run the command line and exit."""
+    degrade_streams()
     sys.exit(commands())
 
 

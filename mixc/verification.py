@@ -168,17 +168,21 @@ class Verifier:
         """The case of a check; of one that brings a process down, in a process for itself.
 
         A kernel may overwrite memory so that a later case is the one to crash: where that is
-        right by itself, the case ``before`` has crashed.
+        right by itself, the case ``before`` has crashed, or one of an earlier mixer.
         """
         asked = self._asked.get(check.backend, 0)
         case = self._once(check)
-        if case is None or case.status != "crashed" or not asked:
+        if not asked or case is None or case.status != "crashed" or self._asked[check.backend]:
             return case
         alone = self._once(check)
-        if before and (alone is None or alone.status != "crashed"):
-            late = f"{case.message}\n(in the next case, which is right by itself)"
-            before[-1] = replace(before[-1], status="crashed", message=late)
-        return alone
+        if alone is not None and not alone.ok:
+            return alone
+        blamed = [n for n, c in enumerate(before) if c.backend == check.backend][-1:]
+        for place in blamed:
+            late = f"{case.message}\n(in the next case, {check.name}, which is right by itself)"
+            before[place] = replace(before[place], status=case.status, message=late)
+        late = "right by itself; an earlier kernel of this process brought it down: "
+        return alone if blamed else replace(case, message=f"{late}{case.message}")
 
     def _once(self, check: Check) -> Case | None:
         from .autotune.checking import Case, Finding

@@ -38,6 +38,7 @@ if [ -n "$source" ]; then
   plant crashing "__builtin_trap();"
   plant hanging "for (volatile int on = 1; on;) {}"
   plant silent "return;"
+  plant late "static int calls; if (calls++) __builtin_trap();"
   if grep -q mixc_refused "$source"; then echo "no such thing;" >> "$source"; fi
 fi
 exec REAL "$@" -O0
@@ -95,6 +96,15 @@ def test_every_answer_is_a_case_and_the_others_go_on(planted):
     assert (crashed["backend"], crashed["dtype"], crashed["sizes"]["T"]) == ("cpu", "float32", 77)
     assert crashed["error"] is None
     assert [rows[name]["ok"] for name in names] == [False] * 4 + [True]
+
+
+def test_a_crash_in_a_later_case_is_that_of_the_one_before(planted):
+    asked = ("--backend", "cpu", "--dtype", "fp32", "--cases", "2", "--json")
+    result = run(*planted("late"), *asked)
+    first, second = json.loads(result.stdout)["cases"]
+    assert (first["status"], second["status"]) == ("crashed", "right")
+    assert "in the next case, strided, which is right by itself" in first["message"]
+    assert result.exit_code == 3
 
 
 def test_a_hang_is_stopped(planted):

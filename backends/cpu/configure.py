@@ -9,7 +9,7 @@ from math import prod
 from ...ir.knob import Knob
 from ...ir.mixer import Mixer, Recurrence
 from ...ir.plan import Kernel, Plan
-from ...ir.tile import For, Program
+from ...ir.tile import Dot, For, Program, all_ops
 from .target import CpuTarget
 
 BLOCK_ROWS = Knob("block_rows", (16, 32, 64, 128), 64, "queries that share a pass over the keys")
@@ -96,6 +96,7 @@ def _configured(
         if t.whole
     }
     blocks |= {dim: block for dim, block in short.items() if dim in tiled}
+    blocks |= dict.fromkeys(_columns(program, blocks), _whole_vectors(1))
     if kernel.schedule == "loop":
         blocks |= {dim: _kept(program, dim, blocks) for dim in tiled if blocks[dim] > 16}
     launch = tuple(
@@ -103,6 +104,15 @@ def _configured(
     )
     rows = configuration.get(ROWS_AT_ONCE.name, ROWS_AT_ONCE.default)
     return replace(program.with_blocks(blocks), launch=(*launch, (ROWS_AT_ONCE.name, rows)))
+
+
+def _columns(program: Program, blocks: Mapping[str, int]) -> set[str]:
+    """Dims that have to fill vectors: the last of a dot's result, where none of them would."""
+    order = [t.dim for t in program.tiles]
+    results = [op.out.axes for op in all_ops(program.body) if isinstance(op, Dot)]
+    cut = {t.dim: t.like or t.dim for t in program.tiles}
+    narrow = [axes for axes in results if all(blocks[cut[a]] % _whole_vectors(1) for a in axes)]
+    return {cut[max(axes, key=order.index)] for axes in narrow}
 
 
 def _kept(program: Program, dim: str, blocks: Mapping[str, int]) -> int:

@@ -107,6 +107,7 @@ def write_dot(kernel: KernelText, op: Dot) -> None:
     out = kernel.arrays[op.out.name].name
     kind = "mx::Pairs" if _paired(kernel, op) else "mx::Floats"
     m, n, k = (kernel.blocks[a] for a in (operands.row, operands.column, op.over))
+    assert n % kernel.target.lanes == 0, "columns of a product fill vectors"
     left = _left(kernel, operands.left, operands.row, op)
     right = _right(kernel, operands.right, operands.column, op)
     # A few rows need more vectors of each to keep the multipliers busy.

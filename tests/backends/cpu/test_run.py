@@ -11,8 +11,9 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 import mixc
 from mixc.backends.cpu.run import CpuRunner
+from mixc.backends.reference.evaluate import run
 from mixc.compiler.language.find import find_spec
-from mixc.compiler.language.load import load_file
+from mixc.compiler.language.load import load_file, load_text
 from mixc.compiler.pipeline import lower
 from mixc.ir.errors import ArgumentError
 
@@ -140,3 +141,28 @@ def test_few_lengths_are_kept(causal: CpuRunner, monkeypatch: pytest.MonkeyPatch
         torch.testing.assert_close(causal(x)["o"], expected(x))
     (call,) = (call for call in causal.prepared.values() if call.dtype is torch.float32)
     assert len(call._calls) <= 3
+
+
+WEIGHTS = """
+mixer: weighed
+inputs: {q: [B, H, I, D], k: [B, H, J, D], v: [B, H, J, E]}
+dims: {I: T, J: T}
+attention:
+  over: J
+  score: 2.0 * sum(q * k, D)
+  mask: j <= i
+  normalize: softmax
+  output: {o: v}
+  weights: p
+outputs: {o: [B, H, I, E], p: [B, H, I, J]}
+"""
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_weights_of_few_queries_and_keys(length: int) -> None:
+    """A product of one row and one column fills a vector all the same."""
+    mixer = load_text(WEIGHTS, "weighed.yaml")
+    x = {name: torch.randn(1, 2, length, 24) for name in "qkv"}
+    found, wanted = CpuRunner(mixer, lower, flags=("-O0",))(x), run(mixer, x, {})
+    for name in ("o", "p"):
+        torch.testing.assert_close(found[name], wanted[name].float())

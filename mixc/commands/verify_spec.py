@@ -63,8 +63,8 @@ def command(
 ) -> None:
     """Check the kernels of specs against float64, at awkward sizes and at those that people use.
 
-    Each case runs in a process of its own kind: a crash is a failed case. Exit code 1: a check
-    failed, or a backend can't; 3: a kernel did not compile or crashed.
+    Kernels run in a process of their own: a crash or a hang is a failed case. Exit code 1: a
+    check failed, or a backend can't; 3: a kernel did not compile, or crashed.
     """
     if every == bool(specs):
         raise click.UsageError("Name a SPEC, or --all for the library.")

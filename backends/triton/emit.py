@@ -9,6 +9,7 @@ from importlib.metadata import version
 from ...ir.plan import Plan
 from ...ir.tile import DType, HostArgument, Program, SizeArgument
 from ...ir.verify_plan import verify_plan
+from .checks import CHECKS
 from .functions import DEVICE_FUNCTIONS
 from .host import HostText
 from .kernel_text import KernelText
@@ -40,8 +41,8 @@ def emit_module(plan: Plan, wide_dots: bool = False) -> str:
     for kernel, text in zip(plan.kernels, kernels, strict=True):
         about = comment(kernel.program.about)
         parts.append("\n".join([*about, *_decorator(kernel.program), text.text]))
-    host = HostText(plan).text
-    parts.append(host)
+    host = HostText(plan, wide_dots).text
+    parts += [CHECKS.strip(), host]
     imports = ["import triton", "import triton.language as tl"]
     if "math." in host:
         imports = ["import math", "", *imports]

@@ -15,6 +15,7 @@ from ...ir.tile import (
     SizeArgument,
     Tile,
 )
+from .checks import kind_checks, shape_checks
 from .lines import fill, wrap
 
 _INFIX = {
@@ -94,8 +95,9 @@ def host_text(expr: Expr, names: dict[str, str], level: int = 0) -> str:
 class HostText:
     """The writer of the function ``<mixer>(inputs, params)``."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, wide_dots: bool = False) -> None:
         self.plan = plan
+        self.wide_dots = wide_dots
         self.mixer: Mixer = plan.mixer
         self.fixed = dict(plan.sizes)
         self.names = {d: str(n) for d, n in plan.sizes}
@@ -120,11 +122,14 @@ class HostText:
         self._docstring()
         self._add("import torch")
         self.lines.append("")
+        self.lines.extend(f"    {line}" for line in kind_checks(self.plan, self.wide_dots))
         before = len(self.lines)
         for name, value in self.plan.params:
             self._add(f"{name} = {value!r}")
         self._sizes()
         after = len(self.lines)
+        for line in shape_checks(self.plan, self.names):
+            self._add(line.lstrip(), 2 if line.startswith(" ") else 1)
         self._buffers()
         for kernel in self.plan.kernels:
             self._launch(kernel)

@@ -7,6 +7,7 @@ import keyword
 
 from ...ir.plan import Plan
 from .. import names
+from .checks import NAMES as CHECK_NAMES
 from .functions import DEVICE_FUNCTIONS
 from .systems import LINEAR_FUNCTIONS
 
@@ -22,7 +23,7 @@ _LAUNCHER = frozenset(
 )
 TAKEN = frozenset(
     {*keyword.kwlist, *dir(builtins), *"tl triton torch math program programs".split()}
-    | {*DEVICE_FUNCTIONS, *LINEAR_FUNCTIONS, *_LAUNCHER}
+    | {*DEVICE_FUNCTIONS, *LINEAR_FUNCTIONS, *CHECK_NAMES, *_LAUNCHER}
 )
 
 

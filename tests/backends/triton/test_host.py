@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixc.backends.triton.emit import emit_module
 from mixc.backends.triton.host import host_text
-from mixc.compiler.language.load import load_text
+from mixc.backends.triton.run import import_source
+from mixc.compiler.language.find import find_spec
+from mixc.compiler.language.load import load_file, load_text
 from mixc.compiler.pipeline import lower
 from mixc.ir.errors import ArgumentError
 from mixc.ir.expression import ELEMENTWISE, Expr, Kind, Literal, Scalar, Size, call
@@ -94,3 +97,35 @@ def test_sizes_strides_and_shapes_of_products() -> None:
     assert "q.stride(2) * R" in host
     assert "N =" not in host  # nothing reads it
     assert "return o.reshape([B, I, G * R * 16])" in host
+
+
+def refused(*tensors: torch.Tensor) -> str:
+    """What the emitted causal attention for bfloat16 and D = E = 64 says of tensors."""
+    source = emit_module(lower(load_file(find_spec("causal")), {"D": 64, "E": 64}, "bfloat16"))
+    function = import_source(source, "causal").causal
+    with pytest.raises((ValueError, RuntimeError)) as caught:
+        function(*tensors)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"q": (1, 4, 5, 32)}, "q: expected [B, H, I, D] = [1, 4, 5, 64], got [1, 4, 5, 32]"),
+        ({"v": (1, 2, 6, 64)}, "v: expected [B, G, J, E] = [1, 2, 5, 64], got [1, 2, 6, 64]"),
+        ({"k": (2, 5, 64)}, "k: expected 4 axes, got the shape [2, 5, 64]"),
+        ({"k": (1, 3, 5, 64), "v": (1, 3, 5, 64)}, "heads: G must divide H, got 3 and 4"),
+    ],
+)
+def test_an_emitted_function_refuses_other_shapes(changed: dict, message: str) -> None:
+    shapes = {"q": (1, 4, 5, 64), "k": (1, 2, 5, 64), "v": (1, 2, 5, 64), **changed}
+    device = "meta"  # nothing is launched
+    tensors = [torch.empty(s, dtype=torch.bfloat16, device=device) for s in shapes.values()]
+    assert refused(*tensors) == message
+
+
+def test_an_emitted_function_refuses_other_dtypes_and_devices() -> None:
+    q, k = torch.empty(1, 4, 5, 64).bfloat16(), torch.empty(1, 2, 5, 64).bfloat16()
+    assert refused(q, k.float(), k) == "k: expected torch.bfloat16, got torch.float32"
+    assert refused(q, k, k.to("meta")) == "v: expected a tensor on cpu, got one on meta"
+    assert "interpreter multiplies bfloat16 wrongly" in refused(q, k, k)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal as OneOf
 
+from ..ir.errors import UnsupportedError
 from ..ir.expression import (
     TRANSCENDENTAL,
     Call,
@@ -405,6 +406,8 @@ def _derived(mixer: Mixer, fixed: Mapping[str, int]) -> dict[str, int]:
 
 def _input_dtype(declared: str | None, kind: Kind, dtype: DType) -> DType:
     if kind is Kind.REAL:
+        if declared == "float64":
+            raise UnsupportedError("an input of float64: kernels take float32 and 16-bit numbers")
         return dtype if declared is None else DType(declared)
     return DType(declared) if declared in ("int64", "int32") else KIND_DTYPE[kind]
 

@@ -126,16 +126,7 @@ def device_of(tensors: Mapping[str, Tensor]) -> torch.device:
 
 
 def working_dtype(mixer: Mixer, tensors: Mapping[str, Tensor]) -> torch.dtype:
-    """The dtype of the real inputs, which is that of the results; float32 where there is none.
+    """The dtype of the results; see ``common_dtype``."""
+    from .backends.precision import common_dtype
 
-    Raises ArgumentError where two differ; an input with a dtype of its own doesn't count.
-    """
-    import torch
-
-    own = {e.name for e in mixer.inputs if e.kind is Kind.REAL and e.dtype is None}
-    found = [(name, tensor.dtype) for name, tensor in tensors.items() if name in own]
-    for name, dtype in found:
-        first, wanted = found[0]
-        if dtype != wanted:
-            raise ArgumentError(f"{name}: expected {_name(wanted)} as {first}, got {_name(dtype)}")
-    return found[0][1] if found else torch.float32
+    return common_dtype(mixer, tensors)

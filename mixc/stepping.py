@@ -206,9 +206,7 @@ class Stepping:
     def _like(self, tensors: Mapping[str, object]) -> torch.dtype | None:
         """The dtype of the outputs, where an output is a state too (which keeps its own)."""
         if self._states_out:
-            for entry in self.mixer.inputs:
-                if entry.kind is Kind.REAL and entry.dtype is None and entry.name in tensors:
-                    return cast("torch.Tensor", tensors[entry.name]).dtype
+            return arguments.working_dtype(self.mixer, cast("Mapping[str, Tensor]", tensors))
         return None
 
     def _results(

@@ -17,7 +17,7 @@ from ...ir.optional import without_inputs
 from ...ir.plan import Plan
 from ...ir.roles import ShareRule, feature_dims, share_rules, shares_by_rules
 from ...ir.verify_plan import verify_lengths
-from ..precision import working_dtype
+from ..precision import with_own_dtypes, working_dtype
 from ..prepared import NO_ANSWER, checked_params, compiled, size_reader
 from .build import build, find_compiler, load_function
 from .configure import BLOCK_KEYS_OF_ONE_ROW, BY_ROWS, configure, defaults, short_rows
@@ -61,7 +61,7 @@ class CpuRunner:
         """The outputs by name.
 
         Args:
-            tensors: inputs by name, on the CPU; real ones in one dtype.
+            tensors: inputs by name, on the CPU; real ones in one dtype, or some in float32.
             params: values of run-time params.
 
         Raises:
@@ -83,6 +83,7 @@ class CpuRunner:
             reader = size_reader(mixer, tuple(tensors), params)
             signature = Signature(tuple(tensors), dtypes, tuple(params), reader.dims)
             dtype = working_dtype(mixer, tensors)
+            mixer = with_own_dtypes(mixer, tensors, dtype)
             self.prepared[key] = Prepared(self, mixer, dtype, signature, reader.read)
         return self.prepared[key]
 
@@ -133,7 +134,7 @@ class CpuRunner:
     ) -> Plan:
         """The plan before knobs are set."""
         fixed = {d: sizes[d] for d in sorted(feature_dims(mixer)) if d in sizes}
-        inputs = tuple(i.name for i in mixer.inputs)
+        inputs = tuple((i.name, i.dtype) for i in mixer.inputs)
         by_rows = chosen.get(BY_ROWS.name, BY_ROWS.default)
         key = (inputs, mixer.sizes, tuple(fixed.items()), dtype, shares, by_rows)
         if key not in self.plans:
@@ -154,7 +155,7 @@ class CpuRunner:
         chosen = self._chosen(sizes, dtype)
         shares = chosen.get("splits", shares)
         fixed = [sizes[dim] for dim in sorted(feature_dims(mixer)) if dim in sizes]
-        inputs = tuple(entry.name for entry in mixer.inputs)
+        inputs = tuple((entry.name, entry.dtype) for entry in mixer.inputs)
         key = (inputs, mixer.sizes, dtype, shares, *fixed, *chosen.items())
         if key in self.refused:
             raise self.refused[key]
@@ -168,7 +169,8 @@ class CpuRunner:
         self, mixer: Mixer, sizes: Mapping[str, int], dtype: torch.dtype, shares: int
     ) -> Module:
         plan = self._plan(mixer, sizes, dtype, shares)
-        key = (tuple(i.name for i in mixer.inputs), mixer.sizes, dtype, _setting(plan))
+        inputs = tuple((i.name, i.dtype) for i in mixer.inputs)
+        key = (inputs, mixer.sizes, dtype, _setting(plan))
         if key not in self.modules:
             source = emit_source(plan, self._target)
             path = build(source.text, mixer.name, self.flags)

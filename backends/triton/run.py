@@ -19,13 +19,13 @@ from torch import Tensor
 from ...ir.binding import Number, bind_sizes
 from ...ir.expression import Kind
 from ...ir.grouping import QueryGroups
-from ...ir.mixer import Mixer
+from ...ir.mixer import Input, Mixer
 from ...ir.optional import without_inputs
 from ...ir.plan import Plan
 from ...ir.roles import feature_dims, shares_of_keys
 from ..cache import cache_folder, holds, put
 from ..names import plain_names
-from ..precision import working_dtype
+from ..precision import with_own_dtypes, working_dtype
 from .emit import emit_module
 from .interpreter import mended
 from .names import TAKEN
@@ -80,7 +80,7 @@ class TritonRunner:
         """The outputs by name.
 
         Args:
-            tensors: inputs by name, on one device; real ones in one dtype.
+            tensors: inputs by name, on one device; real ones in one dtype, or some in float32.
             params: values of run-time params.
 
         Raises:
@@ -90,11 +90,11 @@ class TritonRunner:
             self.mixer, [i.name for i in self.mixer.inputs if i.name not in tensors]
         )
         sizes = bind_sizes(mixer, {n: tuple(t.shape) for n, t in tensors.items()}, params)
-        mixer, sizes = self._groups(mixer).grouped(sizes)
         dtype = working_dtype(mixer, tensors)
+        mixer, sizes = self._groups(with_own_dtypes(mixer, tensors, dtype)).grouped(sizes)
         device = next(iter(tensors.values())).device
         function, words = self._function(mixer, sizes, dtype, device)
-        inputs = [_prepared(tensors[i.name], i.kind, dtype) for i in mixer.inputs]
+        inputs = [_prepared(tensors[i.name], i, dtype) for i in mixer.inputs]
         given = [p.name for p in mixer.params if p.runtime and p.name in params]
         runtime = {words.get(name, name): params[name] for name in given}
         with torch.cuda.device(device) if device.type == "cuda" else mended():
@@ -103,7 +103,7 @@ class TritonRunner:
         return {o.name: r for o, r in zip(mixer.outputs, made, strict=True)}
 
     def _groups(self, mixer: Mixer) -> QueryGroups:
-        names = tuple(i.name for i in mixer.inputs)
+        names = tuple((i.name, i.dtype) for i in mixer.inputs)
         if names not in self.groups:
             self.groups[names] = QueryGroups(mixer)
         return self.groups[names]
@@ -114,7 +114,7 @@ class TritonRunner:
         """The function of the module, and what names of the spec are called there."""
         fixed = {d: sizes[d] for d in sorted(feature_dims(mixer))}
         chosen = {} if self.choose is None else self.choose(sizes, dtype)
-        inputs = tuple(i.name for i in mixer.inputs)
+        inputs = tuple((i.name, i.dtype) for i in mixer.inputs)
         splits = chosen.get("splits") or shares_of_keys(mixer, sizes, _units(device), rows=64)
         key = (inputs, mixer.sizes, tuple(fixed.items()), dtype, tuple(chosen.items()), splits)
         if key not in self.modules:
@@ -136,7 +136,9 @@ def _units(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
-def _prepared(tensor: Tensor, kind: Kind, dtype: torch.dtype) -> Tensor:
-    if kind is Kind.INT and tensor.dtype is not torch.int32:
+def _prepared(tensor: Tensor, entry: Input, dtype: torch.dtype) -> Tensor:
+    if entry.kind is Kind.INT and tensor.dtype is not torch.int32:
         return tensor.to(torch.int32)
-    return tensor if kind is not Kind.REAL else tensor.to(dtype)
+    if entry.kind is not Kind.REAL:
+        return tensor
+    return tensor.to(dtype if entry.dtype is None else getattr(torch, entry.dtype))

@@ -18,7 +18,7 @@ from .limits import check_written_out
 from .names import check_name
 from .outputs import read_outputs
 from .params import finish_params, read_params
-from .positions import Text
+from .positions import Block, Text
 from .promises import with_promises
 from .schema import SpecDocument, Word, read_spec
 from .scope import Context, Scope, SpecWarning
@@ -75,8 +75,17 @@ def load_report(text: str, path: str = "<text>") -> tuple[Mixer, list[SpecWarnin
         SpecError: as ``load_text``.
     """
     source = Source(path, text)
+    return load_document(read_document(source), source)
+
+
+def load_document(document: Block, source: Source) -> tuple[Mixer, list[SpecWarning]]:
+    """The mixer of a spec's document, and warnings.
+
+    Raises:
+        SpecError: as ``load_text``.
+    """
     try:
-        spec = read_spec(read_document(source))
+        spec = read_spec(document)
         context = Context(source, collect_dims(spec, source))
         return _load(spec, context), context.warnings
     except RecursionError:  # the limits on nesting hold in an empty stack; a caller's may be full
@@ -130,4 +139,4 @@ def _sizes(sizes: dict[Word, int], context: Context) -> tuple[tuple[str, int], .
     return tuple((known_dim(key.text, context.dims.known), n) for key, n in sizes.items())
 
 
-__all__ = ["load_file", "load_report", "load_text", "read_file"]
+__all__ = ["load_document", "load_file", "load_report", "load_text", "read_file"]

@@ -28,15 +28,21 @@ def command(specs: tuple[str, ...], as_json: bool) -> None:
 
 
 def verdict(spec: str) -> dict[str, Any]:
-    """Whether one spec can be read, with warnings, and the error where it can't."""
+    """Whether one spec can be read, with warnings, and the errors where it can't."""
+    from ..compiler.language.every_error import every_error
     from ..compiler.language.find import find_spec
     from ..compiler.language.load import load_report, read_file
 
+    path = text = None
     try:
         path = find_spec(spec)
-        mixer, warnings = load_report(read_file(path), str(path))
+        text = read_file(path)
+        mixer, warnings = load_report(text, str(path))
         texts = [warning.text for warning in warnings]
         return {"spec": spec, "ok": True, "name": mixer.name, "warnings": texts}
     except SpecError as error:
-        place = {"path": error.path, "line": error.line, "column": error.column}
-        return {"spec": spec, "ok": False, "error": str(error), **place}
+        errors = every_error(text, str(path)) if text is not None else [error]
+        first = errors[0] if errors else error
+        place = {"path": first.path, "line": first.line, "column": first.column}
+        told = [str(each) for each in errors or [error]]
+        return {"spec": spec, "ok": False, "error": "\n".join(told), "errors": told, **place}

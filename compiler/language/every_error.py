@@ -1,0 +1,131 @@
+"""Every independent error of a spec: each faulty entry is left out, and the rest is read again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from ...ir.errors import SpecError
+from .compose import read_document
+from .load import load_document
+from .positions import Block, Items, Node, Text
+from .source import Source
+
+MOST = 20
+_NAME = re.compile(r"[A-Za-z_]\w*")
+_DIM = re.compile(r"\b[A-Z]\w*")
+_MAKING = frozenset({"lse", "weights"})  # keys whose value is a name
+_LISTS = frozenset({"stages", "step"})  # whose items stand for themselves
+_EXPRESSIONS = frozenset({"let", "define", "attention", "recurrence", "map", "stages"})
+
+
+def every_error(text: str, path: str = "<text>") -> list[SpecError]:
+    """The errors of a spec in the order of their lines; none where it can be read.
+
+    What only follows from another error is left out: an entry that reads a faulty one's name.
+    """
+    source = Source(path, text)
+    try:
+        document = read_document(source)
+    except SpecError as error:
+        return [error]
+    found: list[SpecError] = []
+    reading = _Reading(source)
+    for _ in range(4 * MOST):
+        try:
+            load_document(document, source)
+            break
+        except SpecError as error:
+            if not reading.follows(error):
+                found.append(error)
+            smaller = reading.without(document, error)
+            if smaller is None or len(found) >= MOST:
+                break
+            document = smaller
+    return sorted(found, key=lambda error: (error.line or 0, error.column or 0))
+
+
+@dataclass
+class _Reading:
+    """What has been left out so far, and what may therefore be missed."""
+
+    source: Source
+    missed: set[str] = field(default_factory=set)  # names that it would have made
+    torn: set[tuple[int, int]] = field(default_factory=set)  # places of what it was left out of
+
+    def follows(self, error: SpecError) -> bool:
+        """Whether an error may come from an entry that was left out."""
+        place = (error.line or 1, error.column or 1)
+        if place in self.torn:
+            return True
+        word = _NAME.match(self.source.text.splitlines()[place[0] - 1][place[1] - 1 :])
+        named = set(re.findall(r"`(\w+)`", str(error).split("\n", 1)[0]))
+        return not self.missed.isdisjoint(named | ({word.group()} if word else set()))
+
+    def without(self, node: Node, error: SpecError, path: tuple[str, ...] = ()) -> Block | None:
+        """The document without the innermost entry at the place of an error, if there is one."""
+        smaller = self._without(node, (error.line or 1, error.column or 1), path)
+        return smaller if isinstance(smaller, Block) and smaller is not node else None
+
+    def _without(self, node: Node, place: tuple[int, int], path: tuple[str, ...]) -> Node | None:
+        """The node without its innermost part at the place; None: without the node itself."""
+        if isinstance(node, Text) or (isinstance(node, Items) and path[-1] not in _LISTS):
+            return None
+        parts = _parts(node)
+        at = next((n for n, (_, start) in reversed([*enumerate(parts)]) if start <= place), None)
+        if at is None:
+            return None
+        key, child = _entry(node, at)
+        smaller = self._without(child, place, (*path, key))
+        self.torn.add((node.span.line, node.span.column))
+        if smaller is None:
+            self._miss(key, child, path)
+        else:
+            self.torn.add(parts[at][1])
+        if isinstance(node, Block):
+            pairs = node.pairs
+            kept = () if smaller is None else ((pairs[at][0], smaller),)
+            return Block(node.source, node.span, (*pairs[:at], *kept, *pairs[at + 1 :]))
+        kept_items = () if smaller is None else (smaller,)
+        return Items(node.source, node.span, (*node.items[:at], *kept_items, *node.items[at + 1 :]))
+
+    def _miss(self, key: str, child: Node, path: tuple[str, ...]) -> None:
+        """Note the names that an entry makes: its key's, those of a step's line, its dims."""
+        texts = [*_texts(child)]
+        made = [key] if key and key not in _MAKING else texts[:1]
+        if not isinstance(child, Text):
+            made = [key, *texts]
+        self.missed |= {match.group() for text in made if (match := _NAME.match(text))}
+        if path[:1] and path[0] not in _EXPRESSIONS:
+            self.missed |= {dim for text in texts for dim in _DIM.findall(text)}
+
+
+def _parts(node: Block | Items) -> list[tuple[str, tuple[int, int]]]:
+    """The entries of a node with where they begin."""
+    if isinstance(node, Block):
+        return [(k.value, (k.span.line, k.span.column)) for k, _ in node.pairs]
+    return [("", (item.span.line, item.span.column)) for item in node.items]
+
+
+def _entry(node: Block | Items, at: int) -> tuple[str, Node]:
+    if isinstance(node, Block):
+        return node.pairs[at][0].value, node.pairs[at][1]
+    return "", node.items[at]
+
+
+def _texts(node: Node) -> Iterator[str]:
+    """The scalars of a node."""
+    match node:
+        case Text():
+            yield node.value
+        case Items():
+            for item in node.items:
+                yield from _texts(item)
+        case Block():
+            for key, value in node.pairs:
+                yield key.value
+                yield from _texts(value)
+
+
+__all__ = ["every_error"]

@@ -1,0 +1,71 @@
+"""All errors of a spec at once: the independent ones, in order, and none that only follows."""
+
+import pytest
+
+from mixc.compiler.language.every_error import every_error
+from mixc.compiler.language.find import find_spec
+from mixc.compiler.language.load import read_file
+
+ATTENTION = """\
+mixer: many
+inputs:
+  q: [B, H, I, D]
+  k: [B, H, J, D]
+  v: [B, H, J, e]
+dims: {I: T, J: T}
+params: {window: 12 +}
+let:
+  near: i - j =< window
+  far: near and i > 3
+  odd: sun(q, D)
+attention:
+  over: J
+  score: sum(q * k, D)
+  mask: j <= i and far and nothing
+  output: {o: v}
+outputs: {o: [B, H, I, E]}
+"""
+RECURRENCE = """\
+mixer: rows
+inputs: {q: [B, T, D], k: [B, T, D], v: [B, T, E]}
+recurrence:
+  over: T
+  state: {S: [D, E]}
+  step:
+    - S = expp(q) * S
+    - u = v - sum(k * S, D
+    - S = S + k * u
+    - o = sum(q * S, D) + nix
+outputs: {o: [B, T, E], S: [B, D, E], z: [B]}
+bad: 3
+"""
+
+
+def found(text):
+    errors = every_error(text, "s.yaml")
+    return [(error.line, str(error).split(": ", 1)[1].split("\n")[0]) for error in errors]
+
+
+def test_independent_errors_are_all_told_and_what_follows_from_them_is_not():
+    told = found(ATTENTION)
+    assert [line for line, _ in told] == [5, 7, 9, 11]
+    for (_, message), part in zip(
+        told, ["`e` is no axis", "ends", "`=` where", "`sun`"], strict=True
+    ):
+        assert part in message
+
+
+def test_lines_of_a_step():
+    lines = [line for line, _ in found(RECURRENCE)]
+    assert lines == sorted(set(lines))
+    assert {7, 8, 12} <= set(lines)
+    assert 5 not in lines  # the state, which a line that is wrong assigns
+
+
+def test_a_good_spec_has_none():
+    assert every_error(read_file(find_spec("gla"))) == []
+
+
+@pytest.mark.parametrize("text", ["", "a: [", "mixer: m", "- 1", "mixer: {}\nstages: [1, {}]"])
+def test_no_document_is_too_damaged(text):
+    assert every_error(text)

@@ -18,22 +18,23 @@ _UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB", "EB")
 def refuse_what_is_too_large(
     mixer: Mixer, trials: Sequence[VerificationCase], sizes: Mapping[str, int]
 ) -> None:
-    """Raise where a trial needs more memory than there is.
+    """Raise where the sizes that somebody asked for need more memory than there is.
 
-    ``sizes`` are the caller's: ArgumentError names those, SpecError the line of ``check:``.
+    ``sizes`` are the caller's: ArgumentError names those, SpecError the line of ``check:``. Of the
+    other trials, one that finds no room is a case that was stopped.
     """
     from .autotune.footprint import footprint
     from .autotune.memory import free_memory_bytes
 
     free = free_memory_bytes()
-    for trial in trials:
+    for trial in (trial for trial in trials if trial.name == "check"):
         needed = footprint(mixer, trial.sizes)
         if free is None or needed.total_bytes <= free:
             continue
         found = _found(needed, free)
-        if trial.name == "check" and not sizes:
+        if not sizes:
             raise _at_check(mixer, found)
-        asked = " ".join(f"{dim}={size}" for dim, size in (sizes or trial.sizes).items())
+        asked = " ".join(f"{dim}={size}" for dim, size in sizes.items())
         raise ArgumentError(f"{mixer.name} at {asked}: {found}: ask for smaller sizes by --size")
 
 

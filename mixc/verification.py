@@ -81,7 +81,7 @@ def planned_checks(
     check_params(mixer, params)
     check_dims(mixer, sizes)
     trials, published = _trials(mixer, params, sizes, limit, effort)
-    refuse_what_is_too_large(mixer, [*trials, *published], sizes)
+    refuse_what_is_too_large(mixer, trials, sizes)
     found: list[Check] = []
     for backend in backends or usual_backends():
         if backend == "triton" and not torch.cuda.is_available():

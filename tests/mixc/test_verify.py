@@ -138,6 +138,16 @@ def test_sizes_without_room_are_refused_before_anything_is_made(
     assert (result.exit_code, message in result.output) == (code, True), result.output
 
 
+def test_a_trial_that_nobody_asked_for_and_finds_no_room_is_stopped(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = SPEC.replace("NAME", "vast").replace("J: T}", "J: T, E: 10 ** 11}")
+    (tmp_path / "vast.yaml").write_text(text)
+    result = run("vast.yaml", "--backend", "reference", "--cases", "1")
+    assert result.exit_code == 1, result.output
+    assert "vast: 1 case: 1 stopped" in result.output
+    assert "allocate memory" in result.output
+
+
 def test_specs_or_all():
     assert "Name a SPEC, or --all" in run().output
     assert run("causal", "--all").exit_code == 2

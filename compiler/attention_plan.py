@@ -93,7 +93,8 @@ class AttentionPlan:
         dims = work.order(task.mask.axes - {task.block, task.over})
         starts = work.free_name(f"{task.outputs[0][0]}_blocks")
         counts = work.free_name(f"{task.outputs[0][0]}_block_count")
-        table = BlockTable(starts, counts, dims, task.block, task.over)
+        blocks = [work.free_dim(f"{dim}_blocks") for dim in (task.block, task.over)]
+        table = BlockTable(starts, counts, dims, task.block, task.over, *blocks)
         work.block_counts |= {table.row_blocks: task.block, table.key_blocks: task.over}
         rows = (*dims, table.row_blocks)
         for name, shape in ((starts, (*rows, table.key_blocks)), (counts, rows)):

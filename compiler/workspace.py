@@ -245,12 +245,12 @@ class Workspace:
         return self.free_name(name)
 
     def free_name(self, name: str) -> str:
-        taken = set(self.context.buffers) | {o.name for o in self.mixer.outputs}
-        free, count = name, 1
-        while free in taken:
-            count += 1
-            free = f"{name}_{count}"
-        return free
+        return _free(name, set(self.context.buffers) | {o.name for o in self.mixer.outputs})
+
+    def free_dim(self, name: str) -> str:
+        """A dim that no buffer has, called so or nearly so."""
+        taken = {dim for buffer in self.context.buffers.values() for dim in buffer.dims}
+        return _free(name, taken | {dim for output in self.mixer.outputs for dim in output.dims})
 
     def store(
         self,
@@ -423,3 +423,12 @@ def _fixed_params(mixer: Mixer, sizes: Mapping[str, int]) -> dict[str, Number]:
         except KeyError:
             continue
     return fixed
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """``name``, or with a number that makes it another than those that are taken."""
+    free, count = name, 1
+    while free in taken:
+        count += 1
+        free = f"{name}_{count}"
+    return free

@@ -24,7 +24,8 @@ from .runs import Share, Turn, integer, sweep
 class BlockTable:
     """Buffers of a table: ``starts`` [*dims, row blocks, key blocks] and ``counts`` without keys.
 
-    ``dims`` are the axes of the mask that are neither rows nor keys.
+    ``dims`` are the axes of the mask that are neither rows nor keys; ``row_blocks`` and
+    ``key_blocks`` are the dims that count blocks.
     """
 
     starts: str
@@ -32,16 +33,8 @@ class BlockTable:
     dims: tuple[str, ...]
     block: str
     over: str
-
-    @property
-    def row_blocks(self) -> str:
-        """The dim that counts blocks of rows."""
-        return f"{self.block}_blocks"
-
-    @property
-    def key_blocks(self) -> str:
-        """The dim that counts blocks of keys."""
-        return f"{self.over}_blocks"
+    row_blocks: str
+    key_blocks: str
 
 
 def block_table(

@@ -45,10 +45,10 @@ class TunedChoice:
         device = device_of_type(self._type, self._index)
         key = key_of(self._mixer, sizes, dtype, device)
 
-        def admits(configuration: Configuration) -> bool:
-            return space_of(self._mixer, sizes, dtype, device).admits(configuration)
+        def fault(configuration: Configuration) -> tuple[str, str] | None:
+            return space_of(self._mixer, sizes, dtype, device).fault(configuration)
 
-        found = look_up(key, admits)
+        found = look_up(key, fault)
         if found.how != "exact":
             say_once(Remark(key.spec, found.sentence(key)))
         return dict(found.configuration)

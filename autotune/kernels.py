@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..ir.binding import Number
-from ..ir.knob import Configuration, Knob
+from ..ir.knob import Configuration, Knob, fault
 from ..ir.mixer import Mixer
 from ..ir.plan import Plan
 from ..ir.roles import shares_of_keys
@@ -43,11 +43,21 @@ class Space:
         """Every knob at its default."""
         return {knob.name: knob.default for knob in self.knobs}
 
+    def fault(self, configuration: Configuration) -> tuple[str, str] | None:
+        """The first knob that is none of the space's or has a value that is none of its choices,
+        and what is wrong; or no knob, and why the whole is refused."""
+        known = {knob.name for knob in self.knobs}
+        foreign = next((name for name in configuration if name not in known), None)
+        if foreign is not None:
+            return foreign, f"{foreign}: these kernels have no such knob"
+        found = fault(self.knobs, configuration)
+        if found is None and (why := self.refusal({**self.default, **configuration})) is not None:
+            return "configuration", why
+        return found
+
     def admits(self, configuration: Configuration) -> bool:
         """Whether every knob is one of the space, its value one of its choices, and all fits."""
-        choices = {knob.name: knob.choices for knob in self.knobs}
-        known = all(value in choices.get(name, ()) for name, value in configuration.items())
-        return known and self.refusal({**self.default, **configuration}) is None
+        return self.fault(configuration) is None
 
     def draw(self, random: Random) -> dict[str, int] | None:
         """A configuration that a search may try, not the default; None where none turns up."""

@@ -23,6 +23,8 @@ from .devices import Device, Kind
 from .folders import data_folder, result_folders, write_whole
 from .shapes import feature_sizes, length_buckets
 
+# A configuration --> the name at fault in it and what is wrong; None where kernels admit it.
+Fault = Callable[[Configuration], tuple[str, str] | None]
 How = Literal["exact", "same architecture", "nearest", "default"]
 _LARGEST_FILE_BYTES = 64 * 1024
 _logger = logging.getLogger("mixc.tuned")
@@ -100,8 +102,9 @@ def result_of(data: Any) -> Result:
 
 
 def _whole_numbers(data: Mapping[str, Any]) -> dict[str, int]:
-    if not all(type(value) is int for value in data.values()):
-        raise ValueError(f"expected whole numbers, got {dict(data)}")
+    for name, value in data.items():
+        if type(value) is not int:
+            raise ValueError(f"{name}: expected a whole number, got {value!r}")
     return {str(name): value for name, value in data.items()}
 
 
@@ -146,9 +149,23 @@ def _read(path: Path) -> Result | None:
         if path.stat().st_size > _LARGEST_FILE_BYTES:
             raise ValueError("too large")
         return result_of(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except yaml.MarkedYAMLError as error:
+        line = 1 if error.problem_mark is None else error.problem_mark.line + 1
+        _leave_out(f"{path}:{line}", error.problem or "no YAML")
     except (OSError, ValueError, yaml.YAMLError) as error:
-        _logger.warning("%s is left out: %s", path, str(error).splitlines()[0])
-        return None
+        _leave_out(str(path), str(error).splitlines()[0])
+    return None
+
+
+def _leave_out(where: str, why: str) -> None:
+    say_once(Remark(where, f"{where} is left out: {why}"))
+
+
+def _line_of(path: Path, name: str) -> int:
+    """The line of a file that a name stands in; the first where none does."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    own = (n for n, line in enumerate(lines, 1) if re.search(rf"\b{re.escape(name)}:", line))
+    return next(own, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,22 +194,28 @@ class Found:
 
 def look_up(
     key: Key,
-    admits: Callable[[Configuration], bool] = lambda _: True,
+    fault: Fault = lambda _: None,
     folders: Iterable[Path] | None = None,
     modelled: bool = False,
 ) -> Found:
     """The stored configuration that fits a key best, of those that the kernels admit.
 
-    Modelled results, which no device has verified, are taken with ``modelled`` only, and last.
+    ``fault`` names what is wrong with a configuration and why. One that is for this very key is
+    said; what fits other sizes may well not fit these. Modelled results, which no device has
+    verified, are taken with ``modelled`` only, and last.
     """
     safe = re.sub(r"[^\w]", "?", key.spec)
     pattern = f"{safe}-{key.hash[:8]}-{key.dtype}*"
     found: tuple[tuple[float, ...], Result] | None = None
-    for _, result in stored_results(folders, pattern):
+    for path, result in stored_results(folders, pattern):
         rank = None if result.modelled and not modelled else _distance(key, result)
-        nearer = rank is not None and (found is None or rank < found[0])
-        if rank is not None and nearer and admits(result.configuration):
+        if rank is None or (found is not None and rank >= found[0]):
+            continue
+        wrong = fault(result.configuration)
+        if wrong is None:
             found = (rank, result)
+        elif _how(rank) == "exact":
+            _leave_out(f"{path}:{_line_of(path, wrong[0])}", wrong[1])
     if found is None:
         return Found("default")
     return Found(_how(found[0]), found[1])

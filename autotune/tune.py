@@ -72,7 +72,7 @@ def tune(
     kept = _kept(key, name)
     if kept is not None and kept[1].trials >= trials and len(before.trials) <= kept[1].trials:
         return Tuned(kept[1], kept[0], before, space.default, 0)
-    nearest = look_up(key, space.admits, modelled=True).configuration
+    nearest = look_up(key, space.fault, modelled=True).configuration
     first = [space.default, *([{**space.default, **nearest}] if nearest else [])]
     with TrialWorker(time_limit_s) as worker:
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ..ir.knob import Configuration, Knob
+from ..ir.knob import Configuration, Knob, check_configuration
 from ..ir.plan import Kernel, Plan
 from ..ir.targets import Target
 from ..ir.tile import Tile
@@ -60,7 +60,11 @@ def bind_configuration(plan: Plan, configuration: Configuration) -> Plan:
     """The plan with blocks and launch settings as a configuration has them.
 
     What the configuration leaves out stays.
+
+    Raises:
+        ArgumentError: a value that is none of its knob's choices.
     """
+    check_configuration(knobs(plan), configuration)
     bound = {
         kernel.program.name: _bound(kernel, _prefix(plan, kernel), configuration)
         for kernel in _tuned(plan)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
 
-from ...ir.knob import Knob
+from ...ir.knob import Knob, check_configuration
 from ...ir.mixer import Mixer, Recurrence
 from ...ir.plan import Kernel, Plan
 from ...ir.tile import Dot, For, Program, all_ops
@@ -25,6 +25,7 @@ DOT_VECTORS = Knob("dot_vectors", (1, 2, 4), 2, "vectors of a row that stay in r
 BY_ROWS = Knob("by_rows", (0, 1), 1, "a recurrence row by row, or by chunks of block_keys rows")
 ROWS_AT_ONCE = Knob("rows_at_once", (1, 2, 4), 2, "rows of a recurrence that share a pass over it")
 VECTORS_AT_ONCE = Knob("vectors_at_once", (1, 2, 4), 4, "independent chains in a loop nest")
+_KNOBS = (BLOCK_ROWS, BLOCK_KEYS, DOT_ROWS, DOT_VECTORS, VECTORS_AT_ONCE, BY_ROWS, ROWS_AT_ONCE)
 
 
 def knobs(target: CpuTarget) -> tuple[Knob, ...]:
@@ -60,7 +61,11 @@ def configure(plan: Plan, configuration: Mapping[str, int], short: Mapping[str, 
 
     ``short``: blocks of rows for dims that are shorter than the configuration's, see
     ``short_rows``.
+
+    Raises:
+        ArgumentError: a value that is none of its knob's choices.
     """
+    check_configuration(_KNOBS, configuration)
     kernels = tuple(
         replace(kernel, program=_configured(kernel, configuration, short, dict(plan.sizes)))
         for kernel in plan.kernels

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import replace
 from importlib.metadata import version
 
+from ...ir.errors import PromiseError
 from ...ir.plan import Plan
 from ...ir.tile import DType, HostArgument, Program, SizeArgument
 from ...ir.verify_plan import verify_plan
@@ -54,8 +55,15 @@ def final_form(plan: Plan) -> Plan:
     """The plan as its text says it: late rewrites done, and every rule checked once more.
 
     Raises:
-        PromiseError: blocks for which bounds were left out that they need.
+        PromiseError: blocks for which bounds were left out that they need, or that Triton lacks.
     """
+    for program in (kernel.program for kernel in plan.kernels):
+        for tile in program.tiles:
+            if tile.block & (tile.block - 1):
+                raise PromiseError(
+                    f"{program.name}: a block of {tile.block} positions of {tile.dim}; Triton has "
+                    f"powers of two"
+                )
     kernels = (replace(k, program=reread_weights(k.program)) for k in plan.kernels)
     made = replace(plan, kernels=tuple(kernels))
     verify_plan(made)

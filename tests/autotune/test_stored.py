@@ -121,9 +121,21 @@ def test_what_is_only_modelled_runs_nowhere_and_starts_a_search_last(folder, tmp
     assert found(folder, tmp_path / "shipped", modelled=True).configuration["block_rows"] == 32
 
 
-def test_a_configuration_that_the_kernels_do_not_take_is_left_out(folder):
-    save(result(17), folder)
-    assert found(folder, admits=lambda c: c["block_rows"] % 16 == 0).how == "default"
+def test_a_configuration_that_the_kernels_do_not_take_is_left_out(folder, caplog):
+    """With its line where it is for this very key; once, though every call looks it up."""
+
+    def fault(configuration):
+        rows = configuration["block_rows"]
+        return ("block_rows", f"block_rows: {rows} is odd") if rows % 2 else None
+
+    path = save(result(17), folder)
+    save(result(19, lengths={"T": 64}), folder)  # may well be right for T = 64
+    with caplog.at_level(logging.WARNING, "mixc.tuned"):
+        for _ in range(2):
+            assert found(folder, fault=fault).how == "default"
+    line = path.read_text().splitlines().index("configuration: {block_rows: 17}") + 1
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [f"{path}:{line} is left out: block_rows: 17 is odd"]
 
 
 @pytest.mark.parametrize(
@@ -134,14 +146,23 @@ def test_a_file_that_is_no_result_is_said_and_left(folder, caplog, text):
     path = save(result(16), folder)
     path.write_text(text)
     with caplog.at_level(logging.WARNING, "mixc.tuned"):
+        for _ in range(2):
+            assert found(folder).how == "default"
+    assert caplog.text.count("is left out") == 1
+
+
+def test_a_line_that_is_no_yaml_is_named(folder, caplog):
+    path = save(result(16), folder)
+    path.write_text(path.read_text().replace("lengths: {T: 4096}", "lengths: {T: 4096"))
+    with caplog.at_level(logging.WARNING, "mixc.tuned"):
         assert found(folder).how == "default"
-    assert "is left out" in caplog.text
+    assert f"{path}:6 is left out" in caplog.text
 
 
 def test_values_that_are_no_numbers_are_refused():
     data = result(16).as_dict()
     data["configuration"] = {"block_rows": "16"}
-    with pytest.raises(ValueError, match="whole numbers"):
+    with pytest.raises(ValueError, match="block_rows: expected a whole number, got '16'"):
         result_of(data)
 
 
@@ -179,5 +200,5 @@ def test_a_call_looks_up_once_and_says_a_fallback_once(tmp_path, monkeypatch, ca
 
 
 class Anything:
-    def admits(self, configuration):
-        return True
+    def fault(self, configuration):
+        return None

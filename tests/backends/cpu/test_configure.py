@@ -13,7 +13,7 @@ from mixc.backends.cpu.target import AVX2, AVX512_BF16
 from mixc.compiler.language.find import library
 from mixc.compiler.language.load import load_file
 from mixc.compiler.pipeline import lower
-from mixc.ir.errors import PromiseError
+from mixc.ir.errors import ArgumentError, PromiseError
 from mixc.ir.mixer import Recurrence
 from mixc.ir.plan import Plan
 from mixc.ir.roles import feature_dims
@@ -43,3 +43,11 @@ def test_a_broken_promise_is_never_emitted() -> None:
     broken = replace(kernel, program=replace(kernel.program, tiles=tiles))
     with pytest.raises(PromiseError, match="blocks of E divide 128; 48 does not"):
         emit_source(replace(plan, kernels=(broken,)), AVX2)
+
+
+@pytest.mark.parametrize("wrong", [{"block_rows": 48}, {"block_keys": 0}, {"rows_at_once": -1}])
+def test_values_that_no_kernel_is_made_for_are_refused(wrong: dict[str, int]) -> None:
+    plan = lowered(SPECS["gla"], 128)
+    (name, value), *_ = wrong.items()
+    with pytest.raises(ArgumentError, match=f"{name}: expected .* or .*, got {value}"):
+        configure(plan, {**defaults(AVX2), **wrong})

@@ -68,7 +68,8 @@ def test_without_paired_dots_products_are_of_floats() -> None:
 
 
 @pytest.mark.parametrize(
-    ("length", "block"), [(0, None), (1, 1), (2, 16), (16, 16), (17, None), (4096, None)]
+    ("length", "block"),
+    [(0, None), (1, 1), (2, 8), (8, 8), (9, 16), (16, 16), (17, None), (4096, None)],
 )
 def test_blocks_of_few_rows(length: int, block: int | None) -> None:
     wanted = {} if block is None else {"I": block}

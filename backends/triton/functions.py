@@ -232,7 +232,7 @@ def _masked_dot(a, b, acc, A_MASKS: tl.constexpr, PRECISION: tl.constexpr):
         wide: tl.constexpr = tl.float32 if held.dtype == tl.float16 else held.dtype
         masks = a if A_MASKS else b
         sign = tl.where(masks > 0, 2.0, tl.where(masks < 0, -2.0, 0.0)).to(wide)
-        for turn in range(2):
+        for turn in tl.static_range(2):
             left_out = finite | ((turn == 1) & (held == held))
             most = tl.where((turn == 1) | (held < 0), -3e38, 3e38)
             code = tl.where(left_out, 0.0, most).to(wide)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..compiler.analysis.intervals import Interval
 from ..ir.binding import shape_of
 from ..ir.mixer import Input
 from .draws import Draw, Law
-from .intervals import Interval
 
 _BY_LAW: Mapping[Law, Callable[[Tensor], Tensor]] = {
     Law.NORMAL: lambda x: x,

@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 
+from ..compiler.analysis.intervals import EVERYTHING, Interval, elementwise
 from ..ir.binding import Number
 from ..ir.expression import Call, Expr, Kind, Ref, every_node
 from ..ir.host import evaluate_host
 from ..ir.mixer import Input, Map, Mixer, Recurrence
 from ..ir.optional import expressions
 from .influence import Influence, Way
-from .intervals import EVERYTHING, Bounds, Interval, elementwise
+from .intervals import Bounds
 
 
 class Law(enum.Enum):

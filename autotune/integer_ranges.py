@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from ..compiler.analysis.intervals import EVERYTHING, Interval
 from ..ir.binding import Number, param_values
 from ..ir.expression import Call, Cumsum, Expr, Index, Kind, Read, Reduce, Ref, walk
 from ..ir.host import evaluate_host, is_host
 from ..ir.mixer import Map, Mixer
 from ..ir.optional import expressions
 from .draws import declared_range
-from .intervals import EVERYTHING, Interval
 
 _ORDERS = frozenset({"lt", "le", "gt", "ge"})
 _EQUALITIES = frozenset({"eq", "ne"})

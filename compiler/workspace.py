@@ -33,6 +33,7 @@ from ..ir.plan import Buffer, Kernel, Plan
 from ..ir.roles import LARGEST_WHOLE, DimRoles, dim_roles, equal_lengths
 from ..ir.tile import DType, Program
 from .analysis.facts import facts_of, is_natural
+from .analysis.integer_range import IntegerRanges
 from .defaults import pointwise_blocks, pointwise_choices
 from .estimates import fits
 from .passes.fold_constants import fold_constants
@@ -262,7 +263,7 @@ class Workspace:
     ) -> Ref:
         """A kernel that computes ``expr`` into a buffer of its own."""
         order = dims if dims is not None else self.order(expr.axes)
-        self._declare(name, order, expr.kind, role)
+        self._declare(name, order, expr, role)
         self.compute(name, expr, order, reason)
         ref = Ref(name, expr.axes, expr.kind)
         if role == "temporary":
@@ -319,15 +320,17 @@ class Workspace:
         self,
         name: str,
         dims: tuple[str, ...],
-        kind: Kind,
+        expr: Expr,
         role: OneOf["output", "temporary"],
     ) -> None:
-        if kind is Kind.REAL:
+        dtype = KIND_DTYPE.get(expr.kind, self.dtype)
+        if expr.kind is Kind.REAL:
             wide = role == "temporary" and not set(dims) & self.roles.features
             wide = wide or any(o.name == name and o.dtype == "float32" for o in self.mixer.outputs)
             dtype = DType.FLOAT32 if wide else self.dtype
-        else:
-            dtype = KIND_DTYPE[kind]
+        elif expr.kind is Kind.INT:
+            found = self.context.ranges.names[name] = self.context.ranges.of(expr)
+            dtype = DType.INT32 if found.fits(32) else DType.INT64
         self.context.buffers[name] = Buffer(name, dims, dtype, role)
 
     def kernel_name(self, result: str) -> str:
@@ -383,6 +386,7 @@ def make_workspace(
         heads=frozenset(mixer.heads),
         runtime=frozenset(p.name for p in mixer.params if p.runtime),
         masks=masks,
+        ranges=IntegerRanges(fixed, params, dict(mixer.sizes), {}),
     )
     return Workspace(
         mixer, sizes, params, dtype, roles, context, fixed, splits=splits, recurrence=recurrence

@@ -19,11 +19,13 @@ SCALAR_TYPE: Mapping[DType, str] = {
 VECTOR_TYPE: Mapping[DType, str] = {
     DType.BOOL: "mx::vi",
     DType.INT32: "mx::vi",
-    DType.INT64: "mx::vi",  # tiles of integers have 32 bits: they are positions
+    DType.INT64: "mx::vl",
     DType.FLOAT16: "mx::vf",
     DType.BFLOAT16: "mx::vf",
     DType.FLOAT32: "mx::vf",
 }
+# Elements of a local array: truth values as comparisons of vectors give them.
+ARRAY_TYPE: Mapping[DType, str] = {**SCALAR_TYPE, DType.BOOL: "int32_t"}
 # Elements of a tensor in memory.
 MEMORY_TYPE: Mapping[DType, str] = {
     DType.BOOL: "bool",
@@ -45,7 +47,14 @@ class Text:
 
     def as_vector(self) -> str:
         """The code, spread over the lanes if it is one number."""
-        return self.code if self.vector else f"mx::splat({self.code})"
+        if self.vector:
+            return self.code
+        return f"mx::splat({_sized(self.code, self.dtype)})"
+
+
+def _sized(code: str, dtype: DType) -> str:
+    """A number whose C++ type may be narrower, in its own."""
+    return f"int64_t({code})" if dtype is DType.INT64 else code
 
 
 _INFIX: Mapping[str, str] = {
@@ -70,8 +79,12 @@ def write_call(fn: str, args: list[Text], out: DType) -> Text:
     codes = [a.as_vector() if vector else a.code for a in args]
     if fn == "detach":
         return Text(codes[0], out, vector)
+    if not vector:
+        codes = [_sized(a.code, a.dtype) for a in args]
     if fn in _INFIX:
-        return Text(f"({codes[0]} {_INFIX[fn]} {codes[1]})", out, vector)
+        code = f"({codes[0]} {_INFIX[fn]} {codes[1]})"
+        wide = out is DType.BOOL and any(a.dtype is DType.INT64 for a in args)
+        return Text(f"mx::to_int{code}" if vector and wide else code, out, vector)
     if fn in _LOGIC:
         return Text(f"({codes[0]} {_LOGIC[fn][vector]} {codes[1]})", out, vector)
     if fn == "neg":
@@ -106,12 +119,16 @@ def _cast_code(x: Text, out: DType) -> str:
         return f"mx::to_float({whole})"
     if out is DType.BOOL:
         zero = "0.0f" if x.dtype.is_float else "0"
-        return f"({x.code} != {zero})"
+        code = f"({x.code} != {zero})"
+        return f"mx::to_int{code}" if x.vector and x.dtype is DType.INT64 else code
     if not x.vector:
         return f"{SCALAR_TYPE[out]}({x.code})"
-    if x.dtype is DType.BOOL:
-        return f"({x.code} & 1)"
-    return f"mx::to_int({x.code})" if x.dtype.is_float else x.code
+    if x.dtype is out:
+        return x.code
+    whole = f"({x.code} & 1)" if x.dtype is DType.BOOL else x.code
+    if out is DType.INT64:
+        return f"mx::to_long({whole})"
+    return whole if x.dtype is DType.BOOL else f"mx::to_int({whole})"
 
 
 def write_number(value: float | int | bool, dtype: DType) -> str:
@@ -119,7 +136,7 @@ def write_number(value: float | int | bool, dtype: DType) -> str:
     if dtype is DType.BOOL:
         return "true" if value else "false"
     if not dtype.is_float:
-        return str(int(value))
+        return str(int(value)) if dtype is DType.INT32 else f"int64_t({int(value)}LL)"
     number = float(value)
     if math.isnan(number):
         return '__builtin_nanf("")'

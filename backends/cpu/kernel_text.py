@@ -33,7 +33,15 @@ from ...ir.tile import (
     made_by,
     operands,
 )
-from .functions import MEMORY_TYPE, SCALAR_TYPE, Text, write_call, write_cast, write_number
+from .functions import (
+    ARRAY_TYPE,
+    MEMORY_TYPE,
+    SCALAR_TYPE,
+    Text,
+    write_call,
+    write_cast,
+    write_number,
+)
 from .fusion import Fusion, Nest, Step
 from .layout import choose_layout
 from .memory import AccessReader
@@ -155,7 +163,7 @@ class KernelText:
         if value.name not in self.arrays:
             axes = self.layout.of(value)
             name = self.fresh(value.name)
-            kind = "float" if value.dtype.is_float else "int32_t"
+            kind = ARRAY_TYPE[value.dtype]
             self.add(f"alignas(64) {kind} {name}[{self.size(axes)}];")
             self.bind(value, name, axes)
         return self.arrays[value.name]
@@ -364,7 +372,7 @@ class KernelText:
 
         What a loop hands over is not put where another of its values will be.
         """
-        if old.axes != new.axes or old.dtype.is_float != new.dtype.is_float:
+        if old.axes != new.axes or ARRAY_TYPE[old.dtype] != ARRAY_TYPE[new.dtype]:
             return False
         handed = self._yields[-1] if self._yields else {}
         if new.name in handed:
@@ -452,7 +460,7 @@ class KernelText:
                 continue
             if value.name in inner:
                 copy = self.fresh(f"{source}_copy")
-                kind = "float" if value.dtype.is_float else "int32_t"
+                kind = ARRAY_TYPE[value.dtype]
                 self.add(f"alignas(64) {kind} {copy}[{self.size(self.layout.of(value))}];")
                 self.add(f"memcpy({copy}, {source}, sizeof {copy});")
                 source = copy

@@ -21,7 +21,7 @@ Lines = list[str]
 _REDUCE_START: Mapping[str, tuple[float, int]] = {
     "sum": (0.0, 0),
     "prod": (1.0, 1),
-    "max": (float("-inf"), -(2**31)),
+    "max": (float("-inf"), -(2**31) + 1),
     "min": (float("inf"), 2**31 - 1),
 }
 
@@ -299,7 +299,9 @@ def write_start(op: str, dtype: DType) -> str:
     if op in ("any", "all"):
         return "true" if op == "all" else "false"
     real, whole = _REDUCE_START[op]
-    return write_number(real, DType.FLOAT32) if dtype.is_float else f"int32_t({whole}LL)"
+    if dtype is DType.INT64:
+        whole = {"max": -(2**63) + 1, "min": 2**63 - 1}.get(op, whole)
+    return write_number(real, DType.FLOAT32) if dtype.is_float else write_number(whole, dtype)
 
 
 def write_together(op: str, a: str, b: str, vector: bool = False, quick: bool = True) -> str:

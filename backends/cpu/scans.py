@@ -75,7 +75,7 @@ def _so_far(nest: NestText, out: Value, start: str) -> Text:
         outside.append(f"{SCALAR_TYPE[out.dtype]} {name} = {start};")
         return Text(name, out.dtype)
     kind = VECTOR_TYPE[out.dtype]
-    number = f"float({start})" if out.dtype.is_float else f"int32_t({start})"
+    number = f"{SCALAR_TYPE[out.dtype]}({start})"
     outside.append(f"{kind} {name}[{nest.width}];")
     outside.append(
         f"MX_UNROLL for (int v = 0; v < {nest.width}; ++v) {name}[v] = mx::splat({number});"

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...ir.tile import DType, Elementwise, Load, Search, Store, Value
-from .functions import MEMORY_TYPE, Text, write_number
+from .functions import ARRAY_TYPE, MEMORY_TYPE, Text, write_number
 from .memory import Access
 from .nest import NestText
 from .products import declare_form, late_forms
@@ -55,7 +55,8 @@ def _load_plain(kernel: KernelText, op: Load, access: Access) -> None:
     axes = array.axes if len(array.axes) == 2 else (None, *array.axes)
     fill = write_number(op.fill, op.out.dtype)
     if not op.out.dtype.is_float:
-        fill = f"int32_t({'-' if op.out.dtype is DType.BOOL else ''}int32_t({fill}))"
+        sign = "-" if op.out.dtype is DType.BOOL else ""
+        fill = f"{ARRAY_TYPE[op.out.dtype]}({sign}int32_t({fill}))"
     name = "load_flags" if op.out.dtype is DType.BOOL else "load_tile"
     _tile_call(kernel, name, array.name, access, axes, fill)
     if len(array.axes) == 1:

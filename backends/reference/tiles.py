@@ -172,8 +172,10 @@ class _Launch:
                         self.watch(self.program, self.place, op, self.values[op.out.name])
 
     def _set(self, out: Value, result: Tensor) -> None:
-        if out.dtype is DType.INT32 and not out.axes and not -_INT32 <= int(result) < _INT32:
-            raise self._fail(f"{out} overflows: {int(result)}")
+        if out.dtype is DType.INT32 and result.numel():
+            low, high = (int(end) for end in result.aminmax())
+            if not -_INT32 <= low <= high < _INT32:
+                raise self._fail(f"{out} overflows: {low} ... {high}")
         result = result.to(torch_dtype(out.dtype, self.dtype))
         self.values[out.name] = result.expand(self._shape(out.axes)) if out.axes else result
 

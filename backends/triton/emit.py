@@ -80,7 +80,7 @@ def _decorator(program: Program) -> list[str]:
     """Lengths must not be specialised: a new length would compile anew."""
     names = [a.dim for a in program.arguments if isinstance(a, SizeArgument)]
     hosts = [a for a in program.arguments if isinstance(a, HostArgument) and not a.fixed]
-    names += [a.name for a in hosts if a.dtype is DType.INT32]
+    names += [a.name for a in hosts if a.dtype in (DType.INT32, DType.INT64)]
     if not names:
         return ["@triton.jit"]
     listed = [f'"{n}"' for n in names]

@@ -278,7 +278,9 @@ class KernelText:
         args = [self.shaped(a, order) for a in op.args]
         constants = [self.constants.get(a.name) for a in op.args]
         signs = [a.name in self.natural for a in op.args]
-        if op.out.dtype is DType.INT32 and keeps_natural(op.fn, op.args, signs, constants[-1]):
+        if op.out.dtype in (DType.INT32, DType.INT64) and keeps_natural(
+            op.fn, op.args, signs, constants[-1]
+        ):
             self.natural.add(op.out.name)
         whole = op.out.dtype in (DType.INT32, DType.INT64)
         text, device = write_call(op.fn, args, constants, all(signs), whole)
@@ -305,6 +307,9 @@ class KernelText:
             self.natural.add(op.out.name)
         if op.x.name in self._compile_time:  # a plain number, which meets any type
             self.texts[op.out.name] = text
+            return
+        if op.out.dtype is DType.INT64 and not op.out.axes:  # it may be a plain number here
+            self.define(op, op.out, Text(f"tl.cast({text.code}, tl.int64)", ATOM, text.reads))
             return
         code = f"{text.at(ATOM)}.to({TRITON_TYPE[op.out.dtype]})"
         self.define(op, op.out, Text(code, ATOM, text.reads))

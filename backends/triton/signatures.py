@@ -16,7 +16,7 @@ _POINTER = {
     DType.BFLOAT16: "*bf16",
     DType.FLOAT32: "*fp32",
 }
-_NUMBER = {DType.BOOL: "i1", DType.INT32: "i32", DType.FLOAT32: "fp32"}
+_NUMBER = {DType.BOOL: "i1", DType.INT32: "i32", DType.INT64: "i64", DType.FLOAT32: "fp32"}
 
 
 def kernel_signatures(plan: Plan) -> list[KernelSignature]:

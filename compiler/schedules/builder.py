@@ -208,7 +208,7 @@ class Builder:
             out = self.value(hint or _HINTS.get(fn, fn), dtype, axes, level)
             number = self.constant_of(args[-1])
             signs = [self.is_natural(a) for a in args]
-            if dtype is DType.INT32 and keeps_natural(fn, args, signs, number):
+            if dtype in (DType.INT32, DType.INT64) and keeps_natural(fn, args, signs, number):
                 self._natural.add(out.name)
             if fn in ("add", "sub") and isinstance(number, int) and not axes:
                 self.shifts[out.name] = (args[0], number if fn == "add" else -number)
@@ -233,6 +233,8 @@ class Builder:
 
         def make() -> tuple[Op, Value]:
             out = self.value(hint or x.name, dtype, x.axes, level)
+            if self.is_natural(x) and not dtype.is_float:
+                self._natural.add(out.name)
             return Cast(out, x), out
 
         return self._emit(("cast", x, dtype), level, make)

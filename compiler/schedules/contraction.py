@@ -26,7 +26,6 @@ from ...ir.expression import (
 )
 from ...ir.tile import DType, Value
 from ..analysis.conditions import all_of, conditions_of
-from .builder import KIND_DTYPE
 from .evaluation import Evaluator
 
 
@@ -45,7 +44,7 @@ def _reduce_elements(evaluator: Evaluator, expr: Reduce, hint: str) -> Value:
     held = _tile_axes(evaluator, parts) - set(expr.over)
     if expr.over and len(held) > 1 and _can_step(evaluator, expr.over, parts):
         return step_reduce(evaluator, expr, hint)
-    dtype = reduced_dtype(expr)
+    dtype = reduced_dtype(evaluator, expr)
     value = evaluator.spread(_admitted(evaluator, expr, dtype), frozenset(expr.over))
     op = {"any": "max", "all": "min"}.get(expr.op, expr.op)
     for dim in expr.over:
@@ -53,9 +52,9 @@ def _reduce_elements(evaluator: Evaluator, expr: Reduce, hint: str) -> Value:
     return as_truth(evaluator, expr, value, hint)
 
 
-def reduced_dtype(expr: Reduce) -> DType:
+def reduced_dtype(evaluator: Evaluator, expr: Reduce) -> DType:
     """The type in which a reduction runs: truth values as integers."""
-    return DType.INT32 if expr.op in ("any", "all") else KIND_DTYPE[max(expr.x.kind, Kind.INT)]
+    return DType.INT32 if expr.op in ("any", "all") else evaluator.dtype_of(expr)
 
 
 def as_truth(evaluator: Evaluator, expr: Reduce, value: Value, hint: str) -> Value:
@@ -81,7 +80,7 @@ def _admitted(evaluator: Evaluator, expr: Reduce, dtype: DType) -> Value:
 
 def step_reduce(evaluator: Evaluator, expr: Reduce, hint: str) -> Value:
     """One position of the first axis at a time, so that no three-dimensional tile is held."""
-    builder, dtype = evaluator.builder, reduced_dtype(expr)
+    builder, dtype = evaluator.builder, reduced_dtype(evaluator, expr)
     dim, *rest = expr.over
     parts = [expr.x] if expr.where is None else [expr.x, expr.where]
     _settle(evaluator, parts, dim)

@@ -1,8 +1,8 @@
 """Evaluate an expression on a tile: from named axes to tile ops.
 
 Where an op lands (before the loops, in one of them) is the builder's doing; here is only what is
-computed. Integers are int32, reals float32; narrow inputs are widened where arithmetic begins and
-stay narrow as operands of a dot.
+computed. Integers are int32, or int64 where their range is not shown to fit; reals are float32;
+narrow inputs are widened where arithmetic begins and stay narrow as operands of a dot.
 """
 
 from __future__ import annotations
@@ -35,8 +35,11 @@ from ...ir.host import evaluate_host, is_host
 from ...ir.plan import Buffer
 from ...ir.promises import WholeBlocks
 from ...ir.tile import BufferArgument, DType, ParamArgument, SizeArgument, Tile, Value
+from ...ir.verify_plan import LONGEST
 from ..analysis.facts import Facts, is_natural
+from ..analysis.integer_range import IntegerRanges
 from .builder import KIND_DTYPE, Builder
+from .integers import clipped, integral, powered, whole_power
 
 _IDENTITY: Mapping[str, float] = {
     "sum": 0.0,
@@ -70,6 +73,7 @@ class Context:
     runtime: frozenset[str] = frozenset()  # params given at each call
     derived: Mapping[str, Expr] = field(default_factory=dict)  # sizes of dims that no buffer has
     masks: Facts = field(default_factory=Facts)  # what the mask analysis may take for granted
+    ranges: IntegerRanges = field(default_factory=lambda: IntegerRanges({}, {}))
 
     def length(self, dim: str) -> int | None:
         """The dim's length where it is fixed."""
@@ -107,8 +111,17 @@ class Evaluator:
         return self.builder.cast(self.evaluate(expr, hint), DType.FLOAT32)
 
     def integer(self, expr: Expr, hint: str = "") -> Value:
-        """The value as int32."""
-        return self.builder.cast(self.evaluate(expr, hint), DType.INT32)
+        """The value as int32, for a position: what is far outside any axis stays outside."""
+        value = self.evaluate(expr, hint)
+        if value.dtype is not DType.INT64:
+            return self.builder.cast(value, DType.INT32)
+        return clipped(self.builder, value, -LONGEST, LONGEST)
+
+    def dtype_of(self, expr: Expr) -> DType:
+        """The type that holds every value of an expression, in arithmetic."""
+        if expr.kind is not Kind.INT:
+            return KIND_DTYPE[expr.kind]
+        return DType.INT32 if self.context.ranges.of(expr).fits(32) else DType.INT64
 
     def condition(self, expr: Expr, hint: str = "") -> Value:
         """The value as a truth value."""
@@ -119,12 +132,12 @@ class Evaluator:
             return self._host(expr, hint)
         match expr:
             case Literal(value):
-                return self.builder.constant(value, KIND_DTYPE[expr.kind])
+                return self.builder.constant(value, self.dtype_of(expr))
             case Size(dim):
                 return self.size(dim)
             case Scalar(name, kind, runtime):
                 natural = is_natural(expr, self.context.masks)
-                dtype = DType.INT32 if kind is Kind.BOOL else KIND_DTYPE[kind]
+                dtype = DType.INT32 if kind is Kind.BOOL else self.dtype_of(expr)
                 given = self.builder.scalar(ParamArgument(name, dtype, runtime, natural))
                 return self._truth(given) if kind is Kind.BOOL else given
             case Index(dim):
@@ -155,11 +168,11 @@ class Evaluator:
         if fixed is not None:
             return self.builder.constant(fixed, DType.INT32)
         if dim in self.context.derived:
-            return self.integer(self.context.derived[dim], f"{dim.lower()}_rows")
+            return self._host(self.context.derived[dim], f"{dim.lower()}_rows", DType.INT32)
         return self.builder.scalar(SizeArgument(dim))
 
-    def _host(self, expr: Expr, hint: str) -> Value:
-        dtype, fixed = KIND_DTYPE[expr.kind], self.fixed_number(expr)
+    def _host(self, expr: Expr, hint: str, dtype: DType | None = None) -> Value:
+        dtype, fixed = dtype or self.dtype_of(expr), self.fixed_number(expr)
         if fixed is not None and (expr.kind is not Kind.REAL or not _has_param(expr)):
             return self.builder.constant(fixed, dtype)
         name = hint or name_of(expr)
@@ -272,7 +285,7 @@ class Evaluator:
         value = self.builder.load(
             buffer.name, places, mask, _number(fill, buffer.dtype), hint or f"{buffer.name}_tile"
         )
-        if value.dtype is DType.INT64:
+        if value.dtype is DType.INT64 and self.dtype_of(ref) is DType.INT32:
             value = self.builder.cast(value, DType.INT32, hint)
         return value
 
@@ -316,7 +329,7 @@ class Evaluator:
 
     def _call(self, expr: Call, hint: str) -> Value:
         fn, args = expr.fn, expr.args
-        dtype = KIND_DTYPE[expr.kind]
+        dtype = self.dtype_of(expr)
         match fn:
             case "detach":
                 return self.evaluate(args[0], hint)
@@ -327,39 +340,20 @@ class Evaluator:
                 values = [self.condition(a) for a in args]
             case "floor" | "ceil" | "round":
                 if args[0].kind <= Kind.INT:
-                    return self.integer(args[0], hint)
+                    return self.builder.cast(self.evaluate(args[0]), dtype, hint)
                 rounded = self.builder.elementwise(fn, self.real(args[0]), dtype=DType.FLOAT32)
                 return self.builder.cast(rounded, DType.INT32, hint)
-            case "pow" if (power := self._whole_power(args[1])) is not None:
-                return self._power(self.builder.cast(self.evaluate(args[0]), dtype), power, hint)
+            case "pow" if (power := whole_power(self, args[1])) is not None:
+                return powered(
+                    self.builder, self.builder.cast(self.evaluate(args[0]), dtype), power, hint
+                )
             case "lt" | "le" | "gt" | "ge" | "eq" | "ne":
-                wide = KIND_DTYPE[max(Kind.INT, *(a.kind for a in args))]
-                values = [self.builder.cast(self.evaluate(a), wide) for a in args]
+                return integral(self, fn, args, max(Kind.INT, *(a.kind for a in args)), dtype, hint)
+            case _ if expr.kind is Kind.INT:
+                return integral(self, fn, args, Kind.INT, dtype, hint or name_of_scaled(expr))
             case _:
                 values = [self.builder.cast(self.evaluate(a), dtype) for a in args]
         return self.builder.elementwise(fn, *values, dtype=dtype, hint=hint or name_of_scaled(expr))
-
-    def _whole_power(self, expr: Expr) -> int | None:
-        """The exponent, where it is a small natural number at compile time."""
-        number = self.fixed_number(expr)
-        whole = number is not None and float(number).is_integer() and 1 <= number <= 64
-        return int(number) if whole and number is not None else None
-
-    def _power(self, base: Value, power: int, hint: str) -> Value:
-        """base ** power by squaring."""
-        result: Value | None = None
-        square = base
-        while power:
-            if power % 2:
-                result = square if result is None else self._times(result, square, hint)
-            power //= 2
-            if power:
-                square = self._times(square, square, "square")
-        assert result is not None
-        return result
-
-    def _times(self, a: Value, b: Value, hint: str) -> Value:
-        return self.builder.elementwise("mul", a, b, dtype=a.dtype, hint=hint)
 
     def where(self, mask: Value, a: Value, b: Value, hint: str = "") -> Value:
         """a where mask holds, b elsewhere."""
@@ -382,7 +376,7 @@ class Evaluator:
         if self.context.length(over) is None:
             raise UnsupportedError(f"a running sum along {over} inside another kernel")
         self.position(over)
-        dtype = KIND_DTYPE[max(x.kind, Kind.INT)]
+        dtype = self.dtype_of(Cumsum(x, over))
         value = self.masked(self.builder.cast(self.evaluate(x), dtype), over, 0.0)
         running = self.builder.scan(value, over, reverse, hint)
         if not exclusive:
@@ -413,8 +407,8 @@ class Evaluator:
     def identity(self, op: str, dtype: DType) -> float | int | bool:
         """The number that changes nothing under ``op``."""
         identity = _IDENTITY[op]
-        if dtype is DType.INT32 and not math.isfinite(identity):
-            return int(math.copysign(2**31 - 1, identity))
+        if not dtype.is_float and not math.isfinite(identity):
+            return int(math.copysign(1, identity)) * ((1 << (8 * dtype.size_bytes - 1)) - 1)
         return _number(identity, dtype)
 
     def merge(self, op: str, a: Value, b: Value, hint: str = "") -> Value:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...ir.expression import Cumsum, Expr, Kind
+from ...ir.expression import Cumsum, Expr
 from ...ir.tile import BufferArgument, DType, Program, Tile, Value
-from .builder import KIND_DTYPE, Builder
+from .builder import Builder
 from .evaluation import Context, Evaluator
 from .grid import place_grid, store_result
 
@@ -51,7 +51,7 @@ def running_sum(
     builder.buffer(BufferArgument(result, buffer.dims, buffer.dtype, written=True))
     place_grid(evaluator, [d for d in buffer.dims if d != axis], None)
     builder.tiles[axis] = Tile(axis, context.blocks.get(axis, 64))
-    dtype = KIND_DTYPE[max(value.x.kind, Kind.INT)]
+    dtype = evaluator.dtype_of(value)
     size, block = evaluator.size(axis), builder.block(axis)
     zero = builder.constant(0, DType.INT32)
     rows = evaluator.tile_axes(d for d in buffer.dims if d != axis)

@@ -49,7 +49,7 @@ def reduce_in_loop(evaluator: Evaluator, expr: Reduce, looped: list[str], hint: 
         if stepped is not None:
             return stepped
     ranges = _ranges(evaluator, expr.where, axis)
-    axes, dtype = evaluator.tile_axes(expr.axes), reduced_dtype(expr)
+    axes, dtype = evaluator.tile_axes(expr.axes), reduced_dtype(evaluator, expr)
     start = evaluator.builder.constant(evaluator.identity(expr.op, dtype), dtype, axes)
 
     def turn(carried: tuple[Value, ...], mask: object, bound: Value | None) -> tuple[Value, ...]:

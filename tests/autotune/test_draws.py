@@ -9,10 +9,11 @@ import torch
 
 from mixc.autotune.drawing import draw_tensor
 from mixc.autotune.draws import Draw, Law, draws
-from mixc.autotune.intervals import Bounds, Interval
+from mixc.autotune.intervals import Bounds
 from mixc.autotune.proportions import Proportions, default_sizes
 from mixc.autotune.sampling import sample_inputs
 from mixc.backends.reference.evaluate import run
+from mixc.compiler.analysis.intervals import Interval
 from mixc.compiler.language.find import library
 from mixc.compiler.language.load import load_file, load_text
 from mixc.ir.binding import param_values

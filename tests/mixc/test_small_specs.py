@@ -140,6 +140,33 @@ def test_a_state_that_lists_its_heads_mixes_within_each(backend: str) -> None:
     check(backend, HEADS, P=5)
 
 
+INTEGERS = """
+mixer: integers
+inputs: {k: [J, D], x: [T]}
+params: {far: 3000000000}
+attention: {over: J, score: "sum(k, D)", mask: "j ** 3 % 5 < 2 and t < j + far", output: {o: k}}
+outputs: {o: [T, D]}
+"""
+SUMS = """
+mixer: sums
+inputs: {x: [T, D], n: {dims: [T], dtype: int32}}
+map:
+  products: n * n % 1009
+  signs: where(n + n > n, 1, 0)
+  total: sum(n, T) % 1009 + max(n, T)
+  running: cumsum(n, T)
+  mixed: x * (cumsum(n, T) // 3 % 7) + n * d
+outputs: {products: [T], signs: [T], total: [], running: [T], mixed: [T, D]}
+"""
+
+
+@BACKENDS
+def test_integers_beyond_32_bits(backend: str) -> None:
+    n = torch.randint(-(2**31), 2**31 - 1, (21,), dtype=torch.int32)
+    check(backend, SUMS, {"n": n})
+    check(backend, INTEGERS, J=2000)
+
+
 MAPS = """
 mixer: maps
 inputs: {x: [B, T, D], n: {dims: [T], dtype: int32}}
@@ -148,6 +175,6 @@ outputs: {o: [B, T, D], last: [B, D]}
 """
 
 
-@pytest.mark.parametrize("spec", [HEADS, MAPS], ids=["heads", "maps"])
+@pytest.mark.parametrize("spec", [HEADS, MAPS, SUMS], ids=["heads", "maps", "sums"])
 def test_these_compile_for_a_gpu(spec: str) -> None:
     compiles(spec)

@@ -24,6 +24,9 @@ MX_INLINE vf sqrt(vf x) { return each(x, __builtin_sqrtf); }
 #endif
 MX_INLINE vf abs(vf x) { return (vf)((vi)x & 0x7fffffff); }
 MX_INLINE vi abs(vi x) { return x < 0 ? -x : x; }
+MX_INLINE vl abs(vl x) { return x < 0 ? -x : x; }
+MX_INLINE vl relu(vl x) { return x < 0 ? vl{} : x; }
+MX_INLINE vl sign(vl x) { return (x < 0) - (x > 0); }
 MX_INLINE vf rsqrt(vf x) { return 1.0f / sqrt(x); }
 MX_INLINE vf relu(vf x) { return x < 0.0f ? vf{} : x; }
 MX_INLINE vi relu(vi x) { return x < 0 ? vi{} : x; }
@@ -168,11 +171,14 @@ MX_INLINE vf pow(vf x, vf y) { return each(x, y, __builtin_powf); }
 
 // ----------------------------------------------------------------------------------- integers
 
-MX_INLINE int32_t floor_divide(int32_t a, int32_t b) {
-  int32_t q = b == 0 ? 0 : a / b;
+template <class T> MX_INLINE T floor_divide_whole(T a, T b) {
+  T q = b == 0 ? 0 : a / b;
   return q - (a % (b == 0 ? 1 : b) != 0 && (a < 0) != (b < 0));
 }
+MX_INLINE int32_t floor_divide(int32_t a, int32_t b) { return floor_divide_whole(a, b); }
+MX_INLINE int64_t floor_divide(int64_t a, int64_t b) { return floor_divide_whole(a, b); }
 MX_INLINE int32_t modulo(int32_t a, int32_t b) { return a - floor_divide(a, b) * b; }
+MX_INLINE int64_t modulo(int64_t a, int64_t b) { return a - floor_divide(a, b) * b; }
 MX_INLINE float floor_divide(float a, float b) { return __builtin_floorf(a / b); }
 MX_INLINE float modulo(float a, float b) { return a - __builtin_floorf(a / b) * b; }
 // Exact in double precision, whose division rounds a quotient of 32-bit integers to no wrong floor.
@@ -181,17 +187,23 @@ MX_INLINE vi floor_divide(vi a, vi b) {
   return a;
 }
 MX_INLINE vi modulo(vi a, vi b) { return a - floor_divide(a, b) * b; }
+MX_INLINE vl floor_divide(vl a, vl b) {
+  for (int n = 0; n < LANES; ++n) a[n] = floor_divide(a[n], b[n]);
+  return a;
+}
+MX_INLINE vl modulo(vl a, vl b) { return a - floor_divide(a, b) * b; }
 MX_INLINE vf floor_divide(vf a, vf b) { return floor(a / b); }
 MX_INLINE vf modulo(vf a, vf b) { return a - floor(a / b) * b; }
-// By squaring, in a number of turns that no power exceeds whose result has 32 bits.
-MX_INLINE vi pow(vi x, vi y) {
-  vu product = vu{} + 1, square = (vu)x;
+// By squaring, in a number of turns that no power exceeds whose result has 64 bits.
+MX_INLINE vl pow(vl x, vl y) {
+  vul product = vul{} + 1, square = (vul)x;
   for (int turn = 0; turn < 6; ++turn) {
-    product = (y & 1 << turn) != 0 ? product * square : product;
+    product = (y & 1L << turn) != 0 ? product * square : product;
     square *= square;
   }
-  return (x == 0) & (y > 0) ? vi{} : (vi)product;
+  return (x == 0) & (y > 0) ? vl{} : (vl)product;
 }
+MX_INLINE vi pow(vi x, vi y) { return to_int(pow(to_long(x), to_long(y))); }
 
 // ------------------------------------------------------------------------------------ scalars
 
@@ -205,6 +217,10 @@ MX_SCALAR(gelu_tanh) MX_SCALAR(elu) MX_SCALAR(sin) MX_SCALAR(cos) MX_SCALAR(acos
 MX_INLINE float logaddexp(float a, float b) { return logaddexp(splat(a), splat(b))[0]; }
 MX_INLINE float pow(float a, float b) { return __builtin_powf(a, b); }
 MX_INLINE int32_t pow(int32_t a, int32_t b) { return pow(splat(a), splat(b))[0]; }
+MX_INLINE int64_t pow(int64_t a, int64_t b) { return pow(splat(a), splat(b))[0]; }
+MX_INLINE int64_t sign(int64_t x) { return (x > 0) - (x < 0); }
+MX_INLINE int64_t abs(int64_t x) { return x < 0 ? -x : x; }
+MX_INLINE int64_t relu(int64_t x) { return x < 0 ? 0 : x; }
 MX_INLINE float sign(float x) { return float((x > 0) - (x < 0)); }
 MX_INLINE int32_t sign(int32_t x) { return (x > 0) - (x < 0); }
 MX_INLINE int32_t abs(int32_t x) { return x < 0 ? -x : x; }

@@ -16,6 +16,8 @@ constexpr float INF = __builtin_inff();
 typedef float vf __attribute__((vector_size(4 * LANES)));
 typedef int32_t vi __attribute__((vector_size(4 * LANES)));
 typedef uint32_t vu __attribute__((vector_size(4 * LANES)));
+typedef int64_t vl __attribute__((vector_size(8 * LANES)));
+typedef uint64_t vul __attribute__((vector_size(8 * LANES)));
 typedef uint16_t vh __attribute__((vector_size(2 * LANES)));
 
 struct bf16 { uint16_t bits; };
@@ -23,15 +25,19 @@ struct fp16 { uint16_t bits; };
 
 template <class T> struct vector_of { using type = vf; };
 template <> struct vector_of<int32_t> { using type = vi; };
+template <> struct vector_of<int64_t> { using type = vl; };
 
 MX_INLINE vf load(const float* p) { vf x; memcpy(&x, p, sizeof x); return x; }
 MX_INLINE vi load(const int32_t* p) { vi x; memcpy(&x, p, sizeof x); return x; }
+MX_INLINE vl load(const int64_t* p) { vl x; memcpy(&x, p, sizeof x); return x; }
 MX_INLINE vh load(const uint16_t* p) { vh x; memcpy(&x, p, sizeof x); return x; }
 MX_INLINE void store(float* p, vf x) { memcpy(p, &x, sizeof x); }
 MX_INLINE void store(int32_t* p, vi x) { memcpy(p, &x, sizeof x); }
+MX_INLINE void store(int64_t* p, vl x) { memcpy(p, &x, sizeof x); }
 MX_INLINE void store(uint16_t* p, vh x) { memcpy(p, &x, sizeof x); }
 MX_INLINE vf splat(float x) { return x - vf{}; }
 MX_INLINE vi splat(int32_t x) { return x - vi{}; }
+MX_INLINE vl splat(int64_t x) { return x - vl{}; }
 MX_INLINE vi splat(bool x) { return -int32_t(x) - vi{}; }  // as a comparison gives it: 0 or -1
 MX_INLINE vi iota() {
   vi x;
@@ -40,9 +46,13 @@ MX_INLINE vi iota() {
 }
 MX_INLINE vf select(vi c, vf a, vf b) { return c ? a : b; }
 MX_INLINE vi select(vi c, vi a, vi b) { return c ? a : b; }
+MX_INLINE vl to_long(vi x) { return __builtin_convertvector(x, vl); }
+MX_INLINE vl select(vi c, vl a, vl b) { return to_long(c) ? a : b; }
 template <class T> MX_INLINE T select(bool c, T a, T b) { return c ? a : b; }
 MX_INLINE vf to_float(vi x) { return __builtin_convertvector(x, vf); }
+MX_INLINE vf to_float(vl x) { return __builtin_convertvector(x, vf); }
 MX_INLINE vi to_int(vf x) { return __builtin_convertvector(x, vi); }
+MX_INLINE vi to_int(vl x) { return __builtin_convertvector(x, vi); }
 MX_INLINE vf as_float(vi x) { return (vf)x; }
 MX_INLINE vi as_int(vf x) { return (vi)x; }
 
@@ -57,6 +67,12 @@ MX_INLINE vf quick_min(vf a, vf b) { return a < b ? a : b; }
 MX_INLINE vi quick_max(vi a, vi b) { return a > b ? a : b; }
 MX_INLINE float quick_max(float a, float b) { return a > b ? a : b; }
 MX_INLINE int32_t quick_max(int32_t a, int32_t b) { return a > b ? a : b; }
+MX_INLINE vl quick_max(vl a, vl b) { return a > b ? a : b; }
+MX_INLINE int64_t quick_max(int64_t a, int64_t b) { return a > b ? a : b; }
+MX_INLINE vl min(vl a, vl b) { return a < b ? a : b; }
+MX_INLINE vl max(vl a, vl b) { return a > b ? a : b; }
+MX_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+MX_INLINE int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 MX_INLINE vi min(vi a, vi b) { return a < b ? a : b; }
 MX_INLINE vi max(vi a, vi b) { return a > b ? a : b; }
 MX_INLINE int32_t min(int32_t a, int32_t b) { return a < b ? a : b; }
@@ -163,5 +179,6 @@ template <> inline float narrow<float>(float x) { return x; }
 template <> inline bf16 narrow<bf16>(float x) { return to_bf16(x); }
 template <> inline fp16 narrow<fp16>(float x) { return to_fp16(x); }
 template <class T> MX_INLINE T narrow(int32_t x) { return T(x); }
+template <class T> MX_INLINE T narrow(int64_t x) { return T(x); }
 
 }  // namespace mx

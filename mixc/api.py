@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -184,11 +185,24 @@ class LoadedMixer:
         values = [results[name] for name in self.outputs]
         return values[0] if self._result is None else self._result(*values)
 
-    def backend_for(self, device: str | torch.device) -> Chosen:
-        """Which backend runs tensors on ``device``: triton, cpu, interpreter or reference."""
+    def backend_for(self, device: str | torch.device, *, gradients: bool = False) -> Chosen:
+        """Which backend runs tensors on ``device``: triton, cpu, interpreter or reference.
+
+        A CPU runs by the reference, with torch, what kernels have no term for, and what is called
+        for ``gradients``; ``mixc show`` names the term.
+        """
         import torch
 
-        return choose(self.backend, torch.device(device))
+        chosen = choose(self.backend, torch.device(device))
+        by_torch = chosen == "cpu" and self.backend == "auto" and (gradients or self._is_refused)
+        return "reference" if by_torch else chosen
+
+    @cached_property
+    def _is_refused(self) -> bool:
+        """Whether there is a term that no kernel has."""
+        from .lowering import lowering
+
+        return lowering(self.mixer, dtype="float32").obstacle is not None
 
     def source(
         self,

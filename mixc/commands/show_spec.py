@@ -95,8 +95,13 @@ def plan_lines(found: Lowering) -> Iterator[str]:
         yield f"{number}. {kernel.name} ({kernel.schedule}): {', '.join(kernel.computes)}"
         blocks = ", ".join(f"{name} = {size}" for name, size in kernel.blocks.items())
         yield f"   {kernel.reason}; a program per {', '.join(kernel.grid)}; {blocks}"
-    if not found.kernels:
-        yield found.obstacle or "nothing to compute"
+    if found.kernels:
+        yield "gradients: by torch on a CPU, and there far slower: kernels are forward only so far"
+    elif found.obstacle is None:
+        yield "nothing to compute"
+    else:
+        yield found.obstacle
+        yield "so a CPU runs this by torch, often 10 to 1000 times slower; a GPU refuses it"
 
 
 def write_equations(console: Console, mixer: Mixer) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import io
 import pickle
-import warnings
 
 import pytest
 import torch
@@ -64,15 +63,3 @@ def test_results_and_states_keep_their_names(model: Model, x: torch.Tensor) -> N
 
 def test_two_mixers_of_one_spec_return_one_type(model: Model, x: torch.Tensor) -> None:
     assert type(mixc.load("hgrn")(x, x)) is type(model(x))
-
-
-def test_a_training_step_by_torch_is_said_once(x: torch.Tensor) -> None:
-    model = Model()
-    with pytest.warns(mixc.MixcWarning, match=r"hgrn runs by torch.*x requires a gradient") as told:
-        model(x).o.sum().backward()
-    assert [w.filename for w in told] == [__file__]
-    assert "torch.no_grad()" in str(told[0].message)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        model(x)
-        Model()(x)

@@ -59,7 +59,7 @@ def bind_sizes(
                 f"{declared.name}: expected {expected_layout_text(declared)}, a tensor of "
                 f"{len(declared.layout)} axes, got {list(shape)}, a tensor of {len(shape)}"
             )
-    while binding.solve_inputs(given) or binding.solve_derived():
+    while binding.solve_inputs(given) or binding.solve_derived() or binding.solve_empty(given):
         pass
     binding.check(given)
     _check_resolved(mixer, binding, given)
@@ -199,6 +199,16 @@ class _Binding:
             self._refuse(declared, shape, product, f"{rest} does not divide {extent}")
         self.settle(dim, size, declared.name)
         return True
+
+    def solve_empty(self, given: list[tuple[Input, tuple[int, ...]]]) -> bool:
+        """Settle a size that nothing tells because a factor beside it is 0: any fits, so 1."""
+        for declared, shape in given:
+            for product, extent in zip(declared.layout, shape, strict=True):
+                unknown = [dim for dim in product if self.size(dim) is None]
+                if len(unknown) == 1 and extent == 0 and len(product) > 1:
+                    self.settle(unknown[0], 1, declared.name)
+                    return True
+        return False
 
     def solve_derived(self) -> bool:
         """Settle the derived sizes whose terms are known; whether there was one."""

@@ -192,6 +192,8 @@ class HostText:
                     rest = [self.names.get(d, d) for d in product if d in known]
                     product_text = " * ".join(rest)
                     divisor = f" // {product_text}" if len(rest) == 1 else f" // ({product_text})"
+                    if any(d in sequences for d in product if d in known):
+                        divisor = f" // max({product_text}, 1)"  # an empty one tells nothing
                     divisor = divisor if rest else ""
                     self._add(f"{missing_dims[0]} = {given.name}.shape[{axis}]{divisor}")
                     known.add(missing_dims[0])

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+import mixc
+
 from .independent import assert_agrees, kept_in_float64, normal
 
 B, T, H, D, E = 2, 13, 6, 5, 7
@@ -156,3 +158,12 @@ def test_gates_that_close_leave_the_last_write() -> None:
     o = D**-0.5 * (x["q"] * x["k"]).sum(-1, keepdim=True) * write
     last = x["k"][:, -1, :, :, None] * write[:, -1, :, None]
     assert_agrees("kda", x, {"o": o, "S": last})
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu", "interpreter"])
+def test_no_token_tells_no_number_of_rounds_and_any_will_do(backend):
+    q, k, v = (torch.zeros(1, 0, 2, n) for n in (16, 16, 32))
+    start = torch.ones(1, 2, 16, 32)
+    made = mixc.load("delta_product", backend=backend)(q, k, v, q[..., 0], q[..., 0], start)
+    assert made.o.shape == (1, 0, 2, 32)
+    torch.testing.assert_close(made.S, start)

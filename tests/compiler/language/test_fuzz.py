@@ -7,6 +7,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mixc.compiler.language.every_error import every_error
 from mixc.compiler.language.find import library
 from mixc.compiler.language.load import load_text
 from mixc.ir.errors import SpecError
@@ -61,6 +62,7 @@ def check(text: str) -> None:
     if isinstance(found, SpecError):
         assert re.match(r"fuzz\.yaml:[1-9]\d*:[1-9]\d*: ", str(found))
         str(found).encode()
+        assert str(found) in map(str, every_error(text, "fuzz.yaml"))
     else:
         verify_mixer(found)
         # but for the sizes: a fresh position of a sequence reads back as one of the sequence

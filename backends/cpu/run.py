@@ -316,7 +316,12 @@ def run_plan(
     params: Mapping[str, Number] = {},
     flags: tuple[str, ...] = (),
 ) -> dict[str, Tensor]:
-    """The outputs of a plan by name, its programs run natively just as they are."""
+    """The outputs of a plan by name, its programs run natively just as they are.
+
+    Raises:
+        PromiseError: lengths or blocks that the programs are not made for.
+    """
+    verify_lengths(plan, sizes)
     source = emit_source(plan, find_compiler().target)
     function = load_function(build(source.text, plan.mixer.name, flags), source.entry)
     dtypes = tuple(tensor.dtype for tensor in tensors.values())

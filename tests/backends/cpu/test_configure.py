@@ -9,6 +9,7 @@ import pytest
 
 from mixc.backends.cpu.configure import configure, defaults
 from mixc.backends.cpu.emit import emit_source, final_form
+from mixc.backends.cpu.run import run_plan
 from mixc.backends.cpu.target import AVX2, AVX512_BF16
 from mixc.compiler.language.find import library
 from mixc.compiler.language.load import load_file
@@ -51,3 +52,10 @@ def test_values_that_no_kernel_is_made_for_are_refused(wrong: dict[str, int]) ->
     (name, value), *_ = wrong.items()
     with pytest.raises(ArgumentError, match=f"{name}: expected .* or .*, got {value}"):
         configure(plan, {**defaults(AVX2), **wrong})
+
+
+def test_a_plan_does_not_run_at_lengths_that_it_is_not_made_for() -> None:
+    plan = configure(lowered(SPECS["gla"], 128), defaults(AVX2))
+    sizes = {"B": 1, "T": 3, "H": 1, "D": 64, "E": 128}
+    with pytest.raises(PromiseError, match="gla is made for D = 128, not 64"):
+        run_plan(plan, {}, sizes)

@@ -23,6 +23,7 @@ from ..ir.expression import (
     Reduce,
     Ref,
     Scalar,
+    Solve,
     call,
     rebuild,
     walk,
@@ -30,7 +31,7 @@ from ..ir.expression import (
 from ..ir.host import Number, evaluate_host
 from ..ir.mixer import Mixer, Recurrence
 from ..ir.plan import Buffer, Kernel, Plan
-from ..ir.roles import LARGEST_WHOLE, DimRoles, dim_roles, equal_lengths
+from ..ir.roles import LARGEST_WHOLE, DimRoles, dim_roles, equal_lengths, solved_dims
 from ..ir.tile import DType, Program
 from .analysis.facts import facts_of, is_natural
 from .analysis.integer_range import IntegerRanges
@@ -281,7 +282,7 @@ class Workspace:
             summed = running_sum(kernel, name, running, context, launch, about)
             self.kernels.append(Kernel(summed, "running sum", (name,), reason))
             return
-        tiled = self._tiled(expr, order)
+        tiled = [d for d in self._tiled(expr, order) if d not in _systems(expr)]
         block = tiled[0] if tiled else None
         value = rebuild(expr, lambda c: self.prepared(c, block, None, self._is_long(expr)))
         if isinstance(expr, Read) and not self.is_stored(expr.x):
@@ -350,6 +351,11 @@ class Workspace:
         )
 
 
+def _systems(expr: Expr) -> set[str]:
+    """Axes along which each position has a system of equations of its own: a tile holds one."""
+    return {dim for node in walk(expr) if isinstance(node, Solve) for dim in node.matrix.axes}
+
+
 def _allowed(number: int, choices: tuple[int, ...] | None) -> int:
     """A knob's value: the compiler's, where the spec does not rule it out."""
     return number if not choices or number in choices else choices[0]
@@ -394,9 +400,10 @@ def make_workspace(
 
 
 def _derived(mixer: Mixer, fixed: Mapping[str, int]) -> dict[str, int]:
-    """Sizes of axes that recurrences list for their states, where they follow from fixed ones."""
+    """Sizes of axes of states and of systems of equations, where they follow from fixed ones."""
     stages = [stage for stage in mixer.stages if isinstance(stage, Recurrence)]
     listed = {dim for stage in stages for state in stage.states for dim in state.listed}
+    listed |= solved_dims(mixer)
     made: dict[str, int] = {}
     for dim, value in mixer.sizes:
         try:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .errors import UnsupportedError
-from .expression import Ref, Size, walk
+from .expression import Ref, Size, Solve, walk
 from .mixer import Attention, Map, Mixer, Recurrence, assignments
+from .optional import expressions
 
 # A tile holds at most this many positions of an axis whole.
 LARGEST_WHOLE = 512
@@ -59,8 +60,15 @@ def feature_dims(mixer: Mixer) -> frozenset[str]:
     several = {i.name for i in mixer.inputs if len(i.dims) > 1}
     last = {i.dims[-1] for i in mixer.inputs if i.name in several} & last
     tables = {dim for t in mixer.tables for dim in t.dims}
+    last |= solved_dims(mixer)
     rows = listed | (in_rows - heads - batch_dims(mixer))
     return frozenset((last | tables) - walked | rows - sequences - _lengths(mixer)) - loops
+
+
+def solved_dims(mixer: Mixer) -> set[str]:
+    """The axes of systems of equations: a tile holds both sides of one whole."""
+    nodes = (n for e in expressions(mixer) for n in walk(e))
+    return {dim for n in nodes if isinstance(n, Solve) for dim in (n.left, n.right)}
 
 
 def batch_dims(mixer: Mixer) -> frozenset[str]:

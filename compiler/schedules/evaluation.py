@@ -154,6 +154,11 @@ class Evaluator:
                 return self._cumsum(x, over, reverse, exclusive, hint)
             case Solve(matrix, vector, left, right):
                 for dim in (left, right):
+                    if self.context.length(dim) is None:
+                        raise UnsupportedError(
+                            f"`solve` along {dim}, an axis of any length: a tile holds its systems "
+                            "whole, along axes of fixed sizes"
+                        )
                     self.position(dim)
                 sides = [self.masked(self.real(side), left, 0.0) for side in (matrix, vector)]
                 sides[0] = self.masked(sides[0], right, 0.0)

@@ -16,6 +16,7 @@ from mixc.backends.triton.emit import emit_module
 from mixc.backends.triton.signatures import kernel_signatures
 from mixc.compiler.language.load import load_text
 from mixc.compiler.pipeline import lower
+from mixc.ir.errors import UnsupportedError
 from mixc.ir.targets import parse_target
 from mixc.running import by_reference, kernel_runner
 
@@ -178,3 +179,24 @@ outputs: {o: [B, T, D], last: [B, D]}
 @pytest.mark.parametrize("spec", [HEADS, MAPS, SUMS], ids=["heads", "maps", "sums"])
 def test_these_compile_for_a_gpu(spec: str) -> None:
     compiles(spec)
+
+
+SOLVED = """
+mixer: solved
+inputs: {A: [B, I, J], v: [B, I, E]}
+map: {o: "solve(A, v, I=J)"}
+outputs: {o: [B, J, E]}
+"""
+
+
+@BACKENDS
+def test_systems_of_fixed_size_are_solved(backend: str) -> None:
+    A = 2 * torch.eye(7) + 0.1 * torch.randn(2, 7, 7)
+    check(backend, SOLVED, {"A": A}, I=7)
+
+
+@BACKENDS
+def test_systems_along_a_sequence_are_refused(backend: str) -> None:
+    sequence = SOLVED.replace("map:", "dims: {I: T, J: T}\nmap:")
+    with pytest.raises(UnsupportedError, match="`solve` along I, an axis of any length"):
+        check(backend, sequence, I=7, J=7)

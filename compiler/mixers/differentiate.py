@@ -20,6 +20,7 @@ from ...ir.stages import names_taken, values
 from ..analysis.derivatives import pullback
 from .adjoints import Adjoints
 from .attention_adjoint import attention_adjoint, needs_lse
+from .matrix_adjoint import matrix_adjoint
 from .recurrence_adjoint import recurrence_adjoint
 
 Node = Equation | Attention | Recurrence
@@ -98,7 +99,7 @@ class _Derivation:
             case Recurrence():
                 results = [r.name for r in node.results if r.name in adjoints.active]
                 given = {name: above for name in results if (above := adjoints.of(name))}
-                if given:
+                if given and not matrix_adjoint(node, adjoints, given):
                     recurrence_adjoint(node, adjoints, given)
 
     def _query(self, stage: Attention) -> str | None:

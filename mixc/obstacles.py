@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-_NO_GRADIENTS = "kernels are forward only so far"
-
 
 def obstacle_of_tensors(given: Mapping[str, Tensor], dtype: torch.dtype) -> str | None:
     """What keeps these tensors from kernels for the CPU; None where nothing does."""
@@ -28,8 +26,7 @@ def obstacle_of_tensors(given: Mapping[str, Tensor], dtype: torch.dtype) -> str 
             return f"{name} is a {type(tensor).__name__}, and kernels take plain tensors"
     if torch._C._functorch.maybe_current_level() is not None:
         return "kernels take plain tensors, not those inside a transform of torch.func"
-    wanting = wanting_gradient(given)
-    return None if wanting is None else f"{wanting} requires a gradient, and {_NO_GRADIENTS}"
+    return None
 
 
 def wanting_gradient(given: Mapping[str, Tensor]) -> str | None:
@@ -41,10 +38,13 @@ def wanting_gradient(given: Mapping[str, Tensor]) -> str | None:
     return next((name for name, tensor in given.items() if tensor.requires_grad), None)
 
 
-def warn_of_torch(mixer: str, reason: str) -> None:
-    """Say that a mixer's calls run by torch: once in a process for each mixer and reason."""
+def warn_of_torch(mixer: str, reason: str, trained: bool = False) -> None:
+    """Say that a mixer's calls run by torch: once in a process for each mixer and reason.
+
+    ``trained``: the call wants gradients, without which kernels might do.
+    """
     advice = "load it with backend='reference' where that is meant"
-    if _NO_GRADIENTS in reason:
+    if trained:
         advice = f"call under torch.no_grad() where no gradient is needed, or {advice}"
     warn_once(
         f"{mixer} runs by torch, often 10 to 1000 times slower than its kernels: {reason}; {advice}"

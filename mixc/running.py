@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .autotune.choice import TunedChoice
     from .backends.cpu.run import CpuRunner
     from .compiler.passes.pack_sequences import Packing
+    from .training import Training
 
 Backend = Literal["auto", "triton", "cpu", "interpreter", "reference"]
 Chosen = Literal["triton", "cpu", "interpreter", "reference"]
@@ -62,6 +63,7 @@ class Execution:
         self._has_last: bool | None = None
         self._chunks_lost: bool | None = None
         self._runners: dict[bool, Runner] = {}
+        self._trainings: dict[bool, Training] = {}
         self._again: dict[object, dict[tuple[torch.dtype, ...], Again]] = {}
 
     def again(
@@ -127,8 +129,9 @@ class Execution:
         elif chosen == "reference":
             results = by_reference(mixer, given, params, dtype)
         else:
-            refuse_gradients(given)
-            results = self._runner(mixer, chosen)(given, params)
+            wanted = wanting_gradient(given) is not None
+            run = self._training(mixer, chosen) if wanted else self._runner(mixer, chosen)
+            results = run(given, params)
         return in_dtype(results, dtype, self._wide)
 
     def _outline(
@@ -155,12 +158,15 @@ class Execution:
     ) -> Mapping[str, Tensor]:
         """Native kernels, or torch where they have no backward, no such precision or no term."""
         reason = obstacle_of_tensors(given, dtype)
+        trained = wanting_gradient(given) is not None
         if reason is None:
             try:
+                if trained:
+                    return self._training(mixer, "cpu")(given, params)
                 return self._runner(mixer, "cpu")(given, params)
             except UnsupportedError as error:
                 reason = str(error)
-        warn_of_torch(mixer.name, reason)
+        warn_of_torch(mixer.name, reason, trained)
         return by_reference(mixer, given, params, dtype)
 
     def _is_one_by_one(self, tensors: Mapping[str, Tensor]) -> bool:
@@ -212,6 +218,15 @@ class Execution:
         if packed not in self._runners:
             self._runners[packed] = kernel_runner(mixer, chosen, self.tuned, self.few_rows)
         return self._runners[packed]
+
+    def _training(self, mixer: Mixer, chosen: Chosen) -> Training:
+        """The mixer, or its packed form, with a backward pass by kernels."""
+        from .training import Training
+
+        packed = mixer is not self.mixer
+        if packed not in self._trainings:
+            self._trainings[packed] = Training(mixer, lambda made: kernel_runner(made, chosen))
+        return self._trainings[packed]
 
 
 def schedules(mixer: Mixer) -> frozenset[str]:
@@ -346,16 +361,6 @@ def by_reference(
 
     precision = torch.float64 if dtype is torch.float64 else torch.float32
     return run(mixer, given, params, dtype=precision)
-
-
-def refuse_gradients(given: Mapping[str, Tensor]) -> None:
-    """Kernels have no backward pass yet: say so, rather than return a constant."""
-    wanting = wanting_gradient(given)
-    if wanting is not None:
-        raise UnsupportedError(
-            f"{wanting} requires a gradient, and kernels are forward only so far: call under "
-            "torch.no_grad(), or load with backend='reference', which is differentiable"
-        )
 
 
 def use_interpreter() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ...ir.expression import Expr, Ref, with_names
-from ...ir.mixer import Attention, Equation, Map, Stage
+from ...ir.mixer import Attention, Equation, Map, Recurrence, Stage
 from ...ir.stages import changed
 from ..analysis.partials import ZERO, add
 
@@ -60,16 +60,26 @@ class Adjoints:
         value = self.found.get(name)
         if value is None:
             return None
-        if not isinstance(value, Ref) or value.name not in self._by_attentions():
+        if not isinstance(value, Ref) or value.name not in self._by_stages():
             return self.named(f"d_{name}", value)
         new = replace(value, name=self.unused(f"d_{name}"))
         self.stages = [_renamed(stage, value.name, new) for stage in self.stages]
+        self.waiting = [
+            replace(e, value=with_names(e.value, {value.name: new})) for e in self.waiting
+        ]
         self.found = {n: with_names(v, {value.name: new}) for n, v in self.found.items()}
         return new
 
-    def _by_attentions(self) -> set[str]:
-        stages = [stage for stage in self.stages if isinstance(stage, Attention)]
-        return {output.name for stage in stages for output in stage.outputs}
+    def _by_stages(self) -> set[str]:
+        """The rows that attentions and recurrences make for all positions."""
+        found: set[str] = set()
+        for stage in self.stages:
+            match stage:
+                case Attention():
+                    found |= {output.name for output in stage.outputs}
+                case Recurrence():
+                    found |= {ref.name for ref in stage.own}
+        return found
 
     def stage(self, stage: Stage) -> None:
         """A stage that reads what has been named so far."""
@@ -84,12 +94,22 @@ class Adjoints:
 
 
 def _renamed(stage: Stage, old: str, new: Ref) -> Stage:
-    """The stage with another name for one of the outputs of an attention."""
+    """The stage with another name for one of its results."""
     stage = changed(stage, lambda value: with_names(value, {old: new}))
-    if not isinstance(stage, Attention):
-        return stage
-    outputs = tuple(replace(o, name=new.name) if o.name == old else o for o in stage.outputs)
-    return replace(stage, outputs=outputs)
+    match stage:
+        case Attention(outputs=outputs):
+            made = tuple(replace(o, name=new.name) if o.name == old else o for o in outputs)
+            return replace(stage, outputs=made)
+        case Recurrence(step=step):
+            lines = tuple(
+                replace(line, name=new.name)
+                if isinstance(line, Equation) and line.name == old
+                else line
+                for line in step
+            )
+            return replace(stage, step=lines)
+        case _:
+            return stage
 
 
 __all__ = ["Adjoints"]

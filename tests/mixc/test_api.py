@@ -194,16 +194,6 @@ def test_the_interpreter_runs_the_kernels():
 
 
 @no_gpu
-def test_kernels_refuse_to_lose_a_gradient():
-    q, k, v = tensors()
-    attend = mixc.load("causal", backend="interpreter")
-    with pytest.raises(mixc.MixcError, match="k requires a gradient, and kernels are forward only"):
-        attend(q, k.requires_grad_(), v)
-    with torch.no_grad():
-        assert attend(q, k, v).shape == (2, 4, 9, 16)
-
-
-@no_gpu
 def test_packing_in_the_interpreter():
     q, k, v = (t[:1] for t in tensors(length=11))
     cuts = torch.tensor([0, 4, 11], dtype=torch.int32)

@@ -35,7 +35,7 @@ def load(
     Args:
         name_or_path: a name that ``mixc list`` prints, or the path of a spec.
         backend: ``auto`` runs cuda tensors with Triton and cpu tensors with native kernels (with
-            the reference where gradients or float64 are wanted); ``triton``, ``cpu``,
+            the reference in float64); ``triton``, ``cpu``,
             ``interpreter`` (Triton's, on the cpu, slow) and ``reference`` are run as named.
         params: values for the spec's params in place of their defaults.
 

@@ -64,7 +64,8 @@ class Training:
         if isinstance(passes, str):
             raise UnsupportedError(passes)
         names = tuple(output.name for output in self.mixer.outputs)
-        made = _Pass.apply(passes, params, names, tuple(tensors), *tensors.values())
+        apply: Callable[..., tuple[Tensor, ...]] = _Pass.apply
+        made = apply(passes, params, names, tuple(tensors), *tensors.values())
         return dict(zip(names, made, strict=True))
 
     def _made(

@@ -87,16 +87,12 @@ class _MatrixFamily:
     def _component(self, form: object) -> _Component:
         assert isinstance(form, Matrix)
         state = form.state
-        named = {
-            field: self._named(value)
-            for field, value in (("decay", form.decay), ("log_decay", form.log_decay))
-            if value is not None
-        }
         form = replace(
             form,
+            decay=self._named(form.decay),
+            log_decay=None if form.log_decay is None else self._named(form.log_decay),
             corrections=tuple((self._named(u), self._named(w)) for u, w in form.corrections),
             writes=tuple((self._named(k), self._named(v)) for k, v in form.writes),
-            **named,
         )
         readings = [
             replace(r, query=self._named(r.query))
@@ -246,9 +242,9 @@ class _MatrixFamily:
                 yield line
             if self._is_trained(column) or self._decays(form):
                 whole = mul(_sum(others), p)
-                value = Reduce("sum", whole, values) if values else whole
+                summed = Reduce("sum", whole, values) if values else whole
                 line = Equation(
-                    self.adjoints.unused(_hint([column], f"d_{state.name}_column")), value
+                    self.adjoints.unused(_hint([column], f"d_{state.name}_column")), summed
                 )
                 component.d_other.append((column, self._row(line)))
                 yield line

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from .backends.triton.binary_report import KernelReport
     from .compiling import Generated
+    from .lowering import Lowering
 
 
 def load(
@@ -188,21 +189,23 @@ class LoadedMixer:
     def backend_for(self, device: str | torch.device, *, gradients: bool = False) -> Chosen:
         """Which backend runs tensors on ``device``: triton, cpu, interpreter or reference.
 
-        A CPU runs by the reference, with torch, what kernels have no term for, and what is called
-        for ``gradients``; ``mixc show`` names the term.
+        A CPU runs by the reference, with torch, what kernels have no term for, and with
+        ``gradients`` what has no derivative by kernels; ``mixc show`` names the term.
         """
         import torch
 
         chosen = choose(self.backend, torch.device(device))
-        by_torch = chosen == "cpu" and self.backend == "auto" and (gradients or self._is_refused)
+        if chosen != "cpu" or self.backend != "auto":
+            return chosen
+        found = self._lowering
+        by_torch = found.obstacle is not None or (gradients and found.without_gradient is not None)
         return "reference" if by_torch else chosen
 
     @cached_property
-    def _is_refused(self) -> bool:
-        """Whether there is a term that no kernel has."""
+    def _lowering(self) -> Lowering:
         from .lowering import lowering
 
-        return lowering(self.mixer, dtype="float32").obstacle is not None
+        return lowering(self.mixer, dtype="float32")
 
     def source(
         self,

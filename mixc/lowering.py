@@ -41,12 +41,16 @@ class PlannedKernel:
 
 @dataclass(frozen=True, slots=True)
 class Lowering:
-    """What was found; ``obstacle`` is the term that can't be lowered, where there is one."""
+    """What was found; ``obstacle`` is the term that can't be lowered, where there is one.
+
+    ``without_gradient`` is why there is no derivative by kernels, where there is none.
+    """
 
     ranges: tuple[StageRanges, ...]
     findings: tuple[str, ...]
     kernels: tuple[PlannedKernel, ...]
     obstacle: str | None = None
+    without_gradient: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
@@ -75,7 +79,19 @@ def lowering(mixer: Mixer, sizes: Mapping[str, int] = {}, dtype: str = "bfloat16
         for kernel in plan.kernels
     )
     findings = tuple(dict.fromkeys(plan.findings))
-    return Lowering(tuple(_ranges(mixer, plan)), findings, kernels)
+    without = _without_gradient(mixer)
+    return Lowering(tuple(_ranges(mixer, plan)), findings, kernels, without_gradient=without)
+
+
+def _without_gradient(mixer: Mixer) -> str | None:
+    """What stands in the way of a derivative; None where there is one."""
+    from .compiler.mixers.differentiate import differentiate
+
+    try:
+        differentiate(mixer)
+    except UnsupportedError as error:
+        return str(error)
+    return None
 
 
 def _ranges(mixer: Mixer, plan: Plan | None) -> Iterator[StageRanges]:

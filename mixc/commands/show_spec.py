@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @click.option(
     "--png", type=click.Path(dir_okay=False, path_type=Path), help="Write the mask as an image."
 )
+@click.option("--grad", is_flag=True, help="Show the backward pass, which is a mixer too.")
 @click.option("--tiles", is_flag=True, help="Also print the tile program of every kernel.")
 @json_option
 def command(
@@ -41,6 +42,7 @@ def command(
     params: tuple[str, ...],
     sizes: tuple[str, ...],
     png: Path | None,
+    grad: bool,
     tiles: bool,
     as_json: bool,
 ) -> None:
@@ -52,6 +54,8 @@ def command(
 
     mixer, fixed = load_spec(spec, params), dim_sizes(sizes)
     check_dims(mixer, fixed)
+    if grad:
+        mixer = _backward(mixer)
     found = lowering(mixer, fixed)
     masks = pictures(mixer, fixed)
     if png is not None:
@@ -89,14 +93,31 @@ def write(
     write_section(console, "plan", list(plan_lines(found)))
 
 
+def _backward(mixer: Mixer) -> Mixer:
+    """The backward pass of a mixer, with what it keeps of the forward pass in its ``about``."""
+    from dataclasses import replace
+
+    from ..compiler.mixers.differentiate import differentiate
+
+    derivative = differentiate(mixer)
+    kept = ", ".join(derivative.kept) or "nothing"
+    about = (
+        f"The backward pass of {mixer.name}. Kept from the forward pass: {kept}; "
+        "the rest is recomputed."
+    )
+    return replace(derivative.backward, about=about, source="")
+
+
 def plan_lines(found: Lowering) -> Iterator[str]:
     """Two lines per kernel: what it is, and how its programs are cut."""
     for number, kernel in enumerate(found.kernels, 1):
         yield f"{number}. {kernel.name} ({kernel.schedule}): {', '.join(kernel.computes)}"
         blocks = ", ".join(f"{name} = {size}" for name, size in kernel.blocks.items())
         yield f"   {kernel.reason}; a program per {', '.join(kernel.grid)}; {blocks}"
-    if found.kernels:
-        yield "gradients: by torch on a CPU, and there far slower: kernels are forward only so far"
+    if found.kernels and found.without_gradient is not None:
+        yield f"gradients: by torch on a CPU, and there far slower: {found.without_gradient}"
+    elif found.kernels:
+        return
     elif found.obstacle is None:
         yield "nothing to compute"
     else:

@@ -20,19 +20,31 @@ outputs: {o: [E]}
 """
 
 
-def test_a_training_step_is_said_once() -> None:
-    mix = mixc.load("hgrn")
-    x = torch.linspace(-1, 0, 80).view(2, 5, 8).requires_grad_()
-    with pytest.warns(mixc.MixcWarning, match=r"hgrn runs by torch.*x requires a gradient") as told:
-        mix(x, x).o.sum().backward()
+def test_a_training_step_by_torch_is_said_once() -> None:
+    """LSSAR's normaliser looks at other pairs: no derivative of it by kernels yet."""
+    q, k, v = torch.rand(3, 1, 2, 5, 4)
+    q.requires_grad_()
+    attend = mixc.load("lssar")
+    with pytest.warns(mixc.MixcWarning, match=r"lssar runs by torch.*looks at other pairs") as told:
+        attend(q, k, v).sum().backward()
     assert [w.filename for w in told] == [__file__]
     assert "torch.no_grad()" in str(told[0].message)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        mix(x, x)
-        mixc.load("hgrn")(x, x)
-    assert mix.backend_for("cpu") == "cpu"
-    assert mix.backend_for("cpu", gradients=True) == "reference"
+        attend(q, k, v)
+        mixc.load("lssar")(q, k, v)
+    assert attend.backend_for("cpu") == "cpu"
+    assert attend.backend_for("cpu", gradients=True) == "reference"
+    assert mixc.load("hgrn").backend_for("cpu", gradients=True) == "cpu"
+
+
+def test_show_prints_the_backward_pass() -> None:
+    shown = CliRunner().invoke(commands, ["show", "causal", "--grad"]).output
+    assert "Kept from the forward pass: o, o_lse" in shown
+    assert (
+        "d_q[B, H, I, D] = sum(weights * ((sum(d_o * v[G=h // (H // G)], E) - delta) * scale"
+        in shown
+    )
 
 
 def test_a_spec_without_kernels_is_said_wherever_one_looks(tmp_path: Path) -> None:

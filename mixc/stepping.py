@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
@@ -12,6 +12,7 @@ from . import arguments
 from .ir.binding import bind_sizes
 from .ir.errors import ArgumentError, UnsupportedError
 from .ir.expression import Kind
+from .keeping import Keys, first_stretch, later_stretch
 from .packing import boundaries
 from .rows import Rows
 from .running import Backend, Execution
@@ -37,7 +38,7 @@ class Stepping:
         """Nothing is generated before the first call."""
         self.mixer = mixer
         self.backend: Backend = backend
-        self._executions: dict[tuple[bool, bool], Execution] = {}
+        self._executions: dict[tuple[bool, bool, int], Execution] = {}
 
     def __call__(
         self,
@@ -68,6 +69,11 @@ class Stepping:
         cu_seqlens: Tensor | Mapping[str, Tensor],
     ) -> tuple[dict[str, Tensor], SequenceState]:
         """The first stretch of documents that lie end to end; the state has them as its batch."""
+        if self.continued.keys:
+            raise UnsupportedError(
+                f"{self.mixer.name} keeps keys, and those of documents differ in number: call it "
+                "with each document by itself where a state is to be returned"
+            )
         tensors, params = arguments.by_name(self.mixer, inputs, named)
         results = self._execution(True, None).by_document(tensors, params, cu_seqlens)
         ends = (
@@ -98,11 +104,11 @@ class Stepping:
 
         return spec_hash(self.mixer)
 
-    def _execution(self, first: bool, rows: int | None) -> Execution:
-        """What runs a stretch; a few rows have kernels of their own."""
-        key = (first, rows is not None and rows <= FEW_ROWS)
+    def _execution(self, first: bool, rows: int | None, part: int = 0) -> Execution:
+        """What runs a stretch, or a part of it; a few rows have kernels of their own."""
+        key = (first, rows is not None and rows <= FEW_ROWS, part)
         if key not in self._executions:
-            mixer = self.continued.start if first else self.continued.more
+            mixer = self.continued.start if first else self.continued.parts[part]
             self._executions[key] = Execution(
                 mixer, self.backend, tuned=self.mixer, few_rows=key[1]
             )
@@ -143,6 +149,8 @@ class Stepping:
         one_row: bool,
     ) -> tuple[dict[str, Tensor], SequenceState] | None:
         """A call like an earlier one, straight to the kernels; None where there was none."""
+        if self.continued.keys:  # there is one row more of them at each step
+            return None
         given: dict[str, object] = {**dict(zip(self._order, inputs, strict=False)), **named}
         found = self._rows.quickly(given, one_row)
         if found is None or len(given) != len(inputs) + len(named):
@@ -174,8 +182,12 @@ class Stepping:
             names += [self.continued.rows_before] if self.continued.rows_before else []
             handed = self._handed(state, arguments.device_of(tensors))
             given |= dict(zip(names, handed, strict=True))
-            self._check_fit(tensors, given, params)
+            if not self.continued.keys:
+                self._check_fit(tensors, given, params)
         rows = self._rows.count(self._later, tensors, params)
+        if self.continued.keys:
+            results, keys = self._with_keys(given, params, state, rows)
+            return self._results(results, self._like(tensors), state, rows, left_out, keys)
         execution = self._execution(state is None, rows)
         results = execution(given, params)
         if not params:
@@ -185,6 +197,19 @@ class Stepping:
                 values = (*(tensors[name] for name in order), *list(given.values())[len(tensors) :])
                 execution.remember(values, (*order, *list(given)[len(tensors) :]), order)
         return self._results(results, self._like(tensors), state, rows, left_out)
+
+    def _with_keys(
+        self,
+        given: dict[str, Tensor],
+        params: dict[str, Number],
+        state: SequenceState | None,
+        rows: int,
+    ) -> tuple[dict[str, Tensor], Keys]:
+        """A stretch whose keys later ones see."""
+        if state is None:
+            return first_stretch(self.continued, self._execution(True, rows), given, params)
+        run = partial(self._execution, False, rows)
+        return later_stretch(self.continued, run, given, params, state)
 
     def _given(
         self,
@@ -216,6 +241,7 @@ class Stepping:
         state: SequenceState | None,
         rows: int,
         left_out: bool,
+        keys: Keys | None = None,
     ) -> tuple[dict[str, Tensor], SequenceState]:
         handed = {c.name: results[c.after] for c in self.continued.carried}
         if dtype is not None:
@@ -223,7 +249,9 @@ class Stepping:
                 results[name] = results[name].to(dtype)
         before = 0 if state is None else state.t
         t = before + rows if isinstance(before, int) else tuple(one + rows for one in before)
-        after = SequenceState(self.mixer.name, t, handed, self.source)
+        kept = Keys.of(None) if keys is None else keys
+        handed |= kept.tensors
+        after = SequenceState(self.mixer.name, t, handed, self.source, kept.rooms)
         if left_out:
             for name, place in self._rows.outputs.items():
                 results[name] = results[name].squeeze(place)
@@ -237,7 +265,7 @@ class Stepping:
 
         if state is None:
             return []
-        handed = list(state.tensors.values())
+        handed = [state[entry.name] for entry in self.continued.carried]
         if self.continued.rows_before is not None:
             if not isinstance(state.t, int):
                 raise UnsupportedError(

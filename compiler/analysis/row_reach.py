@@ -25,7 +25,7 @@ def rows_back(mixer: Mixer, index: Expr, on_sequence: Callable[[str], bool]) -> 
     None where that is not bounded, or where the index may lie after the row.
     """
     reach = _Bounds(mixer, on_sequence)(index)
-    if reach is None or reach.rows != 1 or not _at_most_zero(reach.high):
+    if reach is None or reach.rows != 1 or not is_at_most_zero(reach.high):
         return None
     return plus(0, call("neg", reach.low))
 
@@ -142,17 +142,17 @@ def _most(a: Expr, b: Expr) -> Expr:
     return b if _least(a, b) == a else a if _least(a, b) == b else call("max", a, b)
 
 
-def _at_most_zero(bound: Expr) -> bool:
+def is_at_most_zero(bound: Expr) -> bool:
     """Whether a bound in sizes is never positive, as far as its form shows."""
     match bound:
         case Call("max", args):
-            return all(_at_most_zero(arg) for arg in args)
+            return all(is_at_most_zero(arg) for arg in args)
         case Call("min", args):
-            return any(_at_most_zero(arg) for arg in args)
+            return any(is_at_most_zero(arg) for arg in args)
         case _:
             form = linear(bound)
             falling = all(c < 0 and is_natural(term) for term, c in form.terms)
             return falling and form.constant <= 0
 
 
-__all__ = ["Reach", "rows_back"]
+__all__ = ["Reach", "is_at_most_zero", "rows_back"]

@@ -12,6 +12,7 @@ other, so that every backend runs it; no stretch need be longer than nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from ...ir.expression import (
@@ -42,6 +43,8 @@ from ...ir.stages import changed, values
 from ..analysis.linear import expression, linear
 from ..analysis.row_reach import rows_back
 from .hand_over import Carried, Continued, HandOver, Rows, Sum, sum_kind
+from .parts import names_read
+from .past_keys import PastKeys
 from .sequence_axis import SequenceAxis, last_values, sequence_axis
 
 
@@ -54,8 +57,11 @@ def continue_sequence(mixer: Mixer) -> Continued:
     """
     axis = sequence_axis(mixer, "stepped")
     change = _Continue(mixer, axis, HandOver(mixer, axis), last_values(mixer, axis.has))
-    lets = tuple(change.equation(let) for let in mixer.lets)
-    stages = tuple(change.stage(stage) for stage in mixer.stages)
+    # An attention along the sequence writes out the lets that it reads.
+    others = [s for s in mixer.stages if not isinstance(s, Attention) or not axis.has(s.over)]
+    read = names_read(mixer.lets, others, [output.name for output in mixer.outputs])
+    lets = tuple(change.equation(let) for let in mixer.lets if let.name in read)
+    stages = tuple(made for stage in mixer.stages for made in change.stages(stage))
     return change.hand.continued(lets, stages)
 
 
@@ -78,6 +84,16 @@ class _Continue:
         self._check_whole(equation.value, equation.value.axes)
         return replace(equation, value=self(equation.value))
 
+    def stages(self, stage: Stage) -> Iterator[Stage]:
+        """The stage, after the rows that it adds to the keys which later stretches see."""
+        before = len(self.hand.keys)
+        made = self.stage(stage)
+        keys = list(self.hand.keys.values())[before:]
+        rows = tuple(kept.later for kept in keys if kept.later is not None)
+        if rows:
+            yield Map(rows)
+        yield made
+
     def stage(self, stage: Stage) -> Stage:
         match stage:
             case Map(equations):
@@ -92,7 +108,11 @@ class _Continue:
 
     def _attention(self, stage: Attention) -> Stage:
         if self.axis.has(stage.over):
-            raise self.axis.error(f"attention over {stage.over} needs every key", stage.score)
+            reached = stage.queries | {stage.over}
+            for self.what, value in values(stage):
+                self._check_whole(value, reached)
+            self.done = {}  # what ids stand for may be gone: the attention writes out its lets
+            return PastKeys(self.mixer, self.axis, self.hand, self).attention(stage)
         reached = stage.queries.union(*(o.value.axes for o in stage.outputs))
         for self.what, value in values(stage):
             self._check_whole(value, reached)

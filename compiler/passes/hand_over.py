@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from ...ir.expression import Expr, Index, Kind, Literal, Read, Reduce, Ref, Size, call, walk
 from ...ir.mixer import Equation, Input, Layout, Map, Mixer, Output, Stage
 from ...ir.names import names_in
 from ...ir.stages import names_taken, values
+from .parts import in_parts
 from .sequence_axis import SequenceAxis
 
 _DTYPES = {Kind.REAL: "float32", Kind.INT: "int32", Kind.BOOL: None}
@@ -28,12 +30,37 @@ class Carried:
     kind: Kind
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Rows of keys, of which every stretch adds its own to those before.
+
+    ``name``: what the caller sees (k, ``c_keys``). ``rows``: the stretch's own, an input of the
+    mixer or what ``first`` (in the first stretch) and ``later`` compute. ``seen``: the input that
+    takes all of them, with their axis at ``place``.
+    """
+
+    name: str
+    rows: str
+    seen: Input
+    place: int
+    layout: Layout
+    first: Equation | None = None
+    later: Equation | None = None
+
+    @property
+    def before(self) -> str:
+        """The name that expressions of later stretches read."""
+        return self.seen.name
+
+
 @dataclass(frozen=True)
 class Continued:
     """Two mixers over a stretch: ``start``, the first one, and ``more``, any later one.
 
     ``rows_before``: the input of ``more`` that takes how many rows went before, where that matters.
-    ``only_first``: the inputs that only ``start`` takes (those of ``initial``).
+    ``only_first``: the inputs that only ``start`` takes (those of ``initial``). ``parts`` are
+    ``more`` in pieces to run one after another: rows that one computes and ``keys`` keep are read,
+    with those before them, by the next. A part gives what later ones read, by name.
     """
 
     start: Mixer
@@ -42,6 +69,8 @@ class Continued:
     axis: SequenceAxis
     rows_before: str | None
     only_first: tuple[str, ...]
+    keys: tuple[Kept, ...]
+    parts: tuple[Mixer, ...]
 
 
 @dataclass
@@ -85,6 +114,7 @@ class HandOver:
     states: list[Carried] = field(default_factory=list)
     rows: dict[tuple[Expr, str, float], Rows] = field(default_factory=dict)
     sums: dict[tuple[Expr, str], Sum] = field(default_factory=dict)
+    keys: dict[Expr, Kept] = field(default_factory=dict)
     counted: str | None = None
     taken: set[str] = field(default_factory=set)
 
@@ -96,6 +126,11 @@ class HandOver:
         if self.counted is None:
             self.counted = self.free(f"{self.axis.root.lower()}_before")
         return Ref(self.counted, frozenset(), Kind.INT)
+
+    @cached_property
+    def seen(self) -> str:
+        """The axis of all keys so far."""
+        return self.free_dim("Seen")
 
     def carried(self, stem: str, what: str, layout: Layout, kind: Kind) -> Carried:
         """A new value that is handed over, called after ``stem``."""
@@ -130,23 +165,38 @@ class HandOver:
         carried += [running.carried for running in self.sums.values()]
         sizes = tuple((rows.back, _largest(rows.lengths)) for rows in self.rows.values())
         with_sizes = replace(self.mixer, sizes=(*self.mixer.sizes, *sizes))
+        keys = tuple({kept.before: kept for kept in self.keys.values()}.values())
         start = _with_outputs(with_sizes, carried, self._after_first())
+        start = _with_rows(start, keys)
         more = replace(with_sizes, lets=lets, stages=stages)
         counts = () if self.counted is None or not self._is_counted(more) else (self.counted,)
+        more = _with_outputs(more, carried, self._after())
         more = replace(
-            _with_outputs(more, carried, self._after()),
+            more,
+            outputs=(*more.outputs, *_rows_made(keys)),
             inputs=(
                 *self.mixer.inputs,
                 *(Input(c.before, c.layout, c.kind, _DTYPES[c.kind]) for c in carried),
+                *(kept.seen for kept in keys),
                 *(Input(name, (), Kind.INT, "int32", grad=False) for name in counts),
             ),
         )
         more = _without_unread(more)
         read = names_in(*_all_values(more))
         was = names_in(*_all_values(self.mixer))
-        only = tuple(i.name for i in self.mixer.inputs if i.name in was and i.name not in read)
-        more = replace(more, inputs=tuple(i for i in more.inputs if i.name not in only))
-        return Continued(start, more, tuple(carried), self.axis, next(iter(counts), None), only)
+        gone = {i.name for i in self.mixer.inputs if i.name in was and i.name not in read}
+        more = replace(more, inputs=tuple(i for i in more.inputs if i.name not in gone))
+        only = gone - {kept.rows for kept in keys}
+        return Continued(
+            start,
+            more,
+            tuple(carried),
+            self.axis,
+            next(iter(counts), None),
+            tuple(i.name for i in self.mixer.inputs if i.name in only),
+            keys,
+            in_parts(more, [(k.rows, k.before) for k in keys if k.later is not None]),
+        )
 
     def _is_counted(self, mixer: Mixer) -> bool:
         return self.counted in names_in(*_all_values(mixer))
@@ -185,6 +235,25 @@ def _with_outputs(mixer: Mixer, carried: list[Carried], after: tuple[Equation, .
     kept = tuple(handed.pop(o.name, o) for o in mixer.outputs)
     stages = (*mixer.stages, Map(after)) if after else mixer.stages
     return replace(mixer, stages=stages, outputs=(*kept, *handed.values()))
+
+
+def _with_rows(mixer: Mixer, keys: tuple[Kept, ...]) -> Mixer:
+    """The mixer with the rows of keys that it computes among its outputs."""
+    made = tuple(kept.first for kept in keys if kept.first is not None)
+    if not made:
+        return mixer
+    return replace(
+        mixer, stages=(*mixer.stages, Map(made)), outputs=(*mixer.outputs, *_rows_made(keys))
+    )
+
+
+def _rows_made(keys: tuple[Kept, ...]) -> tuple[Output, ...]:
+    """Outputs for the rows of keys that are computed."""
+    return tuple(
+        Output(kept.rows, kept.layout, kept.seen.kind, dtype=kept.seen.dtype)
+        for kept in keys
+        if kept.first is not None
+    )
 
 
 def _all_values(mixer: Mixer) -> list[Expr]:
@@ -229,4 +298,4 @@ def sum_kind(value: Expr) -> Kind:
     return max(value.kind, Kind.INT)
 
 
-__all__ = ["Carried", "Continued", "HandOver", "Rows", "Sum", "sum_kind"]
+__all__ = ["Carried", "Continued", "HandOver", "Kept", "Rows", "Sum", "sum_kind"]

@@ -25,8 +25,8 @@ from mixc.overrides import override
 from mixc.stepped_case import stepped_case
 
 ROWS = 7
-SPECS = sorted((Path(mixc.__file__).parents[1] / "specs" / "recurrence").glob("*.yaml"))
-
+LIBRARY = Path(mixc.__file__).parents[1] / "specs"
+SPECS = sorted((LIBRARY / "recurrence").glob("*.yaml"))
 OWN = {
     "short convolution before the recurrence": """
 inputs: {u: [B, T, C], w: [C, L], g: [B, T, C]}
@@ -109,6 +109,42 @@ recurrence:
     - s = max(s, x)
     - y = max(s, at(x * x, T=t - 2, fill=-inf))
 outputs: {y: [B, T, C]}
+""",
+    "keys of a recurrence, and values of another attention": """
+inputs: {q: [B, I, D], k: [B, T, D], v: [B, T, E], g: [B, T]}
+dims: {I: T, J: T}
+stages:
+  - recurrence:
+      over: T
+      state: {s: [D]}
+      step:
+        - s = sigmoid(g) * s + k
+        - a = s
+  - attention:
+      over: J
+      score: sum(q * a[T=j], D) - abs(i - j)
+      mask: j <= i and (j % 3 != 1 or i == j)
+      output: {near: "v[T=j] * (1 + j)"}
+  - attention:
+      over: J
+      score: sum(q * a[T=j], D)
+      mask: j < i
+      normalize: none
+      output: {y: "cumsum(near, I)[I=j] + near[I=j - 1]"}
+outputs: {y: [B, I, E]}
+""",
+    "keys over the sequence itself, and a normaliser of its own": """
+inputs: {q: [B, I, H, D], k: [B, T, D], ids: {dims: [B, T], dtype: int32}, bias: [H]}
+dims: {I: T}
+attention:
+  over: T
+  score: bias * sum(q * layernorm(k, D), D)
+  mask: t <= i and i - t < 5 and ids == ids[i]
+  normalize:
+    weight: exp(score - max(score, T))
+    denominator: total + 1
+  output: {o: k}
+outputs: {o: [B, I, H, D]}
 """,
     "counts are integers": """
 inputs: {x: {dims: [B, T], dtype: int32}, v: [B, T]}
@@ -244,7 +280,11 @@ def test_any_split_gives_what_one_pass_gives(name):
     check_split(loaded, list(range(1, ROWS)))
 
 
-ON_THE_CPU = ["short convolution before the recurrence", "later stages read earlier rows"]
+ON_THE_CPU = [
+    "short convolution before the recurrence",
+    "later stages read earlier rows",
+    "keys over the sequence itself, and a normaliser of its own",
+]
 
 
 @pytest.mark.parametrize("name", ON_THE_CPU)
@@ -438,8 +478,8 @@ def test_positions_of_documents_of_several_lengths():
 
 
 def test_what_needs_the_whole_sequence_says_so():
-    mixer = mixc.load("causal", backend="reference")
+    mixer = mixc.load("dense", backend="reference")
     q = torch.randn(1, 2, 3, 4)
     assert mixer(q, q, q).shape == q.shape
-    with pytest.raises(UnsupportedError, match="causal can't be stepped: attention over J"):
+    with pytest.raises(UnsupportedError, match="dense can't be stepped: attention over J needs"):
         mixer.step(q[:, :, :1], q[:, :, :1], q[:, :, :1])

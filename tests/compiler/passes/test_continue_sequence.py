@@ -208,20 +208,60 @@ outputs: {y: [B, T, C]}
         continue_sequence(mixer)
 
 
-def test_attention_over_the_sequence_is_refused():
-    mixer = load_text("""
+def attention(mask: str, score: str = "sum(q * k, D)", more: str = "") -> Mixer:
+    return load_text(f"""
 mixer: example
-inputs: {q: [B, I, D], k: [B, J, D], v: [B, J, E]}
-dims: {I: T, J: T}
+inputs: {{q: [B, I, D], k: [B, J, D], v: [B, J, E], g: [B, J]}}
+dims: {{I: T, J: T}}
 attention:
   over: J
-  score: sum(q * k, D)
-  mask: j <= i
-  output: {o: v}
-outputs: {o: [B, I, E]}
+  score: {score}
+  mask: {mask}
+  output: {{o: v}}
+  {more}
+outputs: {{o: [B, I, E]}}
 """)
+
+
+def test_attention_sees_every_key_so_far():
+    continued = continue_sequence(attention("j <= i"))
+    assert continued.parts == (continued.more,)
+    assert [i.name for i in continued.more.inputs] == ["q", "g", "k_seen", "v_seen"]
+    (stage,) = continued.more.stages
+    assert (str(stage.score), str(stage.mask)) == (
+        "sum(q * k_seen, D)",
+        "seen <= i + (Seen - I)",
+    )
+    assert continued.only_first == ()
+
+
+def test_rows_of_keys_that_are_made_from_others_are_made_first():
+    continued = continue_sequence(attention("j <= i", "cumsum(g, J) * sum(q * tanh(k), D)"))
+    for part in continued.parts:
+        verify_mixer(part)
+    first, last = continued.parts
+    assert equations(first) == {
+        "g_keys_after": "g_sum_before + cumsum(g, J)",
+        "k_keys_after": "tanh(k)",
+    }
+    assert equations(last) == {"g_sum_after": "g_sum_before + sum(g, J)"}
+    assert str(last.stages[0].score) == "g_keys_seen * sum(q * k_keys_seen, D)"
+    assert [(k.name, k.seen.dtype) for k in continued.keys] == [
+        ("g_keys", "float32"),
+        ("k_keys", None),
+        ("v", None),
+    ]
+
+
+@pytest.mark.parametrize("mask", ["true", "j <= i + 1", "j // 2 <= i // 2", "j <= i or j < 3"])
+def test_attention_to_keys_that_are_still_to_come_is_refused(mask):
+    with pytest.raises(UnsupportedError, match="no bound of its mask keeps j <= i"):
+        continue_sequence(attention(mask))
+
+
+def test_weights_of_every_pair_are_refused():
     with pytest.raises(UnsupportedError, match="attention over J needs every key"):
-        continue_sequence(mixer)
+        continue_sequence(attention("j <= i", more="weights: p"))
 
 
 def test_a_mixer_without_a_sequence_is_refused():

@@ -36,7 +36,8 @@ class Row:
     """One implementation: how fast, or why not at all.
 
     ``status``: ``timed``; ``not sayable``: it can't express the spec; ``broken``: it fails, or
-    computes something else. Spreads are distances between quartiles.
+    computes something else. Spreads are distances between quartiles. ``compared``: our time is
+    compared to its time; not to that of the reference, which is no user's code.
     """
 
     name: str
@@ -50,6 +51,12 @@ class Row:
     ratio: float | None = None  # of the fastest peer's time to this one's
     first_call_s: float | None = None
     error: float | None = None
+    compared: bool = True
+
+    @property
+    def is_opponent(self) -> bool:
+        """Whether it was timed, and is what a user would run instead of ours."""
+        return self.name != OURS and self.compared and self.time_us is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +80,7 @@ class Benchmark:
     def verdict(self) -> Literal["faster", "slower", "tie"] | None:
         """Against the fastest peer; a gap below the larger spread is a tie."""
         own = self.rows[0]
-        peers = [r for r in self.rows[1:] if r.time_us is not None]
+        peers = [r for r in self.rows if r.is_opponent]
         if own.time_us is None or not peers:
             return None
         best = min(peers, key=lambda r: r.time_us or math.inf)
@@ -176,7 +183,7 @@ def _ready(
         return Row(name, "", "broken", _first_line(error)), None
     room = 1.0 if name == OURS else _PEER_ROOM
     error_found, message = _judged(results, short, room)
-    row = Row(name, call.what, "timed", error=error_found)
+    row = Row(name, call.what, "timed", error=error_found, compared=call.compared)
     if message:
         return replace(row, status="broken", message=message), None
     try:
@@ -246,8 +253,11 @@ def _with_rates(row: Row, work: Work | None) -> Row:
 
 
 def _compared(rows: list[Row]) -> list[Row]:
-    times = [r.time_us for r in rows if r.name != OURS and r.time_us is not None]
+    times = [r.time_us for r in rows if r.is_opponent and r.time_us is not None]
     if not times:
         return rows
     fastest = min(times)
-    return [r if r.time_us is None else replace(r, ratio=fastest / r.time_us) for r in rows]
+    return [
+        replace(r, ratio=fastest / r.time_us) if r.time_us is not None and r.compared else r
+        for r in rows
+    ]

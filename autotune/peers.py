@@ -1,5 +1,5 @@
 """What a user of torch would run instead: SDPA, compiled FlexAttention, compiled eager code; for a
-recurrence its parallel form, compiled.
+recurrence its parallel form, compiled. The reference stands beside them, compared to nothing.
 
 Each is derived from the spec's expressions; what a peer can't say is said so.
 """
@@ -40,11 +40,15 @@ class Setting:
 
 @dataclass(frozen=True)
 class Call:
-    """A peer ready to run: ``run`` is what is timed, ``results`` arranges what it gave by name."""
+    """A peer ready to run: ``run`` is what is timed, ``results`` arranges what it gave by name.
+
+    ``compared``: it is what a user would write, so that our time is compared to its time.
+    """
 
     what: str
     run: Callable[[], Any]
     results: Callable[[Any], dict[str, Tensor]]
+    compared: bool = True
 
 
 Peer = Callable[[Setting], Call]
@@ -238,30 +242,37 @@ def _function(
 
 
 def eager(setting: Setting) -> Call:
-    """The equations as plain torch code under torch.compile; uncompiled where that fails."""
+    """Attention as plain torch code under torch.compile; uncompiled where that fails."""
+    form = dot_product(setting.mixer, setting.sizes, setting.params)
+    step, results = _dense(setting, form)
+    how, run_it = _compiled(step)
+    return Call(f"eager torch code{how}", run_it, results)
+
+
+def reference(setting: Setting) -> Call:
+    """The reading of the equations that all else is checked against, under torch.compile.
+
+    It is made to be right, and no user would write it: what it says of speed is how much there is
+    to win over torch operations one by one.
+    """
     if any(isinstance(stage, Recurrence) for stage in setting.mixer.stages):
         raise UnsupportedError("row after row in torch, it would take seconds")
-    try:
-        form = dot_product(setting.mixer, setting.sizes, setting.params)
-        step, results = _dense(setting, form)
-    except UnsupportedError:
-        step, results = _reference(setting)
+
+    def step() -> dict[str, Tensor]:
+        return run(setting.mixer, setting.tensors, setting.params, dtype=setting.dtype)
+
+    how, run_it = _compiled(step)
+    return Call(f"the reference{how}", run_it, dict, compared=False)
+
+
+def _compiled(step: Callable[[], Any]) -> tuple[str, Callable[[], Any]]:
+    """What to add to its name, and the step under torch.compile where that works."""
     compiled = torch.compile(step, dynamic=False)
     try:
         compiled()
     except Exception as error:  # whatever the compiler raises
-        what = f"eager torch code (torch.compile fails: {type(error).__name__})"
-        return Call(what, step, results)
-    return Call("eager torch code, compiled", compiled, results)
-
-
-def _reference(
-    setting: Setting,
-) -> tuple[Callable[[], Any], Callable[[Any], dict[str, Tensor]]]:
-    def step() -> dict[str, Tensor]:
-        return run(setting.mixer, setting.tensors, setting.params, dtype=setting.dtype)
-
-    return step, lambda made: made
+        return f" (torch.compile fails: {type(error).__name__})", step
+    return ", compiled", compiled
 
 
 def _dense(
@@ -327,9 +338,10 @@ PEERS: Mapping[str, Peer] = {
     "sdpa": sdpa,
     "flex": flex,
     "eager": eager,
+    "reference": reference,
     "parallel": parallel,
     "fla": package("fla"),
     "transformers": package("transformers"),
 }
 
-__all__ = ["PEERS", "Call", "Setting", "eager", "flex", "package", "parallel", "sdpa"]
+__all__ = ["PEERS", "Call", "Setting", "eager", "flex", "package", "parallel", "reference", "sdpa"]

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     "--peer",
     "named",
     multiple=True,
-    help="Only this peer: sdpa, flex, eager; of recurrences parallel, fla, transformers.",
+    help="Only this peer: sdpa, flex, eager, reference, parallel, fla, transformers.",
 )
 @click.option("--rounds", type=click.IntRange(2), help="Rounds of all rows in turns; 5 or more.")
 @click.option(
@@ -145,6 +145,6 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{row.spread_us or 0:,.0f}",
         "-" if row.gflop_s is None else f"{row.gflop_s:,.1f}",
         "-" if row.gb_s is None else f"{row.gb_s:,.1f}",
-        "-" if row.ratio is None else f"{row.ratio:.2f}",
+        ("-" if row.compared else "no peer") if row.ratio is None else f"{row.ratio:.2f}",
         f"{row.first_call_s or 0:.1f} s",
     )

@@ -10,6 +10,7 @@ from mixc.autotune.bench import OURS, bench
 from mixc.autotune.dot_product import dot_product
 from mixc.autotune.shapes import CPU_PROPORTIONS, timed_sizes
 from mixc.backends.reference.evaluate import run
+from mixc.commands.bench_specs import cells
 from mixc.compiler.language.find import find_spec
 from mixc.compiler.language.load import load_file, load_text
 from mixc.ir.errors import UnsupportedError
@@ -48,7 +49,7 @@ def exact(mixer):
     return kernels
 
 
-def rows(mixer, ours=None, names=("sdpa", "flex", "eager"), **changed):
+def rows(mixer, ours=None, names=("sdpa", "flex", "eager", "reference"), **changed):
     known = {i for entry in mixer.inputs for i in entry.dims} | set(dict(mixer.sequences).values())
     wanted = {d: n for d, n in {**SMALL, **changed}.items() if d in known}
     assert max(wanted.values()) == N
@@ -60,13 +61,13 @@ def rows(mixer, ours=None, names=("sdpa", "flex", "eager"), **changed):
 @pytest.mark.parametrize(
     ("name", "sayable"),
     [
-        ("dense", "sdpa flex"),
-        ("causal", "sdpa flex"),
-        ("alibi_window", "sdpa flex"),
-        ("packed", "sdpa flex"),
-        ("block_sparse", "sdpa flex"),
-        ("tree", "sdpa flex"),
-        ("softcap", "flex"),
+        ("dense", "sdpa flex eager"),
+        ("causal", "sdpa flex eager"),
+        ("alibi_window", "sdpa flex eager"),
+        ("packed", "sdpa flex eager"),
+        ("block_sparse", "sdpa flex eager"),
+        ("tree", "sdpa flex eager"),
+        ("softcap", "flex eager"),
         ("relu", ""),
         ("sink", ""),
         ("rope", ""),
@@ -76,7 +77,7 @@ def rows(mixer, ours=None, names=("sdpa", "flex", "eager"), **changed):
 def test_what_peers_say_is_what_the_spec_says(name, sayable):
     found = rows(load_file(find_spec(name)))
     status = {row.name: row.status for row in found.rows}
-    assert status.pop(OURS) == status.pop("eager") == "timed"
+    assert status.pop(OURS) == status.pop("reference") == "timed"
     assert [n for n, s in status.items() if s == "timed"] == sayable.split()
     assert all(r.message for r in found.rows if r.status == "not sayable")
     assert all(r.error < 1e-4 for r in found.rows if r.status == "timed")
@@ -128,6 +129,15 @@ def test_a_peer_that_computes_something_else_is_broken(monkeypatch):
     assert raised.message == "RuntimeError: no kernel"
     assert found.ratio is None
     assert found.verdict is None
+
+
+def test_the_reference_is_shown_and_compared_to_nothing():
+    """It is no code of a user's, however fast or slow it is."""
+    found = rows(load_file(find_spec("relu")), names=("reference",))
+    assert found.rows[1].what.startswith("the reference")
+    assert found.rows[1].time_us > 0
+    assert found.ratio is found.verdict is found.rows[1].ratio is None
+    assert "no peer" in cells(found.rows[1])
 
 
 def test_kernels_of_ours_that_are_wrong_are_not_timed():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal as OneOf
@@ -25,7 +26,7 @@ from .defaults import attention_configurations
 from .estimates import fits
 from .passes.fold_constants import fold_constants
 from .schedules.block_table import BlockTable, block_table
-from .schedules.flash import FlashTask, flash, in_base_two, written
+from .schedules.flash import FlashTask, flash, written
 from .schedules.split import Split, merged
 from .workspace import LIGHT, Workspace
 
@@ -234,7 +235,7 @@ class AttentionPlan:
         match form:
             case Rescaled():
                 top = Ref(task.top or "", stage.queries, Kind.REAL)
-                exponent = in_base_two(written(form.exponent, task.score))
+                exponent = call("mul", written(form.exponent, task.score), math.log2(math.e))
                 value: Expr = call("exp2", call("sub", exponent, top))
                 if form.factor != Literal(1):
                     value = call("mul", written(form.factor, task.score), value)

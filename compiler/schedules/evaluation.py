@@ -49,7 +49,6 @@ _IDENTITY: Mapping[str, float] = {
     "any": 0,
     "all": 1,
 }
-_LOG2_E = math.log2(math.e)
 _MERGE = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "max", "all": "min"}
 
 
@@ -355,10 +354,10 @@ class Evaluator:
             case "lt" | "le" | "gt" | "ge" | "eq" | "ne":
                 return integral(self, fn, args, max(Kind.INT, *(a.kind for a in args)), dtype, hint)
             case _ if expr.kind is Kind.INT:
-                return integral(self, fn, args, Kind.INT, dtype, hint or name_of_scaled(expr))
+                return integral(self, fn, args, Kind.INT, dtype, hint)
             case _:
                 values = [self.builder.cast(self.evaluate(a), dtype) for a in args]
-        return self.builder.elementwise(fn, *values, dtype=dtype, hint=hint or name_of_scaled(expr))
+        return self.builder.elementwise(fn, *values, dtype=dtype, hint=hint)
 
     def where(self, mask: Value, a: Value, b: Value, hint: str = "") -> Value:
         """a where mask holds, b elsewhere."""
@@ -440,22 +439,12 @@ def name_of(expr: Expr) -> str:
             return dim
         case Scalar(name):
             return name
-        case Literal(value) if value == _LOG2_E:
-            return "log2e"
         case Literal(int(value)) if value >= 0:
             return str(value)
         case Call(fn, (a, b)) if fn in _WORDS:
             name = f"{name_of(a)}_{_WORDS[fn]}_{name_of(b)}"
             return name if name[0].isalpha() and len(name) < 32 else "number"
     return "number"
-
-
-def name_of_scaled(expr: Call) -> str:
-    """A name for a tensor's value times log2(e): ``slope_log2e``; "" for anything else."""
-    match expr:
-        case Call("mul", (Literal(value), Ref(name) | Read(Ref(name)))) if value == _LOG2_E:
-            return f"{name}_log2e"
-    return ""
 
 
 def _has_param(expr: Expr) -> bool:

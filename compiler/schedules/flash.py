@@ -4,7 +4,8 @@ Where the weight is exponential in the score, w(s - m) = w(s) w(-m), sums taken 
 maximum m are brought to another by a factor; so one pass keeps m, the total and the outputs, all
 relative to the largest score so far (Milakov and Gimelshein 2018, arXiv 1805.02867; Dao et al.
 2022, arXiv 2205.14135). Other elementwise weights need no maximum. Exponentials are taken to
-base 2, with the factor log2(e) folded into the score.
+base 2: a score is kept as it is and multiplied by log2(e) in the operation that takes the maximum
+off, unrounded, so that large scores lose nothing.
 """
 
 from __future__ import annotations
@@ -15,12 +16,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from ...ir.expression import (
-    Call,
     Expr,
     Kind,
     Literal,
     Ref,
-    call,
     substitute,
     walk,
     with_names,
@@ -133,7 +132,7 @@ def _store_share(
 
 def _rescaled(evaluator: Evaluator, task: FlashTask, form: Rescaled, rows: frozenset[str]) -> None:
     builder = evaluator.builder
-    exponent = in_base_two(written(form.exponent, task.score))
+    exponent = written(form.exponent, task.score)
     infinite = builder.constant(-math.inf, DType.FLOAT32)
     top: Value = builder.constant(form.start, DType.FLOAT32, rows)
     total: Value = builder.constant(0.0, DType.FLOAT32, rows)
@@ -154,10 +153,11 @@ def _rescaled(evaluator: Evaluator, task: FlashTask, form: Rescaled, rows: froze
         if visible is not None:
             score = evaluator.where(visible, score, infinite, "score")
         score = evaluator.spread(score, rows | {task.over}, score.name)
-        block_top = builder.reduce("max", score, task.over, "m_block")
+        largest = builder.reduce("max", score, task.over, "score_max")
+        block_top = _in_base_two(evaluator, largest)
         new_top = builder.elementwise("max", top, block_top, dtype=DType.FLOAT32, hint="m_new")
         safe = _finite(evaluator, new_top)
-        weight = _exp2(evaluator, score, safe, "weight")
+        weight = _exp2(evaluator, _in_base_two(evaluator, score), safe, "weight")
         if form.factor != Literal(1):
             weight = _with_factor(evaluator, weight, written(form.factor, task.score), visible)
         rescale = _exp2(evaluator, top, safe, "rescale")
@@ -215,8 +215,8 @@ def _with_sink(
 ) -> tuple[Value, Value]:
     """Maximum and total to start from, when a logit without a value has been seen."""
     builder = evaluator.builder
-    logit = evaluator.real(in_base_two(written(form.exponent, sink)), "sink")
-    logit = evaluator.spread(logit, rows, logit.name)
+    logit = evaluator.real(written(form.exponent, sink), "sink")
+    logit = _in_base_two(evaluator, evaluator.spread(logit, rows, logit.name), "sink_log2e")
     least = builder.constant(form.start, DType.FLOAT32)
     top = logit
     if form.start > -math.inf:
@@ -278,27 +278,11 @@ def written(form: Expr, score: Expr) -> Expr:
     return with_names(form, {"score": score})
 
 
-def in_base_two(expr: Expr) -> Expr:
-    """``expr * log2(e)`` with the factor moved to where a scale is multiplied anyway.
-
-    scale * dot - slope * d --> (scale * log2e) * dot - (slope * log2e) * d
-    """
-    match expr:
-        case Call("add" | "sub", (a, b)):
-            return call(expr.fn, in_base_two(a), in_base_two(b))
-        case Call("neg", (a,)):
-            return call("neg", in_base_two(a))
-        case Call("where", (c, a, b)):
-            return call("where", c, in_base_two(a), in_base_two(b))
-        case Call("mul", (a, b)):
-            least = a if len(a.axes) <= len(b.axes) else b
-            return call("mul", in_base_two(a), b) if least is a else call("mul", a, in_base_two(b))
-        case Call("div", (a, b)):
-            return call("div", in_base_two(a), b)
-        case Literal(value):
-            return Literal(value * _LOG2_E)
-        case _:
-            return call("mul", _LOG2_E, expr)
+def _in_base_two(evaluator: Evaluator, exponent: Value, hint: str = "") -> Value:
+    """exp(x) is exp2 of this."""
+    builder = evaluator.builder
+    per_nat = builder.constant(_LOG2_E, DType.FLOAT32)
+    return builder.elementwise("mul", exponent, per_nat, dtype=DType.FLOAT32, hint=hint)
 
 
 # ------------------------------------------------------------------------------ other weights

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 
 from mixc.compiler.language.load import load_text
 from mixc.compiler.pipeline import lower
 from mixc.compiler.schedules.contraction import factors_of
-from mixc.compiler.schedules.flash import in_base_two
-from mixc.ir.expression import Expr, Kind, Literal, Ref, call
+from mixc.ir.expression import Kind, Literal, Ref, call
 from mixc.ir.tile import Dot, For, Op, Reduce, all_ops
 
 from .plans import assert_equal
@@ -95,21 +92,3 @@ def test_factors() -> None:
         B,
         call("div", 1.0, ROW),
     ]
-
-
-LOG2_E = math.log2(math.e)
-BASE_TWO: list[tuple[Expr, str]] = [
-    (ROW, f"{LOG2_E} * row"),
-    (Literal(3.0), f"{3 * LOG2_E}"),
-    (call("mul", 0.5, ROW), f"{0.5 * LOG2_E} * row"),
-    (call("mul", ROW, A), f"row * ({LOG2_E} * a)"),
-    (call("sub", call("mul", A, ROW), B), f"{LOG2_E} * a * row - {LOG2_E} * b"),
-    (call("neg", call("div", A, B)), f"-({LOG2_E} * a / b)"),
-    (call("where", call("gt", A, 0), A, ROW), f"where(a > 0, {LOG2_E} * a, {LOG2_E} * row)"),
-    (call("tanh", ROW), f"{LOG2_E} * tanh(row)"),
-]
-
-
-@pytest.mark.parametrize(("expr", "expected"), BASE_TWO, ids=[str(e) for e, _ in BASE_TWO])
-def test_the_factor_goes_where_it_costs_least(expr: Expr, expected: str) -> None:
-    assert str(in_base_two(expr)) == expected

@@ -12,6 +12,26 @@ MX_INLINE int clip(int64_t count, int block) {
   return count < 0 ? 0 : count < block ? int(count) : block;
 }
 
+// Numbers side by side, from one type to another.
+template <class To, class From>
+MX_INLINE void widen_row(To* __restrict to, const From* __restrict from, int count) {
+  for (int c = 0; c < count; ++c) to[c] = To(widen(from[c]));
+}
+MX_INLINE void widen_row(float* __restrict to, const fp16* __restrict from, int count) {
+  int c = 0;
+  for (; c + LANES <= count; c += LANES) store(to + c, widen_fp16(load(&from[c].bits)));
+  for (; c < count; ++c) to[c] = widen(from[c]);
+}
+template <class To, class From>
+MX_INLINE void narrow_row(To* __restrict to, const From* __restrict from, int count) {
+  for (int c = 0; c < count; ++c) to[c] = narrow<To>(from[c]);
+}
+MX_INLINE void narrow_row(fp16* __restrict to, const float* __restrict from, int count) {
+  int c = 0;
+  for (; c + LANES <= count; c += LANES) store(&to[c].bits, narrow_fp16(load(from + c)));
+  for (; c < count; ++c) to[c] = to_fp16(from[c]);
+}
+
 template <int ROWS, int COLUMNS, class To, class From>
 static inline void load_tile(To* __restrict to, const From* __restrict from, int64_t row_stride,
                              int64_t column_stride, int rows, int columns, To fill) {
@@ -20,7 +40,7 @@ static inline void load_tile(To* __restrict to, const From* __restrict from, int
     int count = r < rows ? columns : 0;
     const From* source = from + r * row_stride;
     if (count == COLUMNS && column_stride == 1)
-      for (int c = 0; c < COLUMNS; ++c) row[c] = To(widen(source[c]));
+      widen_row(row, source, COLUMNS);
     else {
       for (int c = 0; c < count; ++c) row[c] = To(widen(source[c * column_stride]));
       for (int c = count; c < COLUMNS; ++c) row[c] = fill;
@@ -50,8 +70,7 @@ static inline void store_tile(To* __restrict to, const From* __restrict from, in
                               int64_t column_stride, int rows, int columns) {
   if (column_stride == 1)
     for (int r = 0; r < rows; ++r)
-      for (int c = 0; c < columns; ++c)
-        to[r * row_stride + c] = narrow<To>(from[r * COLUMNS + c]);
+      narrow_row(to + r * row_stride, from + r * COLUMNS, columns);
   else
     for (int c = 0; c < columns; ++c)
       for (int r = 0; r < rows; ++r)

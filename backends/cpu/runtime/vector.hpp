@@ -1,7 +1,7 @@
 // Vectors of LANES elements, with GCC vector extensions: one source for every instruction set.
 #include <cstdint>
 #include <cstring>
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || defined(__F16C__)
 #include <immintrin.h>
 #endif
 
@@ -144,35 +144,35 @@ MX_INLINE vh narrow_bf16(vf x) { return __builtin_convertvector(bf16_bits(x), vh
 MX_INLINE vu pair_bf16(vf low, vf high) { return bf16_bits(low) | bf16_bits(high) << 16; }
 #endif
 
-MX_INLINE float widen(fp16 x) {
-  uint32_t magnitude = uint32_t(x.bits & 0x7fff) << 13;
-  uint32_t bits = magnitude >= 0xf800000 ? magnitude + 0x70000000 : magnitude;
-  float y;
-  memcpy(&y, &bits, 4);
-  if (magnitude < 0xf800000) y *= 0x1p112f;
-  return x.bits & 0x8000 ? -y : y;
+// By one instruction where there is one, and to the same bits elsewhere: to nearest, ties to even;
+// a NaN stays one, quiet, with the upper part of its payload.
+#if defined(__F16C__) && MIXC_LANES == 8
+MX_INLINE vf widen_fp16(vh x) { return (vf)_mm256_cvtph_ps((__m128i)x); }
+MX_INLINE vh narrow_fp16(vf x) { return (vh)_mm256_cvtps_ph((__m256)x, 0); }
+#elif defined(__AVX512F__) && MIXC_LANES == 16
+MX_INLINE vf widen_fp16(vh x) { return (vf)_mm512_cvtph_ps((__m256i)x); }
+MX_INLINE vh narrow_fp16(vf x) { return (vh)_mm512_cvtps_ph((__m512)x, 0); }
+#else
+MX_INLINE vf widen_fp16(vh x) {
+  vu bits = __builtin_convertvector(x, vu), size = (bits & 0x7fff) << 13;
+  vu tiny = (vu)((vf)size * 0x1p112f);
+  vu wide = (size + 0x70000000) | (size > 0xf800000 ? vu{} + 0x400000 : vu{});
+  return (vf)((size < 0xf800000 ? tiny : wide) | (bits & 0x8000) << 16);
 }
-MX_INLINE fp16 to_fp16(float x) {  // to nearest, ties to even; a NaN stays one
-  uint32_t bits;
-  memcpy(&bits, &x, 4);
-  uint32_t sign = (bits >> 16) & 0x8000, size = bits & 0x7fffffff, half;
-  if (size > 0x7f800000) half = 0x7e00;
-  else if (size >= 0x477ff000) half = 0x7c00;
-  else if (size < 0x38800000) {  // subnormal: the addition rounds
-    float y;
-    memcpy(&y, &size, 4);
-    y += 0.5f;
-    memcpy(&half, &y, 4);
-    half -= 0x3f000000;
-  } else half = (size - 0x38000000 + 0xfff + ((size >> 13) & 1)) >> 13;
-  return fp16{uint16_t(half | sign)};
+MX_INLINE vh narrow_fp16(vf x) {
+  vu bits = (vu)x, size = bits & 0x7fffffff;
+  vu tiny = (vu)((vf)size + 0.5f) - 0x3f000000;  // subnormal: the addition rounds
+  vu half = (size - 0x38000000 + 0xfff + ((size >> 13) & 1)) >> 13;
+  half = size < 0x38800000 ? tiny : half;
+  half = size >= 0x477ff000 ? vu{} + 0x7c00 : half;
+  half = size > 0x7f800000 ? 0x7e00 | (size >> 13 & 0x3ff) : half;
+  return __builtin_convertvector(half | (bits >> 16 & 0x8000), vh);
 }
-MX_INLINE float round_fp16(float x) { return widen(to_fp16(x)); }
-MX_INLINE vf round_fp16(vf x) {
-  vf y;
-  for (int n = 0; n < LANES; ++n) y[n] = round_fp16(x[n]);
-  return y;
-}
+#endif
+MX_INLINE vf round_fp16(vf x) { return widen_fp16(narrow_fp16(x)); }
+MX_INLINE float widen(fp16 x) { return widen_fp16(vh{x.bits})[0]; }
+MX_INLINE fp16 to_fp16(float x) { return fp16{narrow_fp16(splat(x))[0]}; }
+MX_INLINE float round_fp16(float x) { return round_fp16(splat(x))[0]; }
 
 template <class T> inline T narrow(float x);
 template <> inline float narrow<float>(float x) { return x; }

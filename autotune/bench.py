@@ -17,9 +17,10 @@ from ..ir.binding import Number
 from ..ir.errors import UnsupportedError
 from ..ir.mixer import Mixer
 from ..ir.optional import without_inputs
+from .all_peers import PEERS
 from .limits import LARGEST_LIMIT
 from .measuring import Clock, timing_of
-from .peers import PEERS, Call, Peer, Setting
+from .peers import Call, Peer, Setting
 from .sampling import sample_inputs
 from .shapes import checked_sizes
 from .timed_inputs import left_out, timed_inputs
@@ -182,7 +183,8 @@ def _ready(
     except Exception as error:  # a peer may raise anything
         return Row(name, "", "broken", _first_line(error)), None
     room = 1.0 if name == OURS else _PEER_ROOM
-    error_found, message = _judged(results, short, room)
+    wanted = {n: t for n, t in short.wanted.items() if n not in call.lacks}
+    error_found, message = _judged(results, wanted, short.limits, room)
     row = Row(name, call.what, "timed", error=error_found, compared=call.compared)
     if message:
         return replace(row, status="broken", message=message), None
@@ -198,19 +200,22 @@ def _ready(
     return row, full.run
 
 
-def _judged(results: Mapping[str, Tensor], short: _Short, room: float) -> tuple[float | None, str]:
+def _judged(
+    results: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    limits: Mapping[str, float],
+    room: float,
+) -> tuple[float | None, str]:
     worst = 0.0
-    for name, wanted in short.wanted.items():
+    for name, wanted in expected.items():
         if name not in results:
             return None, f"it gives no {name}"
         if results[name].shape != wanted.shape:
             return None, f"{name}: shape {list(results[name].shape)}, not {list(wanted.shape)}"
         error = error_of(results[name], wanted)
-        if not error <= room * short.limits[name]:
-            return (
-                error,
-                f"wrong: {name} is off by {error:.2g}, limit {room * short.limits[name]:.2g}",
-            )
+        limit = room * limits[name]
+        if not error <= limit:
+            return error, f"wrong: {name} is off by {error:.2g}, limit {limit:.2g}"
         worst = max(worst, error)
     return worst, ""
 

@@ -27,7 +27,8 @@ class DotProduct:
 
     ``score`` is in ``PRODUCT``, ``mask`` None where all is visible; both have literals in place of
     params and sizes. Each tensor's axes are ``(batch, heads, positions, features)`` by dim; an
-    absent one is None. ``names`` are the inputs that score and mask read.
+    absent one is None. ``names`` are the inputs that score, mask and sink read; ``sink`` is the
+    logit of a key without a value, ``lacks`` the outputs besides the weighted sum: the log-sum.
     """
 
     query: str
@@ -38,6 +39,8 @@ class DotProduct:
     mask: Expr | None
     output: str
     names: tuple[str, ...]
+    sink: Expr | None = None
+    lacks: tuple[str, ...] = ()
 
     @property
     def index_dims(self) -> tuple[str | None, str | None, str, str]:
@@ -92,9 +95,14 @@ class _Reader:
             isinstance(stage.denominator, Ref) and stage.denominator.name == total.name
         ):
             raise UnsupportedError("its weights are no softmax")
-        if stage.sink is not None or stage.gain is not None:
-            raise UnsupportedError("it has a sink or a gain")
-        if len(stage.outputs) != 1 or [o.name for o in mixer.outputs] != [stage.outputs[0].name]:
+        if stage.gain is not None:
+            raise UnsupportedError("it has a gain")
+        others = tuple(o.name for o in mixer.outputs[1:])
+        if (
+            len(stage.outputs) != 1
+            or mixer.outputs[0].name != stage.outputs[0].name
+            or not {*others} <= {stage.lse}
+        ):
             raise UnsupportedError("its result is not the weighted sum alone")
         score = self._plain(stage.score)
         product = self._product(score)
@@ -111,11 +119,13 @@ class _Reader:
         axes = {query: self._axes(query, self.row, summed)}
         axes |= {key: self._axes(key, stage.over, summed)}
         axes |= {value: self._axes(value, stage.over, kept)}
-        for part in (left, mask):
+        sink = None if stage.sink is None else self._plain(stage.sink)
+        for part in (left, mask, sink):
             self._check_elementwise(part, axes[query])
-        names = {n.name for part in (left, mask) for n in _references(part)}
+        names = {n.name for part in (left, mask, sink) for n in _references(part)}
         read = tuple(sorted(names - {PRODUCT.name}))
-        return DotProduct(query, key, value, axes, left, mask, mixer.outputs[0].name, read)
+        output = mixer.outputs[0].name
+        return DotProduct(query, key, value, axes, left, mask, output, read, sink, others)
 
     def _plain(self, expr: Expr) -> Expr:
         """Lets written out, host numbers as literals."""

@@ -82,10 +82,21 @@ class Published:
     heads_first: bool = False
     padded: bool = False
 
-    def bound(self, mixer: Mixer, tensors: Mapping[str, Tensor]) -> Callable[[], Any]:
-        """The call, its tensors arranged beforehand."""
+    def bound(
+        self, mixer: Mixer, tensors: Mapping[str, Tensor], compute: torch.dtype | None = None
+    ) -> Callable[[], Any]:
+        """The call, its tensors arranged beforehand; in ``compute``, casts are a part of it."""
         made = {n: self._arranged(mixer, tensors, i) for n, i in self.arguments.items()}
-        return lambda: self.function(**made, **self.flags)
+        if compute is None:
+            return lambda: self.function(**made, **self.flags)
+        own = {n: t.dtype for n, t in made.items()}
+
+        def cast() -> list[Tensor]:
+            given = {n: t.to(compute) if own[n].is_floating_point else t for n, t in made.items()}
+            back = next(d for d in own.values() if d.is_floating_point)
+            return [t.to(back) for t in _tensors(self.function(**given, **self.flags))]
+
+        return cast
 
     def _arranged(self, mixer: Mixer, tensors: Mapping[str, Tensor], name: str) -> Tensor:
         if name == "A" and name not in tensors:  # kept as the logarithm of its negative

@@ -40,7 +40,8 @@ class ParallelForm:
     """The outputs of a mixer by the parallel forms of its recurrences.
 
     ``arranged`` are the inputs as the code wants them, one row of axes after another: the batch,
-    then time, then features. Raises UnsupportedError where a state has no such form.
+    then time, then features; factors of products are in ``products``. Raises
+    UnsupportedError where a state has no such form.
     """
 
     def __init__(
@@ -51,9 +52,11 @@ class ParallelForm:
         dtype: torch.dtype,
         params: Mapping[str, Number],
         chunk: int | None = None,
+        products: torch.dtype | None = None,
     ) -> None:
         self.mixer = without_inputs(mixer, [i.name for i in mixer.inputs if i.name not in tensors])
-        self.dtype, self.chunk = dtype, chunk or CHUNKS[0]
+        self.dtype, self.products = dtype, products or dtype
+        self.chunk = chunk or CHUNKS[0]
         self.stages = {id(s): _Laid(s) for s in _recurrences(self.mixer)}
         self.forms = {key: classify(laid.stage) for key, laid in self.stages.items()}
         numbers = param_values(mixer, sizes, params)
@@ -250,7 +253,7 @@ class _Stage:
             and form.writes[0][0] == form.corrections[0][0],
         )
         length = self.setting.sizes[self.over]
-        chunks = Chunks(factors, length, self.whole.chunk, self.whole.dtype, self.whole.split)
+        chunks = Chunks(factors, length, self.whole.chunk, self.whole.products, self.whole.split)
         for reading in self.classified.readings:
             if reading.state == form.state.name:
                 self._read(reading, chunks, form, batch)

@@ -7,7 +7,7 @@ Each is derived from the spec's expressions; what a peer can't say is said so.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -24,18 +24,19 @@ from .dot_product import DotProduct, dot_product
 from .peer_text import TorchText
 
 # A mask or a bias of every pair in memory, at most.
-_LARGEST_BIAS_BYTES = 1 << 30
+LARGEST_BIAS_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a peer is made for."""
+    """What a peer is made for. It computes in ``compute`` if given, from and to ``dtype``."""
 
     mixer: Mixer
     sizes: Mapping[str, int]
     tensors: Mapping[str, Tensor]
     dtype: torch.dtype
     params: Mapping[str, Number]
+    compute: torch.dtype | None = None
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,14 @@ class Call:
     """A peer ready to run: ``run`` is what is timed, ``results`` arranges what it gave by name.
 
     ``compared``: it is what a user would write, so that our time is compared to its time.
+    ``lacks``: outputs that it does not give, which makes it only quicker.
     """
 
     what: str
     run: Callable[[], Any]
     results: Callable[[Any], dict[str, Tensor]]
     compared: bool = True
+    lacks: tuple[str, ...] = ()
 
 
 Peer = Callable[[Setting], Call]
@@ -63,6 +66,16 @@ class Operands:
         self.query, self.key, self.value = (
             self._arranged(name) for name in (form.query, form.key, form.value)
         )
+
+    @property
+    def compute(self) -> torch.dtype:
+        """What is computed in."""
+        return self.setting.compute or self.setting.dtype
+
+    def cast(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value as they are computed with: a part of the call."""
+        query, key, value = (t.to(self.compute) for t in (self.query, self.key, self.value))
+        return query, key, value
 
     @property
     def grouped(self) -> bool:
@@ -92,17 +105,17 @@ class Operands:
         batch, head, row, _ = form.axes[form.query]
         feature = form.axes[form.value][3]
         named = (batch, head, row, feature)
-        flat = output.reshape([setting.sizes[d] for d in named if d is not None])
+        flat = output.to(setting.dtype).reshape([setting.sizes[d] for d in named if d is not None])
         present = [d for d in named if d is not None]
         flat = flat.permute([present.index(d) for d in declared.dims])
         shape = [prod(setting.sizes[d] for d in axis) for axis in declared.layout]
         return {form.output: flat.reshape(shape)}
 
     def expanded(self, expr: Expr, dtype: torch.dtype) -> Tensor:
-        """A mask or bias for every pair, [batch or 1, heads or 1, queries, keys]."""
+        """A mask or bias for every pair, [batch or 1, heads or 1, queries or 1, keys or 1]."""
         setting, dims = self.setting, self.form.index_dims
         count = prod(setting.sizes[d] for d in dims if d is not None and d in expr.axes)
-        if count * dtype.itemsize > _LARGEST_BIAS_BYTES:
+        if count * dtype.itemsize > LARGEST_BIAS_BYTES:
             gib = count * dtype.itemsize / (1 << 30)
             raise UnsupportedError(f"its mask or bias would take {gib:.1f} GiB")
         order = {d: setting.sizes[d] for d in dims if d is not None} | dict(setting.sizes)
@@ -112,8 +125,7 @@ class Operands:
         for place, dim in enumerate(dims):
             if dim is None or dim not in found.dims:
                 tensor = tensor.unsqueeze(place)
-        pairs = [*tensor.shape[:2], self.query.shape[2], self.key.shape[2]]
-        return tensor.expand(pairs).to(dtype).contiguous().to(self.device)
+        return tensor.to(dtype).contiguous().to(self.device)
 
 
 def _value(setting: Setting, name: str, order: Mapping[str, int]) -> Value:
@@ -126,64 +138,24 @@ def _value(setting: Setting, name: str, order: Mapping[str, int]) -> Value:
     return Value(tensor, tuple(arranged))
 
 
-def sdpa(setting: Setting) -> Call:
-    """torch's scaled_dot_product_attention, the mask and bias made beforehand."""
-    form = dot_product(setting.mixer, setting.sizes, setting.params)
-    operands = Operands(setting, form)
-    linear = form.factor_and_bias
-    if linear is None:
-        raise UnsupportedError("its score is not linear in the product")
-    factor, bias = linear
-    query, key, value = operands.query, operands.key, operands.value
-    causal = form.is_causal and bias is None and query.shape[2] == key.shape[2]
-    mask = None if causal else _additive(operands, bias, form.mask, setting.dtype)
-    given = "is_causal" if causal else "no mask" if mask is None else "attn_mask"
-    attend = torch.nn.functional.scaled_dot_product_attention
-    grouped = operands.grouped
-
-    def call() -> Tensor:
-        return attend(
-            query,
-            key,
-            value,
-            attn_mask=mask,
-            is_causal=causal,
-            scale=factor,
-            enable_gqa=grouped,
-        )
-
-    return Call(f"torch SDPA, {given}", call, operands.results)
-
-
-def _additive(
-    operands: Operands, bias: Expr | None, mask: Expr | None, dtype: torch.dtype
-) -> Tensor | None:
-    if bias is None and mask is None:
-        return None
-    visible = None if mask is None else operands.expanded(mask, torch.bool)
-    if bias is None:
-        return visible
-    added = operands.expanded(bias, dtype)
-    return added if visible is None else torch.where(visible, added, float("-inf"))
-
-
 def flex(setting: Setting) -> Call:
     """torch's FlexAttention, compiled, with its block mask made beforehand."""
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
     form = dot_product(setting.mixer, setting.sizes, setting.params)
+    _refuse_sink(form)
     operands = Operands(setting, form)
     query, key, value = operands.query, operands.key, operands.value
     linear = form.factor_and_bias
     plain = linear is not None and linear[1] is None
     names = dict(zip(form.index_dims, ("b", "h", "q_idx", "kv_idx"), strict=True))
-    captured = _captured(setting, form)
+    captured = captured_inputs(setting, form)
     score_mod = None
     if not plain:
-        score_mod = _function("score, b, h, q_idx, kv_idx", form.score, setting, names, captured)
+        score_mod = function_of("score, b, h, q_idx, kv_idx", form.score, setting, names, captured)
     blocks = None
     if form.mask is not None:
-        mask_mod = _function("b, h, q_idx, kv_idx", form.mask, setting, names, captured)
+        mask_mod = function_of("b, h, q_idx, kv_idx", form.mask, setting, names, captured)
         batch, head, *_ = form.index_dims
         blocks = create_block_mask(
             mask_mod,
@@ -207,14 +179,19 @@ def flex(setting: Setting) -> Call:
             enable_gqa=grouped,
         )
 
-    return Call("torch FlexAttention, compiled", call, operands.results)
+    return Call("torch FlexAttention, compiled", call, operands.results, lacks=form.lacks)
+
+
+def _refuse_sink(form: DotProduct) -> None:
+    if form.sink is not None:
+        raise UnsupportedError("it has a sink")
 
 
 def _varies(expr: Expr, dim: str | None) -> bool:
     return dim is not None and dim in expr.axes
 
 
-def _captured(setting: Setting, form: DotProduct) -> dict[str, Tensor]:
+def captured_inputs(setting: Setting, form: DotProduct) -> dict[str, Tensor]:
     """The inputs that score and mask read, real ones in float32 as one would pass them."""
     found = {}
     for name in form.names:
@@ -224,7 +201,7 @@ def _captured(setting: Setting, form: DotProduct) -> dict[str, Tensor]:
     return found
 
 
-def _function(
+def function_of(
     signature: str,
     expr: Expr,
     setting: Setting,
@@ -244,9 +221,10 @@ def _function(
 def eager(setting: Setting) -> Call:
     """Attention as plain torch code under torch.compile; uncompiled where that fails."""
     form = dot_product(setting.mixer, setting.sizes, setting.params)
+    _refuse_sink(form)
     step, results = _dense(setting, form)
     how, run_it = _compiled(step)
-    return Call(f"eager torch code{how}", run_it, results)
+    return Call(f"eager torch code{how}", run_it, results, lacks=form.lacks)
 
 
 def reference(setting: Setting) -> Call:
@@ -282,11 +260,11 @@ def _dense(
     operands = Operands(setting, form)
     query, key, value = operands.query, operands.key, operands.value
     names = dict(zip(form.index_dims, ("b", "h", "i", "j"), strict=True))
-    captured = _captured(setting, form)
-    score_of = _function("score, b, h, i, j", form.score, setting, names, captured)
+    captured = captured_inputs(setting, form)
+    score_of = function_of("score, b, h, i, j", form.score, setting, names, captured)
     mask_of = None
     if form.mask is not None:
-        mask_of = _function("b, h, i, j", form.mask, setting, names, captured)
+        mask_of = function_of("b, h, i, j", form.mask, setting, names, captured)
     repeats = query.shape[1] // max(key.shape[1], 1)
     extents = (*query.shape[:3], key.shape[2])
     device, dtype = operands.device, setting.dtype
@@ -314,7 +292,12 @@ def parallel(setting: Setting) -> Call:
     from .parallel_peers import ParallelForm, compiled
 
     form = ParallelForm(
-        setting.mixer, setting.sizes, setting.tensors, setting.dtype, setting.params
+        setting.mixer,
+        setting.sizes,
+        setting.tensors,
+        setting.dtype,
+        setting.params,
+        products=setting.compute,
     )
     run_compiled, inputs = compiled(form), form.arranged
     return Call(f"{form.what}, compiled", lambda: run_compiled(*inputs), form.results)
@@ -328,20 +311,23 @@ def package(name: str) -> Peer:
 
         mixer, sizes = setting.mixer, setting.sizes
         found = published(name, mixer, setting.params)
-        run_published = found.bound(mixer, setting.tensors)
+        run_published = found.bound(mixer, setting.tensors, setting.compute)
         return Call(found.name, run_published, lambda made: found.results(mixer, sizes, made))
 
     return make
 
 
-PEERS: Mapping[str, Peer] = {
-    "sdpa": sdpa,
-    "flex": flex,
-    "eager": eager,
-    "reference": reference,
-    "parallel": parallel,
-    "fla": package("fla"),
-    "transformers": package("transformers"),
-}
+def in_float32(peer: Peer) -> Peer:
+    """A peer that computes in float32, casts of the inputs being a part of it.
 
-__all__ = ["PEERS", "Call", "Setting", "eager", "flex", "package", "parallel", "reference", "sdpa"]
+    Quicker where a CPU has no products of 16 bits.
+    """
+
+    def make(setting: Setting) -> Call:
+        device = next(iter(setting.tensors.values())).device.type
+        if setting.dtype.itemsize != 2 or device != "cpu":
+            raise UnsupportedError("it is for tensors of 16 bits on a CPU")
+        made = peer(replace(setting, compute=torch.float32))
+        return replace(made, what=f"{made.what}, cast to fp32")
+
+    return make

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     "--peer",
     "named",
     multiple=True,
-    help="Only this peer: sdpa, flex, eager, reference, parallel, fla, transformers.",
+    help="Only this peer: sdpa, flex, eager, parallel, fla and so on; an unknown one lists them.",
 )
 @click.option("--rounds", type=click.IntRange(2), help="Rounds of all rows in turns; 5 or more.")
 @click.option(
@@ -73,7 +73,7 @@ def command(
 
 
 def _peers(every: bool, named: tuple[str, ...]) -> tuple[str, ...]:
-    from ..autotune.peers import PEERS
+    from ..autotune.all_peers import PEERS
 
     for name in named:
         if name not in PEERS:

@@ -8,6 +8,7 @@ import torch
 from mixc.autotune import peers
 from mixc.autotune.bench import OURS, bench
 from mixc.autotune.dot_product import dot_product
+from mixc.autotune.sdpa_peers import sdpa
 from mixc.autotune.shapes import CPU_PROPORTIONS, timed_sizes
 from mixc.backends.reference.evaluate import run
 from mixc.commands.bench_specs import cells
@@ -63,13 +64,14 @@ def rows(mixer, ours=None, names=("sdpa", "flex", "eager", "reference"), **chang
     [
         ("dense", "sdpa flex eager"),
         ("causal", "sdpa flex eager"),
+        ("cross", "sdpa flex eager"),
         ("alibi_window", "sdpa flex eager"),
         ("packed", "sdpa flex eager"),
         ("block_sparse", "sdpa flex eager"),
         ("tree", "sdpa flex eager"),
         ("softcap", "flex eager"),
         ("relu", ""),
-        ("sink", ""),
+        ("sink", "sdpa"),
         ("rope", ""),
         ("longformer", ""),
     ],
@@ -100,6 +102,41 @@ def test_query_heads_on_two_axes_are_no_form_of_the_peers():
         dot_product(mixer, timed_sizes(mixer, CPU_PROPORTIONS))
 
 
+@pytest.mark.parametrize("mask", ["true", "(i + j + h) % 3 != 0"])
+def test_heads_of_a_group_are_rows_where_queries_are_few(mask):
+    text = find_spec("cross").read_text().replace("mask: kept", f"mask: {mask}")
+    mixer = load_text("".join(n for n in text.splitlines(True) if "kept:" not in n))
+    names = ("sdpa-rows", "sdpa-rows-fp32")
+    few = bench_of(mixer, names, {"I": 2, "J": 96, "H": 6, "G": 2})
+    assert [(r.status, r.message) for r in few.rows[1:]] == [("timed", "")] * 2
+    (row,) = bench_of(mixer, names[:1], {"I": 32, "J": 96, "H": 6, "G": 2}).rows[1:]
+    assert "more than 16 queries" in row.message
+    (row,) = bench_of(mixer, names[:1], {"I": 2, "J": 96, "H": 6, "G": 6}).rows[1:]
+    assert "no heads share" in row.message
+
+
+def bench_of(mixer, names, changed, dtype=torch.bfloat16):
+    sizes = timed_sizes(mixer, CPU_PROPORTIONS, changed)
+
+    def kernels(tensors):
+        return run(mixer, tensors, dtype=dtype)
+
+    return bench(mixer, kernels, sizes, dtype, peers=names, rounds=2)
+
+
+@pytest.mark.parametrize("name", ["causal", "alibi", "sink", "gla", "hgrn"])
+def test_a_peer_in_float32_takes_and_gives_tensors_of_16_bits(name):
+    mixer = load_file(find_spec(name))
+    changed = {"T": N} if name in ("gla", "hgrn") else {"T": N, "H": 4, "G": 2}
+    plain = "parallel" if name in ("gla", "hgrn") else "sdpa"
+    found = bench_of(mixer, (plain, f"{plain}-fp32"), changed)
+    _, low, high = found.rows
+    assert (low.status, low.message) == (high.status, high.message) == ("timed", "")
+    assert high.what == f"{low.what}, cast to fp32"
+    single = bench_of(mixer, (f"{plain}-fp32",), changed, torch.float32)
+    assert "16 bits" in single.rows[1].message
+
+
 def test_a_score_is_taken_apart():
     mixer = load_file(find_spec("alibi_window"))
     form = dot_product(mixer, timed_sizes(mixer, CPU_PROPORTIONS))
@@ -114,14 +151,14 @@ def test_a_score_is_taken_apart():
 
 def test_a_peer_that_computes_something_else_is_broken(monkeypatch):
     def wrong(setting):
-        made = peers.sdpa(setting)
+        made = sdpa(setting)
         return peers.Call("wrong", lambda: made.run() * 1.01, made.results)
 
     def failing(setting):
         raise RuntimeError("no kernel\nfound")
 
-    monkeypatch.setattr(peers, "PEERS", {"wrong": wrong, "failing": failing})
-    monkeypatch.setattr("mixc.autotune.bench.PEERS", peers.PEERS)
+    made = {"wrong": wrong, "failing": failing}
+    monkeypatch.setattr("mixc.autotune.bench.PEERS", made)
     found = rows(load_file(find_spec("causal")), names=("wrong", "failing"))
     _, off, raised = found.rows
     assert (off.status, raised.status) == ("broken", "broken")

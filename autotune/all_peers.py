@@ -1,0 +1,24 @@
+"""The peers of ``mixc bench`` by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .peers import Peer, eager, flex, in_float32, package, parallel, reference
+from .sdpa_peers import group_rows, sdpa
+
+PEERS: Mapping[str, Peer] = {
+    "sdpa": sdpa,
+    "sdpa-fp32": in_float32(sdpa),
+    "sdpa-rows": group_rows,
+    "sdpa-rows-fp32": in_float32(group_rows),
+    "flex": flex,
+    "eager": eager,
+    "parallel": parallel,
+    "parallel-fp32": in_float32(parallel),
+    "fla": package("fla"),
+    "fla-fp32": in_float32(package("fla")),
+    "transformers": package("transformers"),
+    "transformers-fp32": in_float32(package("transformers")),
+    "reference": reference,
+}

@@ -35,22 +35,25 @@ MX_INLINE vi sign(vi x) { return (x < 0) - (x > 0); }
 
 // ------------------------------------------------------------------ exponentials and logarithms
 
-// 2**n * y for a whole n, also where the result is 0 or infinite; n = -inf gives 0 whatever y is,
-// n = inf gives inf.
-MX_INLINE vf scale_by_power(vf y, vf n) {
+// 2**n * y for a whole n and 1/2 < y < 2, also where the result is subnormal, 0 or infinite;
+// ``limited``: the argument of an exponential, where |n| is to be 252 at most. A NaN stays one.
 #if defined(__AVX512F__) && MIXC_LANES == 16
-  return (vf)_mm512_scalef_ps((__m512)y, (__m512)n);
+MX_INLINE vf limited(vf x, float) { return x; }
+// n = -inf gives 0 whatever y is, n = inf gives inf.
+MX_INLINE vf scale_by_power(vf y, vf n) { return (vf)_mm512_scalef_ps((__m512)y, (__m512)n); }
 #else
-  n = quick_min(splat(300.0f), quick_max(splat(-300.0f), n));
-  vi whole = to_int(n), third = whole / 3;
-  vf step = (vf)((third + 127) << 23);
-  vf scaled = y * step * step * (vf)((whole - 2 * third + 127) << 23);
-  scaled = n == -300.0f ? vf{} : scaled;
-  return n == 300.0f ? splat(INF) : scaled;
-#endif
+MX_INLINE vf limited(vf x, float far) {
+  return quick_min(splat(far), quick_max(splat(-far), x));
 }
+// In two steps, of which the first moves y's exponent and rounds nothing.
+MX_INLINE vf scale_by_power(vf y, vf n) {
+  vi whole = to_int(n), half = whole >> 1;
+  return (vf)((vi)y + (half << 23)) * (vf)((whole - half + 127) << 23);
+}
+#endif
 
 MX_INLINE vf exp2(vf x) {
+  x = limited(x, 252.0f);
   vf n = round(x), r = x - n;
   vf p = splat(1.53533620e-4f);
   p = p * r + 1.33988750e-3f;
@@ -63,6 +66,7 @@ MX_INLINE vf exp2(vf x) {
 }
 
 MX_INLINE vf exp(vf x) {
+  x = limited(x, 174.0f);
   vf n = round(x * 1.44269504f);
   vf r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
   vf p = splat(1.38436467e-3f);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .block_peers import blocks
 from .peers import Peer, eager, flex, in_float32, package, parallel, reference
 from .sdpa_peers import group_rows, sdpa
 
@@ -12,6 +13,8 @@ PEERS: Mapping[str, Peer] = {
     "sdpa-fp32": in_float32(sdpa),
     "sdpa-rows": group_rows,
     "sdpa-rows-fp32": in_float32(group_rows),
+    "sdpa-blocks": blocks,
+    "sdpa-blocks-fp32": in_float32(blocks),
     "flex": flex,
     "eager": eager,
     "parallel": parallel,

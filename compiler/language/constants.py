@@ -45,7 +45,7 @@ def _compute(fn: str, values: list[int | float | bool]) -> int | float | None:
             case "mod", [a, b]:
                 return a % b
             case "pow", [a, b]:
-                power = a**b if _bits(a, b) <= 64 else None
+                power = None if _is_huge(a, b) else a**b
                 return power if isinstance(power, int | float) else None
             case "sqrt", [a]:
                 return math.sqrt(a)
@@ -54,11 +54,12 @@ def _compute(fn: str, values: list[int | float | bool]) -> int | float | None:
     return None
 
 
-def _bits(base: int | float, power: int | float) -> float:
-    """About how many bits ``base ** power`` has, if it is an integer."""
-    if isinstance(base, float) or isinstance(power, float):
-        return 0
-    return abs(base).bit_length() * abs(power)
+def _is_huge(base: int | float, power: int | float) -> bool:
+    """Whether ``base ** power`` is an integer beyond 64 bits."""
+    if isinstance(base, float) or isinstance(power, float) or power < 0:
+        return False
+    at_least = max(abs(base).bit_length() - 1, 0) * power  # its bits: beyond, it isn't computed
+    return at_least > 64 or abs(int(base**power)) > MAX_INTEGER
 
 
 def check_operator(node: Binary, left: Expr, right: Expr, context: Context) -> None:
@@ -85,7 +86,7 @@ def check_operator(node: Binary, left: Expr, right: Expr, context: Context) -> N
         raise context.error(
             node.span, f"the exponent {power:.6g} is too large", allowed=f"at most {MAX_EXPONENT}"
         )
-    if base is not None and _bits(base, power) > 64:
+    if base is not None and _is_huge(base, power):
         raise _too_large(node, context)
 
 

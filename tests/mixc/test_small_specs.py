@@ -144,7 +144,7 @@ def test_a_state_that_lists_its_heads_mixes_within_each(backend: str) -> None:
 INTEGERS = """
 mixer: integers
 inputs: {k: [J, D], x: [T]}
-params: {far: 3000000000}
+params: {far: 2 ** 40}
 attention: {over: J, score: "sum(k, D)", mask: "j ** 3 % 5 < 2 and t < j + far", output: {o: k}}
 outputs: {o: [T, D]}
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .block_peers import blocks
+from .layer_peers import layer
 from .peers import Peer, eager, flex, in_float32, package, parallel, reference
 from .sdpa_peers import group_rows, sdpa
 
@@ -19,6 +20,8 @@ PEERS: Mapping[str, Peer] = {
     "eager": eager,
     "parallel": parallel,
     "parallel-fp32": in_float32(parallel),
+    "layer": layer,
+    "layer-fp32": in_float32(layer),
     "fla": package("fla"),
     "fla-fp32": in_float32(package("fla")),
     "transformers": package("transformers"),

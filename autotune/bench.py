@@ -177,7 +177,7 @@ def _ready(
     """The row so far, and the call to time where the short sequence came out right."""
     try:
         call = make(short.setting)
-        results = call.results(call.run())
+        results = call.results((call.checked or call.run)())
     except UnsupportedError as error:
         return Row(name, "", "not sayable", str(error)), None
     except Exception as error:  # a peer may raise anything

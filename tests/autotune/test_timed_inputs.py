@@ -1,0 +1,27 @@
+"""Inputs to time with that are as a user has them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mixc.autotune.shapes import CPU_PROPORTIONS, timed_sizes
+from mixc.autotune.timed_inputs import timed_inputs
+from mixc.compiler.language.find import find_spec
+from mixc.compiler.language.load import load_file
+
+
+@pytest.mark.parametrize(
+    ("spec", "name", "share"),
+    [("longformer", "is_global", 1 / 64), ("composite", "visual", None)],
+)
+def test_tokens_that_all_rows_see_are_few(spec: str, name: str, share: float | None) -> None:
+    """A mark that only joins others to a condition stays a coin."""
+    mixer = load_file(find_spec(spec))
+    sizes = timed_sizes(mixer, CPU_PROPORTIONS, {"T": 1024, "D": 4, "E": 4})
+    marked = timed_inputs(mixer, sizes, torch.float32)[name]
+    if share is None:
+        assert 0.4 < marked.double().mean() < 0.6
+    else:
+        assert marked.double().mean() == share
+        assert marked[..., :16].all()

@@ -177,12 +177,13 @@ class AttentionPlan:
         unmasked = stage.mask is None or stage.mask == Literal(True)
         mask = None if unmasked or stage.mask is None else ready(stage.mask)
         ranges = key_ranges(mask, stage.over, block, work.context.masks)
-        queries = work.order(stage.queries)
+        values = frozenset[str]().union(*(value.axes for _, value in outputs))
         return FlashTask(
             name=work.kernel_name(stage.outputs[0].name if stage.outputs else "lse"),
             over=stage.over,
             block=block,
-            queries=queries,
+            queries=work.order(stage.queries),
+            values=work.order(values - stage.queries - {stage.over}),
             score=ready(stage.score),
             mask=mask,
             ranges=ranges,

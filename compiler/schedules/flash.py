@@ -31,7 +31,7 @@ from .block_table import BlockTable, sweep_listed
 from .builder import Builder
 from .contraction import contract, factors_of
 from .evaluation import Context, Evaluator
-from .grid import place_grid, store_result
+from .grid import first_of, place_grid, store_result
 from .runs import Share, Turn, sweep
 from .split import Split, share_of
 
@@ -44,13 +44,15 @@ class FlashTask:
 
     ``form`` is how the weights are normalised in one pass. ``outputs`` pair a buffer with what is
     summed; ``total``, ``top`` and ``lse`` name buffers for the row's sum, the maximum (to base 2)
-    that it is relative to, and the sum's logarithm.
+    that it is relative to, and the sum's logarithm. Programs that differ in the position of a
+    value's own axis (a batch of values under one score) compute the same weights.
     """
 
     name: str
     over: str
     block: str
     queries: tuple[str, ...]
+    values: tuple[str, ...]  # axes that only what is summed has
     score: Expr
     mask: Expr | None
     ranges: KeyRanges
@@ -70,7 +72,8 @@ def flash(task: FlashTask, context: Context, launch: tuple[tuple[str, int], ...]
     """The tile program of an attention."""
     builder = Builder(task.name)
     evaluator = Evaluator(builder, context)
-    place_grid(evaluator, task.queries, task.block, descending=_later_rows_do_more(task.ranges))
+    dims = (*task.queries, *task.values)
+    place_grid(evaluator, dims, task.block, descending=_later_rows_do_more(task.ranges))
     if task.split is not None:
         position = builder.grid_position(task.split.dim, f"{task.over.lower()}_share")
         builder.grid.append(GridAxis(task.split.dim, position))
@@ -121,10 +124,10 @@ def _store_share(
 ) -> None:
     """What a share of the keys gives, for the kernel that merges shares."""
     for name, value in zip(split.outputs, sums, strict=True):
-        store_result(evaluator, name, value)
-    store_result(evaluator, split.total, total)
+        _store(evaluator, name, value)
+    _store(evaluator, split.total, total)
     if split.top is not None and top is not None:
-        store_result(evaluator, split.top, top)
+        _store(evaluator, split.top, top)
 
 
 # ------------------------------------------------------------------------- exponential weights
@@ -197,8 +200,8 @@ def _store_rescaled(
         builder.bind(scale_ref, scale)
     _store_outputs(evaluator, task, sums, evaluator.real(denominator_expr))
     if task.total is not None and task.top is not None:
-        store_result(evaluator, task.total, total)
-        store_result(evaluator, task.top, _finite(evaluator, top))
+        _store(evaluator, task.total, total)
+        _store(evaluator, task.top, _finite(evaluator, top))
     if task.lse is not None:
         log2 = builder.elementwise("log2", total, dtype=DType.FLOAT32)
         log2 = builder.elementwise("add", _finite(evaluator, top), log2, dtype=DType.FLOAT32)
@@ -207,7 +210,7 @@ def _store_rescaled(
         zero = builder.constant(0.0, DType.FLOAT32)
         some = builder.elementwise("gt", total, zero, dtype=DType.BOOL)
         empty = builder.constant(-math.inf, DType.FLOAT32)
-        store_result(evaluator, task.lse, evaluator.where(some, lse, empty, "lse"))
+        _store(evaluator, task.lse, evaluator.where(some, lse, empty, "lse"))
 
 
 def _with_sink(
@@ -335,9 +338,9 @@ def _plain(evaluator: Evaluator, task: FlashTask, form: Plain, rows: frozenset[s
     _store_outputs(evaluator, task, sums, value)
     if task.lse is not None:
         log = builder.elementwise("log", total, dtype=DType.FLOAT32, hint="lse")
-        store_result(evaluator, task.lse, log)
+        _store(evaluator, task.lse, log)
     if task.total is not None:
-        store_result(evaluator, task.total, total)
+        _store(evaluator, task.total, total)
 
 
 # ------------------------------------------------------------------------------------- shared
@@ -394,4 +397,10 @@ def _store_outputs(
             divisor = evaluator.where(some, denominator, one, "divisor")
             kept = evaluator.where(some, value, zero)
             result = builder.elementwise("div", kept, divisor, dtype=DType.FLOAT32, hint=name)
-        store_result(evaluator, name, result)
+        _store(evaluator, name, result)
+
+
+def _store(evaluator: Evaluator, name: str, value: Value) -> None:
+    """Write a result, from one of the programs that have it."""
+    dims = evaluator.context.buffers[name].dims
+    store_result(evaluator, name, value, first_of(evaluator, dims))

@@ -200,3 +200,53 @@ def test_systems_along_a_sequence_are_refused(backend: str) -> None:
     sequence = SOLVED.replace("map:", "dims: {I: T, J: T}\nmap:")
     with pytest.raises(UnsupportedError, match="`solve` along I, an axis of any length"):
         check(backend, sequence, I=7, J=7)
+
+
+BATCH_OF_VALUES = """
+mixer: batch_of_values
+inputs:
+  q: [B, H, I, D]
+  k: [B, G, J, D]
+  v: [B, S, G, J, E]
+  w: [B, G, J, E]
+heads: {G: H}
+dims: {I: T, J: T}
+attention:
+  over: J
+  score: sum(q * k, D)
+  mask: j <= i
+  output: {o: v, p: w, r: v * w}
+  lse: l
+  weights: a
+outputs:
+  o: [B, S, H, I, E]
+  p: [B, H, I, E]
+  r: [B, H, S, I, E]
+  l: [B, H, I]
+  a: [B, H, I, J]
+"""
+
+
+@BACKENDS
+def test_axes_that_only_values_have(backend: str) -> None:
+    """Some outputs have the axis S and some not; these are written once."""
+    check(backend, BATCH_OF_VALUES, G=3, I=21, J=21, S=4)
+
+
+BUCKETS = """
+mixer: buckets
+inputs: {q: [B, I, D], k: [B, J, D], bias: [R, H]}
+dims: {I: T, J: T}
+attention:
+  over: J
+  score: sum(q * k, D) + bias[R=min(abs(i - j), R - 1)]
+  normalize: none
+  output: {o: "where(r == min(abs(i - j), R - 1), 1.0, 0.0)"}
+outputs: {o: [B, H, I, R]}
+"""
+
+
+@BACKENDS
+def test_an_axis_of_values_that_is_only_an_index(backend: str) -> None:
+    check(backend, BUCKETS, I=21, J=21, R=7)
+    check(backend, BUCKETS.replace("[R, H]", "[H, R]"), I=21, J=21, R=7)

@@ -57,7 +57,7 @@ def test_float32_operands_are_read_where_they_lie() -> None:
     full, _ = loops_of(kernel_of("causal", "float32"))
     lines = full.splitlines()
     copies = [n for n, line in enumerate(lines) if "mx::load_tile" in line]
-    assert all(lines[n - 1].strip() == "if (!(v_stride_E == 1)) {" for n in copies)
+    assert all(lines[n - 1].strip() == "if (!(v__stride_E == 1)) {" for n in copies)
     assert re.search(r"mx::dot<.*>\(dot, k_tile_at, k_tile_row, k_tile_step, ", full)
 
 

@@ -9,7 +9,18 @@ from math import prod
 from ...ir.knob import Knob, check_configuration
 from ...ir.mixer import Mixer, Recurrence
 from ...ir.plan import Kernel, Plan
-from ...ir.tile import Dot, For, Program, all_ops
+from ...ir.tile import (
+    Cast,
+    Constant,
+    Dot,
+    Elementwise,
+    For,
+    Program,
+    Range,
+    Reduce,
+    all_ops,
+    made_by,
+)
 from .target import CpuTarget
 
 BLOCK_ROWS = Knob("block_rows", (16, 32, 64, 128), 64, "queries that share a pass over the keys")
@@ -19,6 +30,8 @@ BLOCK_KEYS = Knob(
 # One query does little with a key: tiles stay small, so that they never leave the first cache.
 BLOCK_KEYS_OF_ONE_ROW = 32
 _HELD = 6144  # elements of states that leave the L1 room for rows
+_OF_NUMBERS = (Constant, Range, Elementwise, Cast, Reduce)
+_WIDEST = 1 << 16  # elements of a tile that the L2 has room for
 DOT_ROWS = Knob("dot_rows", (4, 6, 8, 10, 12), 8, "rows of a product that stay in registers")
 DOT_VECTORS = Knob("dot_vectors", (1, 2, 4), 2, "vectors of a row that stay in registers")
 # A state that stays in the L1 costs two or three products a row and entry, and no chunk fewer.
@@ -108,7 +121,8 @@ def _configured(
         (name, configuration[name]) for name in ("dot_rows", "dot_vectors", "vectors_at_once")
     )
     rows = configuration.get(ROWS_AT_ONCE.name, ROWS_AT_ONCE.default)
-    return replace(program.with_blocks(blocks), launch=(*launch, (ROWS_AT_ONCE.name, rows)))
+    program = _narrowed(program.with_blocks(blocks))
+    return replace(program, launch=(*launch, (ROWS_AT_ONCE.name, rows)))
 
 
 def _columns(program: Program, blocks: Mapping[str, int]) -> set[str]:
@@ -129,6 +143,25 @@ def _kept(program: Program, dim: str, blocks: Mapping[str, int]) -> int:
     beside = sum(prod(blocks[a] for a in v.axes - {dim}) for v in states if dim in v.axes)
     most = max(16, min(blocks[dim], _HELD // max(beside, 1)))
     return next(b for b in range(most // 16 * 16, 0, -16) if program.admits(dim, b))
+
+
+def _narrowed(program: Program) -> Program:
+    """The longest blocks halved, as far as they may be, until no stored tile is too wide.
+
+    What functions of numbers make is no tile of its own: it is made where it is read.
+    """
+    stored = (op for op in all_ops(program.body) if not isinstance(op, _OF_NUMBERS))
+    for axes in dict.fromkeys(v.axes for op in stored for v in made_by(op)):
+        while prod(program.tile(a).block for a in axes) > _WIDEST:
+            cut = {t.like or t.dim for t in program.tiles if t.dim in axes and not t.whole}
+            blocks = {dim: program.tile(dim).block for dim in sorted(cut)}
+            halves = {d: b // 2 for d, b in blocks.items() if b % 32 == 0}
+            halves = {d: half for d, half in halves.items() if program.admits(d, half)}
+            if not halves:
+                break
+            longest = max(halves, key=halves.__getitem__)
+            program = program.with_blocks({longest: halves[longest]})
+    return program
 
 
 def _whole_vectors(size: int) -> int:

@@ -44,6 +44,7 @@ from .functions import (
 )
 from .fusion import Fusion, Nest, Step
 from .layout import choose_layout
+from .local_arrays import LocalArrays
 from .memory import AccessReader
 from .names import taken
 from .nest import NestText
@@ -83,6 +84,7 @@ class KernelText:
         self.layout = choose_layout(program, target.lanes)
         self.fusion = Fusion(program, self.layout)
         self.reader = AccessReader(self.fusion.makers, lambda v: self.scalar(v).code)
+        self.locals = LocalArrays(self.fresh)
         self.arrays: dict[str, Array] = {}
         self.forms: dict[str, dict[tuple[str, str], str]] = defaultdict(dict)
         self._scalars: dict[str, Text] = {}
@@ -164,9 +166,13 @@ class KernelText:
             axes = self.layout.of(value)
             name = self.fresh(value.name)
             kind = ARRAY_TYPE[value.dtype]
-            self.add(f"alignas(64) {kind} {name}[{self.size(axes)}];")
+            self.local(kind, name, self.size(axes))
             self.bind(value, name, axes)
         return self.arrays[value.name]
+
+    def local(self, kind: str, name: str, count: int) -> None:
+        """Declare an array."""
+        self.add(*self.locals.declare(kind, name, count))
 
     def bind(self, value: Value, name: str, axes: tuple[str, ...]) -> None:
         """Let a value be an array that is there, and whose own it then is."""
@@ -461,10 +467,10 @@ class KernelText:
             if value.name in inner:
                 copy = self.fresh(f"{source}_copy")
                 kind = ARRAY_TYPE[value.dtype]
-                self.add(f"alignas(64) {kind} {copy}[{self.size(self.layout.of(value))}];")
-                self.add(f"memcpy({copy}, {source}, sizeof {copy});")
+                self.local(kind, copy, self.size(self.layout.of(value)))
+                self.add(f"memcpy({copy}, {source}, {self.locals.bytes[copy]});")
                 source = copy
-            pending.append(f"memcpy({target}, {source}, sizeof {source});")
+            pending.append(f"memcpy({target}, {source}, {self.locals.bytes[source]});")
         self.add(*pending)
 
     def _made(self, step: Step) -> None:

@@ -77,7 +77,7 @@ def declare_form(kernel: KernelText, value: Value, form: str, over: str) -> str:
     size = kernel.size(kernel.layout.of(value))
     kind = {"pairs": "uint32_t", "rows": "uint16_t", "columns": "float"}[form]
     count = size // 2 if form == "pairs" else size
-    kernel.add(f"alignas(64) {kind} {name}[{count}];")
+    kernel.local(kind, name, count)
     kernel.forms[value.name][form, over] = name
     return name
 

@@ -60,7 +60,7 @@ def _strides(kernel: KernelText, array: Array) -> dict[str, int]:
 
 def _new(kernel: KernelText, hint: Value, order: tuple[str, ...]) -> str:
     name = kernel.fresh(hint.name)
-    kernel.add(f"alignas(64) float {name}[{kernel.size(order)}];")
+    kernel.local("float", name, kernel.size(order))
     return name
 
 

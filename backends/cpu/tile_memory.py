@@ -146,7 +146,7 @@ def _load_pointer(kernel: KernelText, op: Load, access: Access, over: str) -> No
     whole = _whole(kernel, access)
     if whole:
         name = kernel.fresh(f"{op.out.name}_copy")
-        kernel.add(f"alignas(64) float {name}[{kernel.size(axes)}];")
+        kernel.local("float", name, kernel.size(axes))
         kernel.add(f"if (!({' && '.join(whole)})) {{")
         fill = write_number(op.fill, op.out.dtype)
         _tile_call(kernel, "load_tile", name, access, axes, fill)

@@ -1,6 +1,19 @@
 // Tiles between memory and local arrays. A tile lies row-major in its array; memory has a stride
 // per axis. Only the first rows and columns of a tile may exist: the others get the fill value.
+#include <new>
+
 namespace mx {
+
+// A tile that a thread's stack has no room for, as long as its scope lasts.
+struct Heap {
+  static constexpr std::align_val_t LINE{64};
+  void* const start;
+  explicit Heap(size_t bytes) : start(::operator new(bytes, LINE)) {}
+  ~Heap() { ::operator delete(start, LINE); }
+  Heap(const Heap&) = delete;
+  template <class T>
+  operator T*() const { return (T*)start; }
+};
 
 // A number that the host passes: a double in 64 bits.
 MX_INLINE float number(int64_t bits) {

@@ -44,8 +44,8 @@ _KNOBS = (BLOCK_ROWS, BLOCK_KEYS, DOT_ROWS, DOT_VECTORS, VECTORS_AT_ONCE, BY_ROW
 def knobs(target: CpuTarget) -> tuple[Knob, ...]:
     """The knobs of every kernel, with the defaults of a target."""
     if target.registers < 32:
-        narrow = replace(DOT_ROWS, default=6), replace(VECTORS_AT_ONCE, default=2)
-        return (BLOCK_ROWS, BLOCK_KEYS, narrow[0], DOT_VECTORS, narrow[1])
+        few = replace(DOT_ROWS, default=6)
+        return (BLOCK_ROWS, BLOCK_KEYS, few, DOT_VECTORS, VECTORS_AT_ONCE)
     return (BLOCK_ROWS, BLOCK_KEYS, DOT_ROWS, DOT_VECTORS, VECTORS_AT_ONCE)
 
 

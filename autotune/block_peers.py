@@ -24,8 +24,6 @@ from .sdpa_peers import Linear
 # Queries of a piece, at most; the quickest counts.
 _BLOCKS = (64, 128, 256, 512)
 _ROWS_AT_ONCE = 256
-# Pieces that have more than this of all pairs are no less work.
-_LARGEST_SHARE = 0.7
 
 
 @dataclass(frozen=True)
@@ -46,10 +44,10 @@ def blocks(setting: Setting) -> Call:
     if form.mask is None or form.sink is not None:
         raise UnsupportedError("its mask hides nothing" if form.mask is None else "it has a sink")
     pairs = _Pairs(operands)
-    calls = {}
-    for size in _BLOCKS:
-        pieces = _Cut(pairs, size).pieces()
-        calls[_over(operands, pieces)] = len(pieces)
+    cuts = [_Cut(pairs, size).pieces() for size in _BLOCKS]
+    calls = {_over(operands, pieces): len(pieces) for pieces in cuts if pieces}
+    if not calls:
+        raise UnsupportedError("its mask leaves nothing out by pieces")
     quickest = min(calls, key=_seconds)
     what = f"torch SDPA, {calls[quickest]} pieces"
     return Call(what, quickest, operands.results, lacks=form.lacks)
@@ -156,20 +154,15 @@ class _Cut:
         self.bytes = 0
 
     def pieces(self) -> list[Piece]:
-        """All pieces. Raises UnsupportedError where they are no less work than the whole."""
+        """All pieces; none where they are no less work than the whole."""
         found: list[Piece] = []
         for batch in self.pairs.entries:
             first, last = self.pairs.ends(batch)
             for rows in _parts(first, last):
                 found += self._of_part(batch, rows, first, last)
-        pairs = sum(
-            _length(p.batch) * _length(p.rows) * _length(p.keys) * (0.5 if p.causal else 1.0)
-            for p in found
-        )
+        pairs = sum(_length(p.batch) * _length(p.rows) * _length(p.keys) for p in found)
         whole = self.pairs.batches * self.pairs.rows * self.pairs.keys
-        if len(found) == len(self.pairs.entries) or pairs > _LARGEST_SHARE * whole:
-            raise UnsupportedError("its mask leaves out too little by pieces")
-        return found
+        return found if pairs < whole else []
 
     def _of_part(self, batch: slice, rows: slice, first: Tensor, last: Tensor) -> Iterator[Piece]:
         if self.pairs.bias_of is None:

@@ -109,6 +109,11 @@ def resized(
 
     for dim, size in changed.items():
         settle(dim, size)
+    for dim, other in _alike(mixer):
+        if dim in changed and other not in changed:
+            settle(other, changed[dim])
+        elif other in changed and dim not in changed:
+            settle(dim, changed[other])
     for dim, value in mixer.sizes:
         known = param_values(mixer, result, params)
         settle(dim, int(evaluate_host(value, result, known)))

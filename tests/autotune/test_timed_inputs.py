@@ -25,3 +25,10 @@ def test_tokens_that_all_rows_see_are_few(spec: str, name: str, share: float | N
     else:
         assert marked.double().mean() == share
         assert marked[..., :16].all()
+
+
+@pytest.mark.parametrize("changed", [{"D": 256}, {"P": 256}])
+def test_axes_of_the_same_positions_change_together(changed: dict[str, int]) -> None:
+    """An LSTM's state is read along P and written along D."""
+    sizes = timed_sizes(load_file(find_spec("lstm")), CPU_PROPORTIONS, changed)
+    assert (sizes["D"], sizes["P"]) == (256, 256)

@@ -76,6 +76,7 @@ class Workspace:
             self.dtype,
             tuple(self.findings),
             tuple(self.block_counts.items()),
+            tuple(self.context.ranges.limits.items()),
         )
 
     def _used_buffers(self) -> list[str]:
@@ -330,8 +331,8 @@ class Workspace:
             wide = wide or any(o.name == name and o.dtype == "float32" for o in self.mixer.outputs)
             dtype = DType.FLOAT32 if wide else self.dtype
         elif expr.kind is Kind.INT:
-            found = self.context.ranges.names[name] = self.context.ranges.of(expr)
-            dtype = DType.INT32 if found.fits(32) else DType.INT64
+            self.context.ranges.made[name] = expr
+            dtype = DType.INT32 if self.context.ranges.bits(expr) == 32 else DType.INT64
         self.context.buffers[name] = Buffer(name, dims, dtype, role)
 
     def kernel_name(self, result: str) -> str:

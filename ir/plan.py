@@ -61,6 +61,7 @@ class Plan:
     block_counts: tuple[
         tuple[str, str], ...
     ] = ()  # (dim of buffers, the dim whose blocks it counts)
+    limits: tuple[tuple[str, int], ...] = ()  # dim, up to which length integers take 64 bits
 
     def block_count(self, name: str) -> tuple[str, int]:
         """The dim whose blocks ``name`` counts, and their size in the kernels that use it."""

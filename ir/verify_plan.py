@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .errors import PromiseError, VerificationError
+from .errors import ArgumentError, PromiseError, VerificationError
 from .plan import Plan
 from .promises import CommonBlocks, WholeBlocks
 from .tile import (
@@ -73,6 +73,7 @@ def verify_lengths(plan: Plan, sizes: Mapping[str, int]) -> None:
     Raises:
         PromiseError: a fixed size is another one, positions of one sequence differ in number,
             groups do not divide their heads, or a place past the end takes more than 32 bits.
+        ArgumentError: integers of the spec take more than 64 bits at these lengths.
     """
     name = plan.mixer.name
     for dim, fixed in plan.sizes:
@@ -89,6 +90,12 @@ def verify_lengths(plan: Plan, sizes: Mapping[str, int]) -> None:
     for dim, size in sizes.items():
         if not 0 <= size <= LONGEST:
             raise PromiseError(f"{name}: {dim} = {size} is not within 0 ... {LONGEST}")
+    for dim, most in plan.limits:
+        if sizes.get(dim, 0) > most:
+            raise ArgumentError(
+                f"{name}: expected {dim} of at most {most}, got {sizes[dim]}: beyond, an integer of"
+                " the spec takes more than 64 bits; keep its parts small (`(j % 5) ** 3 % 5`)"
+            )
 
 
 def _cut_alike(program: Program, known: dict[CommonBlocks, int]) -> None:

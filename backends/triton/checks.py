@@ -60,6 +60,13 @@ def shape_checks(plan: Plan, names: Mapping[str, str]) -> Iterator[str]:
             f'    raise ValueError(f"heads: {small} must divide {large}, got {{{groups}}} and '
             f'{{{heads}}}")'
         )
+    for dim, most in plan.limits:
+        size = names.get(dim, dim)
+        yield f"if {size} > {most}:"
+        yield (
+            f'    raise ValueError(f"expected {dim} of at most {most}, got {{{size}}}: beyond, '
+            'integers take more than 64 bits")'
+        )
 
 
 def _multiplies_bfloat16(plan: Plan) -> bool:

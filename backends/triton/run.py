@@ -23,6 +23,7 @@ from ...ir.mixer import Input, Mixer
 from ...ir.optional import without_inputs
 from ...ir.plan import Plan
 from ...ir.roles import feature_dims, shares_of_keys
+from ...ir.verify_plan import verify_lengths
 from ..cache import cache_folder, holds, put
 from ..names import plain_names
 from ..precision import with_own_dtypes, working_dtype
@@ -34,6 +35,8 @@ Lower = Callable[..., Plan]  # (mixer, sizes, dtype, splits=1)
 # The knobs to set for these sizes in this dtype, and a plan with knobs set.
 Choose = Callable[[Mapping[str, int], torch.dtype], Mapping[str, int]]
 Bind = Callable[[Plan, Mapping[str, int]], Plan]
+# A module's function, what names of the spec are called there, and the plan it is of.
+_Function = tuple[Callable[..., Any], Mapping[str, str], Plan]
 
 
 def import_source(source: str, name: str) -> ModuleType:
@@ -72,7 +75,7 @@ class TritonRunner:
     choose: Choose | None = None
     bind: Bind | None = None
     groups: dict[object, QueryGroups] = field(default_factory=dict)
-    modules: dict[object, Any] = field(default_factory=dict)
+    modules: dict[object, _Function] = field(default_factory=dict)
 
     def __call__(
         self, tensors: Mapping[str, Tensor], params: Mapping[str, Number] = {}
@@ -93,7 +96,8 @@ class TritonRunner:
         dtype = working_dtype(mixer, tensors)
         mixer, sizes = self._groups(with_own_dtypes(mixer, tensors, dtype)).grouped(sizes)
         device = next(iter(tensors.values())).device
-        function, words = self._function(mixer, sizes, dtype, device)
+        function, words, plan = self._function(mixer, sizes, dtype, device)
+        verify_lengths(plan, sizes)
         inputs = [_prepared(tensors[i.name], i, dtype) for i in mixer.inputs]
         given = [p.name for p in mixer.params if p.runtime and p.name in params]
         runtime = {words.get(name, name): params[name] for name in given}
@@ -110,8 +114,8 @@ class TritonRunner:
 
     def _function(
         self, mixer: Mixer, sizes: Mapping[str, int], dtype: torch.dtype, device: torch.device
-    ) -> tuple[Callable[..., Any], Mapping[str, str]]:
-        """The function of the module, and what names of the spec are called there."""
+    ) -> _Function:
+        """The module for these sizes, made where there is none yet."""
         fixed = {d: sizes[d] for d in sorted(feature_dims(mixer))}
         chosen = {} if self.choose is None else self.choose(sizes, dtype)
         inputs = tuple((i.name, i.dtype) for i in mixer.inputs)
@@ -124,9 +128,9 @@ class TritonRunner:
             source = emit_module(bound, wide_dots=device.type == "cpu")
             words = plain_names(bound, TAKEN)
             module = import_source(source, mixer.name)
-            self.modules[key] = getattr(module, words.get(mixer.name, mixer.name)), words
-        made: tuple[Callable[..., Any], Mapping[str, str]] = self.modules[key]
-        return made
+            function = getattr(module, words.get(mixer.name, mixer.name))
+            self.modules[key] = function, words, bound
+        return self.modules[key]
 
 
 def _units(device: torch.device) -> int:

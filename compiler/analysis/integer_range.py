@@ -7,6 +7,7 @@ Python's integers, so that nothing overflows here.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -22,6 +23,7 @@ from ...ir.expression import (
     Ref,
     Scalar,
     Size,
+    walk,
 )
 from ...ir.verify_plan import LONGEST
 from .intervals import EVERYTHING, Interval, elementwise
@@ -58,7 +60,7 @@ class IntegerRange:
 
 ANY_32 = IntegerRange(-(2**31), 2**31 - 1)
 TRUTH = IntegerRange(0, 1)
-POSITIONS = IntegerRange(-1, LONGEST)
+UNIT = IntegerRange(-1, 1)
 
 
 @dataclass
@@ -66,13 +68,17 @@ class IntegerRanges:
     """The ranges of a kernel's integer expressions.
 
     ``sizes`` and ``params`` are those that are known; ``derived`` gives other sizes in terms of
-    them; ``names`` are the ranges of tensors that are known better than by their type.
+    them; ``made`` is what kernels have stored, by name. Other tensors hold ``elements``, and no
+    axis is longer than ``longest``.
     """
 
     sizes: Mapping[str, int]
     params: Mapping[str, float]
     derived: Mapping[str, Expr] = field(default_factory=dict)
-    names: dict[str, IntegerRange] = field(default_factory=dict)
+    made: dict[str, Expr] = field(default_factory=dict)
+    elements: IntegerRange = ANY_32
+    longest: int = LONGEST
+    limits: dict[str, int] = field(default_factory=dict)  # dims whose length 64 bits limit
     _done: dict[int, tuple[Expr, IntegerRange]] = field(default_factory=dict)
 
     def of(self, expr: Expr) -> IntegerRange:
@@ -81,6 +87,44 @@ class IntegerRanges:
         if known is None:
             known = self._done[id(expr)] = (expr, self._of(expr))
         return known[1]
+
+    def bits(self, expr: Expr) -> int:
+        """The bits of the type that ``expr`` is computed in.
+
+        Where lengths may make it pass 64, ``limits`` gets those up to which it does not.
+        """
+        found = self.of(expr)
+        if not found.fits(64):
+            self._limit(expr)
+        return 32 if found.fits(32) else 64
+
+    def _limit(self, expr: Expr) -> None:
+        """Elements of inputs, which nobody knows before, are taken for small."""
+
+        def fits(longest: int) -> bool:
+            short = IntegerRanges(self.sizes, self.params, self.derived, self.made, UNIT, longest)
+            return short.of(expr).fits(64)
+
+        dims = self._lengths(expr) - set(self.sizes)
+        if dims and fits(1) and not fits(self.longest):
+            lengths = range(2, self.longest + 1)
+            limit = 1 + bisect_left(lengths, True, key=lambda n: not fits(n))
+            self.limits |= {dim: min(limit, self.limits.get(dim, limit)) for dim in dims}
+
+    def _lengths(self, expr: Expr) -> set[str]:
+        """The dims whose length has a part in the value."""
+        found: set[str] = set()
+        for node in walk(expr):
+            match node:
+                case Index(dim) | Size(dim) | Cumsum(over=dim):
+                    found.add(dim)
+                case Reduce(over=over):
+                    found.update(over)
+                case Ref(name) if name in self.made:
+                    found |= self._lengths(self.made[name])
+                case _:
+                    pass
+        return found
 
     def _of(self, expr: Expr) -> IntegerRange:
         if expr.kind is Kind.BOOL:
@@ -94,8 +138,11 @@ class IntegerRanges:
                 return IntegerRange(0, max(self._size(dim).high - 1, 0))
             case Scalar(name) if name in self.params:
                 return IntegerRange(int(self.params[name]), int(self.params[name]))
+            case Ref(name) if name in self.made:
+                return self.of(self.made[name])
             case Ref(name):
-                return self.names.get(name, POSITIONS if name.startswith("<") else ANY_32)
+                position = name.startswith("<")
+                return IntegerRange(-1, self.longest) if position else self.elements
             case Read(x, _, fill):
                 return self.of(x).join(IntegerRange(int(fill), int(fill)))
             case Reduce() | Cumsum():
@@ -110,8 +157,8 @@ class IntegerRanges:
             return IntegerRange(self.sizes[dim], self.sizes[dim])
         if dim in self.derived:
             made = self.of(self.derived[dim])
-            return IntegerRange(max(made.low, 0), min(made.high, LONGEST))
-        return IntegerRange(0, LONGEST)
+            return IntegerRange(max(made.low, 0), min(made.high, self.longest))
+        return IntegerRange(0, self.longest)
 
     def _reduced(self, expr: Reduce | Cumsum) -> IntegerRange:
         x = self.of(expr.x)

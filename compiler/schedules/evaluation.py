@@ -120,7 +120,7 @@ class Evaluator:
         """The type that holds every value of an expression, in arithmetic."""
         if expr.kind is not Kind.INT:
             return KIND_DTYPE[expr.kind]
-        return DType.INT32 if self.context.ranges.of(expr).fits(32) else DType.INT64
+        return DType.INT32 if self.context.ranges.bits(expr) == 32 else DType.INT64
 
     def condition(self, expr: Expr, hint: str = "") -> Value:
         """The value as a truth value."""

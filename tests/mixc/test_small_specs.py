@@ -16,7 +16,7 @@ from mixc.backends.triton.emit import emit_module
 from mixc.backends.triton.signatures import kernel_signatures
 from mixc.compiler.language.load import load_text
 from mixc.compiler.pipeline import lower
-from mixc.ir.errors import UnsupportedError
+from mixc.ir.errors import ArgumentError, UnsupportedError
 from mixc.ir.targets import parse_target
 from mixc.running import by_reference, kernel_runner
 
@@ -166,6 +166,8 @@ def test_integers_beyond_32_bits(backend: str) -> None:
     n = torch.randint(-(2**31), 2**31 - 1, (21,), dtype=torch.int32)
     check(backend, SUMS, {"n": n})
     check(backend, INTEGERS, J=2000)
+    with pytest.raises(ArgumentError, match="expected J of at most 2097152, got 2097153"):
+        check(backend, INTEGERS, J=2**21 + 1, T=1, D=1)
 
 
 MAPS = """

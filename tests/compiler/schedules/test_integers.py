@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from mixc.backends.reference.tiles import run_plan
+from mixc.backends.triton.emit import emit_module
 from mixc.compiler.analysis.integer_range import IntegerRanges
 from mixc.compiler.language.load import load_text
 from mixc.compiler.pipeline import lower
+from mixc.ir.errors import ArgumentError
 from mixc.ir.mixer import Map
+from mixc.ir.verify_plan import verify_lengths
 
 SPEC = """
 mixer: integers
@@ -83,3 +87,27 @@ def test_values_are_pythons_and_lie_in_their_ranges(made: Made) -> None:
     plan = lower(mixer, {"D": 2}, "float32")
     values = run_plan(plan, tensors, {"T": LENGTH, "S": 3, "D": 2}, {})["o"]
     assert values.tolist() == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "longest"),
+    [
+        ("t ** 3 % 5", round((2**63) ** (1 / 3))),
+        ("(t + (S)) ** 3 % 5 + n", 2**20),
+        ("2 ** t % 7", 63),
+        ("cumsum(t ** 2, T)", round((2**63) ** (1 / 3))),
+        ("(t % 5) ** 20 + n * t * t", None),
+        ("t ** 2 + n * n", None),
+    ],
+)
+def test_lengths_beyond_which_64_bits_do_not_suffice_are_refused(
+    text: str, longest: int | None
+) -> None:
+    plan = lower(load_text(SPEC.format(text)), {"D": 2}, "float32")
+    if longest is None:
+        assert not plan.limits
+        return
+    verify_lengths(plan, {"T": longest, "S": 3, "D": 2})
+    with pytest.raises(ArgumentError, match=f"integers: expected T of at most {longest}, got"):
+        verify_lengths(plan, {"T": longest + 1, "S": 3, "D": 2})
+    assert f"if T > {longest}:" in emit_module(plan)

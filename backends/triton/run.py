@@ -141,8 +141,8 @@ def _units(device: torch.device) -> int:
 
 
 def _prepared(tensor: Tensor, entry: Input, dtype: torch.dtype) -> Tensor:
-    if entry.kind is Kind.INT and tensor.dtype is not torch.int32:
-        return tensor.to(torch.int32)
+    if entry.kind is Kind.INT:
+        return tensor.to(torch.int64 if entry.dtype == "int64" else torch.int32)
     if entry.kind is not Kind.REAL:
         return tensor
     return tensor.to(dtype if entry.dtype is None else getattr(torch, entry.dtype))

@@ -252,3 +252,17 @@ outputs: {o: [B, H, I, R]}
 def test_an_axis_of_values_that_is_only_an_index(backend: str) -> None:
     check(backend, BUCKETS, I=21, J=21, R=7)
     check(backend, BUCKETS.replace("[R, H]", "[H, R]"), I=21, J=21, R=7)
+
+
+DECLARED = """
+mixer: declared
+inputs: {x: [B, D], n: {dims: [B, D], dtype: int64}, m: {dims: [B, D], dtype: int8}}
+map: {o: x + n % 1000 + m}
+outputs: {o: [B, D]}
+"""
+
+
+@BACKENDS
+def test_integers_are_read_in_the_dtype_that_their_input_declares(backend: str) -> None:
+    n = torch.randint(-(2**30), 2**30, (2, 5))
+    check(backend, DECLARED, {"n": n, "m": torch.randint(-9, 9, (2, 5), dtype=torch.int8)}, 1e-3)

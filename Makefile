@@ -14,7 +14,7 @@ READY := .venv/.ready
 endif
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format install clean
+.PHONY: demo test sanitize lint format install clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -22,6 +22,10 @@ demo: $(READY)
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q
+
+# Every spec at every size that people use, under the address sanitiser: hours.
+sanitize: $(READY)
+	MIXC_SANITIZE=all $(BIN)/python -m pytest -n 2 -q tests/backends/cpu/test_sanitizers.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

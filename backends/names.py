@@ -50,7 +50,7 @@ def _names(plan: Plan) -> Iterator[str]:
     yield from (entry.name for entry in mixer.params)
     yield from (entry.name for entry in mixer.tables)
     yield from (dim for entry in mixer.inputs for dim in entry.dims)
-    yield from (name for name, _ in (*plan.params, *plan.sizes, *plan.block_counts))
+    yield from (name for name, _ in (*plan.params, *plan.sizes, *plan.own_sizes.items()))
     for buffer in plan.buffers:
         yield from (buffer.name, *buffer.dims)
     for kernel in plan.kernels:

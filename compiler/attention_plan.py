@@ -20,6 +20,7 @@ from ..ir.mixer import Attention
 from ..ir.plan import Buffer, Kernel
 from ..ir.roles import query_axis
 from ..ir.tile import DType, Program
+from .analysis.distances import Distances
 from .analysis.mask_ranges import key_ranges, needs_block_table
 from .analysis.one_pass import Plain, Rescaled, TwoPass, classify
 from .defaults import attention_configurations
@@ -42,7 +43,8 @@ class AttentionPlan:
 
     def run(self) -> None:
         """Plan it, and make its results known to later stages."""
-        work, stage = self.work, self.stage
+        work = self.work
+        stage = self.stage = self._with_distances()
         form = self.form
         if isinstance(form, TwoPass):
             work.findings.append(f"two passes: {form.reason}")
@@ -66,6 +68,28 @@ class AttentionPlan:
             self._merge(task, task.split)
         if stage.weights is not None:
             self._weights(task)
+
+    def _with_distances(self) -> Attention:
+        """The stage, its score's costly terms of the distance alone computed once per distance.
+
+        Not where the keys are shared out: few queries meet most distances once.
+        """
+        work, stage = self.work, self.stage
+        if work.splits > 1:
+            return stage
+        dim = work.free_dim(f"{self.block}_to_{stage.over}")
+        distances = Distances(self.block, stage.over, dim)
+
+        def store(term: Expr, part: Expr) -> Ref:
+            if dim not in work.lengths:
+                work.add_dim(dim, distances.count)
+            i, j = self.block.lower(), stage.over.lower()
+            reason = f"it depends on {i} - {j} alone: computed once for each distance"
+            called = work.context.names.get(part) or work.temporary_name(term)
+            name = work.free_name(f"{called.removesuffix('_made')}_by_distance")
+            return work.store(name, term, None, "temporary", reason)
+
+        return replace(stage, score=distances.replaced(stage.score, store))
 
     def _program(self, task: FlashTask) -> Program:
         """The kernel at the first configuration that fits the smallest GPU, or at the leanest."""

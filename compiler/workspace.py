@@ -64,6 +64,7 @@ class Workspace:
     splits: int = 1  # shares that an attention's keys are dealt out in
     recurrence: str = "chunk"  # the schedule of recurrences that several fit: chunk, loop
     block_counts: dict[str, str] = field(default_factory=dict)  # dim of tables -> dim in blocks
+    lengths: dict[str, Expr] = field(default_factory=dict)  # sizes of other dims of its own
 
     def plan(self) -> Plan:
         """The plan as it stands."""
@@ -77,6 +78,7 @@ class Workspace:
             tuple(self.findings),
             tuple(self.block_counts.items()),
             tuple(self.context.ranges.limits.items()),
+            tuple(self.lengths.items()),
         )
 
     def _used_buffers(self) -> list[str]:
@@ -254,6 +256,15 @@ class Workspace:
         """A dim that no buffer has, called so or nearly so."""
         taken = {dim for buffer in self.context.buffers.values() for dim in buffer.dims}
         return _free(name, taken | {dim for output in self.mixer.outputs for dim in output.dims})
+
+    def add_dim(self, dim: str, size: Expr) -> None:
+        """A dim of the plan's own, walked block by block like a sequence."""
+        self.lengths[dim] = size
+        self.roles = self.roles.with_long(dim)
+        ranges = self.context.ranges
+        self.context = replace(
+            self.context, ranges=replace(ranges, derived={**ranges.derived, dim: size})
+        )
 
     def store(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from .expression import Expr, Size, call
 from .mixer import Mixer
 from .promises import CommonBlocks
 from .tile import BufferArgument, DType, Program
@@ -62,6 +63,7 @@ class Plan:
         tuple[str, str], ...
     ] = ()  # (dim of buffers, the dim whose blocks it counts)
     limits: tuple[tuple[str, int], ...] = ()  # dim, up to which length integers take 64 bits
+    lengths: tuple[tuple[str, Expr], ...] = ()  # (dim of buffers, its size in those of the mixer)
 
     def block_count(self, name: str) -> tuple[str, int]:
         """The dim whose blocks ``name`` counts, and their size in the kernels that use it."""
@@ -71,6 +73,15 @@ class Plan:
             for k in self.kernels
             if any(name in b.dims for b in k.program.buffers.values())
         )
+
+    @property
+    def own_sizes(self) -> dict[str, Expr]:
+        """The sizes of dims that buffers have and the mixer does not, in its sizes."""
+        counts: dict[str, Expr] = {}
+        for name, _ in self.block_counts:
+            dim, block = self.block_count(name)
+            counts[name] = call("floordiv", call("add", Size(dim), block - 1), block)
+        return {**counts, **dict(self.lengths)}
 
     def with_common_blocks(self) -> Plan:
         """Programs that have to cut a dim alike take the block of the last of them, for which the

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .errors import UnsupportedError
 from .expression import Ref, Size, Solve, walk
@@ -25,6 +25,10 @@ class DimRoles:
     features: frozenset[str]
     long: frozenset[str]
     weights: Mapping[str, int]
+
+    def with_long(self, dim: str) -> DimRoles:
+        """With one more dim of any length."""
+        return replace(self, long=self.long | {dim}, weights={**self.weights, dim: 4096})
 
     def cost(self, dims: frozenset[str]) -> int:
         """A rough count of elements, to compare where a value is computed."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...ir.binding import Number, evaluate_host, param_values
 from ...ir.expression import Expr, Kind, Literal, Scalar, Size, call
+from ...ir.host import host_code
 from ...ir.mixer import Layout, Mixer
 from ...ir.plan import Buffer, Plan
 from ...ir.tile import BufferArgument, DType, HostArgument, ParamArgument, SizeArgument
@@ -82,10 +83,8 @@ class Launch:
     def _sizes(self, sizes: tuple[int, ...]) -> dict[str, int]:
         """The sizes by dim, with those that are the plan's own."""
         by_dim = dict(zip(self.signature.dims, sizes, strict=True)) | dict(self.module.plan.sizes)
-        for name, _ in self.module.plan.block_counts:
-            dim, block = self.module.plan.block_count(name)
-            by_dim[name] = -(-by_dim[dim] // block)
-        return by_dim
+        own = self.module.plan.own_sizes
+        return by_dim | {dim: int(evaluate_host(size, by_dim)) for dim, size in own.items()}
 
 
 class _LaunchText:
@@ -205,11 +204,8 @@ def _value(argument: object) -> tuple[Expr, DType] | None:
 def _more_sizes(plan: Plan, names: Mapping[str, str]) -> dict[str, str]:
     """The code of sizes that are fixed, and of counts of blocks."""
     more = {dim: str(size) for dim, size in plan.sizes}
-    for name, _ in plan.block_counts:
-        dim, block = plan.block_count(name)
-        size = more.get(dim) or names[dim]
-        more[name] = f"(-(-{size} // {block}))"
-    return more
+    known = {**names, **more}
+    return more | {dim: host_code(size, known) for dim, size in plan.own_sizes.items()}
 
 
 def _made_bytes(plan: Plan) -> Expr:

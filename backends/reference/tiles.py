@@ -84,9 +84,7 @@ def run_plan(
     """
     verify_lengths(plan, sizes)
     lengths = {**sizes, **dict(plan.sizes)}
-    for name, _ in plan.block_counts:
-        dim, block = plan.block_count(name)
-        lengths[name] = -(-lengths[dim] // block)
+    lengths |= {dim: int(evaluate_host(n, lengths)) for dim, n in plan.own_sizes.items()}
     given = {p.name: p.value for p in plan.mixer.params if p.runtime}
     numbers = {n: evaluate_host(e, lengths, dict(plan.params)) for n, e in given.items()}
     numbers |= {**dict(plan.params), **params}

@@ -206,6 +206,8 @@ class HostText:
         for name, _ in self.plan.block_counts:
             dim, block = self.plan.block_count(name)
             self._add(f"{name} = triton.cdiv({self.names.get(dim, dim)}, {block})")
+        for dim, size in self.plan.lengths:
+            self._add(f"{dim} = {host_text(size, self.names)}")
         first = self.mixer.inputs[0].name if self.mixer.inputs else None
         device = f"{first}.device" if first else '"cpu"'
         tables = {t.name: t for t in self.mixer.tables}

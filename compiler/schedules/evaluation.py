@@ -36,6 +36,7 @@ from ...ir.plan import Buffer
 from ...ir.promises import WholeBlocks
 from ...ir.tile import BufferArgument, DType, ParamArgument, SizeArgument, Tile, Value
 from ...ir.verify_plan import LONGEST
+from ..analysis.distances import lies_within
 from ..analysis.facts import Facts, is_natural
 from ..analysis.integer_range import IntegerRanges
 from .builder import KIND_DTYPE, Builder
@@ -310,7 +311,9 @@ class Evaluator:
                 return True
             case Call("floordiv", (Index(head), Call("floordiv", (Size(whole), Size(part))))):
                 return whole == head and part == dim and (dim, head) in self.context.heads
-        return self._inside_everywhere(index, dim)
+        size = self.context.ranges.derived.get(dim)
+        known = size is not None and lies_within(index, size)
+        return known or self._inside_everywhere(index, dim)
 
     def _inside_everywhere(self, index: Expr, dim: str) -> bool:
         """Try every position, where all of them are known at compile time."""

@@ -145,6 +145,19 @@ def test_a_block_table_only_where_no_bound_is_known() -> None:
     )
 
 
+def test_a_costly_bias_is_computed_once_for_each_distance() -> None:
+    plan = plan_of(
+        "sum(q * k, D) + b[R=min(floor(log2(1 + abs(i - j))), R - 1)]", inputs="b: [R, H]"
+    )
+    assert kernels(plan) == [
+        ("b_by_distance", "it depends on i - j alone: computed once for each distance"),
+        ATTENTION,
+    ]
+    assert plan.buffer("b_by_distance").dims == ("H", "I_to_J")
+    assert str(plan.own_sizes["I_to_J"]) == "I + J"
+    assert kernels(plan_of("sum(q * k, D) - 0.5 * abs(i - j)")) == [ATTENTION]
+
+
 def test_two_passes_where_the_normaliser_needs_them() -> None:
     plan = plan_of(normalize="{weight: 'relu(score - mean(score, J))', denominator: total}")
     names = [name for name, _ in kernels(plan)]

@@ -266,3 +266,28 @@ outputs: {o: [B, D]}
 def test_integers_are_read_in_the_dtype_that_their_input_declares(backend: str) -> None:
     n = torch.randint(-(2**30), 2**30, (2, 5))
     check(backend, DECLARED, {"n": n, "m": torch.randint(-9, 9, (2, 5), dtype=torch.int8)}, 1e-3)
+
+
+LOG_DISTANCE = """
+mixer: log_distance
+inputs: {q: [B, H, I, D], k: [B, H, J, D], v: [B, H, J, E], slope: [H], table: [R, H]}
+params: {causal: false}
+let:
+  distance: i + J - I - j
+  far: floor(2 * log2(1 + abs(distance)))
+attention:
+  over: J
+  score: sum(q * k, D) - slope * log(1 + abs(distance)) + table[R=far + where(distance < 0, 4, 0)]
+  mask: distance >= 0 or not causal
+  normalize: softmax
+  output: {o: v}
+outputs: {o: [B, H, I, E]}
+"""
+
+
+@BACKENDS
+@pytest.mark.parametrize("causal", ["false", "true"])
+def test_a_bias_of_the_distance(backend: str, causal: str) -> None:
+    spec = LOG_DISTANCE.replace("causal: false", f"causal: {causal}")
+    for lengths in ({"I": 21, "J": 21}, {"I": 1, "J": 70}, {"I": 70, "J": 5}, {"I": 3, "J": 0}):
+        check(backend, spec, R=9, **lengths)

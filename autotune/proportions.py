@@ -173,9 +173,10 @@ def _needed(
 ) -> Iterator[tuple[str, int]]:
     """What of a table is read, where all reads of it are at numbers or at indices of heads.
 
-    ``a[S=0] - a[S=1]``: S has two rows.
+    ``a[S=0] - a[S=1]``: S has two rows. A dim that other sizes are made from is no table of its own.
     """
-    tables = {dim for dim, role in roles.items() if role == "table"}
+    made_from = {n.dim for _, value in mixer.sizes for n in walk(value) if isinstance(n, Size)}
+    tables = {dim for dim, role in roles.items() if role == "table"} - made_from
     lengths = {dim for dim, role in roles.items() if role == "length"}
     reads: dict[str, list[Expr]] = {dim: [] for dim in tables}
     for node in every_node(expressions(mixer)) if tables else ():

@@ -238,3 +238,10 @@ outputs: {o: [B, N, T, E]}
     fixed = default_sizes(load_text(spec.replace("DIMS", "{S: 3, N: H // 2}")))
     assert (fixed["S"], fixed["N"]) == (3, fixed["H"] // 2)
     assert 1 <= fixed["N"] <= 4
+
+
+def test_a_dim_that_sizes_are_made_from_is_no_table():
+    """Based reads x[D=m - 1], m over the features that D makes: D is as long as ever."""
+    (based,) = (load_file(path) for path in library() if path.stem == "based")
+    assert default_sizes(based)["D"] > 10
+

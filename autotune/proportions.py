@@ -10,6 +10,7 @@ from ..ir.expression import Expr, Index, Kind, Read, Reduce, Size, every_node, w
 from ..ir.host import evaluate_host
 from ..ir.mixer import Attention, Mixer, Recurrence
 from ..ir.optional import expressions
+from ..ir.roles import feature_dims
 from .intervals import Bounds
 
 _LARGEST_TABLE = 64
@@ -136,8 +137,9 @@ def _roles(mixer: Mixer) -> dict[str, str]:
     summed |= {dim for loop in recurrences for state in loop.states for dim in state.listed}
     read = {dim for node in nodes if isinstance(node, Read) for dim, _ in node.at}
     heads = {dim for pair in mixer.heads for dim in pair}
-    # What other sizes are made from: `{N: H // 2}`.
+    # What other sizes are made from: `{N: H // 2}`; but features make more features.
     dividing = {node.dim for _, value in mixer.sizes for node in walk(value) if type(node) is Size}
+    dividing -= feature_dims(mixer)
     roles: dict[str, str] = {}
     for dim in _all_dims(mixer, nodes):
         if dim in lengths:
@@ -173,7 +175,7 @@ def _needed(
 ) -> Iterator[tuple[str, int]]:
     """What of a table is read, where all reads of it are at numbers or at indices of heads.
 
-    ``a[S=0] - a[S=1]``: S has two rows. A dim that other sizes are made from is no table of its own.
+    ``a[S=0] - a[S=1]``: S has two rows. A dim that other sizes are made from is no table.
     """
     made_from = {n.dim for _, value in mixer.sizes for n in walk(value) if isinstance(n, Size)}
     tables = {dim for dim, role in roles.items() if role == "table"} - made_from

@@ -244,4 +244,3 @@ def test_a_dim_that_sizes_are_made_from_is_no_table():
     """Based reads x[D=m - 1], m over the features that D makes: D is as long as ever."""
     (based,) = (load_file(path) for path in library() if path.stem == "based")
     assert default_sizes(based)["D"] > 10
-

@@ -40,11 +40,11 @@ def macros(names: list[str]) -> str:
     ],
 )
 def test_target_by_the_compilers_macros(names: list[str], target: CpuTarget) -> None:
-    assert target_of_macros(macros(names)) is target
+    assert target_of_macros(macros(names)) == target
 
 
 def test_neon() -> None:
-    assert target_of_macros("#define __ARM_NEON 1") is NEON
+    assert target_of_macros("#define __ARM_NEON 1") == NEON
 
 
 def _flags(target: CpuTarget) -> tuple[str, ...]:

@@ -66,9 +66,19 @@ def _factors(layout: Layout) -> set[str]:
 
 
 def is_sequence(text: Text, spec: SpecDocument) -> bool:
-    """Whether a line of ``dims`` relates a dim to a sequence: a bare dim, not an expression."""
+    """Whether a line of ``dims`` relates a dim to a sequence: a bare dim, not an expression.
+
+    One that stands inside a product (``H*D``) is no sequence: ``{P: D}`` only says how long P is.
+    """
     word = text.value.strip()
-    return NAME.fullmatch(word) is not None and word[:1].isupper() and word not in spec.params
+    is_dim = NAME.fullmatch(word) is not None and word[:1].isupper() and word not in spec.params
+    return is_dim and word not in _inner_factors(spec)
+
+
+def _inner_factors(spec: SpecDocument) -> set[str]:
+    inputs = (v.dims if isinstance(v, InputSpec) else v for v in spec.inputs.values())
+    layouts = (read_layout(axes) for axes in (*inputs, *spec.outputs.values()))
+    return {dim for layout in layouts for product in layout for dim in product[1:]}
 
 
 def _settle_sequences(spec: SpecDocument, dims: Dims) -> None:

@@ -291,3 +291,21 @@ def test_a_bias_of_the_distance(backend: str, causal: str) -> None:
     spec = LOG_DISTANCE.replace("causal: false", f"causal: {causal}")
     for lengths in ({"I": 21, "J": 21}, {"I": 1, "J": 70}, {"I": 70, "J": 5}, {"I": 3, "J": 0}):
         check(backend, spec, R=9, **lengths)
+
+
+@pytest.mark.parametrize("backend", RUNNERS)
+def test_two_names_of_one_feature_length_are_no_sequence(backend: str) -> None:
+    """P is as long as D, which lies inside a product: a size, and nothing that is cut."""
+    spec = """
+mixer: mixed_features
+inputs: {x: [B, T, H*D], w: [H, P, D]}
+dims: {P: D}
+map: {y: "sum(w * x[D=p], P)"}
+outputs: {y: [B, T, H*D]}
+"""
+    mixer = load_text(spec)
+    assert dict(mixer.sequences) == {}
+    x, w = torch.randn(2, 9, 3 * 5), torch.randn(3, 5, 5)
+    wanted = torch.einsum("bthp,hpd->bthd", x.view(2, 9, 3, 5), w).reshape(2, 9, 15)
+    found = RUNNERS[backend](mixer)({"x": x, "w": w}, {})
+    torch.testing.assert_close(found["y"], wanted, rtol=1e-5, atol=1e-5)

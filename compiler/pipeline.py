@@ -15,7 +15,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..ir.errors import ArgumentError
+from ..ir.errors import ArgumentError, UnsupportedError
 from ..ir.mixer import Mixer
 from ..ir.plan import Plan
 from ..ir.text import write_mixer
@@ -62,7 +62,10 @@ def lower(
         raise ArgumentError(f"dtype: expected one of {known}, got {dtype!r}")
     verify_mixer(mixer)
     _dump(mixer, "1_mixer", write_mixer(mixer))
-    plan = plan_mixer(mixer, sizes, _DTYPES[dtype], splits, recurrence)
+    try:
+        plan = plan_mixer(mixer, sizes, _DTYPES[dtype], splits, recurrence)
+    except UnsupportedError as error:
+        raise error.located(mixer.path, mixer.text) from error
     _dump(mixer, "2_plan", write_plan(plan))
     verify_plan(plan)
     return plan

@@ -27,7 +27,23 @@ class ArgumentError(MixcError):
 
 
 class UnsupportedError(MixcError):
-    """A spec that the language admits and a backend cannot lower; the text names the term."""
+    """A spec that the language admits and a backend cannot lower; the text names the term.
+
+    ``line`` and ``column`` are its place in the spec's text, once known; one-based.
+    """
+
+    line: int | None = None
+    column: int | None = None
+
+    def located(self, path: str | None, text: str) -> UnsupportedError:
+        """The error with its place and the spec's line under it, where both are known."""
+        lines = text.splitlines()
+        if self.line is None or self.column is None or self.line > len(lines):
+            return self
+        shown = lines[self.line - 1]
+        caret = " " * (self.column - 1) + "^"
+        place = f"{path or '<text>'}:{self.line}:{self.column}"
+        return type(self)(f"{place}: {self}\n  {shown}\n  {caret}")
 
 
 class VerificationError(MixcError):

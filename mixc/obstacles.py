@@ -46,6 +46,7 @@ def warn_of_torch(mixer: str, reason: str, trained: bool = False) -> None:
     advice = "load it with backend='reference' where that is meant"
     if trained:
         advice = f"call under torch.no_grad() where no gradient is needed, or {advice}"
+    reason = reason.partition("\n")[0]  # without the line of the spec under it
     warn_once(
         f"{mixer} runs by torch, often 10 to 1000 times slower than its kernels: {reason}; {advice}"
     )

@@ -102,7 +102,12 @@ class Evaluator:
         known = self.builder.lookup(expr)
         if known is not None:
             return known
-        value = self._evaluate(expr, hint)
+        try:
+            value = self._evaluate(expr, hint)
+        except UnsupportedError as error:
+            if error.line is None and expr.span is not None:  # the innermost term that has a place
+                error.line, error.column = expr.span.line, expr.span.column
+            raise
         self.builder.bind(expr, value)
         return value
 
@@ -224,7 +229,10 @@ class Evaluator:
         """Hold all of a dim of fixed length in the tile."""
         size = self.context.length(dim)
         if size is None:
-            raise UnsupportedError(f"the kernel has no place for the axis {dim}")
+            raise UnsupportedError(
+                f"a kernel would hold the axis {dim} whole, and it may have any length: "
+                f"reduce over {dim} in a map of its own, or fix its size"
+            )
         builder = self.builder
         block = padded(size, 16)
         builder.tiles[dim] = Tile(dim, block, True, size)
@@ -476,7 +484,9 @@ def move(x: Expr, at: Mapping[str, Expr]) -> Expr:
             bound = set(x.over) if isinstance(x, Reduce) else {x.over}
             free = frozenset[str]().union(*(e.axes for e in at.values()))
             if bound & (free | set(at)):
-                raise UnsupportedError(f"a read through {x} along an axis that it reduces")
+                raise UnsupportedError(
+                    f"a read of {x} along an axis that it reduces: name it in a map before"
+                )
     return rebuild(x, lambda child: move(child, at))
 
 

@@ -13,7 +13,7 @@ import pytest
 from mixc.compiler.language.find import find_spec, library
 from mixc.compiler.language.load import load_file, load_text
 from mixc.compiler.pipeline import lower
-from mixc.ir.errors import ArgumentError, VerificationError
+from mixc.ir.errors import ArgumentError, UnsupportedError, VerificationError
 from mixc.ir.expression import Kind, Ref
 from mixc.ir.mixer import Map
 from mixc.ir.text import write_mixer
@@ -106,3 +106,19 @@ def test_a_spec_gives_the_same_kernels_in_every_process() -> None:
         for seed in ("1", "3")
     ]
     assert made[0] == made[1]
+
+
+def test_what_no_kernel_computes_is_shown_in_the_spec() -> None:
+    text = """mixer: m
+inputs: {A: [B, I, J], v: [B, I]}
+dims: {I: T, J: T}
+map:
+  o: 2 * solve(A, v, I=J)
+outputs: {o: [B, J]}
+"""
+    with pytest.raises(UnsupportedError) as refused:
+        lower(load_text(text, "m.yaml"), {}, "float32")
+    first, line, caret = str(refused.value).splitlines()
+    assert first.startswith("m.yaml:5:10: `solve` along I, an axis of any length")
+    assert line == "    o: 2 * solve(A, v, I=J)"
+    assert caret.index("^") == line.index("solve")

@@ -95,7 +95,7 @@ class TritonRunner:
         sizes = bind_sizes(mixer, {n: tuple(t.shape) for n, t in tensors.items()}, params)
         dtype = working_dtype(mixer, tensors)
         mixer, sizes = self._groups(with_own_dtypes(mixer, tensors, dtype)).grouped(sizes)
-        device = next(iter(tensors.values())).device
+        device = next((t.device for t in tensors.values()), torch.device("cpu"))
         function, words, plan = self._function(mixer, sizes, dtype, device)
         verify_lengths(plan, sizes)
         inputs = [_prepared(tensors[i.name], i, dtype) for i in mixer.inputs]

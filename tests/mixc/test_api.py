@@ -187,6 +187,16 @@ no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="runs without a GP
 
 
 @no_gpu
+def test_a_spec_without_inputs(tmp_path):
+    path = tmp_path / "ramp.yaml"
+    path.write_text(
+        "mixer: ramp\ninputs: {}\ndims: {T: 5}\nmap: {o: 2 * t + 1}\noutputs: {o: [T]}\n"
+    )
+    for backend in ("interpreter", "reference"):
+        assert mixc.load(path, backend=backend)().tolist() == [1, 3, 5, 7, 9]
+
+
+@no_gpu
 def test_the_interpreter_runs_the_kernels():
     q, k, v = tensors(length=37)
     o = mixc.load("causal", backend="interpreter")(q, k, v)

@@ -14,7 +14,7 @@ READY := .venv/.ready
 endif
 BIN := $(VENV)/bin
 
-.PHONY: demo test sanitize lint format install clean
+.PHONY: demo test sanitize fuzz lint format install clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -26,6 +26,12 @@ test: lint
 # Every spec at every size that people use, under the address sanitiser: hours.
 sanitize: $(READY)
 	MIXC_SANITIZE=all $(BIN)/python -m pytest -n 2 -q tests/backends/cpu/test_sanitizers.py
+
+# Random specs against the reference, into build/fuzz/report.md; taken up again where it stopped.
+EXAMPLES ?= 20000
+SEED ?= 0
+fuzz: $(READY)
+	$(BIN)/python -m tests.fuzz --examples $(EXAMPLES) --seed $(SEED)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,0 +1,50 @@
+"""The forms that specs are made up in, and how an example of each is tried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from hypothesis import strategies as st
+
+from .attentions import attention_draft
+from .choices import Choices, Draw
+from .draft import Draft
+from .judge import Trial
+from .maps import map_draft
+from .names import rename
+from .recurrences import recurrence_draft
+
+FORMS: Mapping[str, Callable[[Choices], Draft]] = {
+    "attention": attention_draft,
+    "map": map_draft,
+    "recurrence": recurrence_draft,
+}
+# Executing programs op by op takes too long beyond this many positions: native kernels run them.
+LONGEST_BY_OPS = 100
+ALL = ("cpu tiles", "gpu tiles", "cpu", "cpu in chunks", "interpreter")
+# Of a hundred examples, how many are tried on what.
+SHARES: Mapping[str, int] = {"cpu tiles": 34, "gpu tiles": 33, "cpu": 15, "interpreter": 8}
+_AWKWARD_NAMES = 12
+
+
+@st.composite
+def trials(draw: Draw, form: str, backends: Sequence[str] = (), dtypes: bool = True) -> Trial:
+    """A random spec of a form; tried on ``backends``, or on one that is drawn."""
+    choices = Choices(draw)
+    draft = FORMS[form](choices)
+    if choices.chance(_AWKWARD_NAMES):
+        rename(choices, draft)
+    chosen = tuple(backends) or _one(choices, draft, form)
+    if any(size > LONGEST_BY_OPS for size in (draft.sizes.get(d, 0) for d in "TIJ")):
+        chosen = tuple(b for b in chosen if b.startswith("cpu") and b != "cpu tiles") or ("cpu",)
+    halves = {"float32": 6, "bfloat16": 1, "float16": 1} if dtypes else {"float32": 1}
+    if any(backend.endswith("tiles") for backend in chosen):
+        halves = {"float32": 1}
+    elif "interpreter" in chosen:  # it has no bfloat16 that rounds
+        halves.pop("bfloat16", None)
+    return Trial(draft.text(), chosen, choices.often(halves), choices.whole(0, 3), form)
+
+
+def _one(choices: Choices, draft: Draft, form: str) -> tuple[str, ...]:
+    shares = {**SHARES, "cpu in chunks": 6} if form == "recurrence" else dict(SHARES)
+    return (choices.often(shares),)

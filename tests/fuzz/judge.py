@@ -1,0 +1,314 @@
+"""What each backend makes of a spec, held against the float64 reference."""
+
+from __future__ import annotations
+
+import math
+import os
+import traceback
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
+import torch
+from torch import Tensor
+
+from mixc.autotune.checking import compare, error_limits, failed
+from mixc.autotune.poison import poisoned_memory
+from mixc.autotune.proportions import default_sizes, resized
+from mixc.autotune.sampling import sample_inputs
+from mixc.backends.cpu.build import find_compiler
+from mixc.backends.cpu.configure import configure, defaults
+from mixc.backends.cpu.run import CpuRunner
+from mixc.backends.reference.evaluate import run
+from mixc.backends.reference.tiles import run_plan
+from mixc.backends.triton.run import TritonRunner
+from mixc.compiler.configurations import bind_configuration
+from mixc.compiler.language.load import load_text
+from mixc.compiler.pipeline import lower
+from mixc.ir.binding import Number, bind_sizes
+from mixc.ir.errors import SpecError
+from mixc.ir.expression import Call, Reduce, every_node
+from mixc.ir.mixer import Mixer
+from mixc.ir.optional import expressions
+from mixc.ir.plan import Plan
+from mixc.ir.roles import feature_dims
+
+MIXC = Path(load_text.__code__.co_filename).parents[2]
+# The outcomes, best first: those of ``checking``; a tile program of too many ops to execute one by
+# one, and a valid spec that is refused.
+OUTCOMES = (
+    "right", "skipped", "unsupported", "diverges",
+    "refused", "wrong", "stopped", "crashed", "not compiled",
+)  # fmt: skip
+FAILURES = frozenset(OUTCOMES[4:])
+# Beyond this share of the largest value plain PyTorch is no yardstick.
+_USELESS = {torch.float32: 1e-2, torch.float16: 0.2, torch.bfloat16: 0.5}
+# The exact execution of tile programs differs from the reference by the order of sums alone.
+_EXACT = 1e-9
+_DRAWS = 3
+# The most values of tile programs to make, a large one counting for several.
+_VALUES, _LARGE = 20_000, 20_000
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A spec as text, and how to try it: on which backends, in which precision, from which seed."""
+
+    text: str
+    backends: tuple[str, ...] = ("cpu tiles",)
+    dtype: str = "float32"
+    seed: int = 0
+    form: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a trial; ``results`` by backend: an outcome, and a message."""
+
+    results: Mapping[str, tuple[str, str]]
+    ops: Mapping[str, int] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def failures(self) -> dict[str, tuple[str, str]]:
+        """The results that are none."""
+        return {b: r for b, r in self.results.items() if r[0] in FAILURES}
+
+
+def judge(trial: Trial) -> Verdict:
+    """Load a spec, and try it on every backend that is asked for."""
+    try:
+        mixer = load_text(trial.text, "fuzzed.yaml")
+    except SpecError as error:
+        return Verdict({"check": ("refused", str(error))})
+    except Exception as error:
+        return Verdict({"check": ("crashed", _said(error))})
+    try:
+        problem = Problem.of(mixer, trial)
+    except Exception as error:
+        return Verdict({"reference": ("crashed", _said(error))}, ops_of(mixer))
+    results, seconds = {}, {"reference": problem.reference_s}
+    for backend in trial.backends:
+        start = cpu_seconds()
+        results[backend] = problem.outcome(backend)
+        seconds[backend] = cpu_seconds() - start
+    return Verdict(results, ops_of(mixer), seconds)
+
+
+def cpu_seconds() -> float:
+    """What this process and those that it waited for have used."""
+    times = os.times()
+    return sum(times[:4])
+
+
+def ops_of(mixer: Mixer) -> Counter[str]:
+    """The kinds of nodes and functions of a spec, and its forms."""
+    found = Counter(type(stage).__name__ for stage in mixer.stages)
+    for node in every_node(expressions(mixer)):
+        match node:
+            case Call(fn=fn) | Reduce(op=fn):
+                found[fn] += 1
+            case _:
+                found[type(node).__name__] += 1
+    return found
+
+
+@dataclass
+class Problem:
+    """A mixer with inputs and what the reference makes of them."""
+
+    mixer: Mixer
+    sizes: Mapping[str, int]
+    dtype: torch.dtype
+    inputs: Mapping[str, Tensor]
+    reference: Mapping[str, Tensor]
+    limits: Mapping[str, float]
+    useless: str
+    seed: int
+    reference_s: float
+
+    @classmethod
+    def of(cls, mixer: Mixer, trial: Trial) -> Problem:
+        """At the sizes that the spec's ``check`` names."""
+        sizes = resized(mixer, default_sizes(mixer), dict(mixer.check), {})
+        return cls.at(mixer, sizes, getattr(torch, trial.dtype), trial.seed)
+
+    @classmethod
+    def at(cls, mixer: Mixer, sizes: Mapping[str, int], dtype: torch.dtype, seed: int) -> Problem:
+        """With inputs from a seed."""
+        start = cpu_seconds()
+        inputs = sample_inputs(mixer, sizes, dtype, seed)
+        with torch.no_grad():
+            reference = run(mixer, inputs)
+            pytorch = run(mixer, inputs, dtype=dtype)
+        limits = error_limits(dtype, pytorch, reference)
+        took = cpu_seconds() - start
+        useless = _useless(mixer, reference, pytorch, dtype)
+        return cls(mixer, sizes, dtype, inputs, reference, limits, useless, seed, took)
+
+    def outcome(self, backend: str) -> tuple[str, str]:
+        """How one backend does."""
+        try:
+            return (
+                self._by_tiles(backend) if backend.endswith("tiles") else self._by_kernels(backend)
+            )
+        except Exception as error:
+            status = failed(error).status
+            return status, str(error) if status == "unsupported" else _said(error)
+
+    # ------------------------------------------------------------------- exactly, op by op
+
+    def _by_tiles(self, backend: str) -> tuple[str, str]:
+        """Programs as a CPU gets them, and as a GPU does, executed with every access guarded."""
+        shapes = {name: tuple(t.shape) for name, t in self.inputs.items()}
+        sizes = bind_sizes(self.mixer, shapes)
+        fixed = {d: sizes[d] for d in feature_dims(self.mixer)}
+        plan = (
+            lower(self.mixer, fixed, "float32")
+            if backend == "gpu tiles"
+            else _for_cpu(lower(self.mixer, fixed, "float32", recurrence="loop"))
+        )
+        try:
+            with torch.no_grad():
+                made = run_plan(plan, self.inputs, sizes, watch=_Patience())
+        except _TooLong:
+            return "skipped", f"more than {_VALUES} values"
+        message = self._inexact(made)
+        return ("diverges" if self.useless else "wrong") if message else "right", message
+
+    def _inexact(self, made: Mapping[str, Tensor]) -> str:
+        for name, wanted in self.reference.items():
+            found = made[name].double()
+            if found.shape != wanted.shape:
+                return f"{name}: shape {list(found.shape)} instead of {list(wanted.shape)}"
+            wanted = wanted.double()
+            same = (found == wanted) | (found.isnan() & wanted.isnan())
+            error = torch.where(same, 0.0, (found - wanted).abs()).nan_to_num(nan=math.inf)
+            scale = _largest(wanted)
+            if error.numel() and float(error.max()) > _EXACT * (1 + scale):
+                return f"{name}: error {float(error.max()):.3g} of {scale:.3g} in exact arithmetic"
+        return ""
+
+    # -------------------------------------------------------------------------- as it runs
+
+    def _by_kernels(self, backend: str) -> tuple[str, str]:
+        message = self._compared(backend, self)
+        if not message:
+            return "right", ""
+        if self.useless:
+            return "diverges", self.useless
+        # Twice PyTorch's error is a matter of luck where that is tiny: other draws decide.
+        others = [
+            Problem.at(self.mixer, self.sizes, self.dtype, self.seed + 1000 * (1 + more))
+            for more in range(_DRAWS)
+        ]
+        limits = {n: max(p.limits[n] for p in (self, *others)) for n in self.limits}
+        for problem in (self, *others):
+            problem.limits = limits
+            if self._compared(backend, problem):
+                return "wrong", message
+        return "right", f"by luck: {message}"
+
+    def _compared(self, backend: str, problem: Problem) -> str:
+        def runner(
+            mixer: Mixer, tensors: Mapping[str, Tensor], params: Mapping[str, Number]
+        ) -> Mapping[str, Tensor]:
+            with poisoned_memory(), torch.no_grad():
+                try:
+                    return _RUNNERS[backend](mixer)(tensors, params)
+                except Exception as error:
+                    raised.append(error)
+                    raise
+
+        raised: list[Exception] = []
+        found = compare(
+            runner,
+            problem.mixer,
+            problem.inputs,
+            {},
+            problem.dtype,
+            problem.reference,
+            problem.limits,
+        )
+        if raised:
+            raise raised[0]
+        return found.message
+
+
+class _TooLong(Exception):
+    pass
+
+
+class _Patience:
+    """Counts the values that are made, and gives up."""
+
+    def __init__(self) -> None:
+        self.left = float(_VALUES)
+
+    def __call__(self, program: object, place: object, op: object, value: Tensor) -> None:
+        self.left -= 1 + value.numel() / _LARGE
+        if self.left < 0:
+            raise _TooLong
+
+
+def _by_rows(mixer: Mixer) -> CpuRunner:
+    return CpuRunner(mixer, lower, flags=_flags())
+
+
+def _in_chunks(mixer: Mixer) -> CpuRunner:
+    return CpuRunner(mixer, lower, {"by_rows": 0}, flags=_flags())
+
+
+def _interpreted(mixer: Mixer) -> TritonRunner:
+    return TritonRunner(mixer, lower, lambda sizes, dtype: {}, bind_configuration)
+
+
+_RUNNERS: Mapping[str, Callable[[Mixer], Callable[..., Mapping[str, Tensor]]]] = {
+    "cpu": _by_rows,
+    "cpu in chunks": _in_chunks,
+    "interpreter": _interpreted,
+}
+
+
+def _flags() -> tuple[str, ...]:
+    """Further flags of the C++ compiler: building quickly is worth more than running quickly."""
+    return tuple(os.environ.get("MIXC_FUZZ_FLAGS", "-O1").split())
+
+
+def _for_cpu(plan: Plan) -> Plan:
+    return configure(plan, defaults(find_compiler().target), {})
+
+
+def _useless(
+    mixer: Mixer,
+    reference: Mapping[str, Tensor],
+    pytorch: Mapping[str, Tensor],
+    dtype: torch.dtype,
+) -> str:
+    """Why the reference can't tell right from wrong; empty where it can."""
+    for name, wanted in reference.items():
+        if not wanted.is_floating_point():
+            continue
+        # The log of a total is -inf where nothing is seen.
+        if wanted.isnan().any() or (wanted == math.inf).any():
+            return f"{name} is not finite"
+        error = (pytorch[name].double() - wanted)[wanted.isfinite()].abs().nan_to_num(nan=math.inf)
+        if error.numel() and float(error.max()) > _USELESS[dtype] * max(_largest(wanted), 1e-30):
+            return f"plain PyTorch is {float(error.max()):.2g} off in {name}"
+    return ""
+
+
+def _largest(tensor: Tensor) -> float:
+    finite = tensor[tensor.isfinite()].abs()
+    return float(finite.max()) if finite.numel() else 0.0
+
+
+def _said(error: Exception) -> str:
+    """An error with the place in our own code that it comes from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [f for f in frames if f.filename.startswith(str(MIXC))]
+    place = f"{Path(ours[-1].filename).relative_to(MIXC)}:{ours[-1].name}" if ours else "outside"
+    return f"{type(error).__name__} in {place}: {str(error)[:500]}"

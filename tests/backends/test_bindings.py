@@ -55,8 +55,11 @@ few = settings(
 
 
 def sizes_of(mixer: Mixer, features: tuple[int, ...], length: int) -> dict[str, int]:
-    """Sizes by role; two query heads to a group, of which there is one."""
-    return default_sizes(mixer, Proportions((length,), features, 2, 1, (1, 2), min(13, length)))
+    """Sizes by role; two query heads to a group, of which there is one.
+
+    A table is never so short that a share of its rows is none, by which T5 and DeBERTa divide.
+    """
+    return default_sizes(mixer, Proportions((length,), features, 2, 1, (1, 2)))
 
 
 def default_plan(mixer: Mixer, sizes: Mapping[str, int], form: str, shares: int = 1) -> Plan:

@@ -62,9 +62,20 @@ def registers(program: Program) -> int:
             scored = max((_elements(program, v) for v in _made(op.body)), default=0)
             if any(isinstance(o, For) for o in op.body):
                 scored *= _NESTED
+            scored *= max(
+                [_products_beside(op, o) for o in op.body if isinstance(o, Dot)], default=1
+            )
             held = carried + scored + sum(_elements(program, v) for v in gathered)
             most = max(most, held // threads)
     return most
+
+
+def _products_beside(loop: For, dot: Dot) -> int:
+    """How many products of one tile a masked dot stays in registers with: it is computed twice over
+    where its operand is not finite, from what masks and from what the mask came of."""
+    if not dot.masked:
+        return 1
+    return max(1, sum(isinstance(o, Dot) and o.out.axes == dot.a.axes for o in loop.body))
 
 
 def prologue_registers(program: Program) -> int:

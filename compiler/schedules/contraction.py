@@ -103,13 +103,17 @@ def step_reduce(evaluator: Evaluator, expr: Reduce, hint: str) -> Value:
 
 
 def factors_of(expr: Expr) -> list[Expr]:
-    """The factors of a product: a * b / c --> [a, b, 1 / c]."""
+    """The factors of a product: a * b / c --> [a, b, 1 / c].
+
+    A quotient that has no more axes than its divisor is one factor: nothing could be taken out, and
+    it is the number that it is elsewhere, to the bit (``x - mean(x, H)`` is 0 where H is 1).
+    """
     match expr:
         case Call("mul", (a, b)):
             return factors_of(a) + factors_of(b)
         case Call("neg", (a,)):
             return [Literal(-1.0), *factors_of(a)]
-        case Call("div", (a, b)):
+        case Call("div", (a, b)) if not a.axes <= b.axes:
             return [*factors_of(a), call("div", 1.0, b)]
         case _:
             return [expr]

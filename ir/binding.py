@@ -67,6 +67,26 @@ def bind_sizes(
     return binding.by_dim()
 
 
+def solve_sizes(
+    mixer: Mixer, given: Mapping[str, int], overrides: Mapping[str, Number] = {}
+) -> dict[str, int]:
+    """The sizes that are given by name, and those that follow from them.
+
+    Raises:
+        ArgumentError: a dim that there is not, or a size that the spec's dims rule out.
+    """
+    binding = _Binding(mixer, dict(overrides))
+    known = free_dims(mixer)
+    for dim, size in given.items():
+        if dim not in known:
+            raise ArgumentError(f"{mixer.name} has no dim {dim!r}{suggestion(dim, sorted(known))}")
+        binding.settle(dim, size, "the sizes")
+    while binding.solve_derived():
+        pass
+    binding.check([])
+    return binding.by_dim()
+
+
 def check_input_names(mixer: Mixer, names: Iterable[str]) -> None:
     """Refuse unknown inputs and the lack of required ones."""
     passed = set(names)
@@ -92,6 +112,17 @@ def param_values(
     for param in mixer.params:
         _settle_param(mixer, param.name, sizes, overrides, values)
     return {param.name: values[param.name] for param in mixer.params}
+
+
+def params_in(
+    mixer: Mixer, value: Expr, sizes: Mapping[str, int], overrides: Mapping[str, Number] = {}
+) -> dict[str, Number]:
+    """The values of the params that an expression reads, and of those that they depend on."""
+    values: dict[str, Number] = {}
+    for node in walk(value):
+        if isinstance(node, Scalar):
+            _settle_param(mixer, node.name, sizes, overrides, values)
+    return values
 
 
 def check_params(mixer: Mixer, overrides: Mapping[str, object]) -> None:
@@ -222,14 +253,11 @@ class _Binding:
 
     def derived(self, value: Expr) -> int | None:
         """A derived size, or None where its terms are not all known."""
-        needed = _needed_sizes(self.mixer, value, self.overrides)
+        needed = needed_sizes(self.mixer, value, self.overrides)
         sizes = {dim: size for dim in needed if (size := self.size(dim)) is not None}
         if len(sizes) < len(needed):
             return None
-        values: dict[str, Number] = {}
-        for node in walk(value):
-            if isinstance(node, Scalar):
-                _settle_param(self.mixer, node.name, sizes, self.overrides, values)
+        values = params_in(self.mixer, value, sizes, self.overrides)
         return int(evaluate_host(value, sizes, values))
 
     def check(self, given: list[tuple[Input, tuple[int, ...]]]) -> None:
@@ -257,7 +285,7 @@ class _Binding:
         )
 
 
-def _needed_sizes(mixer: Mixer, value: Expr, overrides: Mapping[str, Number]) -> set[str]:
+def needed_sizes(mixer: Mixer, value: Expr, overrides: Mapping[str, Number] = {}) -> set[str]:
     """The dims that ``value`` depends on, also through params."""
     needed: set[str] = set()
     pending, seen = [value], set[str]()
@@ -311,8 +339,11 @@ __all__ = [
     "evaluate_host",
     "expected_layout_text",
     "is_host",
+    "needed_sizes",
     "param_values",
+    "params_in",
     "shape_of",
+    "solve_sizes",
     "suggestion",
     "without_inputs",
 ]

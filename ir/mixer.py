@@ -17,6 +17,14 @@ Layout = tuple[AxisProduct, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """That a module keeps an input: to train it, or as a buffer; equations know nothing of it."""
+
+    trained: bool
+    start: Expr | None = None  # the values that it starts from, by size, param and position
+
+
+@dataclass(frozen=True, slots=True)
 class Input:
     """A tensor that the caller passes; ``layout`` is the order of its axes in memory terms."""
 
@@ -30,6 +38,7 @@ class Input:
     # Of the tensors that a mixer is checked and timed with, and no promise that kernels count on:
     range: tuple[Expr, Expr] | None = None  # where the values lie, in sizes and params
     unit: str | None = None  # the axis along which vectors have norm 1
+    held: Held | None = None  # a weight or a buffer; None: what a module is called with
     span: Span | None = field(default=None, compare=False)
 
     @property

@@ -22,6 +22,7 @@ from .expression import (
 from .mixer import (
     Attention,
     Equation,
+    Held,
     Input,
     Layout,
     Line,
@@ -175,7 +176,7 @@ class _Dump:
             if prose:
                 quoted = prose.replace("'", "''")
                 yield f"{key}: '{quoted}'"
-        yield from _block("inputs", [_input_line(item) for item in mixer.inputs])
+        yield from _block("inputs", [_input_line(item, self.names) for item in mixer.inputs])
         yield from _block("dims", self.dims())
         yield from _block("heads", [f"{small}: {large}" for small, large in mixer.heads])
         yield from _block("params", [*self.params(), *_tables(mixer)])
@@ -308,7 +309,7 @@ def _state_line(state: State) -> str:
     return f"{state.name}: {axes}{note}"
 
 
-def _input_line(item: Input) -> str:
+def _input_line(item: Input, names: Iterable[str]) -> str:
     extras = [
         *([f"dtype: {item.dtype}"] if item.dtype else []),
         *(["sorted: true"] if item.sorted else []),
@@ -320,9 +321,16 @@ def _input_line(item: Input) -> str:
             else [f"range: [{', '.join(map(write_expression, item.range))}]"]
         ),
         *([] if item.unit is None else [f"unit: {item.unit}"]),
+        *([] if item.held is None else [_held(item.held, names)]),
     ]
     axes = write_layout(item.layout)
     return f"{item.name}: " + (f"{{{', '.join([f'dims: {axes}', *extras])}}}" if extras else axes)
+
+
+def _held(held: Held, names: Iterable[str]) -> str:
+    start = "true" if held.start is None else write_expression(held.start, names)
+    start = f"'{start}'" if "," in start else start
+    return f"{'weight' if held.trained else 'buffer'}: {start}"
 
 
 def _tables(mixer: Mixer) -> Iterator[str]:

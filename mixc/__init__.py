@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import nn
     from .api import LoadedMixer, compile_source, load
     from .ir.errors import MixcError, MixcWarning
     from .state import SequenceState
@@ -27,6 +28,7 @@ __all__ = [
     "__version__",
     "compile_source",
     "load",
+    "nn",
 ]
 
 
@@ -39,6 +41,10 @@ def __getattr__(name: str) -> Any:
         from .ir import errors
 
         return getattr(errors, name)
+    if name == "nn":
+        from importlib import import_module
+
+        return import_module(".nn", __name__)
     if name == "SequenceState":
         from .state import SequenceState
 

@@ -182,6 +182,11 @@ class LoadedMixer:
         results, after = self._stepping(inputs, named, state, one_row=True)
         return self._outputs(results), after
 
+    @property
+    def only_first(self) -> frozenset[str]:
+        """The inputs of the first stretch alone: what only ``initial`` reads."""
+        return frozenset(self._stepping.continued.only_first)
+
     def _outputs(self, results: Mapping[str, Tensor]) -> Any:
         values = [results[name] for name in self.outputs]
         return values[0] if self._result is None else self._result(*values)

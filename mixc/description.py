@@ -103,6 +103,9 @@ def _input(entry: Input) -> Line:
     if entry.range is not None:
         notes.append("from {} to {}".format(*map(write_expression, entry.range)))
     notes += [f"unit vectors along {entry.unit}" if entry.unit is not None else ""]
+    if entry.held is not None:
+        notes.append("a weight" if entry.held.trained else "a buffer")
+        notes[-1] += f", {write_expression(entry.held.start)} at first" if entry.held.start else ""
     return Line(entry.name, _layout(entry.layout), note=", ".join(note for note in notes if note))
 
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ...ir.binding import Number, bind_sizes, param_values
+from ...ir.binding import Number, bind_sizes, param_values, params_in
 from ...ir.expression import Expr, Kind
-from ...ir.mixer import Attention, Input, Map, Mixer, Output, Recurrence
+from ...ir.mixer import Attention, Input, Layout, Map, Mixer, Output, Recurrence
 from ...ir.optional import expressions, without_inputs
 from .attention import attend
 from .recurrence import recur
@@ -46,13 +46,7 @@ def run(
     )
     for declared in mixer.inputs:
         scope.names[declared.name] = _named_axes(setting, declared, tensors[declared.name])
-    for table in mixer.tables:
-        real = torch.float64 if dtype == torch.float64 else setting.position_dtype
-        values = torch.tensor(
-            table.values, dtype=real if table.kind is Kind.REAL else torch.int64, device=device
-        )
-        value = Value(values.reshape(table.shape), table.dims)
-        scope.names[table.name] = setting.reordered(setting.of_kind(value, table.kind))
+    scope.names.update(_tables(setting, mixer))
     for stage in mixer.stages:
         match stage:
             case Map(equations):
@@ -79,6 +73,24 @@ def evaluate(
     """
     setting = Setting(sizes, dict(params), dtype, torch.device("cpu"))
     return Scope(setting, names=dict(values)).value(expr)
+
+
+def constant(mixer: Mixer, value: Expr, sizes: Mapping[str, int], layout: Layout) -> Tensor:
+    """An expression in sizes, params and positions, laid out as a tensor of its own."""
+    setting = Setting(sizes, params_in(mixer, value, sizes), torch.float64, torch.device("cpu"))
+    found = Scope(setting, names=_tables(setting, mixer)).value(value)
+    return _laid_out(setting, Output("", layout, value.kind), found).clone()
+
+
+def _tables(setting: Setting, mixer: Mixer) -> dict[str, Value]:
+    """The tables of params by name."""
+    found = {}
+    for table in mixer.tables:
+        dtype = setting.position_dtype if table.kind is Kind.REAL else torch.int64
+        values = torch.tensor(table.values, dtype=dtype, device=setting.device)
+        value = Value(values.reshape(table.shape), table.dims)
+        found[table.name] = setting.reordered(setting.of_kind(value, table.kind))
+    return found
 
 
 def _named_axes(setting: Setting, declared: Input, tensor: Tensor) -> Value:

@@ -24,6 +24,7 @@ from .schema import SpecDocument, Word, read_spec
 from .scope import Context, Scope, SpecWarning
 from .source import Source
 from .stages import read_stages
+from .weights import with_weights
 
 
 def load_text(text: str, path: str = "<text>") -> Mixer:
@@ -101,7 +102,7 @@ def _load(spec: SpecDocument, context: Context) -> Mixer:
     drafts = draft_stages(spec, top)
     read_sizes(spec, top)
     params, tables = finish_params(spec, top)
-    inputs = with_promises(spec, inputs, top)
+    inputs = with_weights(spec, with_promises(spec, inputs, top), tables, top)
     lets.finish(top)
     inner = top.child()
     stages = read_stages(drafts, inner, lets)

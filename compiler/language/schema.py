@@ -131,6 +131,8 @@ class InputSpec(Section):
     default: Expression | None = None
     range: Numbers | None = None
     unit: Label | None = None
+    weight: Expression | None = None
+    buffer: Expression | None = None
 
 
 class ParamSpec(Section):

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from ..ir.binding import Number
 from ..ir.knob import Configuration, Knob, fault
 from ..ir.mixer import Mixer
-from ..ir.plan import Plan
 from ..ir.roles import shares_of_keys
 from .devices import Device
 from .shapes import feature_sizes
@@ -98,33 +97,20 @@ def cpu_space(mixer: Mixer, sizes: Mapping[str, int], dtype: str) -> Space:
     import torch
 
     from ..backends.cpu.build import FLAGS, find_compiler
-    from ..backends.cpu.configure import configure, knobs, knobs_of_rows, refusal
+    from ..backends.cpu.configure import configure, knobs, knobs_of_rows, refusal, short_keys
     from ..backends.cpu.emit import emit_source
     from ..compiler.pipeline import lower
 
     compiler = find_compiler()
     plan = lower(mixer, feature_sizes(mixer, sizes), dtype)
-    found = _for_few_rows(knobs(compiler.target), plan, {**sizes, **dict(plan.sizes)})
+    few = short_keys(plan, {**sizes, **dict(plan.sizes)})
+    found = [replace(k, default=few.get(k.name, k.default)) for k in knobs(compiler.target)]
     shares = shares_of_keys(mixer, sizes, torch.get_num_threads(), rows=64)
     more = (*_splits(shares), *knobs_of_rows(mixer))
     space = Space((*found, *more), partial(refusal, target=compiler.target), "")
     text = emit_source(configure(plan, space.default), compiler.target).text
     source = "\n".join([text, compiler.version, compiler.macros_digest, *FLAGS])
     return replace(space, source=source)
-
-
-def _for_few_rows(
-    found: tuple[Knob, ...], plan: Plan, sizes: Mapping[str, int]
-) -> tuple[Knob, ...]:
-    """The knobs with the defaults that a call with one row has."""
-    from ..backends.cpu.configure import BLOCK_KEYS_OF_ONE_ROW, short_rows
-
-    if 1 not in short_rows(plan, sizes).values():
-        return found
-    return tuple(
-        replace(knob, default=BLOCK_KEYS_OF_ONE_ROW) if knob.name == "block_keys" else knob
-        for knob in found
-    )
 
 
 def _splits(shares: int) -> tuple[Knob, ...]:

@@ -10,7 +10,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..ir.binding import Number, check_params
+from torch import Tensor
+
+from ..ir.binding import Number, bind_sizes, check_params
 from ..ir.expression import Expr, Kind, Scalar, walk
 from ..ir.host import FUNCTIONS, host_code
 from ..ir.mixer import Mixer
@@ -59,13 +61,30 @@ class HostLines:
 
 @dataclass(frozen=True)
 class SizeReader:
-    """The sizes of a call: ``read(*tensors)``, in the order of ``dims``.
+    """The sizes of calls on tensors for ``inputs``, in the order of ``dims``."""
 
-    None, or an error of NO_ANSWER, where the shapes don't fit or leave a size open.
-    """
-
+    mixer: Mixer
+    inputs: tuple[str, ...]
     dims: tuple[str, ...]
-    read: Callable[..., tuple[int, ...] | None]
+    code: Callable[..., tuple[int, ...] | None]
+
+    def read(self, tensors: tuple[Tensor, ...]) -> tuple[int, ...] | None:
+        """The sizes; None where the shapes don't fit or leave one open."""
+        try:
+            return self.code(*tensors)
+        except NO_ANSWER:
+            return None
+
+    def solve(
+        self, tensors: tuple[Tensor, ...], params: Mapping[str, Number] = {}
+    ) -> tuple[int, ...]:
+        """The sizes; ArgumentError where the shapes don't fit."""
+        found = self.read(tensors)
+        if found is not None:
+            return found
+        shapes = {n: tuple(t.shape) for n, t in zip(self.inputs, tensors, strict=True)}
+        sizes = bind_sizes(self.mixer, shapes, params)
+        return tuple(sizes[dim] for dim in self.dims)
 
 
 def size_reader(mixer: Mixer, inputs: tuple[str, ...], given: Collection[str] = ()) -> SizeReader:
@@ -84,9 +103,9 @@ def size_reader(mixer: Mixer, inputs: tuple[str, ...], given: Collection[str] = 
         text.solve(source)
     text.lines.extend(f"{text.names[d]} = {n}" for d, n in tables.items() if d not in found)
     if not whole or not text.check(sources).isdisjoint(given):
-        return SizeReader(dims, lambda *_: None)
+        return SizeReader(mixer, inputs, dims, lambda *_: None)
     text.lines.append(f"return ({''.join(f'{text.names[dim]}, ' for dim in dims)})")
-    return SizeReader(dims, compiled(arguments, text.lines, {}))
+    return SizeReader(mixer, inputs, dims, compiled(arguments, text.lines, {}))
 
 
 class _Reading(HostLines):

@@ -89,6 +89,12 @@ class QueryGroups:
         features = feature_dims(mixer)
         self._heads = {n: tuple(self._sharing(n, features)) for n in self._stages}
 
+    @property
+    def deciding(self) -> frozenset[str]:
+        """The dims of which every size may be grouped in a way of its own."""
+        found = [heads for sharing in self._heads.values() for heads in sharing]
+        return frozenset(d for h in found for d in (h.heads, h.group) if d is not None)
+
     def grouped(self, sizes: Mapping[str, int]) -> tuple[Mixer, dict[str, int]]:
         """The mixer, and its sizes, for a call: with rows where queries are few and keys many.
 

@@ -71,6 +71,10 @@ def host_code(expr: Expr, names: Mapping[str, str]) -> str:
                 texts = [f"float({t})" for t in texts]
             if fn in _SIGNS:
                 return f"({texts[0]} {_SIGNS[fn]} {texts[1]})"
+            if fn in ("min", "max") and all(a.kind is Kind.INT for a in args):
+                return f"{fn}({', '.join(texts)})"
+            if fn == "where":
+                return f"{_CASTS[expr.kind]}({texts[1]} if {texts[0]} else {texts[2]})"
             return f"{_CASTS[expr.kind]}(FUNCTIONS[{fn!r}]({', '.join(texts)}))"
         case _:
             raise TypeError(f"not an expression in sizes and params: {type(expr).__name__}")

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial, reduce
 
 from .errors import UnsupportedError
-from .expression import Ref, Size, Solve, walk
+from .expression import Expr, Kind, Literal, Ref, Scalar, Size, Solve, call, walk
+from .host import evaluate_host
 from .mixer import Attention, Map, Mixer, Recurrence, assignments
 from .optional import expressions
 
 # A tile holds at most this many positions of an axis whole.
 LARGEST_WHOLE = 512
+# How many programs of a kernel a machine has room for at once.
+UNITS = Scalar("units", Kind.INT)
 
 
 @dataclass(frozen=True)
@@ -159,14 +163,27 @@ class ShareRule:
     batch: tuple[str, ...]
     least: int
 
-    def shares(self, sizes: Mapping[str, int], units: int, rows: int) -> int:
-        """For blocks of ``rows`` positions on ``units`` that work side by side."""
-        programs = -(-max((sizes.get(d, rows) for d in self.blocks), default=1) // rows)
+    def count(self, rows: int) -> Expr:
+        """For blocks of ``rows`` positions on UNITS that work side by side."""
+        one = Literal(1)
+        blocks: list[Expr] = [Size(dim) for dim in self.blocks]
+        longest = _largest(blocks or [one])
+        programs = _upwards(longest, Literal(rows))
         for dim in self.batch:
-            programs *= sizes[dim]
-        if not 0 < programs < units:
-            return 1
-        return min(-(-units // programs), sizes[self.over] // self.least, 64)
+            programs = call("mul", programs, Size(dim))
+        idle = call("and", call("lt", Literal(0), programs), call("lt", programs, UNITS))
+        wanted = call("min", _upwards(UNITS, call("max", programs, one)), Literal(64))
+        most = call("floordiv", Size(self.over), Literal(self.least))
+        return call("where", idle, call("min", wanted, most), one)
+
+
+def _upwards(a: Expr, b: Expr) -> Expr:
+    """The quotient, rounded up."""
+    return call("floordiv", call("sub", call("add", a, b), Literal(1)), b)
+
+
+def _largest(values: list[Expr]) -> Expr:
+    return reduce(partial(call, "max"), values)
 
 
 def share_rules(mixer: Mixer) -> tuple[ShareRule, ...]:
@@ -187,18 +204,16 @@ def share_rules(mixer: Mixer) -> tuple[ShareRule, ...]:
     return tuple(rules)
 
 
+def share_count(mixer: Mixer, rows: int) -> Expr:
+    """In how many shares a call's stages go, so that each of UNITS has work: 1 where blocks of
+    ``rows`` queries (or of a state's entries) are enough or keys are few."""
+    return _largest([Literal(1), *(rule.count(rows) for rule in share_rules(mixer))])
+
+
 def shares_of_keys(mixer: Mixer, sizes: Mapping[str, int], units: int, rows: int) -> int:
-    """In how many shares a call's stages go, so that every one of ``units`` has work: a power of
-    two, 1 where blocks of ``rows`` queries (or of a state's entries) are enough or keys are few."""
-    return shares_by_rules(share_rules(mixer), sizes, units, rows)
-
-
-def shares_by_rules(
-    rules: tuple[ShareRule, ...], sizes: Mapping[str, int], units: int, rows: int
-) -> int:
-    """``shares_of_keys`` of a mixer whose rules are known."""
-    shares = max((rule.shares(sizes, units, rows) for rule in rules), default=1)
-    return 1 << (max(shares, 1).bit_length() - 1)
+    """``share_count`` for these sizes, down to a power of two."""
+    shares = int(evaluate_host(share_count(mixer, rows), sizes, {UNITS.name: units}))
+    return 1 << (shares.bit_length() - 1)
 
 
 def equal_lengths(mixer: Mixer) -> dict[str, str]:

@@ -28,7 +28,7 @@ BLOCK_KEYS = Knob(
     "block_keys", (16, 32, 64, 128, 256), 64, "a tile of scores has to stay in the L1"
 )
 # One query does little with a key: tiles stay small, so that they never leave the first cache.
-BLOCK_KEYS_OF_ONE_ROW = 32
+_KEYS_OF_ONE_ROW, _FEW_KEYS = 32, 16
 _HELD = 6144  # elements of states that leave the L1 room for rows
 _OF_NUMBERS = (Constant, Range, Elementwise, Cast, Reduce)
 _WIDEST = 1 << 16  # elements of a tile that the L2 has room for
@@ -95,6 +95,17 @@ def short_rows(plan: Plan, sizes: Mapping[str, int]) -> dict[str, int]:
     tiled -= {dim for dim, _ in plan.sizes}
     few = {d: sizes[d] for d in sorted(tiled) if 0 < sizes.get(d, 0) <= 16}
     return {d: 1 if size == 1 else 8 if size <= 8 else 16 for d, size in few.items()}
+
+
+def short_keys(plan: Plan, sizes: Mapping[str, int]) -> dict[str, int]:
+    """The knob ``block_keys`` of a call that has few keys, or one row to go through them."""
+    rows = {a.dim for k in plan.kernels for a in k.program.grid if a.tiled}
+    walked = {t.dim for k in plan.kernels for t in k.program.blocks if not t.whole} - rows
+    lengths = [sizes[d] for d in walked - {dim for dim, _ in plan.sizes} if d in sizes]
+    if lengths and max(lengths) <= _FEW_KEYS:
+        return {BLOCK_KEYS.name: _FEW_KEYS}
+    one = 1 in short_rows(plan, sizes).values()
+    return {BLOCK_KEYS.name: _KEYS_OF_ONE_ROW} if one else {}
 
 
 def _configured(

@@ -9,18 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...ir.binding import Number, bind_sizes, check_input_names
+from ...ir.binding import Number, check_input_names
 from ...ir.errors import UnsupportedError
-from ...ir.grouping import QueryGroups
 from ...ir.mixer import Mixer, Recurrence
 from ...ir.optional import without_inputs
 from ...ir.plan import Plan
-from ...ir.roles import ShareRule, feature_dims, share_rules, shares_by_rules
+from ...ir.roles import feature_dims
 from ...ir.verify_plan import verify_lengths
+from ..launches import Launches
 from ..precision import with_own_dtypes, working_dtype
-from ..prepared import NO_ANSWER, checked_params, compiled, size_reader
+from ..prepared import SizeReader, checked_params, size_reader
 from .build import build, find_compiler, load_function
-from .configure import BLOCK_KEYS_OF_ONE_ROW, BY_ROWS, configure, defaults, short_rows
+from .configure import BY_ROWS, configure, defaults, short_keys, short_rows
 from .emit import emit_source
 from .launch import Launch, Module, Signature
 from .target import CpuTarget
@@ -84,7 +84,7 @@ class CpuRunner:
             signature = Signature(tuple(tensors), dtypes, tuple(params), reader.dims)
             dtype = working_dtype(mixer, tensors)
             mixer = with_own_dtypes(mixer, tensors, dtype)
-            self.prepared[key] = Prepared(self, mixer, dtype, signature, reader.read)
+            self.prepared[key] = Prepared(self, mixer, dtype, signature, reader)
         return self.prepared[key]
 
     def prepared_for(self, tensors: Mapping[str, Tensor]) -> Prepared | None:
@@ -117,12 +117,10 @@ class CpuRunner:
     ) -> Plan:
         """The plan with every knob set; lengths that are not given are long."""
         chosen = self._chosen(sizes, dtype)
-        knobs = {**defaults(self._target), **chosen}
         plan = self._lowered(mixer, sizes, dtype, shares, chosen)
-        short = short_rows(plan, {**sizes, **dict(plan.sizes)})
-        if 1 in short.values() and "block_keys" not in chosen:
-            knobs["block_keys"] = BLOCK_KEYS_OF_ONE_ROW
-        return configure(plan, knobs, short)
+        sizes = {**sizes, **dict(plan.sizes)}
+        knobs = {**defaults(self._target), **short_keys(plan, sizes), **chosen}
+        return configure(plan, knobs, short_rows(plan, sizes))
 
     def _lowered(
         self,
@@ -197,16 +195,14 @@ class Prepared:
         mixer: Mixer,
         dtype: torch.dtype,
         signature: Signature,
-        read: Callable[..., tuple[int, ...] | None],
+        reader: SizeReader,
     ) -> None:
         self.runner, self.mixer, self.dtype, self.signature = runner, mixer, dtype, signature
         self.outputs = tuple(output.name for output in mixer.outputs)
         self.dtypes: tuple[torch.dtype, ...] = ()  # of the outputs, once there was a call
-        self._read = read
-        self._groups = QueryGroups(mixer)
-        self._rules: dict[int, tuple[ShareRule, ...]] = {}  # by the identity of a grouped mixer
-        self._class = _classes(mixer, signature.dims)
-        self._launches: dict[tuple[int, ...], Launch] = {}  # by mixer, shares and class
+        self._reader = reader
+        self._launches = Launches(mixer, signature.dims, self._launch)
+        self._made: dict[int, Launch] = {}  # by the identity of a module
         self._calls: dict[tuple[int, ...], _Call] = {}
         self._threads = 0
 
@@ -214,23 +210,14 @@ class Prepared:
         self, *tensors: Tensor, params: Mapping[str, Number] | None = None
     ) -> tuple[Tensor, ...]:
         """The outputs in order."""
-        sizes = self._sizes(tensors)
-        if sizes is None:
-            sizes = self._solved(tensors, params or {})
-        return self._run(sizes, tensors, params)
+        return self._run(self._reader.solve(tensors, params or {}), tensors, params)
 
     def quickly(self, *tensors: Tensor) -> tuple[Tensor, ...] | None:
         """The same; None where that takes a closer look, or can't be."""
-        sizes = self._sizes(tensors)
+        sizes = self._reader.read(tensors)
         try:
             return None if sizes is None else self._run(sizes, tensors, None)
         except UnsupportedError:
-            return None
-
-    def _sizes(self, tensors: tuple[Tensor, ...]) -> tuple[int, ...] | None:
-        try:
-            return self._read(*tensors)
-        except NO_ANSWER:
             return None
 
     def _run(
@@ -248,27 +235,10 @@ class Prepared:
         numbers = call.launch.numbers(call.sizes, given)[0] if params else call.numbers
         return call.launch.run(call.sizes, numbers, min(threads, call.threads), *tensors)
 
-    def _solved(self, tensors: tuple[Tensor, ...], params: Mapping[str, Number]) -> tuple[int, ...]:
-        """The sizes of a call that takes a closer look; ArgumentError where they don't fit."""
-        shapes = {n: tuple(t.shape) for n, t in zip(self.signature.inputs, tensors, strict=True)}
-        sizes = bind_sizes(self.mixer, shapes, params)
-        return tuple(sizes[dim] for dim in self.signature.dims)
-
     def _call(
         self, sizes: tuple[int, ...], tensors: tuple[Tensor, ...], params: tuple[Number, ...]
     ) -> _Call:
-        by_dim = dict(zip(self.signature.dims, sizes, strict=True))
-        mixer, by_dim = self._groups.grouped(by_dim)
-        if id(mixer) not in self._rules:
-            self._rules[id(mixer)] = share_rules(mixer)
-        shares = shares_by_rules(self._rules[id(mixer)], by_dim, self._threads, rows=64)
-        own = tuple(by_dim.values())
-        more = [_length_class(size) for size in own[len(sizes) :]]
-        key = (id(mixer), shares, *self._class(sizes), *more)
-        launch = self._launches.get(key)
-        if launch is None:
-            launch = self._launches[key] = self._launch(mixer, by_dim, shares)
-        verify_lengths(launch.module.plan, by_dim)
+        launch, own = self._launches.find(sizes, self._threads)
         numbers, made = launch.numbers(own, params)
         threads = _ALL if made else 0
         alone = self.runner.alone_bytes
@@ -279,34 +249,14 @@ class Prepared:
         call = self._calls[sizes] = _Call(launch, own, numbers, threads)
         return call
 
-    def _launch(self, mixer: Mixer, sizes: Mapping[str, int], shares: int) -> Launch:
+    def _launch(self, mixer: Mixer, sizes: Mapping[str, int], shares: int) -> tuple[Launch, Plan]:
         module = self.runner.module(mixer, sizes, self.dtype, shares)
-        known = {id(launch.module): launch for launch in self._launches.values()}
-        signature = replace(self.signature, dims=tuple(sizes))
-        launch = known.get(id(module)) or Launch(module, signature)
+        if id(module) not in self._made:
+            signature = replace(self.signature, dims=tuple(sizes))
+            self._made[id(module)] = Launch(module, signature)
+        launch = self._made[id(module)]
         self.dtypes = launch.dtypes
-        return launch
-
-
-def _length_class(size: int) -> int:
-    """What kernels may be chosen by: lengths between powers of two are alike."""
-    return size if size <= 1 else 2 * (size - 1).bit_length() + (size & (size - 1) == 0)
-
-
-def _classes(mixer: Mixer, dims: tuple[str, ...]) -> Callable[[tuple[int, ...]], tuple[int, ...]]:
-    """A function of sizes: all of them that decide between kernels, and no more."""
-    features = feature_dims(mixer)
-    names = [f"n{place}" for place in range(len(dims))]
-    parts = [
-        name if dim in features else f"length_class({name})"
-        for dim, name in zip(dims, names, strict=True)
-    ]
-    lines = [f"({''.join(f'{name}, ' for name in names)}) = sizes"]
-    lines.append(f"return ({''.join(f'{part}, ' for part in parts)})")
-    made: Callable[[tuple[int, ...]], tuple[int, ...]] = compiled(
-        ["sizes"], lines, {"length_class": _length_class}
-    )
-    return made
+        return launch, module.plan
 
 
 def run_plan(

@@ -16,17 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...ir.binding import Number, bind_sizes
+from ...ir.binding import Number, check_input_names
 from ...ir.expression import Kind
-from ...ir.grouping import QueryGroups
 from ...ir.mixer import Input, Mixer
 from ...ir.optional import without_inputs
 from ...ir.plan import Plan
-from ...ir.roles import feature_dims, shares_of_keys
-from ...ir.verify_plan import verify_lengths
+from ...ir.roles import feature_dims
 from ..cache import cache_folder, holds, put
+from ..launches import Launches
 from ..names import plain_names
 from ..precision import with_own_dtypes, working_dtype
+from ..prepared import SizeReader, size_reader
 from .emit import emit_module
 from .interpreter import mended
 from .names import TAKEN
@@ -35,8 +35,6 @@ Lower = Callable[..., Plan]  # (mixer, sizes, dtype, splits=1)
 # The knobs to set for these sizes in this dtype, and a plan with knobs set.
 Choose = Callable[[Mapping[str, int], torch.dtype], Mapping[str, int]]
 Bind = Callable[[Plan, Mapping[str, int]], Plan]
-# A module's function, what names of the spec are called there, and the plan it is of.
-_Function = tuple[Callable[..., Any], Mapping[str, str], Plan]
 
 
 def import_source(source: str, name: str) -> ModuleType:
@@ -62,6 +60,15 @@ def import_source(source: str, name: str) -> ModuleType:
     return module
 
 
+@dataclass(frozen=True)
+class Module:
+    """A plan's emitted function, and what names of the spec are called there."""
+
+    plan: Plan
+    function: Callable[..., Any]
+    words: Mapping[str, str]
+
+
 @dataclass
 class TritonRunner:
     """A mixer that runs by generated kernels, compiled once per set of feature sizes and dtype.
@@ -74,8 +81,8 @@ class TritonRunner:
     lower: Lower
     choose: Choose | None = None
     bind: Bind | None = None
-    groups: dict[object, QueryGroups] = field(default_factory=dict)
-    modules: dict[object, _Function] = field(default_factory=dict)
+    prepared: dict[object, Prepared] = field(default_factory=dict)
+    modules: dict[object, Module] = field(default_factory=dict)
 
     def __call__(
         self, tensors: Mapping[str, Tensor], params: Mapping[str, Number] = {}
@@ -89,37 +96,35 @@ class TritonRunner:
         Raises:
             ArgumentError: tensors that do not fit the spec.
         """
-        mixer = without_inputs(
-            self.mixer, [i.name for i in self.mixer.inputs if i.name not in tensors]
-        )
-        sizes = bind_sizes(mixer, {n: tuple(t.shape) for n, t in tensors.items()}, params)
-        dtype = working_dtype(mixer, tensors)
-        mixer, sizes = self._groups(with_own_dtypes(mixer, tensors, dtype)).grouped(sizes)
+        return self._prepared(tensors, params)(tuple(tensors.values()), params)
+
+    def _prepared(self, tensors: Mapping[str, Tensor], params: Mapping[str, Number]) -> Prepared:
+        """Calls on tensors of these names in this order, of these dtypes, on this device."""
         device = next((t.device for t in tensors.values()), torch.device("cpu"))
-        function, words, plan = self._function(mixer, sizes, dtype, device)
-        verify_lengths(plan, sizes)
-        inputs = [_prepared(tensors[i.name], i, dtype) for i in mixer.inputs]
-        given = [p.name for p in mixer.params if p.runtime and p.name in params]
-        runtime = {words.get(name, name): params[name] for name in given}
-        with torch.cuda.device(device) if device.type == "cuda" else mended():
-            results = function(*inputs, **runtime)
-        made = results if isinstance(results, tuple) else (results,)
-        return {o.name: r for o, r in zip(mixer.outputs, made, strict=True)}
+        key = (*tensors, *[tensor.dtype for tensor in tensors.values()], *params, device)
+        if key not in self.prepared:
+            check_input_names(self.mixer, tensors)
+            absent = [i.name for i in self.mixer.inputs if i.name not in tensors]
+            mixer = without_inputs(self.mixer, absent)
+            dtype = working_dtype(mixer, tensors)
+            mixer = with_own_dtypes(mixer, tensors, dtype)
+            reader = size_reader(mixer, tuple(tensors), params)
+            self.prepared[key] = Prepared(self, mixer, dtype, device, reader)
+        return self.prepared[key]
 
-    def _groups(self, mixer: Mixer) -> QueryGroups:
-        names = tuple((i.name, i.dtype) for i in mixer.inputs)
-        if names not in self.groups:
-            self.groups[names] = QueryGroups(mixer)
-        return self.groups[names]
-
-    def _function(
-        self, mixer: Mixer, sizes: Mapping[str, int], dtype: torch.dtype, device: torch.device
-    ) -> _Function:
+    def module(
+        self,
+        mixer: Mixer,
+        sizes: Mapping[str, int],
+        dtype: torch.dtype,
+        shares: int,
+        device: torch.device,
+    ) -> Module:
         """The module for these sizes, made where there is none yet."""
         fixed = {d: sizes[d] for d in sorted(feature_dims(mixer))}
         chosen = {} if self.choose is None else self.choose(sizes, dtype)
         inputs = tuple((i.name, i.dtype) for i in mixer.inputs)
-        splits = chosen.get("splits") or shares_of_keys(mixer, sizes, _units(device), rows=64)
+        splits = chosen.get("splits") or shares
         key = (inputs, mixer.sizes, tuple(fixed.items()), dtype, tuple(chosen.items()), splits)
         if key not in self.modules:
             name = str(dtype).removeprefix("torch.")
@@ -129,8 +134,45 @@ class TritonRunner:
             words = plain_names(bound, TAKEN)
             module = import_source(source, mixer.name)
             function = getattr(module, words.get(mixer.name, mixer.name))
-            self.modules[key] = function, words, bound
+            self.modules[key] = Module(bound, function, words)
         return self.modules[key]
+
+
+class Prepared:
+    """Calls of a runner that have tensors' names, dtypes and device in common."""
+
+    def __init__(
+        self,
+        runner: TritonRunner,
+        mixer: Mixer,
+        dtype: torch.dtype,
+        device: torch.device,
+        reader: SizeReader,
+    ) -> None:
+        self.runner, self.mixer, self.dtype, self.device = runner, mixer, dtype, device
+        self._reader = reader
+        self._launches = Launches(mixer, reader.dims, self._module)
+        self._units = _units(device)
+        self._runtime = [param.name for param in mixer.params if param.runtime]
+        self._inputs = [(reader.inputs.index(i.name), _own_dtype(i, dtype)) for i in mixer.inputs]
+
+    def __call__(
+        self, tensors: tuple[Tensor, ...], params: Mapping[str, Number]
+    ) -> dict[str, Tensor]:
+        """The outputs by name."""
+        sizes = self._reader.solve(tensors, params)
+        module, _ = self._launches.find(sizes, self._units)
+        inputs = [tensors[n] if own is None else tensors[n].to(own) for n, own in self._inputs]
+        given = [name for name in self._runtime if name in params]
+        runtime = {module.words.get(name, name): params[name] for name in given}
+        with torch.cuda.device(self.device) if self.device.type == "cuda" else mended():
+            results = module.function(*inputs, **runtime)
+        made = results if isinstance(results, tuple) else (results,)
+        return {o.name: r for o, r in zip(self.mixer.outputs, made, strict=True)}
+
+    def _module(self, mixer: Mixer, sizes: Mapping[str, int], shares: int) -> tuple[Module, Plan]:
+        found = self.runner.module(mixer, sizes, self.dtype, shares, self.device)
+        return found, found.plan
 
 
 def _units(device: torch.device) -> int:
@@ -140,9 +182,10 @@ def _units(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
-def _prepared(tensor: Tensor, entry: Input, dtype: torch.dtype) -> Tensor:
+def _own_dtype(entry: Input, dtype: torch.dtype) -> torch.dtype | None:
+    """What kernels take an input as; None where it is taken as it comes."""
     if entry.kind is Kind.INT:
-        return tensor.to(torch.int64 if entry.dtype == "int64" else torch.int32)
+        return torch.int64 if entry.dtype == "int64" else torch.int32
     if entry.kind is not Kind.REAL:
-        return tensor
-    return tensor.to(dtype if entry.dtype is None else getattr(torch, entry.dtype))
+        return None
+    return dtype if entry.dtype is None else getattr(torch, entry.dtype)

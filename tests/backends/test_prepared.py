@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixc.autotune.proportions import default_sizes, resized
-from mixc.backends.prepared import NO_ANSWER, numbers_of, size_reader
+from mixc.backends.prepared import numbers_of, size_reader
 from mixc.compiler.language.find import library
 from mixc.compiler.language.load import load_file, load_text
 from mixc.ir.binding import bind_sizes, evaluate_host, param_values, shape_of
@@ -27,10 +27,7 @@ outputs: {o: [B, D, E, G]}
 
 def read(mixer: Mixer, shapes: dict[str, tuple[int, ...]]) -> dict[str, int] | None:
     reader = size_reader(mixer, tuple(shapes))
-    try:
-        sizes = reader.read(*(torch.empty(shape, device="meta") for shape in shapes.values()))
-    except NO_ANSWER:
-        return None
+    sizes = reader.read(tuple(torch.empty(shape, device="meta") for shape in shapes.values()))
     return None if sizes is None else dict(zip(reader.dims, sizes, strict=True))
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from ...ir.expression import Cumsum, Expr
 from ...ir.tile import BufferArgument, DType, Program, Tile, Value
 from .builder import Builder
+from .compensated import coarse_and_rest, two_sum
 from .evaluation import Context, Evaluator
 from .grid import place_grid, store_result
 
@@ -44,7 +45,11 @@ def running_sum(
     launch: tuple[tuple[str, int], ...],
     about: str = "",
 ) -> Program:
-    """The tile program of a running sum along a long axis, with the sum so far carried."""
+    """The tile program of a running sum along a long axis, with the sum so far carried.
+
+    A real sum is carried with what its roundings lost: it may be large beside what is made of it
+    (an angle is of use by its remainder), and row by row the losses would add up.
+    """
     builder = Builder(name)
     evaluator = Evaluator(builder, context)
     buffer, axis = context.buffers[result], value.over
@@ -56,7 +61,8 @@ def running_sum(
     zero = builder.constant(0, DType.INT32)
     rows = evaluator.tile_axes(d for d in buffer.dims if d != axis)
     start = builder.constant(0.0 if dtype.is_float else 0, dtype, rows)
-    with builder.loop(f"{axis.lower()}_start", zero, size, block.name, [("so_far", start)]) as turn:
+    carried = [("so_far", start), ("lost", start)][: 2 if dtype.is_float else 1]
+    with builder.loop(f"{axis.lower()}_start", zero, size, block.name, carried) as turn:
         begin = turn.variable
         if value.reverse:
             begin = _from_the_end(evaluator, begin, axis)
@@ -64,15 +70,42 @@ def running_sum(
         bound = builder.elementwise("lt", position, size, dtype=DType.BOOL)
         builder.place(axis, position, bound)
         x = evaluator.masked(builder.cast(evaluator.evaluate(value.x), dtype), axis, 0)
-        running = builder.scan(x, axis, value.reverse)
-        running = builder.elementwise("add", running, turn.carried[0], dtype=dtype, hint=result)
-        stored = running
-        if value.exclusive:
-            stored = builder.elementwise("sub", running, x, dtype=dtype, hint=result)
+        if dtype.is_float:
+            turn.yields, stored = _compensated(builder, value, x, turn.carried, result)
+        else:
+            (so_far,) = turn.carried
+            running = _scan(builder, value, x)
+            stored = builder.elementwise("add", so_far, running, dtype=dtype, hint=result)
+            added = builder.reduce("sum", x, axis)
+            turn.yields = (builder.elementwise("add", so_far, added, dtype=dtype),)
         store_result(evaluator, result, stored)
-        added = builder.reduce("sum", x, axis)
-        turn.yields = (builder.elementwise("add", turn.carried[0], added, dtype=dtype),)
     return builder.finish(launch, about)
+
+
+def _compensated(
+    builder: Builder, value: Cumsum, x: Value, carried: Sequence[Value], result: str
+) -> tuple[tuple[Value, Value], Value]:
+    """What is carried on, the sum and what it lost, after a block; and the block's results."""
+
+    def add(a: Value, b: Value, hint: str = "") -> Value:
+        return builder.elementwise("add", a, b, dtype=x.dtype, hint=hint)
+
+    so_far, lost = carried
+    coarse, rest = coarse_and_rest(builder, x, value.over)
+    total, rounded = two_sum(builder, so_far, _scan(builder, value, coarse))
+    small = add(rounded, add(lost, _scan(builder, value, rest)))
+    stored = add(total, small, result)
+    total, rounded = two_sum(builder, so_far, builder.reduce("sum", coarse, value.over))
+    small = add(rounded, add(lost, builder.reduce("sum", rest, value.over)))
+    return (total, small), stored
+
+
+def _scan(builder: Builder, value: Cumsum, x: Value) -> Value:
+    """The running sums of a block."""
+    running = builder.scan(x, value.over, value.reverse)
+    if not value.exclusive:
+        return running
+    return builder.elementwise("sub", running, x, dtype=x.dtype)
 
 
 def _from_the_end(evaluator: Evaluator, begin: Value, axis: str) -> Value:

@@ -170,6 +170,25 @@ def test_integers_beyond_32_bits(backend: str) -> None:
         check(backend, INTEGERS, J=2**21 + 1, T=1, D=1)
 
 
+ANGLES = """
+mixer: angles
+inputs: {x: [T, D], g: [T, D]}
+map:
+  o: cos(cumsum(x, T))
+  p: cos(cumsum(x, T, reverse=true, exclusive=true))
+  c: cumsum(g, T)
+outputs: {o: [T, D], p: [T, D], c: [T, D]}
+"""
+
+
+@BACKENDS
+def test_running_sums_lose_one_rounding(backend: str) -> None:
+    torch.manual_seed(0)
+    g = torch.full((2000, 3), -0.5)
+    g[700, 0] = -torch.inf
+    check(backend, ANGLES, {"x": 30 * torch.randn(2000, 3), "g": g}, 2e-4, T=2000, D=3)
+
+
 MAPS = """
 mixer: maps
 inputs: {x: [B, T, D], n: {dims: [T], dtype: int32}}
@@ -178,7 +197,9 @@ outputs: {o: [B, T, D], last: [B, D]}
 """
 
 
-@pytest.mark.parametrize("spec", [HEADS, MAPS, SUMS], ids=["heads", "maps", "sums"])
+@pytest.mark.parametrize(
+    "spec", [HEADS, MAPS, SUMS, ANGLES], ids=["heads", "maps", "sums", "angles"]
+)
 def test_these_compile_for_a_gpu(spec: str) -> None:
     compiles(spec)
 

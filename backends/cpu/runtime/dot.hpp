@@ -2,6 +2,8 @@
 //
 // b is an operand in vectors along N, ``b_stride`` numbers from one k to the next; of a, one number at a time is spread over a vector. a may have
 // any strides, so that it can be read where it lies. R rows by V vectors of out stay in registers.
+#define MX_UNROLL_4 _Pragma("GCC unroll 4")
+
 namespace mx {
 
 // How the accumulators start: at zero, at out, or at out times a factor per row or per column.
@@ -37,7 +39,7 @@ struct Floats {
       const float* __restrict b, int64_t b_stride, const float* __restrict scale) {
     vf c[R][V];
     start_block<R, V, N, START>(c, out, scale);
-    for (int k = 0; k < K; ++k) {
+    MX_UNROLL_4 for (int k = 0; k < K; ++k) {
       vf column[V];
       MX_UNROLL for (int v = 0; v < V; ++v) column[v] = load(b + k * b_stride + v * LANES);
       MX_UNROLL for (int r = 0; r < R; ++r) {
@@ -66,7 +68,7 @@ struct Pairs {
       const uint32_t* __restrict b, int64_t b_stride, const float* __restrict scale) {
     vf c[R][V];
     start_block<R, V, N, START>(c, out, scale);
-    for (int k = 0; k < K / 2; ++k) {
+    MX_UNROLL_4 for (int k = 0; k < K / 2; ++k) {
       vi column[V];
       MX_UNROLL for (int v = 0; v < V; ++v)
         column[v] = load((const int32_t*)b + k * b_stride + v * LANES);
@@ -83,16 +85,19 @@ struct Pairs {
 };
 #endif
 
+// Rows in blocks of R at most that differ by one at most: a last block of few rows would wait for
+// its own sums.
 template <class Kind, int M, int N, int K, int R, int V, Start START, class A, class B>
 static inline void dot_columns(float* out, const A* a, int64_t row_stride, int64_t step,
                                const B* b, int64_t b_stride, const float* scale) {
-  constexpr int REST = M % R, DONE = M - REST, PER_ROW = START == Start::ROWS_SCALED;
-  for (int m = 0; m < DONE; m += R)
-    Kind::template block<R, V, K, N, START>(out + m * N, a + m * row_stride, row_stride, step, b,
-                                            b_stride, scale + m * PER_ROW);
-  if constexpr (REST != 0)
-    Kind::template block<REST, V, K, N, START>(out + DONE * N, a + DONE * row_stride, row_stride,
-                                               step, b, b_stride, scale + DONE * PER_ROW);
+  constexpr int BLOCKS = (M + R - 1) / R, FEW = M / BLOCKS, MORE = M % BLOCKS * (FEW + 1);
+  constexpr int PER_ROW = START == Start::ROWS_SCALED;
+  for (int m = 0; m < MORE; m += FEW + 1)
+    Kind::template block<FEW + (MORE > 0), V, K, N, START>(
+        out + m * N, a + m * row_stride, row_stride, step, b, b_stride, scale + m * PER_ROW);
+  for (int m = MORE; m < M; m += FEW)
+    Kind::template block<FEW, V, K, N, START>(out + m * N, a + m * row_stride, row_stride, step, b,
+                                              b_stride, scale + m * PER_ROW);
 }
 
 template <class Kind, int M, int N, int K, int R, int V, Start START, class A, class B>

@@ -11,8 +11,19 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from ...ir.expression import Call, Expr, Kind, Ref
-from ...ir.mixer import Attention, Equation, Input, Layout, Map, Mixer, Output, Recurrence, Stage
+from ...ir.expression import Call, Expr, Kind, Ref, Scalar, every_node
+from ...ir.mixer import (
+    Attention,
+    Equation,
+    Input,
+    Layout,
+    Map,
+    Mixer,
+    Output,
+    Param,
+    Recurrence,
+    Stage,
+)
 from ...ir.names import names_in
 from ...ir.optional import expressions, free_dims
 from ...ir.roles import query_axis
@@ -128,6 +139,7 @@ class _Derivation:
         draft = replace(mixer, name=f"{mixer.name}_backward", outputs=outputs, inputs=())
         draft = replace(draft, stages=tuple(self.adjoints.stages))
         draft = self._with_equations(draft)
+        draft = replace(draft, params=_params_read(draft))
         kept = self._kept(draft)
         inputs = (*mixer.inputs, *kept, *cotangents)
         backward = _with_inputs(draft, inputs)
@@ -230,8 +242,22 @@ def _with_logarithms(mixer: Mixer) -> Mixer:
     return replace(mixer, stages=tuple(change(stage) for stage in mixer.stages))
 
 
+def _params_read(draft: Mixer) -> tuple[Param, ...]:
+    """The params that a mixer reads: others may be of sizes that it does not know."""
+    pending = [*expressions(draft), *(value for _, value in draft.sizes)]
+    read: set[str] = set()
+    while pending:
+        own = {node.name for node in every_node(pending) if isinstance(node, Scalar)} - read
+        read |= own
+        pending = [param.value for param in draft.params if param.name in own]
+    return tuple(param for param in draft.params if param.name in read)
+
+
 def _with_inputs(draft: Mixer, inputs: tuple[Input, ...]) -> Mixer:
-    """The mixer with the inputs that it reads, and those without which a size is not known."""
+    """The mixer with the inputs that it reads, and those without which a size is not known.
+
+    Heads of which no input tells the number are none of its concern.
+    """
     read = names_in(*expressions(draft))
     chosen = [i for i in inputs if i.name in read]
     known = {dim for i in chosen for dim in i.dims}
@@ -240,7 +266,8 @@ def _with_inputs(draft: Mixer, inputs: tuple[Input, ...]) -> Mixer:
         if given not in chosen and missing & {*given.dims}:
             chosen.append(given)
             known |= {*given.dims}
-    return replace(draft, inputs=tuple(i for i in inputs if i in chosen))
+    heads = tuple(pair for pair in draft.heads if known.issuperset(pair))
+    return replace(draft, inputs=tuple(i for i in inputs if i in chosen), heads=heads)
 
 
 __all__ = ["Derivative", "active_names", "differentiate", "nodes"]

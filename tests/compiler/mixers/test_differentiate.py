@@ -157,3 +157,18 @@ def test_wanted_and_given() -> None:
     assert derivative.gradients == {"x": "d_x"}
     assert derivative.cotangents == {"o": "d_o"}
     assert {i.name for i in derivative.backward.inputs} == {"x", "R", "h0", "c0", "d_o"}
+
+
+def test_a_weight_alone_needs_no_size_of_others() -> None:
+    for path in SPECS:
+        mixer = load_file(path)
+        for entry in mixer.inputs:
+            if entry.held is None or not entry.held.trained:
+                continue
+            try:
+                backward = differentiate(mixer, [entry.name]).backward
+            except UnsupportedError:
+                continue
+            verify_mixer(backward)
+            known = {dim for given in backward.inputs for dim in given.dims}
+            assert known.issuperset(dim for pair in backward.heads for dim in pair)

@@ -16,6 +16,7 @@ from .ir.targets import parse_target
 from .overrides import Values, override
 from .results import result_class
 from .running import Backend, Chosen, Execution, choose
+from .signature import text_of
 from .state import SequenceState
 from .stepping import Stepping
 
@@ -112,6 +113,11 @@ class LoadedMixer:
         self._execution = Execution(mixer, backend)
         self._stepping = Stepping(mixer, backend)
         self._result = result_class(mixer.name, self.outputs) if len(self.outputs) > 1 else None
+        self._runtime = tuple(param.name for param in mixer.params if param.runtime)
+        self._text = text_of(mixer, backend)
+        from torch.compiler import is_dynamo_compiling
+
+        self._is_traced = is_dynamo_compiling
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copied and pickled as the spec that was read; kernels are built or found again."""
@@ -144,6 +150,8 @@ class LoadedMixer:
             ArgumentError: tensors that do not fit the spec, or a state of another mixer or batch.
             UnsupportedError: a state is wanted, and a term needs the whole sequence.
         """
+        if self._is_traced() and state is None and not return_state:
+            return self._traced(inputs, named, cu_seqlens)
         if state is not None or return_state:
             if cu_seqlens is not None and state is not None:
                 raise ArgumentError(
@@ -164,6 +172,25 @@ class LoadedMixer:
         if plain and len(tensors) == len(values):
             self._execution.remember(values, (*self.inputs[: len(inputs)], *names), names)
         return self._outputs(found)
+
+    def _traced(
+        self,
+        inputs: tuple[object, ...],
+        named: Mapping[str, object],
+        cu_seqlens: Tensor | Mapping[str, Tensor] | None,
+    ) -> Any:
+        """The call under ``torch.compile``, which traces these lines."""
+        from .traced import traced
+
+        if len(inputs) > len(self.inputs):
+            raise ArgumentError(f"expected {len(self.inputs)} inputs, got {len(inputs)}")
+        given = dict(zip(self.inputs, inputs, strict=False))
+        for name, value in named.items():
+            if name in given:
+                raise ArgumentError(f"{name} is given twice, by position and by name")
+            given[name] = value
+        made = traced(self._text, self.inputs, self._runtime, given, cu_seqlens)
+        return made[0] if self._result is None else self._result(*made[: len(self.outputs)])
 
     def step(
         self, *inputs: object, state: SequenceState | None = None, **named: object

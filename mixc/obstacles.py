@@ -29,6 +29,24 @@ def obstacle_of_tensors(given: Mapping[str, Tensor], dtype: torch.dtype) -> str 
     return None
 
 
+def is_recorded(given: Mapping[str, Tensor], backend: str) -> bool:
+    """Whether somebody looks at a call instead of computing it at once, or beside that: tensors
+    without values, a mode of torch that sees every call, a transform of torch.func."""
+    import torch
+    from torch._C._functorch import TransformType
+    from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
+    from torch._guards import detect_fake_mode
+
+    if torch._C._len_torch_dispatch_stack() or any(t.is_meta for t in given.values()):
+        return True
+    if detect_fake_mode(list(given.values())) is not None:
+        return True
+    if torch._C._functorch.maybe_current_level() is None or backend == "reference":
+        return False
+    levels = retrieve_all_functorch_interpreters()
+    return all(level.key() != TransformType.Jvp for level in levels)  # no operator has a jvp
+
+
 def wanting_gradient(given: Mapping[str, Tensor]) -> str | None:
     """The first input for which a call has to be recorded for a backward pass."""
     import torch
@@ -61,4 +79,4 @@ def warn_once(sentence: str) -> None:
     warnings.warn(sentence, MixcWarning, stacklevel=level)
 
 
-__all__ = ["obstacle_of_tensors", "wanting_gradient", "warn_of_torch", "warn_once"]
+__all__ = ["is_recorded", "obstacle_of_tensors", "wanting_gradient", "warn_of_torch", "warn_once"]

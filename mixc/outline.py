@@ -19,14 +19,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def has_values(tensors: Iterable[Tensor]) -> bool:
-    """Whether a call on these tensors can be computed."""
-    from torch._guards import detect_fake_mode
-
-    given = list(tensors)
-    return not any(t.is_meta for t in given) and detect_fake_mode(given) is None
-
-
 def outline(
     mixer: Mixer,
     tensors: Mapping[str, Tensor],
@@ -75,7 +67,7 @@ def _made(
     sizes: Mapping[str, int],
     dtype: torch.dtype,
 ) -> dict[str, Tensor]:
-    """Outputs like the inputs, through which gradients flow where an input wants one."""
+    """Outputs like the inputs."""
     import torch
 
     like = next(iter(tensors.values())) if tensors else torch.empty(0)
@@ -83,9 +75,6 @@ def _made(
     for output in outputs:
         own = _dtype(output, dtype)
         made[output.name] = like.new_empty(shape_of(output.layout, sizes), dtype=own)
-        wanting = [tensor.sum() for tensor in tensors.values() if tensor.requires_grad]
-        if wanting and torch.is_grad_enabled() and own.is_floating_point:
-            made[output.name] = made[output.name] + sum(wanting).to(own)  # type: ignore[union-attr]
     return made
 
 
@@ -99,4 +88,4 @@ def _dtype(output: Output, dtype: torch.dtype) -> torch.dtype:
     return torch.bool if output.kind is Kind.BOOL else torch.int32
 
 
-__all__ = ["has_values", "outline", "packed_outline"]
+__all__ = ["outline", "packed_outline"]

@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Literal, cast
 
 from .arguments import device_of, working_dtype
@@ -14,8 +14,13 @@ from .documents import check_documents, one_by_one, row_sizes
 from .ir.binding import Number
 from .ir.errors import ArgumentError, UnsupportedError
 from .ir.mixer import Mixer
-from .obstacles import obstacle_of_tensors, wanting_gradient, warn_of_torch, warn_once
-from .outline import has_values, outline, packed_outline
+from .obstacles import (
+    is_recorded,
+    obstacle_of_tensors,
+    wanting_gradient,
+    warn_of_torch,
+    warn_once,
+)
 from .overrides import override
 from .packing import checked_edges, document_tables
 from .quick import Again, again_like
@@ -26,8 +31,9 @@ if TYPE_CHECKING:
 
     from .autotune.choice import TunedChoice
     from .backends.cpu.run import CpuRunner
+    from .compiler.mixers.differentiate import Derivative
     from .compiler.passes.pack_sequences import Packing
-    from .training import Training
+    from .training import Passes, Training
 
 Backend = Literal["auto", "triton", "cpu", "interpreter", "reference"]
 Chosen = Literal["triton", "cpu", "interpreter", "reference"]
@@ -48,13 +54,16 @@ class Execution:
         *,
         tuned: Mixer | None = None,
         few_rows: bool = False,
+        part: str = "whole",
     ) -> None:
         """Nothing is generated before the first call.
 
         Kernels take the configuration that is stored for ``tuned``, the mixer itself where it is
-        left out; for calls of a ``few_rows``, recurrences run row by row, untuned.
+        left out; for calls of a ``few_rows``, recurrences run row by row, untuned. ``part`` says
+        what the mixer is of ``tuned``, where it is not that itself.
         """
         self.mixer = mixer
+        self.part, self.whole = part, tuned or mixer
         self.tuned = None if few_rows else tuned or mixer
         self.few_rows = few_rows
         self.backend: Backend = backend
@@ -113,8 +122,36 @@ class Execution:
 
         Raises ArgumentError where shapes, dtypes, devices or the backend don't fit.
         """
-        if not has_values(tensors.values()):
-            return self._outline(tensors, params, cu_seqlens)
+        if is_recorded(tensors, self.backend):
+            return self.by_operator(tensors, params, cu_seqlens)
+        return self.directly(tensors, params, cu_seqlens)
+
+    def by_operator(
+        self,
+        tensors: Mapping[str, Tensor],
+        params: Mapping[str, Number],
+        cu_seqlens: Tensor | Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """The same, as one call of an operator of PyTorch."""
+        from .call import call_operator
+
+        made = call_operator(self.text, tensors, params, cu_seqlens)
+        return dict(zip((output.name for output in self.mixer.outputs), made, strict=False))
+
+    @cached_property
+    def text(self) -> str:
+        """What tells the mixer to an operator."""
+        from .signature import text_of
+
+        return text_of(self.whole, self.backend, self.part)
+
+    def directly(
+        self,
+        tensors: Mapping[str, Tensor],
+        params: Mapping[str, Number],
+        cu_seqlens: Tensor | Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """The same, on tensors that kernels may read."""
         if cu_seqlens is not None and self._is_one_by_one(tensors):
             return self.by_document(tensors, params, cu_seqlens)
         chosen = choose(self.backend, device_of(tensors))
@@ -134,20 +171,32 @@ class Execution:
             results = run(given, params)
         return in_dtype(results, dtype, self._wide)
 
-    def _outline(
-        self,
-        tensors: Mapping[str, Tensor],
-        params: Mapping[str, Number],
-        cu_seqlens: Tensor | Mapping[str, Tensor] | None,
-    ) -> dict[str, Tensor]:
-        """The outputs without values, of tensors without."""
-        device = device_of(tensors)
+    def check_device(self, device: torch.device) -> None:
+        """ArgumentError where calls on a device are not served; on meta, any are."""
         if device.type != "meta":
             choose(self.backend, device)
-        dtype = working_dtype(self.mixer, tensors)
-        if cu_seqlens is not None:
-            return packed_outline(self.mixer, tensors, params, cu_seqlens, dtype)
-        return outline(self.mixer, tensors, params, dtype)
+
+    def passes(
+        self,
+        dtypes: Mapping[str, torch.dtype],
+        wanted: tuple[str, ...],
+        device: torch.device,
+        sizes: Callable[[Derivative], Mapping[str, int]],
+    ) -> Passes | None:
+        """The two passes by kernels; None where gradients go through torch. See ``Training.of``."""
+        import torch
+
+        if device.type == "meta" or torch.float64 in dtypes.values():
+            return None
+        chosen = choose(self.backend, device)
+        if chosen == "reference":
+            return None
+        try:
+            return self._training(self.mixer, chosen).of(dtypes, wanted, sizes)
+        except UnsupportedError:
+            if self.backend != "auto":
+                raise
+            return None
 
     def _by_cpu(
         self,
@@ -194,8 +243,8 @@ class Execution:
         cu_seqlens: Tensor | Mapping[str, Tensor],
     ) -> dict[str, Tensor]:
         """Each document by a call of its own; what has one value for each has them as its batch."""
-        if not has_values(tensors.values()):
-            return self._outline(tensors, params, cu_seqlens)
+        if is_recorded(tensors, self.backend):
+            return self.by_operator(tensors, params, cu_seqlens)
         from .compiler.passes.pack_recurrence import per_document
         from .compiler.passes.packing_plan import families_of
 

@@ -109,10 +109,21 @@ class Stepping:
         key = (first, rows is not None and rows <= FEW_ROWS, part)
         if key not in self._executions:
             mixer = self.continued.start if first else self.continued.parts[part]
+            name = f"{'first' if first else part}{'-few' * key[1]}"
             self._executions[key] = Execution(
-                mixer, self.backend, tuned=self.mixer, few_rows=key[1]
+                mixer, self.backend, tuned=self.mixer, few_rows=key[1], part=name
             )
         return self._executions[key]
+
+    def part(self, name: str) -> Execution:
+        """What runs a part of the mixer over stretches, by the name that it has."""
+        stem, _, few = name.partition("-")
+        rows = 1 if few else None
+        return (
+            self._execution(True, rows)
+            if stem == "first"
+            else self._execution(False, rows, int(stem))
+        )
 
     @cached_property
     def _later(self) -> Mixer:

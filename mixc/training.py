@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .compiler.mixers.differentiate import Derivative, differentiate
 from .compiler.pipeline import lower
@@ -29,10 +28,27 @@ class Passes:
     ``backward_dtype``: the precision that the backward pass works in; None: that of the inputs.
     """
 
+    name: str  # of the mixer
     derivative: Derivative
     forward: Runner
     backward: Runner
     backward_dtype: torch.dtype | None
+
+    def run_forward(
+        self, given: Mapping[str, Tensor], params: Mapping[str, Number]
+    ) -> Mapping[str, Tensor]:
+        """The outputs and what is kept, by name."""
+        read = {i.name for i in self.derivative.forward.inputs}
+        return self.forward({n: t.detach() for n, t in given.items() if n in read}, params)
+
+    def run_backward(
+        self, given: Mapping[str, Tensor], params: Mapping[str, Number]
+    ) -> dict[str, Tensor]:
+        """The gradients by input, from what the backward pass reads."""
+        names = [i.name for i in self.derivative.backward.inputs]
+        ready = {n: _ready(given[n], self.backward_dtype) for n in names if n in given}
+        made = self.backward(ready, params)
+        return {name: made[own] for name, own in self.derivative.gradients.items()}
 
 
 class Training:
@@ -56,38 +72,57 @@ class Training:
             UnsupportedError: a derivative that is not there, or that no kernel computes.
         """
         wanted = tuple(name for name, tensor in tensors.items() if tensor.requires_grad)
-        dtypes = tuple(tensor.dtype for tensor in tensors.values())
-        key = (tuple(tensors), wanted, dtypes)
-        if key not in self.passes:
-            self.passes[key] = self._made(tensors, params, wanted)
-        passes = self.passes[key]
-        if isinstance(passes, str):
-            raise UnsupportedError(passes)
+        dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        passes = self.of(dtypes, wanted, lambda _: bind_sizes(self.mixer, shapes, params))
         names = tuple(output.name for output in self.mixer.outputs)
         apply: Callable[..., tuple[Tensor, ...]] = _Pass.apply
         made = apply(passes, params, names, tuple(tensors), *tensors.values())
         return dict(zip(names, made, strict=True))
 
+    def of(
+        self,
+        dtypes: Mapping[str, torch.dtype],
+        wanted: tuple[str, ...],
+        sizes: Callable[[Derivative], Mapping[str, int]],
+    ) -> Passes:
+        """The two passes for inputs of these dtypes, of which some want a gradient.
+
+        ``sizes`` gives those of a call, of which kernels need to know the features.
+
+        Raises:
+            UnsupportedError: there are none; the reason is found once.
+        """
+        key = (tuple(dtypes.items()), wanted)
+        if key not in self.passes:
+            self.passes[key] = self._made(dtypes, wanted, sizes)
+        passes = self.passes[key]
+        if isinstance(passes, str):
+            raise UnsupportedError(passes)
+        return passes
+
     def _made(
-        self, tensors: Mapping[str, Tensor], params: Mapping[str, Number], wanted: tuple[str, ...]
+        self,
+        dtypes: Mapping[str, torch.dtype],
+        wanted: tuple[str, ...],
+        sizes: Callable[[Derivative], Mapping[str, int]],
     ) -> Passes | str:
-        """The passes; or why there are none, which is asked once."""
+        """The passes; or why there are none."""
         mixer = without_inputs(
-            self.mixer, [i.name for i in self.mixer.inputs if i.name not in tensors]
+            self.mixer, [i.name for i in self.mixer.inputs if i.name not in dtypes]
         )
         try:
             derivative = differentiate(mixer, wanted)
             recurrent = any(isinstance(stage, Recurrence) for stage in mixer.stages)
             dtype = torch.float32 if recurrent else None
-            sizes = bind_sizes(mixer, {n: tuple(t.shape) for n, t in tensors.items()}, params)
-            fixed = {dim: sizes[dim] for dim in feature_dims(derivative.backward) if dim in sizes}
-            first = next(tensors[name].dtype for name in wanted)
+            known, features = sizes(derivative), feature_dims(derivative.backward)
+            fixed = {dim: int(known[dim]) for dim in features if dim in known}
+            first = next(dtypes[name] for name in wanted)
             lower(derivative.backward, fixed, str(dtype or first).removeprefix("torch."))
         except UnsupportedError as error:
             return str(error)
-        return Passes(
-            derivative, self.runner(derivative.forward), self.runner(derivative.backward), dtype
-        )
+        forward, backward = self.runner(derivative.forward), self.runner(derivative.backward)
+        return Passes(self.mixer.name, derivative, forward, backward, dtype)
 
 
 class _Pass(torch.autograd.Function):
@@ -103,8 +138,7 @@ class _Pass(torch.autograd.Function):
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
         given = dict(zip(names, tensors, strict=True))
-        read = {i.name for i in passes.derivative.forward.inputs}
-        made = passes.forward({n: t.detach() for n, t in given.items() if n in read}, params)
+        made = passes.run_forward(given, params)
         kept = {name: made[name] for name in passes.derivative.kept}
         needed = {i.name for i in passes.derivative.backward.inputs}
         saved = {n: t for n, t in {**given, **kept}.items() if n in needed}
@@ -116,22 +150,40 @@ class _Pass(torch.autograd.Function):
         return results
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         derivative: Derivative = ctx.passes.derivative
         above = dict(zip(ctx.outputs, cotangents, strict=True))
         given = dict(zip(ctx.saved, ctx.saved_tensors, strict=True))
         given |= {name: above[output] for output, name in derivative.cotangents.items()}
-        needed = {i.name for i in derivative.backward.inputs}
-        ready = {n: _ready(t, ctx.passes.backward_dtype) for n, t in given.items() if n in needed}
-        made = ctx.passes.backward(ready, ctx.params)
-        gradients = [
-            made[derivative.gradients[name]].to(ctx.dtypes[name])
-            if name in derivative.gradients
-            else None
-            for name in ctx.names
-        ]
-        return (None, None, None, None, *gradients)
+        with torch.no_grad():
+            made = ctx.passes.run_backward(given, ctx.params)
+            found = {name: tensor.to(ctx.dtypes[name]) for name, tensor in made.items()}
+        if torch.is_grad_enabled():  # the caller means to differentiate the gradients
+            leaves = (tensor.requires_grad_() for tensor in found.values())
+            once: Callable[..., tuple[Tensor, ...]] = _Once.apply
+            found = dict(zip(found, once(ctx.passes.name, *leaves), strict=True))
+        return (None, None, None, None, *(found.get(name) for name in ctx.names))
+
+
+class _Once(torch.autograd.Function):
+    """Gradients that are not differentiated again."""
+
+    @staticmethod
+    def forward(ctx: Any, name: str, *gradients: Tensor) -> tuple[Tensor, ...]:
+        ctx.name = name
+        return tuple(gradient.detach() for gradient in gradients)
+
+    @staticmethod
+    def backward(ctx: Any, *above: Tensor) -> None:
+        raise second_derivative(ctx.name)
+
+
+def second_derivative(name: str) -> UnsupportedError:
+    """What is said where gradients are differentiated once more."""
+    return UnsupportedError(
+        f"{name}: kernels compute no gradient of a gradient; load it with backend='reference', "
+        "which torch differentiates as often as one likes"
+    )
 
 
 def _ready(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
@@ -141,4 +193,4 @@ def _ready(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
 
 
-__all__ = ["Training"]
+__all__ = ["Passes", "Training", "second_derivative"]

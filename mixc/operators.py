@@ -1,0 +1,73 @@
+"""Mixers as operators of PyTorch, which compilers, exporters, tracers and transforms see whole.
+
+``mixc::forward`` and ``mixc::backward`` serve all mixers. The first argument says which one, by its
+equations: so a saved program holds them, and runs in any process that has imported this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .mapped import mapped
+from .recording import recording_of
+from .training import second_derivative
+
+_FORWARD = "(str mixer, str call, Tensor[] tensors, float[] params) -> Tensor[]"
+
+
+@torch.library.custom_op("mixc::forward", mutates_args=(), schema=_FORWARD)
+def forward(mixer: str, call: str, tensors: list[Tensor], params: list[float]) -> list[Tensor]:
+    """The outputs of a mixer, and behind them what a backward pass keeps."""
+    return recording_of(mixer, call).forward(tensors, params)
+
+
+@torch.library.custom_op("mixc::backward", mutates_args=(), schema=_FORWARD)
+def backward(mixer: str, call: str, tensors: list[Tensor], params: list[float]) -> list[Tensor]:
+    """The gradients of the inputs that want one."""
+    return recording_of(mixer, call).backward(tensors, params)
+
+
+@forward.register_fake
+def _(mixer: str, call: str, tensors: list[Tensor], params: list[float]) -> list[Tensor]:
+    return recording_of(mixer, call).outline(tensors, params)
+
+
+@backward.register_fake
+def _(mixer: str, call: str, tensors: list[Tensor], params: list[float]) -> list[Tensor]:
+    return recording_of(mixer, call).outline_backward(tensors, params)
+
+
+def _save(ctx: Any, inputs: tuple[str, str, list[Tensor], list[float]], output: Any) -> None:
+    mixer, call, tensors, params = inputs
+    recording = recording_of(mixer, call)
+    needs = zip(recording.call.inputs, ctx.needs_input_grad[2:], strict=False)  # lists are flat
+    wanted = tuple(name for name, needed in needs if needed)
+    saved, later = recording.saved(tensors, params, list(output), wanted)
+    ctx.save_for_backward(*saved)
+    ctx.mixer, ctx.later, ctx.params, ctx.count = mixer, str(later), params, len(tensors)
+
+
+def _differentiate(ctx: Any, cotangents: Sequence[Tensor]) -> tuple[Any, ...]:
+    recording = recording_of(ctx.mixer, ctx.later)
+    given = recording.with_cotangents(ctx.saved_tensors, cotangents)
+    made = backward(ctx.mixer, ctx.later, given, ctx.params)
+    return None, None, recording.by_input(made, ctx.count), [None] * len(ctx.params)
+
+
+def _remember_name(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.name = recording_of(*inputs[:2]).mixer.name
+
+
+def _refuse(ctx: Any, *above: Any) -> Any:
+    raise second_derivative(ctx.name)
+
+
+forward.register_autograd(_differentiate, setup_context=_save)
+backward.register_autograd(_refuse, setup_context=_remember_name)
+forward.register_vmap(partial(mapped, forward))
+backward.register_vmap(partial(mapped, backward))

@@ -99,13 +99,18 @@ def short_rows(plan: Plan, sizes: Mapping[str, int]) -> dict[str, int]:
 
 def short_keys(plan: Plan, sizes: Mapping[str, int]) -> dict[str, int]:
     """The knob ``block_keys`` of a call that has few keys, or one row to go through them."""
-    rows = {a.dim for k in plan.kernels for a in k.program.grid if a.tiled}
-    walked = {t.dim for k in plan.kernels for t in k.program.blocks if not t.whole} - rows
+    walked = {dim for kernel in plan.kernels for dim in _walked(kernel.program)}
     lengths = [sizes[d] for d in walked - {dim for dim, _ in plan.sizes} if d in sizes]
     if lengths and max(lengths) <= _FEW_KEYS:
         return {BLOCK_KEYS.name: _FEW_KEYS}
     one = 1 in short_rows(plan, sizes).values()
     return {BLOCK_KEYS.name: _KEYS_OF_ONE_ROW} if one else {}
+
+
+def _walked(program: Program) -> set[str]:
+    """Dims that a program goes through by blocks: rows of one program may be keys of another."""
+    rows = {axis.dim for axis in program.grid if axis.tiled}
+    return {t.dim for t in program.blocks if not t.whole} - rows
 
 
 def _configured(

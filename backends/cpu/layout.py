@@ -8,7 +8,7 @@ wrong way round, how deep in loops, and along which axis reductions run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -31,6 +31,7 @@ from ...ir.tile import (
 )
 
 Order = tuple[str, ...]
+Loads = Mapping[str, tuple[Load, int]]  # by what they make: the load, and how often it is done
 _IMPOSSIBLE = 1 << 20
 _FEW = 5  # axes of which every order is tried
 _DEEPER = 8  # how much more an op weighs for each loop around it
@@ -72,17 +73,14 @@ def dot_operands(dot: Dot, layout: Layout) -> DotOperands:
 def choose_layout(program: Program, lanes: int) -> Layout:
     """The order of the least cost; among equals, the first in the order that tiles are declared."""
     narrow = frozenset(t.dim for t in program.tiles if t.block % lanes)
-    loads = {op.out.name: op for op in all_ops(program.body) if isinstance(op, Load)}
+    ops = list(_weighted(program.body, 1))
+    loads = {op.out.name: (op, weight) for op, weight in ops if isinstance(op, Load)}
     packed = _only_read_by_dots(program)
-    ops = [
-        (op, weight)
-        for op, weight in _weighted(program.body, 1)
-        if not (isinstance(op, Load) and op.out.name in packed)
-    ]
+    ops = [pair for pair in ops if not (isinstance(pair[0], Load) and pair[0].out.name in packed)]
 
     def cost(order: Order) -> int:
         layout = Layout(order)
-        return sum(weight * _cost(op, layout, narrow, loads) for op, weight in ops)
+        return sum(_cost(op, weight, layout, narrow, loads) for op, weight in ops)
 
     axes = tuple(t.dim for t in program.tiles)
     if len(axes) <= _FEW:
@@ -122,32 +120,39 @@ def _weighted(ops: tuple[Op, ...], weight: int) -> Iterator[tuple[Op, int]]:
             yield from _weighted(op.body, weight * _DEEPER)
 
 
-def _cost(op: Op, layout: Layout, narrow: frozenset[str], loads: dict[str, Load]) -> int:
+def _cost(op: Op, weight: int, layout: Layout, narrow: frozenset[str], loads: Loads) -> int:
     for value in () if isinstance(op, For) else made_by(op):
         if len(value.axes) > 1 and layout.of(value)[-1] in narrow:
-            return _IMPOSSIBLE if isinstance(op, Dot) else 8
+            return weight * (_IMPOSSIBLE if isinstance(op, Dot) else 8)
     match op:
         case Dot():
-            operands = dot_operands(op, layout)
-            right, left = loads.get(operands.right.name), loads.get(operands.left.name)
-            wrong = right is not None and _contiguous(right) == op.over
-            interleaved = left is not None and _contiguous(left) == operands.row
-            if right is None:
-                wrong = layout.of(operands.right)[0] != op.over
-            return 8 * wrong + 2 * interleaved
+            return _cost_of_operands(op, weight, layout, loads)
         case Reduce(_, _, x, over) if len(x.axes) > 1:
-            return 2 * (layout.of(x)[-1] == over)
+            return weight * 2 * (layout.of(x)[-1] == over)
         case Scan(_, x, over) | Combine(_, (x, *_), over) if len(x.axes) > 1:
-            return 8 * (layout.of(x)[-1] == over)
+            return weight * 8 * (layout.of(x)[-1] == over)
         case Rename(out) if len(out.axes) > 1:
-            return 4 * (not is_alias(op, layout))
+            return weight * 4 * (not is_alias(op, layout))
         case Substitute(out, rows=rows) if len(out.axes) > 1:
-            return 8 * (layout.of(out)[0] != rows)
+            return weight * 8 * (layout.of(out)[0] != rows)
         case Load(out) if len(out.axes) > 1:
-            return 3 * (_contiguous(op) != layout.of(out)[-1])
+            return weight * 3 * (_contiguous(op) != layout.of(out)[-1])
         case Store(_, _, value) if len(value.axes) > 1:
-            return 3 * (_contiguous(op) != layout.of(value)[-1])
+            return weight * 3 * (_contiguous(op) != layout.of(value)[-1])
     return 0
+
+
+def _cost_of_operands(dot: Dot, weight: int, layout: Layout, loads: Loads) -> int:
+    """What it costs to turn operands round: those from memory once for each load, not each dot."""
+    operands = dot_operands(dot, layout)
+    total = 0
+    if operands.left.name in loads:
+        left, _ = loads[operands.left.name]
+        total += weight * 2 * (_contiguous(left) == operands.row)
+    if operands.right.name not in loads:
+        return total + weight * 8 * (layout.of(operands.right)[0] != dot.over)
+    right, once = loads[operands.right.name]
+    return total + once * 8 * (_contiguous(right) == dot.over)
 
 
 def is_alias(op: Rename, layout: Layout) -> bool:

@@ -11,6 +11,7 @@ from mixc.backends.cpu.emit import emit_source
 from mixc.backends.cpu.target import AVX2, AVX512_BF16, CpuTarget
 from mixc.compiler.language.find import find_spec
 from mixc.compiler.language.load import load_file
+from mixc.compiler.mixers.differentiate import differentiate
 from mixc.compiler.pipeline import lower
 from mixc.ir.plan import Plan
 
@@ -59,6 +60,18 @@ def test_float32_operands_are_read_where_they_lie() -> None:
     copies = [n for n, line in enumerate(lines) if "mx::load_tile" in line]
     assert all(lines[n - 1].strip() == "if (!(v__stride_E == 1)) {" for n in copies)
     assert re.search(r"mx::dot<.*>\(dot, k_tile_at, k_tile_row, k_tile_step, ", full)
+
+
+def test_a_backward_pass_turns_no_operand_round_in_its_loops() -> None:
+    """What is the rows' own is turned once, instead of each block that they walk."""
+    backward = differentiate(load_file(find_spec("causal"))).backward
+    plan = configure(lower(backward, {"D": 64, "E": 64}, "float32"), defaults(AVX2))
+    text = emit_source(plan, AVX2).text
+    turned = re.compile(r"mx::load_tile<64, 64>\(\w+, .*, \w+_stride_[DE], \w+_stride_[IJ], ")
+    inside = re.compile(r"for \(int32_t .*?\n    }\n", re.DOTALL)
+    body = text[text.index("static void causal_backward") :]
+    assert len(turned.findall(body)) == 4  # keys and values, queries and the cotangent
+    assert not any(turned.search(loop) for loop in inside.findall(body))
 
 
 def test_without_paired_dots_products_are_of_floats() -> None:

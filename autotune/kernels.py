@@ -97,7 +97,14 @@ def cpu_space(mixer: Mixer, sizes: Mapping[str, int], dtype: str) -> Space:
     import torch
 
     from ..backends.cpu.build import FLAGS, find_compiler
-    from ..backends.cpu.configure import configure, knobs, knobs_of_rows, refusal, short_keys
+    from ..backends.cpu.configure import (
+        NARROWEST,
+        configure,
+        knobs,
+        knobs_of_rows,
+        refusal,
+        short_keys,
+    )
     from ..backends.cpu.emit import emit_source
     from ..compiler.pipeline import lower
 
@@ -105,7 +112,7 @@ def cpu_space(mixer: Mixer, sizes: Mapping[str, int], dtype: str) -> Space:
     plan = lower(mixer, feature_sizes(mixer, sizes), dtype)
     few = short_keys(plan, {**sizes, **dict(plan.sizes)})
     found = [replace(k, default=few.get(k.name, k.default)) for k in knobs(compiler.target)]
-    shares = shares_of_keys(mixer, sizes, torch.get_num_threads(), rows=64)
+    shares = shares_of_keys(mixer, sizes, torch.get_num_threads(), 64, NARROWEST)
     more = (*_splits(shares), *knobs_of_rows(mixer))
     space = Space((*found, *more), partial(refusal, target=compiler.target), "")
     text = emit_source(configure(plan, space.default), compiler.target).text

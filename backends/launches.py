@@ -40,10 +40,14 @@ class _Group:
 
 
 class Launches(Generic[Kernels]):
-    """The kernels for calls of a mixer, by the sizes of ``dims``."""
+    """The kernels for calls of a mixer, by the sizes of ``dims``; ``columns``: of a state, for a
+    program, where shares are counted."""
 
-    def __init__(self, mixer: Mixer, dims: tuple[str, ...], build: Build[Kernels]) -> None:
+    def __init__(
+        self, mixer: Mixer, dims: tuple[str, ...], build: Build[Kernels], columns: int = _ROWS
+    ) -> None:
         self.dims = dims
+        self._columns = columns
         self._build = build
         self._grouping = QueryGroups(mixer)
         self._class = _classes(dims, feature_dims(mixer) | self._grouping.deciding)
@@ -63,7 +67,7 @@ class Launches(Generic[Kernels]):
         if group is None:
             group = self._groups[kind] = self._grouped(sizes)
         own, more = group.fit(sizes, units)
-        key = kind + more
+        key = (units, *kind, *more)
         found = self._kernels.get(key)
         if found is None:
             found = self._built(group, dict(zip(group.dims, own, strict=True)), more[0], key)
@@ -86,7 +90,7 @@ class Launches(Generic[Kernels]):
         values = dict(mixer.sizes)
         lines = [f"({_listed([names[dim] for dim in self.dims])}) = sizes"]
         lines += [f"{names[dim]} = {host_code(values[dim], names)}" for dim in dims[len(sizes) :]]
-        shares = host_code(share_count(mixer, _ROWS), {**names, UNITS.name: "units"})
+        shares = host_code(share_count(mixer, _ROWS, self._columns), {**names, UNITS.name: "units"})
         lines.append(f"shares = 1 << (max({shares}, 1).bit_length() - 1)")
         more = _listed(["shares", *(f"length_class({name})" for name in rows)])
         lines.append(f"return ({_listed(list(names.values()))}), ({more})")

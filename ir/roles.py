@@ -155,13 +155,14 @@ class ShareRule:
 
     ``over`` is shared out where the programs, one for each position of ``batch`` and each block of
     ``blocks`` (the longest counts), are fewer than what can work side by side; a share has
-    ``least`` positions of it.
+    ``least`` positions of it. ``states``: blocks are of a state's columns, not of rows.
     """
 
     over: str
     blocks: tuple[str, ...]
     batch: tuple[str, ...]
     least: int
+    states: bool = False
 
     def count(self, rows: int) -> Expr:
         """For blocks of ``rows`` positions on UNITS that work side by side."""
@@ -200,19 +201,23 @@ def share_rules(mixer: Mixer) -> tuple[ShareRule, ...]:
             case Recurrence(states=states):
                 listed = {d: None for state in states for d in state.listed}
                 batch = frozenset[str]().union(*(s.dims - {*s.listed} for s in states))
-                rules.append(ShareRule(stage.over, (*listed,), tuple(sorted(batch)), 2048))
+                rules.append(ShareRule(stage.over, (*listed,), tuple(sorted(batch)), 2048, True))
     return tuple(rules)
 
 
-def share_count(mixer: Mixer, rows: int) -> Expr:
+def share_count(mixer: Mixer, rows: int, columns: int) -> Expr:
     """In how many shares a call's stages go, so that each of UNITS has work: 1 where blocks of
-    ``rows`` queries (or of a state's entries) are enough or keys are few."""
-    return _largest([Literal(1), *(rule.count(rows) for rule in share_rules(mixer))])
+    ``rows`` queries, or of ``columns`` of a state, are enough or keys are few."""
+    counts = [rule.count(columns if rule.states else rows) for rule in share_rules(mixer)]
+    return _largest([Literal(1), *counts])
 
 
-def shares_of_keys(mixer: Mixer, sizes: Mapping[str, int], units: int, rows: int) -> int:
+def shares_of_keys(
+    mixer: Mixer, sizes: Mapping[str, int], units: int, rows: int, columns: int = 64
+) -> int:
     """``share_count`` for these sizes, down to a power of two."""
-    shares = int(evaluate_host(share_count(mixer, rows), sizes, {UNITS.name: units}))
+    count = share_count(mixer, rows, columns)
+    shares = int(evaluate_host(count, sizes, {UNITS.name: units}))
     return 1 << (shares.bit_length() - 1)
 
 

@@ -29,6 +29,7 @@ BLOCK_KEYS = Knob(
 )
 # One query does little with a key: tiles stay small, so that they never leave the first cache.
 _KEYS_OF_ONE_ROW, _FEW_KEYS = 32, 16
+NARROWEST = 16  # columns of a state that a program is worth starting for
 _HELD = 6144  # elements of states that leave the L1 room for rows
 _OF_NUMBERS = (Constant, Range, Elementwise, Cast, Reduce)
 _WIDEST = 1 << 16  # elements of a tile that the L2 has room for
@@ -111,6 +112,40 @@ def _walked(program: Program) -> set[str]:
     """Dims that a program goes through by blocks: rows of one program may be keys of another."""
     rows = {axis.dim for axis in program.grid if axis.tiled}
     return {t.dim for t in program.blocks if not t.whole} - rows
+
+
+def fill_cores(plan: Plan, sizes: Mapping[str, int], cores: int) -> Plan:
+    """A configured plan with smaller blocks of states that rows walk, where programs are fewer than
+    ``cores``: the columns of a state do not wait for each other, and none is made twice.
+
+    ``sizes`` are those of a call; without one of the grid's, the plan stays as it is.
+    """
+    kernels = tuple(
+        replace(kernel, program=_filling(kernel.program, sizes, cores))
+        if kernel.schedule == "loop"
+        else kernel
+        for kernel in plan.kernels
+    )
+    return replace(plan, kernels=kernels).with_common_blocks()
+
+
+def _filling(program: Program, sizes: Mapping[str, int], cores: int) -> Program:
+    if any(axis.dim not in sizes for axis in program.grid):
+        return program
+    while 0 < _programs(program, sizes) < cores:
+        blocks = {axis.dim: program.tile(axis.dim).block for axis in program.grid if axis.tiled}
+        halves = {d: b // 2 for d, b in blocks.items() if b % (2 * NARROWEST) == 0}
+        halves = {d: h for d, h in halves.items() if h < sizes[d] and program.admits(d, h)}
+        if not halves:
+            break
+        widest = max(halves, key=halves.__getitem__)
+        program = program.with_blocks({widest: halves[widest]})
+    return program
+
+
+def _programs(program: Program, sizes: Mapping[str, int]) -> int:
+    blocks = [program.tile(axis.dim).block if axis.tiled else 1 for axis in program.grid]
+    return prod(-(-sizes[axis.dim] // b) for axis, b in zip(program.grid, blocks, strict=True))
 
 
 def _configured(

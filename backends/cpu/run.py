@@ -20,7 +20,16 @@ from ..launches import Launches
 from ..precision import with_own_dtypes, working_dtype
 from ..prepared import SizeReader, checked_params, size_reader
 from .build import build, find_compiler, load_function
-from .configure import BY_ROWS, configure, defaults, short_keys, short_rows
+from .configure import (
+    BLOCK_ROWS,
+    BY_ROWS,
+    NARROWEST,
+    configure,
+    defaults,
+    fill_cores,
+    short_keys,
+    short_rows,
+)
 from .emit import emit_source
 from .launch import Launch, Module, Signature
 from .target import CpuTarget
@@ -113,14 +122,20 @@ class CpuRunner:
         return self.configuration if self.choose is None else self.choose(sizes, dtype)
 
     def _plan(
-        self, mixer: Mixer, sizes: Mapping[str, int], dtype: torch.dtype, shares: int = 1
+        self,
+        mixer: Mixer,
+        sizes: Mapping[str, int],
+        dtype: torch.dtype,
+        shares: int = 1,
+        cores: int = 1,
     ) -> Plan:
         """The plan with every knob set; lengths that are not given are long."""
         chosen = self._chosen(sizes, dtype)
         plan = self._lowered(mixer, sizes, dtype, shares, chosen)
         sizes = {**sizes, **dict(plan.sizes)}
         knobs = {**defaults(self._target), **short_keys(plan, sizes), **chosen}
-        return configure(plan, knobs, short_rows(plan, sizes))
+        plan = configure(plan, knobs, short_rows(plan, sizes))
+        return plan if BLOCK_ROWS.name in chosen else fill_cores(plan, sizes, cores)
 
     def _lowered(
         self,
@@ -144,9 +159,15 @@ class CpuRunner:
         return self.plans[key]
 
     def module(
-        self, mixer: Mixer, sizes: Mapping[str, int], dtype: torch.dtype, shares: int
+        self,
+        mixer: Mixer,
+        sizes: Mapping[str, int],
+        dtype: torch.dtype,
+        shares: int,
+        cores: int = 1,
     ) -> Module:
-        """The kernels for a call of these sizes: one set for all but its shortest lengths.
+        """The kernels for a call of these sizes: one set for all but its shortest lengths, and
+        where its heads are too few for ``cores``.
 
         Raises UnsupportedError, at once where it has before.
         """
@@ -158,15 +179,15 @@ class CpuRunner:
         if key in self.refused:
             raise self.refused[key]
         try:
-            return self._built(mixer, sizes, dtype, shares)
+            return self._built(mixer, sizes, dtype, shares, cores)
         except UnsupportedError as error:
             self.refused[key] = error
             raise
 
     def _built(
-        self, mixer: Mixer, sizes: Mapping[str, int], dtype: torch.dtype, shares: int
+        self, mixer: Mixer, sizes: Mapping[str, int], dtype: torch.dtype, shares: int, cores: int
     ) -> Module:
-        plan = self._plan(mixer, sizes, dtype, shares)
+        plan = self._plan(mixer, sizes, dtype, shares, cores)
         inputs = tuple((i.name, i.dtype) for i in mixer.inputs)
         key = (inputs, mixer.sizes, dtype, _setting(plan))
         if key not in self.modules:
@@ -201,7 +222,7 @@ class Prepared:
         self.outputs = tuple(output.name for output in mixer.outputs)
         self.dtypes: tuple[torch.dtype, ...] = ()  # of the outputs, once there was a call
         self._reader = reader
-        self._launches = Launches(mixer, signature.dims, self._launch)
+        self._launches = Launches(mixer, signature.dims, self._launch, NARROWEST)
         self._made: dict[int, Launch] = {}  # by the identity of a module
         self._calls: dict[tuple[int, ...], _Call] = {}
         self._threads = 0
@@ -250,7 +271,8 @@ class Prepared:
         return call
 
     def _launch(self, mixer: Mixer, sizes: Mapping[str, int], shares: int) -> tuple[Launch, Plan]:
-        module = self.runner.module(mixer, sizes, self.dtype, shares)
+        cores = 1 if self.runner.alone_bytes else self._threads
+        module = self.runner.module(mixer, sizes, self.dtype, shares, cores)
         if id(module) not in self._made:
             signature = replace(self.signature, dims=tuple(sizes))
             self._made[id(module)] = Launch(module, signature)

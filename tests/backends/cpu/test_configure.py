@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from mixc.backends.cpu.configure import configure, defaults
+from mixc.backends.cpu.configure import configure, defaults, fill_cores, short_keys
 from mixc.backends.cpu.emit import emit_source, final_form
 from mixc.backends.cpu.run import run_plan
 from mixc.backends.cpu.target import AVX2, AVX512_BF16
 from mixc.compiler.language.find import library
 from mixc.compiler.language.load import load_file
+from mixc.compiler.mixers.differentiate import differentiate
 from mixc.compiler.pipeline import lower
 from mixc.ir.errors import ArgumentError, PromiseError
 from mixc.ir.mixer import Recurrence
@@ -59,3 +60,22 @@ def test_a_plan_does_not_run_at_lengths_that_it_is_not_made_for() -> None:
     sizes = {"B": 1, "T": 3, "H": 1, "D": 64, "E": 128}
     with pytest.raises(PromiseError, match="gla is made for D = 128, not 64"):
         run_plan(plan, {}, sizes)
+
+
+def test_few_heads_are_no_few_keys() -> None:
+    """A backward pass sums its parts over heads in a kernel of its own."""
+    backward = differentiate(load_file(SPECS["causal"])).backward
+    plan = lower(backward, {"D": 64, "E": 64}, "float32")
+    sizes = {"B": 1, "H": 2, "G": 2, "I": 4096, "J": 4096}
+    assert short_keys(plan, sizes) == {}
+    assert short_keys(plan, {**sizes, "I": 16, "J": 16}) == {"block_keys": 16}
+
+
+@pytest.mark.parametrize(
+    ("batch", "cores", "block"), [(1, 1, 64), (1, 2, 32), (2, 2, 64), (1, 4, 16), (1, 64, 16)]
+)
+def test_few_heads_share_their_states_out(batch: int, cores: int, block: int) -> None:
+    plan = configure(lowered(SPECS["gla"], 64), defaults(AVX2))
+    sizes = {**dict(plan.sizes), "B": batch, "H": 1, "T": 100}
+    (kernel,) = fill_cores(plan, sizes, cores).kernels
+    assert kernel.program.tile("E").block == block

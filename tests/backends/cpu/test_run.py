@@ -146,6 +146,14 @@ def test_few_keys_are_no_block_of_many() -> None:
     assert min(seconds(attend, *x.values()) for _ in range(200)) < 100e-6
 
 
+def test_one_head_keeps_every_core_busy() -> None:
+    """The columns of its state are walked side by side."""
+    attend = mixc.load("gla")
+    both = {n: torch.randn(1, 40, 2, 64) for n in "qkv"} | {"g": -torch.rand(1, 40, 2, 64)}
+    one = {name: x[:, :, :1] for name, x in both.items()}
+    torch.testing.assert_close(attend(**one).o, attend(**both).o[:, :, :1])
+
+
 def test_few_lengths_are_kept(causal: CpuRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mixc.backends.cpu.run._MOST_SIZES", 3)
     for length in (65, 66, 67, 68, 65, 68):

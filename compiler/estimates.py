@@ -23,6 +23,8 @@ from ..ir.tile import (
 # The smallest shared memory sold (cuda:120), and registers that leave room for addresses.
 SHARED_LIMIT_BYTES = 99 * 1024
 REGISTER_LIMIT = 95
+# Of shared memory, what the weights of a recurrent cell may take all through its rows.
+WEIGHTS_LIMIT_BYTES = 80 * 1024
 # What is loaded and made once, before the loops: measured on rotations of the queries, clean at 192
 # registers' worth and spilling from 256.
 PROLOGUE_LIMIT = 224
@@ -108,13 +110,17 @@ def warps_for_rows(program: Program) -> int:
     """The fewest warps that hold what a loop over rows keeps in registers, and what a row makes."""
     loops = [op for op in program.body if isinstance(op, For)]
     inside = [inner for loop in loops for inner in all_ops(loop.body)]
-    read = {v.name for op in inside for v in operands(op)}
+    read = {v.name for op in inside for v in operands(op)} - _dot_operands(program)
     kept = [v for op in program.body for v in made_by(op) if v.name in read and len(v.axes) > 1]
     carried = [c.inner for op in all_ops(program.body) if isinstance(op, For) for c in op.carried]
     made = max((_row_elements(program, op) for op in inside), default=0)
     held = made + sum(_elements(program, value) for value in (*kept, *carried))
     scans = any(isinstance(op, Combine | Solve) for op in inside)
-    allowed = _WARPS[:-1] if scans else _WARPS  # of 16 warps, each has half the registers
+    allowed: tuple[int, ...] = (
+        _WARPS[:-1] if scans else _WARPS
+    )  # of 16 warps, each has half the registers
+    if any(isinstance(op, Dot) for op in inside):
+        allowed = allowed[_WARPS.index(4) :]  # one scheduler each
     choices = (n for n in allowed if held <= n * _THREADS_PER_WARP * _ROW_REGISTERS)
     return next(choices, allowed[-1])
 

@@ -10,6 +10,7 @@ from ..ir.mixer import Recurrence
 from ..ir.plan import Kernel
 from .analysis.recurrence.versions import Handed, Repeated, Step, Version, versions
 from .defaults import recurrence_launch
+from .schedules.batch_rows import by_products
 from .schedules.loop import Carrying, LoopTask, loop
 from .stage_rows import StageRows, reads
 from .workspace import LIGHT
@@ -110,7 +111,9 @@ class LoopPlan:
             grid.tiled,
             f"{', '.join(results)}: row by row along {over}",
         )
-        made = loop(task, work.with_blocks(grid.blocks), work.with_launch(LIGHT))
+        made = by_products(task, work.with_blocks, work.with_launch(LIGHT), work.weight_bytes)
+        if made is None:
+            made = loop(task, work.with_blocks(grid.blocks), work.with_launch(LIGHT))
         made = replace(made, launch=work.with_launch(recurrence_launch(made)))
         work.kernels.append(Kernel(made, "loop", results, "the recurrence itself"))
 

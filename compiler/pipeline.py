@@ -23,6 +23,7 @@ from ..ir.tile import DType
 from ..ir.tile_text import write_plan
 from ..ir.verify_mixer import verify_mixer
 from ..ir.verify_plan import verify_plan
+from .estimates import WEIGHTS_LIMIT_BYTES
 from .planner import plan_mixer
 
 _DTYPES: Mapping[str, DType] = {
@@ -41,6 +42,7 @@ def lower(
     dtype: str = "bfloat16",
     splits: int = 1,
     recurrence: str = "chunk",
+    weight_bytes: int = WEIGHTS_LIMIT_BYTES,
 ) -> Plan:
     """The plan for a mixer: kernels as tile programs, and the buffers between them.
 
@@ -52,6 +54,8 @@ def lower(
             keys; a kernel of its own merges them.
         recurrence: the schedule of recurrences that several fit: ``chunk``, or ``loop`` for calls
             of few rows.
+        weight_bytes: of the weights of a recurrent cell, what a program may keep from row to row;
+            with more of them it takes no block of the batch, but one position.
 
     Raises:
         UnsupportedError: a term that no schedule computes.
@@ -63,7 +67,7 @@ def lower(
     verify_mixer(mixer)
     _dump(mixer, "1_mixer", write_mixer(mixer))
     try:
-        plan = plan_mixer(mixer, sizes, _DTYPES[dtype], splits, recurrence)
+        plan = plan_mixer(mixer, sizes, _DTYPES[dtype], splits, recurrence, weight_bytes)
     except UnsupportedError as error:
         raise error.located(mixer.path, mixer.text) from error
     _dump(mixer, "2_plan", write_plan(plan))

@@ -14,6 +14,7 @@ from ..ir.mixer import Attention, Equation, Map, Mixer, Output, Recurrence
 from ..ir.plan import Plan
 from ..ir.tile import DType
 from .attention_plan import AttentionPlan
+from .estimates import WEIGHTS_LIMIT_BYTES
 from .recurrence_plan import plan_recurrence
 from .workspace import Workspace, make_workspace
 
@@ -24,6 +25,7 @@ def plan_mixer(
     dtype: DType,
     splits: int = 1,
     recurrence: str = "chunk",
+    weight_bytes: int = WEIGHTS_LIMIT_BYTES,
 ) -> Plan:
     """The plan of a mixer.
 
@@ -31,8 +33,9 @@ def plan_mixer(
         sizes: lengths of the dims that kernels are compiled for.
         splits: shares that an attention's keys are dealt out in.
         recurrence: the schedule of recurrences that several fit: chunk, or loop for few rows.
+        weight_bytes: of the weights of a cell, what a program may keep from row to row.
     """
-    work = make_workspace(mixer, sizes, dtype, splits, recurrence)
+    work = make_workspace(mixer, sizes, dtype, splits, recurrence, weight_bytes)
     for let in mixer.lets:
         _define(work, let)
     for stage in mixer.stages:

@@ -36,7 +36,7 @@ from ..ir.tile import DType, Program
 from .analysis.facts import facts_of, is_natural
 from .analysis.integer_range import IntegerRanges
 from .defaults import pointwise_blocks, pointwise_choices
-from .estimates import fits
+from .estimates import WEIGHTS_LIMIT_BYTES, fits
 from .passes.fold_constants import fold_constants
 from .schedules.evaluation import Context, move
 from .schedules.pointwise import pointwise, running_sum
@@ -63,6 +63,7 @@ class Workspace:
     stored: dict[Expr, Ref] = field(default_factory=dict)  # written-out value -> its buffer
     splits: int = 1  # shares that an attention's keys are dealt out in
     recurrence: str = "chunk"  # the schedule of recurrences that several fit: chunk, loop
+    weight_bytes: int = WEIGHTS_LIMIT_BYTES  # of weights that a program keeps from row to row
     block_counts: dict[str, str] = field(default_factory=dict)  # dim of tables -> dim in blocks
     lengths: dict[str, Expr] = field(default_factory=dict)  # sizes of other dims of its own
 
@@ -379,6 +380,7 @@ def make_workspace(
     dtype: DType,
     splits: int = 1,
     recurrence: str = "chunk",
+    weight_bytes: int = WEIGHTS_LIMIT_BYTES,
 ) -> Workspace:
     """A workspace with the facts that the mixer's declarations give."""
     roles = dim_roles(mixer, sizes)
@@ -407,7 +409,16 @@ def make_workspace(
         ranges=IntegerRanges(fixed, params, dict(mixer.sizes), {}),
     )
     return Workspace(
-        mixer, sizes, params, dtype, roles, context, fixed, splits=splits, recurrence=recurrence
+        mixer,
+        sizes,
+        params,
+        dtype,
+        roles,
+        context,
+        fixed,
+        splits=splits,
+        recurrence=recurrence,
+        weight_bytes=weight_bytes,
     )
 
 

@@ -34,11 +34,11 @@ from .emit import emit_source
 from .launch import Launch, Module, Signature
 from .target import CpuTarget
 
-Lower = Callable[..., Plan]  # (mixer, sizes, dtype, splits=1, recurrence="chunk")
+Lower = Callable[..., Plan]  # (mixer, sizes, dtype, splits=1, recurrence="chunk", ...)
 # The knobs to take for these sizes in this dtype; what it leaves out has its default.
 Choose = Callable[[Mapping[str, int], torch.dtype], Mapping[str, int]]
 _MOST_SIZES = 4096  # of calls whose kernels are remembered
-_ALL = 1 << 30  # threads
+_ALL = 1 << 30  # threads, bytes
 
 
 @dataclass
@@ -155,6 +155,7 @@ class CpuRunner:
             more: dict[str, Any] = {"splits": shares} if shares > 1 else {}
             if any(isinstance(stage, Recurrence) for stage in mixer.stages):
                 more["recurrence"] = "loop" if by_rows else "chunk"
+                more["weight_bytes"] = _ALL  # they lie where they are, in any cache
             self.plans[key] = self.lower(mixer, fixed, name, **more)
         return self.plans[key]
 

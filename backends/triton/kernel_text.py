@@ -422,11 +422,15 @@ class KernelText:
 
 def _walks_rows(loop: For) -> bool:
     """Whether a loop loads row after row, nothing larger, or scans blocks of rows, and multiplies
-    no tiles: what it loads is then pipelined only where that is asked for."""
+    no tiles that it loads: those are then pipelined only where that is asked for."""
     body = tuple(all_ops(loop.body))
     loads = [op for op in body if isinstance(op, Load)]
-    slow = any(isinstance(op, For | Dot | Substitute | Solve) for op in body)
-    rows = loop.step == 1 and all(len(op.out.axes) < 2 for op in loads)
+    loaded = {op.out.name for op in loads}
+    dots = [op for op in body if isinstance(op, Dot)]
+    slow = any(isinstance(op, For | Substitute | Solve) for op in body)
+    slow |= any(v.name in loaded for dot in dots for v in (dot.a, dot.b))
+    slow |= bool(dots) and loop.step != 1
+    rows = loop.step == 1 and (bool(dots) or all(len(op.out.axes) < 2 for op in loads))
     scans = any(isinstance(op, Combine) for op in body)
     return bool(loads) and (rows or scans) and not slow
 

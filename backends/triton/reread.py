@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
 
-from ...ir.tile import Cast, For, Load, Op, Program, all_ops, operands
+from ...ir.tile import Cast, Dot, For, Load, Op, Program, all_ops, operands
 
 # Registers of a thread that tiles from before the loop may take all through it.
 _HELD = 80
@@ -17,7 +17,8 @@ def reread_weights(program: Program) -> Program:
     """``w = load; for t: use w`` --> ``for t: w = load; use w``, where the registers don't suffice.
 
     The memory near the processor holds what a row has read for the next one. Tiles with two axes
-    that nothing but the loop reads are moved, with their casts; the others stay.
+    that nothing but the loop reads are moved, with their casts; the others stay, and so do operands
+    of dots, which are in shared memory.
     """
     loops = [op for op in program.body if isinstance(op, For)]
     if len(loops) != 1:
@@ -38,9 +39,10 @@ def _moved(program: Program, loop: For) -> Mapping[str, Op]:
     """Loads and their casts that the loop alone reads, by the names of what they make."""
     found: dict[str, Op] = {}
     outside = [op for op in program.body if op is not loop]
-    initial = {carried.initial.name for carried in loop.carried}
+    kept = {carried.initial.name for carried in loop.carried}
+    kept |= {v.name for op in all_ops(loop.body) if isinstance(op, Dot) for v in (op.a, op.b)}
     for op in reversed(outside):
-        if not isinstance(op, Load | Cast) or len(op.out.axes) < 2 or op.out.name in initial:
+        if not isinstance(op, Load | Cast) or len(op.out.axes) < 2 or op.out.name in kept:
             continue
         readers = [other for other in outside if op.out in operands(other)]
         if all(reader in found.values() for reader in readers):

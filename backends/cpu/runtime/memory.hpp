@@ -1,6 +1,7 @@
 // Tiles between memory and local arrays. A tile lies row-major in its array; memory has a stride
 // per axis. Only the first rows and columns of a tile may exist: the others get the fill value.
 #include <new>
+#include <type_traits>
 
 namespace mx {
 
@@ -45,10 +46,76 @@ MX_INLINE void narrow_row(fp16* __restrict to, const float* __restrict from, int
   for (; c < count; ++c) to[c] = to_fp16(from[c]);
 }
 
+// Eight rows of eight numbers, turned: pairs within lanes of 128 bits, pairs of those, then lanes.
+typedef float v8 __attribute__((vector_size(32)));
+MX_INLINE void transpose(v8 (&x)[8]) {
+  v8 y[8];
+  MX_UNROLL for (int n = 0; n < 8; n += 2) {
+    y[n] = __builtin_shufflevector(x[n], x[n + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+    y[n + 1] = __builtin_shufflevector(x[n], x[n + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+  }
+  MX_UNROLL for (int n = 0; n < 8; n += 4)
+    MX_UNROLL for (int m = 0; m < 2; ++m) {
+      v8 a = y[n + m], b = y[n + m + 2];
+      x[n + 2 * m] = __builtin_shufflevector(a, b, 0, 1, 8, 9, 4, 5, 12, 13);
+      x[n + 2 * m + 1] = __builtin_shufflevector(a, b, 2, 3, 10, 11, 6, 7, 14, 15);
+    }
+  MX_UNROLL for (int n = 0; n < 4; ++n) {
+    y[n] = __builtin_shufflevector(x[n], x[n + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+    y[n + 4] = __builtin_shufflevector(x[n], x[n + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+  }
+  MX_UNROLL for (int n = 0; n < 8; ++n) x[n] = y[n];
+}
+
+// A tile whose rows lie side by side in memory, blocks of eight by eight at a time. It goes down
+// few columns at once: far apart in memory, more of them would take each other's places in a cache.
+template <int COLUMNS, class From>
+static inline void load_turned(float* __restrict to, const From* __restrict from,
+                               int64_t column_stride, int rows, int columns, float fill) {
+  for (int c = 0; c < COLUMNS; c += 8) {
+    int r = 0;
+    for (; r + 8 <= rows; r += 8) {
+      v8 x[8];
+      MX_UNROLL for (int n = 0; n < 8; ++n) {
+        x[n] = fill - v8{};
+        if (c + n < columns) widen_row((float*)&x[n], from + (c + n) * column_stride + r, 8);
+      }
+      transpose(x);
+      MX_UNROLL for (int n = 0; n < 8; ++n) memcpy(to + (r + n) * COLUMNS + c, &x[n], 32);
+    }
+    for (; r < rows; ++r)
+      for (int n = c; n < c + 8; ++n)
+        to[r * COLUMNS + n] = n < columns ? float(widen(from[n * column_stride + r])) : fill;
+  }
+}
+template <int COLUMNS, class To>
+static inline void store_turned(To* __restrict to, const float* __restrict from,
+                                int64_t column_stride, int rows, int columns) {
+  for (int c = 0; c < columns; c += 8) {
+    int r = 0;
+    for (; r + 8 <= rows; r += 8) {
+      v8 x[8];
+      MX_UNROLL for (int n = 0; n < 8; ++n) memcpy(&x[n], from + (r + n) * COLUMNS + c, 32);
+      transpose(x);
+      MX_UNROLL for (int n = 0; n < 8; ++n)
+        if (c + n < columns) narrow_row(to + (c + n) * column_stride + r, (float*)&x[n], 8);
+    }
+    for (; r < rows; ++r)
+      for (int n = c; n < c + 8 && n < columns; ++n)
+        to[n * column_stride + r] = narrow<To>(from[r * COLUMNS + n]);
+  }
+}
+
 template <int ROWS, int COLUMNS, class To, class From>
 static inline void load_tile(To* __restrict to, const From* __restrict from, int64_t row_stride,
                              int64_t column_stride, int rows, int columns, To fill) {
-  for (int r = 0; r < ROWS; ++r) {
+  int first = 0;
+  if constexpr (COLUMNS % 8 == 0 && ROWS >= 8 && std::is_same_v<To, float>)
+    if (row_stride == 1 && column_stride != 1) {
+      load_turned<COLUMNS>(to, from, column_stride, rows, columns, fill);
+      first = rows;
+    }
+  for (int r = first; r < ROWS; ++r) {
     To* row = to + r * COLUMNS;
     int count = r < rows ? columns : 0;
     const From* source = from + r * row_stride;
@@ -81,6 +148,9 @@ static inline void load_flags(int32_t* __restrict to, const bool* __restrict fro
 template <int ROWS, int COLUMNS, class To, class From>
 static inline void store_tile(To* __restrict to, const From* __restrict from, int64_t row_stride,
                               int64_t column_stride, int rows, int columns) {
+  if constexpr (COLUMNS % 8 == 0 && ROWS >= 8 && std::is_same_v<From, float>)
+    if (row_stride == 1 && column_stride != 1)
+      return store_turned<COLUMNS>(to, from, column_stride, rows, columns);
   if (column_stride == 1)
     for (int r = 0; r < rows; ++r)
       narrow_row(to + r * row_stride, from + r * COLUMNS, columns);

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import nn
-    from .api import LoadedMixer, compile_source, load
+    from .api import LoadedMixer, compile_source, export_source, load
     from .ir.errors import MixcError, MixcWarning
     from .state import SequenceState
 
@@ -27,13 +27,14 @@ __all__ = [
     "SequenceState",
     "__version__",
     "compile_source",
+    "export_source",
     "load",
     "nn",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("load", "compile_source", "LoadedMixer"):
+    if name in ("load", "compile_source", "export_source", "LoadedMixer"):
         from . import api
 
         return getattr(api, name)

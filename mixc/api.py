@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, get_args
@@ -74,6 +74,30 @@ def compile_source(
     True
     """
     return _read(name_or_path, params).source(target, dtype, sizes)
+
+
+def export_source(
+    name_or_path: str | PathLike[str],
+    /,
+    dtype: str = "bfloat16",
+    sizes: Mapping[str, int] | None = None,
+    *,
+    gradients: bool = True,
+    optional: Sequence[str] = (),
+    **params: Values,
+) -> str:
+    """One file for a spec that needs torch and triton only: kernels, gradients, a self-test.
+
+    ``sizes`` as for ``compile_source``; ``optional`` names inputs with a default that the file's
+    function takes. Without ``gradients``, or where none are derived, the file is forward only.
+
+    >>> "class CausalFunction(torch.autograd.Function):" in export_source("causal")
+    True
+    """
+    from .exporting import export
+
+    mixer = _read(name_or_path, params).mixer
+    return export(mixer, sizes or {}, dtype, gradients=gradients, optional=optional).source
 
 
 def _read(

@@ -25,6 +25,7 @@ MODULES = {
     "show": "show_spec",
     "check": "check_spec",
     "compile": "compile_spec",
+    "export": "export_spec",
     "verify": "verify_spec",
     "tune": "tune_spec",
     "bench": "bench_specs",

@@ -82,7 +82,8 @@ def write_combine(kernel: KernelText, op: Combine) -> None:
     """A scan of several tiles at once, with a function of its own."""
     axis = kernel.layout.of(op.xs[0]).index(op.over)
     function = kernel.own_function(f"combine_{op.outs[0].name}", _function(kernel, op))
-    names = [kernel.unique(out.name) for out in op.outs]
+    unread = {out.name for out in op.outs if not kernel.uses[out.name]}
+    names = [kernel.unique(f"_{o.name}" if o.name in unread else o.name) for o in op.outs]
     texts = [kernel.shaped(x, kernel.layout.of(x)) for x in op.xs]
     several = ", ".join(t.code for t in texts)
     several = several if len(texts) == 1 else f"({several})"

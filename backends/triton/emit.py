@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 
@@ -30,18 +31,11 @@ def emit_module(plan: Plan, wide_dots: bool = False) -> str:
     """
     plan = with_plain_names(final_form(plan))
     own: dict[str, str] = {}
-    kernels = [
-        KernelText(k.program, f"{k.program.name}_kernel", wide_dots, own, dict(plan.sizes))
-        for k in plan.kernels
-    ]
-    device = {name for kernel in kernels for name in kernel.device}
-    known = {**DEVICE_FUNCTIONS, **LINEAR_FUNCTIONS}
-    functions = ["@triton.jit" + text.rstrip() for name, text in known.items() if name in device]
-    functions += ["@triton.jit\n" + text.replace("FUNCTION", name, 1) for name, text in own.items()]
-    parts = list(functions)
+    kernels = kernel_texts(plan, own, wide_dots)
+    parts = device_functions(kernels, own)
     for kernel, text in zip(plan.kernels, kernels, strict=True):
         about = comment(kernel.program.about)
-        parts.append("\n".join([*about, *_decorator(kernel.program), text.text]))
+        parts.append("\n".join([*about, *decorator(kernel.program), text.text]))
     host = HostText(plan, wide_dots).text
     parts += [CHECKS.strip(), host]
     imports = ["import triton", "import triton.language as tl"]
@@ -49,6 +43,24 @@ def emit_module(plan: Plan, wide_dots: bool = False) -> str:
         imports = ["import math", "", *imports]
     body = "\n".join(imports) + "\n\n\n" + "\n\n\n".join(parts) + "\n"
     return _header(plan, body) + "\n" + _lint(plan) + body
+
+
+def kernel_texts(plan: Plan, own: dict[str, str], wide_dots: bool = False) -> list[KernelText]:
+    """The kernels of a plan as text; ``own`` takes the functions that are made for them."""
+    return [
+        KernelText(k.program, f"{k.program.name}_kernel", wide_dots, own, dict(plan.sizes))
+        for k in plan.kernels
+    ]
+
+
+def device_functions(kernels: Iterable[KernelText], own: Mapping[str, str]) -> list[str]:
+    """The functions that kernels call."""
+    device = {name for kernel in kernels for name in kernel.device}
+    known = {**DEVICE_FUNCTIONS, **LINEAR_FUNCTIONS}
+    functions = ["@triton.jit" + text.rstrip() for name, text in known.items() if name in device]
+    return functions + [
+        "@triton.jit\n" + text.replace("FUNCTION", name, 1) for name, text in own.items()
+    ]
 
 
 def final_form(plan: Plan) -> Plan:
@@ -76,7 +88,7 @@ def _lint(plan: Plan) -> str:
     return "# ruff: noqa: E741\n\n" if dims & {"I", "O"} else ""
 
 
-def _decorator(program: Program) -> list[str]:
+def decorator(program: Program) -> list[str]:
     """Lengths must not be specialised: a new length would compile anew."""
     names = [a.dim for a in program.arguments if isinstance(a, SizeArgument)]
     hosts = [a for a in program.arguments if isinstance(a, HostArgument) and not a.fixed]

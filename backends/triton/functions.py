@@ -250,10 +250,7 @@ def _search_sorted(table, stride, size, value, RIGHT: tl.constexpr):
     while low < high:
         middle = (low + high) // 2
         entry = tl.load(table + middle * stride)
-        if RIGHT:
-            below = entry <= value
-        else:
-            below = entry < value
+        below = entry <= value if RIGHT else entry < value
         low = tl.where(below, middle + 1, low)
         high = tl.where(below, high, middle)
     return low

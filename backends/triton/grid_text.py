@@ -17,12 +17,13 @@ def grid_lines(
     program: Program, names: Mapping[str, str], sizes: Mapping[str, int]
 ) -> Iterator[str]:
     """The statements that make the grid's positions, under their names; ``sizes`` are fixed."""
-    yield "program = tl.program_id(0)"
     axes = grid_axes(program)
+    if axes:
+        yield "program = tl.program_id(0)"
     for axis in axes:
         name = names[axis.position.name]
         count = str(sizes.get(axis.dim, axis.dim))
-        if axis.tiled:
+        if axis.tiled and (axis is not axes[-1] or axis.descending):
             yield f"{name[:-6]}_blocks = tl.cdiv({count}, BLOCK_{axis.dim})"
             count = f"{name[:-6]}_blocks"
         code = "program" if axis is axes[-1] else f"program % {count}"

@@ -93,11 +93,15 @@ def host_text(expr: Expr, names: dict[str, str], level: int = 0) -> str:
 
 
 class HostText:
-    """The writer of the function ``<mixer>(inputs, params)``."""
+    """The writer of the function ``<mixer>(inputs, params)``.
 
-    def __init__(self, plan: Plan, wide_dots: bool = False) -> None:
+    ``standalone``: for a file that has torch imported, and mends the interpreter.
+    """
+
+    def __init__(self, plan: Plan, wide_dots: bool = False, standalone: bool = False) -> None:
         self.plan = plan
-        self.wide_dots = wide_dots
+        self.wide_dots = wide_dots or standalone
+        self.standalone = standalone
         self.mixer: Mixer = plan.mixer
         self.fixed = dict(plan.sizes)
         self.names = {d: str(n) for d, n in plan.sizes}
@@ -120,8 +124,9 @@ class HostText:
         signature = ", ".join([*names, *(["*", *keywords] if keywords else [])])
         self.lines.extend(wrap(f"def {mixer.name}({signature}):", 0))
         self._docstring()
-        self._add("import torch")
-        self.lines.append("")
+        if not self.standalone:
+            self._add("import torch")
+            self.lines.append("")
         self.lines.extend(f"    {line}" for line in kind_checks(self.plan, self.wide_dots))
         before = len(self.lines)
         for name, value in self.plan.params:

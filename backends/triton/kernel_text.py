@@ -115,7 +115,9 @@ class KernelText:
         }
         self._write_grid(sizes)
         self._write_ops(program.body)
-        self.text = "\n".join([*self._signature(kernel_name), *self._bodies[0].lines])
+        self.signature = tuple(self._signature(kernel_name))
+        self.body = tuple(self._bodies[0].lines)
+        self.text = "\n".join([*self.signature, *self.body])
 
     # ------------------------------------------------------------------------- signature
 

@@ -122,7 +122,9 @@ def _call(text: str) -> tuple[str, list[str]] | None:
 
 
 def _operands(text: str, indent: int) -> list[str]:
-    """The operands of the weakest operator, a line each."""
+    """The operands of the weakest operator, a line each; all on one where they fit."""
+    if indent + len(text) <= WIDEST:
+        return ["    " + text]
     for signs in ((" | ",), (" & ",), (" + ", " - "), (" * ", " / ", " // ", " % ")):
         parts = _split(text, signs, keep=True)
         if len(parts) > 1:

@@ -1,0 +1,176 @@
+"""A mixer as one function of plain torch, in float64: what its kernels are held against."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ...ir.expression import Expr, Kind, Scalar, walk
+from ...ir.mixer import Input, Mixer, Output
+from ...ir.solving import FromAxis, FromDim, FromSizes, Source, size_sources
+from ..triton.host import host_text
+from ..triton.lines import wrap
+from .forms import Statements
+from .terms import DTYPES
+from .text import Piece
+
+READ = '''
+def read(table, places, fill):
+    """The table at positions along its first axes; ``fill`` where one lies outside."""
+    inside = torch.ones((), dtype=torch.bool, device=table.device)
+    for place, size in zip(places, table.shape, strict=False):
+        inside = inside & (place >= 0) & (place < size)
+    places = [p.clamp(0, size - 1) for p, size in zip(places, table.shape, strict=False)]
+    found = table[tuple(places)]
+    inside = inside[(...,) + (None,) * (found.ndim - inside.ndim)]
+    return torch.where(inside, found, torch.tensor(fill, device=table.device).to(table.dtype))
+'''
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The function, and the helpers that it calls."""
+
+    text: str
+    helpers: tuple[str, ...] = ()
+
+
+def reference_function(mixer: Mixer, name: str = "reference") -> Reference:
+    """The equations as torch code: each input by position, run-time params by keyword.
+
+    Outputs in their declared layouts, a tuple where there are several; real ones in float64,
+    whatever the inputs are. Raises UnsupportedError for a term that has no such code.
+    """
+    sources = size_sources(mixer)
+    dims = dict.fromkeys([s.dim for s in sources])
+    dims |= dict.fromkeys(dim for table in mixer.tables for dim in table.dims)
+    text = Statements(mixer, {dim: dim for dim in dims})
+    head = _Head(mixer, text)
+    head.inputs()
+    for stage in mixer.stages:
+        text.stage(stage)
+    results = [_laid_out(text, output) for output in mixer.outputs]
+    text.add(f"return {', '.join(results)}")
+    return Reference(_function(name, mixer, text, head.lines(sources)), _helpers(text))
+
+
+def _helpers(text: Statements) -> tuple[str, ...]:
+    return (READ.strip(),) if "read" in text.used else ()
+
+
+def _function(name: str, mixer: Mixer, text: Statements, head: list[str]) -> str:
+    given = [text.variables[i.name] for i in mixer.inputs]
+    params = [p for p in mixer.params if p.runtime]
+    keywords = [f"{p.name}=None" for p in params]
+    signature = ", ".join([*given, *(["*", *keywords] if keywords else [])])
+    lines = wrap(f"def {name}({signature}):", 0)
+    lines.append(f'    """{mixer.name} by plain torch in float64, as the equations say it."""')
+    body = [*head, *(f"    {line}" for line in text.positions), *text.lines]
+    whole = "\n".join([*lines, *_without_unread(body)])
+    return re.sub(r"(?<![\w.])([\w.]+) \*\* ([\w.]+)(?![\w.([])", r"\1**\2", whole)
+
+
+def _without_unread(lines: list[str]) -> list[str]:
+    """The lines without plain assignments, at the head of a function, that nothing reads."""
+    kept = list(lines)
+    for n in reversed(range(len(kept))):
+        name = re.match(r"    (\w+) = ", kept[n])
+        if name is None or kept[n].endswith("("):
+            continue
+        later = (line for line in kept[n + 1 :] if not line.lstrip().startswith("#"))
+        if not any(re.search(rf"\b{name[1]}\b", line) for line in later):
+            del kept[n]
+    return kept
+
+
+class _Head:
+    """What comes first: sizes, params, and the inputs as pieces."""
+
+    def __init__(self, mixer: Mixer, text: Statements) -> None:
+        self.mixer, self.text = mixer, text
+
+    def lines(self, sources: list[Source]) -> list[str]:
+        """Lines on the device, sizes and params, each after what it reads."""
+        made: dict[str, str] = {}
+        first = next((self.text.variables[i.name] for i in self.mixer.inputs), None)
+        made["device"] = f"device = {first}.device" if first else 'device = "cpu"'
+        for table in self.mixer.tables:
+            pairs = zip(table.dims, table.shape, strict=True)
+            made |= {dim: f"{dim} = {size}" for dim, size in pairs}
+        for source in sources:
+            if isinstance(source, FromSizes):
+                self._params(made, source.value)
+            made.setdefault(source.dim, self._size(source))
+        for param in self.mixer.params:
+            self._params(made, Scalar(param.name, param.kind))
+        return [f"    {line}" for text in made.values() for line in wrap(text, 4)]
+
+    def _params(self, made: dict[str, str], expr: Expr) -> None:
+        """Lines for the params that an expression reads."""
+        for node in walk(expr):
+            if isinstance(node, Scalar) and node.name not in made:
+                param = self.mixer.param(node.name)
+                self._params(made, param.value)
+                default = host_text(param.value, {})
+                if param.runtime:
+                    default = f"{default} if {param.name} is None else {param.name}"
+                made[param.name] = f"{param.name} = {default}"
+
+    def _size(self, source: Source) -> str:
+        match source:
+            case FromAxis(dim, name, axis, others, power):
+                code = f"{self.text.variables[name]}.shape[{axis}]"
+                if others:
+                    product = " * ".join(others)
+                    code += f" // max({product}, 1)"
+                if power > 1:
+                    code = f"round(({code}) ** (1 / {power}))"
+                return f"{dim} = {code}"
+            case FromDim(dim, other):
+                return f"{dim} = {other}"
+            case FromSizes(dim, value):
+                return f"{dim} = int({host_text(value, {})})"
+
+    def inputs(self) -> None:
+        """Statements that make pieces of the inputs and tables, in float64, axes in order."""
+        text = self.text
+        for entry in self.mixer.inputs:
+            variable = text.variables[entry.name]
+            piece = self._input(entry, variable)
+            if piece.code != variable:
+                text.assign(variable, piece)
+            text.terms.names[entry.name] = Piece(variable, piece.dims, piece.kind)
+        for table in self.mixer.tables:
+            values = ", ".join(repr(v) for v in table.values)
+            code = f"torch.tensor([{values}], dtype={DTYPES[table.kind]}, device=device)"
+            if len(table.shape) != 1:
+                code += f".reshape({', '.join(map(str, table.shape))})"
+            dims = text.order.of(table.dims)
+            piece = Piece(text.order.permuted(code, table.dims, dims), dims, table.kind)
+            text.terms.names[table.name] = text.assign(text.variables[table.name], piece)
+
+    def _input(self, entry: Input, variable: str) -> Piece:
+        code = variable
+        if entry.kind is Kind.REAL:
+            code += ".double()"
+        elif entry.kind is Kind.INT:
+            code += ".long()"
+        if tuple((dim,) for dim in entry.dims) != entry.layout:
+            code += f".reshape({', '.join(entry.dims) or '()'})"
+        dims = self.text.order.of(entry.dims)
+        return Piece(self.text.order.permuted(code, entry.dims, dims), dims, entry.kind)
+
+
+def _laid_out(text: Statements, output: Output) -> str:
+    """An output in its layout."""
+    text.terms.lazily(output.name)
+    piece = text.terms.names[output.name].of_kind(output.kind)
+    piece = text.terms.expanded(piece, output.dims)
+    code = text.order.permuted(piece.code, piece.dims, output.dims)
+    if tuple((dim,) for dim in output.dims) == output.layout:
+        return code
+    shape = ", ".join(" * ".join(product) or "1" for product in output.layout)
+    return f"{code}.reshape({shape})"
+
+
+__all__ = ["READ", "Reference", "reference_function"]

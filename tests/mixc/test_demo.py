@@ -1,6 +1,7 @@
 """The demo, as ``make demo`` runs it."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -22,6 +23,7 @@ def test_the_demo_ends_well(tmp_path, tmp_path_factory):
         assert f"{name}_o" in summary
     assert "in chunks and step by step differ by" in text
     assert summary.count(" < ") == 7
+    assert re.search(r"loss 5\.\d+ -> [34]\.\d+ nats per byte", text)
     assert "winner" in text
     assert "kept in" in text
     assert list(tmp_path.iterdir()) == []

@@ -15,6 +15,8 @@ from ..ir.binding import Number
 from ..ir.errors import DefectError, MixcError, VerificationError
 from ..ir.mixer import Mixer
 from .garbage import with_garbage
+from .gradients import Measure, outputs_of
+from .poison import poisoned_memory
 from .sampling import VerificationCase, sample_inputs, verification_cases
 from .tolerances import error_limit, error_of
 
@@ -79,6 +81,7 @@ def verify(
     *,
     cases: Iterable[VerificationCase] | None = None,
     device: str | torch.device = "cpu",
+    measured: Callable[[torch.dtype], Measure] = lambda dtype: outputs_of,
 ) -> list[Case]:
     """Run every backend on every trial in every precision and compare with the reference.
 
@@ -88,13 +91,14 @@ def verify(
         dtypes: the precisions of the inputs; the reference computes from the rounded inputs.
         cases: the trials; ``verification_cases(mixer, params)`` where left out.
         device: where the inputs of the runners lie. The reference runs on the CPU.
+        measured: what of a run is compared in a precision, its outputs if it is left out.
     """
     trials = verification_cases(mixer, params) if cases is None else list(cases)
     return [
         case
         for dtype in dtypes
         for trial in trials
-        for case in _verify_trial(mixer, runners, dtype, trial, device)
+        for case in _verify_trial(mixer, runners, dtype, trial, device, measured(dtype))
     ]
 
 
@@ -104,6 +108,7 @@ def _verify_trial(
     dtype: torch.dtype,
     trial: VerificationCase,
     device: str | torch.device,
+    measure: Measure,
 ) -> Iterator[Case]:
     inputs = sample_inputs(
         mixer,
@@ -119,16 +124,19 @@ def _verify_trial(
     )
     if trial.garbage:
         inputs = with_garbage(mixer, inputs, trial.seed)
+
+    def by_reference(precision: torch.dtype) -> Mapping[str, Tensor]:
+        return measure(lambda given: run(mixer, given, trial.params, precision), inputs)
+
     with torch.no_grad():
-        reference = run(mixer, inputs, trial.params)
-        pytorch = run(mixer, inputs, trial.params, dtype=dtype)
+        reference, pytorch = by_reference(torch.float64), by_reference(dtype)
         moved = {name: _moved(tensor, device) for name, tensor in inputs.items()}
         limits = error_limits(dtype, pytorch, reference)
         for backend, runner in runners.items():
-            found = compare(runner, mixer, moved, trial.params, dtype, reference, limits)
+            given = (moved, trial.params, dtype, reference, limits, measure)
+            found = compare(runner, mixer, *given)
             if found.status == "wrong":
-                single = run(mixer, inputs, trial.params, dtype=torch.float32)
-                found = excused(found, dtype, reference, single)
+                found = excused(found, dtype, reference, by_reference(torch.float32))
             yield Case.of(found, backend, _name(dtype), trial.sizes, trial.name)
 
 
@@ -149,11 +157,16 @@ def compare(
     dtype: torch.dtype,
     reference: Mapping[str, Tensor],
     limits: Mapping[str, float],
+    measure: Measure = outputs_of,
 ) -> Finding:
-    """Run ``mixer`` and compare; whatever ``runner`` raises is a failure with a message."""
-    nothing = max(limits.values())
+    """Run ``mixer`` and compare; whatever ``runner`` raises is a failure with a message.
+
+    What no kernel writes is a nan, in fresh memory.
+    """
+    nothing = max(limits.values(), default=0.0)
     try:
-        results = runner(mixer, inputs, params)
+        with poisoned_memory():
+            results = measure(lambda given: runner(mixer, given, params), inputs)
     except Exception as failure:  # whatever a backend raises is its failure
         return failed(failure, nothing)
     if set(results) != set(reference):

@@ -19,7 +19,8 @@ class Check:
     """A trial of a mixer on a backend in a precision.
 
     ``mode``: as one call, as documents end to end, or in stretches. ``draw``: 0 for the default
-    configuration as shipped, else the number of another one that a search may choose.
+    configuration as shipped, else the number of another one that a search may choose. ``grad``:
+    the gradients are compared, not the outputs.
     """
 
     mixer: Mixer
@@ -28,6 +29,7 @@ class Check:
     trial: VerificationCase
     mode: Literal["whole", "packed", "stepped"] = "whole"
     draw: int = 0
+    grad: bool = False
 
     @property
     def name(self) -> str:

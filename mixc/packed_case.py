@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .documents import Edges, Run, one_by_one
+from .documents import Edges, one_by_one
 from .ir.errors import UnsupportedError
 from .ir.mixer import Mixer
 from .overrides import override
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .autotune.checking import Case, Runner
+    from .autotune.gradients import Measure
     from .autotune.sampling import VerificationCase
 
 
@@ -26,16 +28,18 @@ def packed_case(
     runner: Runner,
     dtype: torch.dtype,
     device: str = "cpu",
+    measure: Measure | None = None,
 ) -> Case | None:
     """Three documents, one of them empty, by ``runner``; the reference takes them one by one.
 
     ``trial`` gives the params, and how long the documents are together. Last states, and what
     is made of them, are left out. None where what is left has one value for a whole sequence, so
-    that no row can hold several documents.
+    that no row can hold several documents. ``measure``: what is compared, the outputs by default.
     """
     import torch
 
     from .autotune.checking import Case, compare, error_limits, excused
+    from .autotune.gradients import outputs_of
     from .autotune.sampling import sample_inputs
     from .backends.reference.evaluate import run
     from .compiler.passes.pack_sequences import last_outputs, packing
@@ -60,20 +64,22 @@ def packed_case(
     tables = document_tables(packed, fixed, cu_seqlens, inputs)
     placed = {name: tensor.to(device) for name, tensor in {**inputs, **tables}.items()}
 
-    def by_reference(precision: torch.dtype) -> Run:
-        return lambda own: run(fixed, own, dtype=precision)
+    def by_reference(precision: torch.dtype) -> Mapping[str, Tensor]:
+        def run_all(given: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+            return one_by_one(fixed, given, edges, sizes, packed.per_document, run_alone)
 
+        def run_alone(own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+            return run(fixed, own, dtype=precision)
+
+        return compared(run_all, inputs)
+
+    compared = measure or outputs_of
     with torch.no_grad():
-        exact, plain = (
-            one_by_one(fixed, inputs, edges, sizes, packed.per_document, by_reference(precision))
-            for precision in (torch.float64, dtype)
-        )
+        exact, plain = by_reference(torch.float64), by_reference(dtype)
         limits = error_limits(dtype, plain, exact)
-        found = compare(runner, packed.mixer, placed, {}, dtype, exact, limits)
+        found = compare(runner, packed.mixer, placed, {}, dtype, exact, limits, compared)
         if found.status == "wrong":
-            run_alone = by_reference(torch.float32)
-            single = one_by_one(fixed, inputs, edges, sizes, packed.per_document, run_alone)
-            found = excused(found, dtype, exact, single)
+            found = excused(found, dtype, exact, by_reference(torch.float32))
     return Case.of(found, backend, str(dtype).removeprefix("torch."), sizes, "packed")
 
 

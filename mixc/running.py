@@ -349,13 +349,23 @@ def by_backend(
     if chosen == "reference":
         return by_reference(mixer, given, params, working_dtype(mixer, given))
     fixed, runtime = fixed_and_runtime(mixer, params)
-    return dict(_kernels_at_defaults(override(mixer, fixed), chosen)(given, runtime))
+    trained = wanting_gradient(given) is not None
+    at_defaults = _training_at_defaults if trained else _kernels_at_defaults
+    return dict(at_defaults(override(mixer, fixed), chosen)(given, runtime))
 
 
 @lru_cache(maxsize=32)
 def _kernels_at_defaults(mixer: Mixer, chosen: Chosen) -> Runner:
     """Kernels of which one runner serves all sizes."""
     return kernel_runner(mixer, chosen)
+
+
+@lru_cache(maxsize=32)
+def _training_at_defaults(mixer: Mixer, chosen: Chosen) -> Training:
+    """The same with a backward pass."""
+    from .training import Training
+
+    return Training(mixer, lambda made: kernel_runner(made, chosen))
 
 
 def fixed_and_runtime(

@@ -60,6 +60,7 @@ def planned_checks(
     sizes: Mapping[str, int] = {},
     limit: int | None = None,
     effort: Effort = "usual",
+    grad: bool = False,
 ) -> list[Check]:
     """Every check of a mixer, by default on the backends that suit the machine.
 
@@ -69,6 +70,7 @@ def planned_checks(
         limit: the number of cases per backend and precision, the most telling ones first;
             without it there are packed documents, stretches, and sizes that people use too.
         effort: quick, without sizes that people use; thorough, at more of them.
+        grad: compare gradients; in one pass, or for packed documents.
 
     Raises ArgumentError for params, sizes or backends that there are not, SpecError or
     ArgumentError for sizes that this machine has no room for.
@@ -90,7 +92,15 @@ def planned_checks(
             found += [Check(mixer, backend, dtype, trial) for trial in trials]
             if limit is None:
                 found += _more(mixer, backend, dtype, trials, published, effort)
-    return found
+    return [replace(c, grad=True) for c in found if _is_trained(c)] if grad else found
+
+
+def _is_trained(check: Check) -> bool:
+    """Whether gradients are asked for: not across stretches, nor in another configuration.
+
+    Where rows see numbers that are not finite, the gradient of all that they see is none either.
+    """
+    return check.mode != "stepped" and not check.draw and not check.trial.garbage
 
 
 def _trials(

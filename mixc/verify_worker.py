@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from random import Random
 
 import torch
@@ -12,8 +13,8 @@ from torch import Tensor
 from .autotune import checking
 from .autotune.checking import Case, Runner
 from .autotune.devices import device_of_type
+from .autotune.gradients import Measure, gradients_of, outputs_of
 from .autotune.kernels import configured_runner, gpu_space, space_of
-from .autotune.poison import poisoned_memory
 from .autotune.serving import serve
 from .autotune.trial import Problem
 from .checks import Check
@@ -33,12 +34,17 @@ def case_of(check: Check) -> Case | None:
     dtype = getattr(torch, check.dtype)
     match check.mode:
         case "packed":
-            run = default_runner(check.backend)
-            return packed_case(check.mixer, check.trial, check.backend, run, dtype, check.device)
+            run, measure = default_runner(check.backend), _measure(check, dtype)
+            given = (check.mixer, check.trial, check.backend, run, dtype, check.device)
+            return packed_case(*given, measure)
         case "stepped":
             return stepped_case(check.mixer, check.trial, check.backend, dtype, check.device)
         case "whole":
             return _whole_case(check, dtype)
+
+
+def _measure(check: Check, dtype: torch.dtype) -> Measure:
+    return gradients_of(check.mixer, dtype, check.trial.seed) if check.grad else outputs_of
 
 
 def _whole_case(check: Check, dtype: torch.dtype) -> Case | None:
@@ -49,7 +55,12 @@ def _whole_case(check: Check, dtype: torch.dtype) -> Case | None:
             return None
         run = by_configuration(check, configuration)
     (found,) = checking.verify(
-        check.mixer, {check.backend: run}, [dtype], cases=[check.trial], device=check.device
+        check.mixer,
+        {check.backend: run},
+        [dtype],
+        cases=[check.trial],
+        device=check.device,
+        measured=partial(_measure, check),
     )
     return replace(found, name=check.name, configuration=configuration)
 
@@ -82,8 +93,7 @@ def by_configuration(check: Check, configuration: Configuration) -> Runner:
     def run(
         mixer: Mixer, given: Mapping[str, Tensor], params: Mapping[str, Number]
     ) -> Mapping[str, Tensor]:
-        with poisoned_memory():
-            return kernels(given, fixed_and_runtime(mixer, params)[1])
+        return kernels(given, fixed_and_runtime(mixer, params)[1])
 
     return run
 
@@ -94,8 +104,7 @@ def default_runner(backend: Chosen) -> Runner:
     def run(
         mixer: Mixer, given: Mapping[str, Tensor], params: Mapping[str, Number]
     ) -> Mapping[str, Tensor]:
-        with poisoned_memory():
-            return by_backend(mixer, given, params, backend)
+        return by_backend(mixer, given, params, backend)
 
     return run
 

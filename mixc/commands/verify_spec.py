@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 @dtype_option(
     multiple=True, help="Default: float32; cpu: bfloat16 too; triton: float16 and bfloat16 too."
 )
+@click.option("--grad", is_flag=True, help="Check gradients, against float64 autograd.")
 @click.option("--quick", "effort", flag_value="quick", help="Small sizes only.")
 @click.option("--thorough", "effort", flag_value="thorough", help="More sizes and configurations.")
 @click.option("--cases", type=click.IntRange(1), help="Only this many, the most telling first.")
@@ -54,6 +55,7 @@ def command(
     every: bool,
     backends: tuple[str, ...],
     dtypes: tuple[str, ...],
+    grad: bool,
     effort: str | None,
     cases: int | None,
     limit_s: float,
@@ -82,6 +84,7 @@ def command(
             fixed,
             cases,
             cast("Effort", effort or "usual"),
+            grad,
         )
         for mixer in mixers
     ]

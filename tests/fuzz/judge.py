@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from mixc.autotune.checking import compare, error_limits, failed
-from mixc.autotune.poison import poisoned_memory
 from mixc.autotune.proportions import default_sizes, resized
 from mixc.autotune.sampling import sample_inputs
 from mixc.backends.cpu.build import find_compiler
@@ -216,7 +215,7 @@ class Problem:
         def runner(
             mixer: Mixer, tensors: Mapping[str, Tensor], params: Mapping[str, Number]
         ) -> Mapping[str, Tensor]:
-            with poisoned_memory(), torch.no_grad():
+            with torch.no_grad():
                 try:
                     return _RUNNERS[backend](mixer)(tensors, params)
                 except Exception as error:

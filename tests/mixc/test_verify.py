@@ -166,3 +166,24 @@ def test_sizes_that_people_use_are_planned(effort, wanted):
     assert any(check.draw for check in checks)
     quick = planned_checks(mixer, ("cpu",), ("float32",), effort="quick")
     assert max(check.trial.sizes["D"] for check in quick) < 80
+
+
+def test_gradients_are_planned_in_one_pass_and_for_documents():
+    mixer = load_text(SPEC.replace("NAME", "plain"))
+    checks = planned_checks(mixer, ("cpu",), ("float32",), grad=True)
+    assert {check.mode for check in checks} == {"whole", "packed"}
+    assert all(check.grad and not check.draw for check in checks)
+    assert {1000, 197} <= {check.trial.sizes["T"] for check in checks}
+
+
+def test_a_derivative_that_no_kernel_computes_is_unsupported(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = SPEC.replace("NAME", "pairs").replace(
+        "normalize: softmax", 'normalize: {weight: "score - max(score, J)", denominator: 1}'
+    )
+    (tmp_path / "pairs.yaml").write_text(text)
+    backends = ("--backend", "reference", "--backend", "cpu")
+    found = run("pairs.yaml", "--grad", "--dtype", "fp32", "--cases", "1", *backends)
+    assert found.exit_code == 1
+    assert "pairs: 2 cases: 1 right, 1 unsupported" in found.output
+    assert "cpu, float32, B=2 H=3 D=40 E=24 T=77: unsupported: the derivative of" in found.output

@@ -18,6 +18,7 @@ from ..ir.errors import UnsupportedError
 from ..ir.mixer import Mixer
 from ..ir.optional import without_inputs
 from .all_peers import PEERS
+from .gradients import Measure, gradients_of, outputs_of
 from .limits import LARGEST_LIMIT
 from .measuring import Clock, timing_of
 from .peers import Call, Peer, Setting
@@ -25,6 +26,7 @@ from .sampling import sample_inputs
 from .shapes import checked_sizes
 from .timed_inputs import left_out, timed_inputs
 from .tolerances import error_limit, error_of
+from .training_step import training_step
 from .work import Work, work_of
 
 OURS = "mixc"
@@ -38,7 +40,8 @@ class Row:
 
     ``status``: ``timed``; ``not sayable``: it can't express the spec; ``broken``: it fails, or
     computes something else. Spreads are distances between quartiles. ``compared``: our time is
-    compared to its time; not to that of the reference, which is no user's code.
+    compared to its time; not to that of the reference, which is no user's code. Where training is
+    timed, the time is that of forward and backward pass, and the backward pass has its own, too.
     """
 
     name: str
@@ -53,6 +56,8 @@ class Row:
     first_call_s: float | None = None
     error: float | None = None
     compared: bool = True
+    backward_us: float | None = None
+    backward_ratio: float | None = None
 
     @property
     def is_opponent(self) -> bool:
@@ -71,6 +76,7 @@ class Benchmark:
     work: Work | None
     rounds: int
     rows: tuple[Row, ...]
+    grad: bool = False
 
     @property
     def ratio(self) -> float | None:
@@ -96,6 +102,7 @@ class Benchmark:
             "spec": self.spec,
             "dtype": self.dtype,
             "device": self.device,
+            "grad": self.grad,
             "sizes": dict(self.sizes),
             "flops": None if self.work is None else self.work.flops,
             "visible_pairs": None if self.work is None else self.work.pairs,
@@ -116,55 +123,71 @@ def bench(
     peers: Sequence[str] = (),
     rounds: int | None = None,
     params: Mapping[str, Number] = {},
+    grad: bool = False,
 ) -> Benchmark:
     """Time a mixer's kernels, in turns with peers.
 
     Args:
         ours: the kernels; gives outputs by name.
+        grad: time forward and backward, of a loss that reads the first output.
         peers: names from ``PEERS``.
         rounds: of A B C A B C; by default as many as half a second a row takes, at least five.
     """
-    makers: dict[str, Peer] = {OURS: lambda setting: _our_call(ours, setting)}
-    makers |= {name: PEERS[name] for name in peers}
     mixer = without_inputs(mixer, left_out(mixer))
+    measure = gradients_of(mixer, dtype, seed=1) if grad else outputs_of
+    makers: dict[str, Peer] = {OURS: lambda setting: _our_call(ours, setting, measure)}
+    makers |= {name: PEERS[name] for name in peers}
     tensors = timed_inputs(mixer, sizes, dtype, device=device, params=params)
     setting = Setting(mixer, sizes, tensors, dtype, params)
     rows: dict[str, Row] = {}
-    calls: dict[str, Callable[[], Any]] = {}
+    calls: dict[str, _Timed] = {}
+    trained = mixer.outputs[0].name if grad else None
     with torch.no_grad():
-        short = _short(setting, device)
+        short, own = _short(setting, device, outputs_of), _short(setting, device, measure)
         for name, make in makers.items():
-            rows[name], call = _ready(name, make, setting, short)
+            checked = own if name == OURS else short
+            rows[name], call = _ready(name, make, setting, checked, trained)
             if call is not None:
                 calls[name] = call
-        work = work_of(mixer, sizes, tensors, dtype, params)
+        work = None if grad else work_of(mixer, sizes, tensors, dtype, params)
         count = _time(rows, calls, device, rounds)
     made = _compared([_with_rates(row, work) for row in rows.values()])
     shown = str(dtype).removeprefix("torch.")
-    return Benchmark(mixer.name, shown, device, dict(sizes), work, count, tuple(made))
+    return Benchmark(mixer.name, shown, device, dict(sizes), work, count, tuple(made), grad)
+
+
+# What is timed of a row: the call; or the step, and its backward pass.
+_Timed = tuple[Callable[[], Any], ...]
 
 
 def _our_call(
-    ours: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]], setting: Setting
+    ours: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]], setting: Setting, measure: Measure
 ) -> Call:
-    return Call("generated kernels", lambda: ours(setting.tensors), dict)
+    """What is checked of it is measured, outputs or gradients."""
+    return Call(
+        "generated kernels",
+        lambda: ours(setting.tensors),
+        dict,
+        checked=lambda: measure(ours, setting.tensors),
+        operands=tuple(setting.tensors.values()),
+    )
 
 
 @dataclass(frozen=True)
 class _Short:
-    """A short sequence, what the reference makes of it, and how far off each output may be."""
+    """A short sequence, what the reference makes of it, and how far off each of that may be."""
 
     setting: Setting
     wanted: Mapping[str, Tensor]
     limits: Mapping[str, float]
 
 
-def _short(setting: Setting, device: str) -> _Short:
+def _short(setting: Setting, device: str, measure: Measure) -> _Short:
     mixer, dtype, params = setting.mixer, setting.dtype, setting.params
     sizes = checked_sizes(mixer, setting.sizes, params)
     inputs = sample_inputs(mixer, sizes, dtype, seed=1, params=params)
-    wanted = run(mixer, inputs, params)
-    plain = run(mixer, inputs, params, dtype=dtype)
+    wanted = measure(lambda given: run(mixer, given, params), inputs)
+    plain = measure(lambda given: run(mixer, given, params, dtype=dtype), inputs)
     cap = LARGEST_LIMIT[str(dtype).removeprefix("torch.")]
     limits = {n: min(cap, error_limit(dtype, error_of(plain[n], wanted[n]))) for n in wanted}
     moved = {name: tensor.to(device) for name, tensor in inputs.items()}
@@ -172,9 +195,12 @@ def _short(setting: Setting, device: str) -> _Short:
 
 
 def _ready(
-    name: str, make: Peer, setting: Setting, short: _Short
-) -> tuple[Row, Callable[[], Any] | None]:
-    """The row so far, and the call to time where the short sequence came out right."""
+    name: str, make: Peer, setting: Setting, short: _Short, trained: str | None
+) -> tuple[Row, _Timed | None]:
+    """The row so far, and what to time where the short sequence came out right.
+
+    ``trained``: the output that a loss reads, where forward and backward are timed.
+    """
     try:
         call = make(short.setting)
         results = call.results((call.checked or call.run)())
@@ -191,13 +217,21 @@ def _ready(
     try:
         start = time.perf_counter()
         full = make(setting)
-        full.run()
+        timed = _timed_parts(full, trained)
+        timed[0]()
         row = replace(row, what=full.what, first_call_s=time.perf_counter() - start)
     except UnsupportedError as error:
         return replace(row, status="not sayable", message=str(error)), None
     except Exception as error:
         return replace(row, status="broken", message=_first_line(error)), None
-    return row, full.run
+    return row, timed
+
+
+def _timed_parts(call: Call, trained: str | None) -> _Timed:
+    if trained is None:
+        return (call.run,)
+    step = training_step(call, trained)
+    return step.whole, step.backward
 
 
 def _judged(
@@ -227,7 +261,7 @@ def _first_line(error: Exception) -> str:
 
 def _time(
     rows: dict[str, Row],
-    calls: Mapping[str, Callable[[], Any]],
+    calls: Mapping[str, _Timed],
     device: str,
     rounds: int | None,
 ) -> int:
@@ -235,18 +269,26 @@ def _time(
     if not calls:
         return 0
     clock = Clock(device)
-    for call in calls.values():  # fresh memory is slow the first times
+    parts = [part for timed in calls.values() for part in timed]
+    for part in parts:  # fresh memory is slow the first times
         for _ in range(2):
-            call()
+            part()
     gc.collect()
     gc.disable()
     try:
-        times = clock.interleaved(list(calls.values()), rounds)
+        times = clock.interleaved(parts, rounds)
     finally:
         gc.enable()
-    for name, own in zip(calls, times, strict=True):
-        timing = timing_of(own)
-        rows[name] = replace(rows[name], time_us=timing.time_us, spread_us=timing.spread_us)
+    found = iter(timing_of(own) for own in times)
+    for name, timed in calls.items():
+        first, *more = (next(found) for _ in timed)
+        backward_us = more[0].time_us if more else None
+        rows[name] = replace(
+            rows[name],
+            time_us=first.time_us,
+            spread_us=first.spread_us,
+            backward_us=backward_us,
+        )
     return len(times[0])
 
 
@@ -261,8 +303,14 @@ def _compared(rows: list[Row]) -> list[Row]:
     times = [r.time_us for r in rows if r.is_opponent and r.time_us is not None]
     if not times:
         return rows
-    fastest = min(times)
+    backward = [r.backward_us for r in rows if r.is_opponent and r.backward_us is not None]
+
+    def ratio(fastest: Sequence[float], time_us: float | None) -> float | None:
+        return None if time_us is None or not fastest else min(fastest) / time_us
+
     return [
-        replace(r, ratio=fastest / r.time_us) if r.time_us is not None and r.compared else r
+        replace(r, ratio=ratio(times, r.time_us), backward_ratio=ratio(backward, r.backward_us))
+        if r.compared
+        else r
         for r in rows
     ]

@@ -50,7 +50,7 @@ def blocks(setting: Setting) -> Call:
         raise UnsupportedError("its mask leaves nothing out by pieces")
     quickest = min(calls, key=_seconds)
     what = f"torch SDPA, {calls[quickest]} pieces"
-    return Call(what, quickest, operands.results, lacks=form.lacks)
+    return Call(what, quickest, operands.results, lacks=form.lacks, operands=operands.read)
 
 
 def _over(operands: Linear, pieces: list[Piece]) -> Callable[[], Tensor]:

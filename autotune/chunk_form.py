@@ -7,14 +7,13 @@ products.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from .state_passing import pass_corrected, pass_states
 
 
 @dataclass(frozen=True)
@@ -181,89 +180,8 @@ class Chunks:
         start = self.factors.start
         if reads is None:
             assert added is not None
-            self.starts, self.last = pass_states()(added, whole, start)
+            self.starts, self.last = pass_states(added, whole, start)
         else:
             read, key = reads.to(self.dtype), keys[-1].mT.to(self.dtype).contiguous()
-            found = pass_corrected()(added, read, self.values[-1], key, whole, start)
+            found = pass_corrected(added, read, self.values[-1], key, whole, start)
             self.starts, self.values[-1], self.last = found
-
-
-@functools.cache
-def pass_states() -> Callable[..., Any]:
-    """From chunk to chunk, S' = whole * S + added; gives the states before each, and the last.
-
-    An operator of its own, so that a graph of many chunks stays small: a compiled one for each of
-    64 steps takes minutes to build and saves nothing.
-    """
-
-    def run(added: Tensor, whole: Tensor | None, start: Tensor) -> tuple[Tensor, Tensor]:
-        starts, state = torch.empty_like(added), start.clone()
-        for n in range(added.shape[1]):
-            starts[:, n] = state
-            state = _decayed(state, whole, added, n)
-        return starts, state
-
-    return _operator(
-        "pass_states",
-        "(Tensor added, Tensor? whole, Tensor start) -> (Tensor, Tensor)",
-        run,
-        lambda added, whole, start: (torch.empty_like(added), torch.empty_like(start)),
-    )
-
-
-@functools.cache
-def pass_corrected() -> Callable[..., Any]:
-    """The same where a chunk's values depend on its start: values' = values + read S, and
-    S' = whole * S + key values' + added; gives the values, too."""
-
-    def run(
-        added: Tensor | None,
-        read: Tensor,
-        values: Tensor,
-        key: Tensor,
-        whole: Tensor | None,
-        start: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        starts = start.new_empty(values.shape[0], values.shape[1], *start.shape[1:])
-        found, state = torch.empty_like(values), start.clone()
-        for n in range(values.shape[1]):
-            starts[:, n] = state
-            value = values[:, n] + read[:, n] @ state.to(read.dtype)
-            found[:, n] = value
-            state = _decayed(state, whole, added, n) + key[:, n] @ value.to(key.dtype)
-        return starts, found, state
-
-    def shapes(
-        added: Tensor | None,
-        read: Tensor,
-        values: Tensor,
-        key: Tensor,
-        whole: Tensor | None,
-        start: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        starts = start.new_empty(values.shape[0], values.shape[1], *start.shape[1:])
-        return starts, torch.empty_like(values), torch.empty_like(start)
-
-    return _operator(
-        "pass_corrected",
-        "(Tensor? added, Tensor read, Tensor values, Tensor key, Tensor? whole, Tensor start)"
-        " -> (Tensor, Tensor, Tensor)",
-        run,
-        shapes,
-    )
-
-
-def _decayed(state: Tensor, whole: Tensor | None, added: Tensor | None, n: int) -> Tensor:
-    if whole is None:
-        return state if added is None else state + added[:, n]
-    if added is None:
-        return state * whole[:, n]
-    return torch.addcmul(added[:, n], state, whole[:, n])
-
-
-def _operator(
-    name: str, schema: str, run: Callable[..., Any], shapes: Callable[..., Any]
-) -> Callable[..., Any]:
-    made = torch.library.custom_op(f"mixc::{name}", run, mutates_args=(), schema=schema)
-    made.register_fake(shapes)
-    return made

@@ -29,12 +29,14 @@ Layered = Callable[[Tensor], Sequence[Tensor]]
 class Layer:
     """A function of x that gives the spec's outputs in order; it may lack the last of them.
 
-    ``timed`` stands in for it on the clock, where ``exact`` has more to do than the spec.
+    ``timed`` stands in for it on the clock, where ``exact`` has more to do than the spec;
+    ``weights`` are what it is trained by, beside x.
     """
 
     what: str
     exact: Layered
     timed: Layered | None = None
+    weights: tuple[Tensor, ...] = ()
 
 
 def layer(setting: Setting) -> Call:
@@ -50,6 +52,7 @@ def layer(setting: Setting) -> Call:
         lambda found: _results(setting, found),
         lacks=lacks,
         checked=lambda: made.exact(given),
+        operands=(given, *made.weights),
     )
 
 
@@ -169,7 +172,8 @@ def _by_heads(
             [cell(rows[..., n, :1].to(dtype)) for n, (_, cell) in enumerate(layers)], x.dtype
         )
 
-    return Layer(f"torch.nn.{kind.__name__}, of one input feature", exact, timed)
+    trained = tuple(cell.get_parameter("weight_hh_l0") for _, cell in layers)
+    return Layer(f"torch.nn.{kind.__name__}, of one input feature", exact, timed, trained)
 
 
 def _cell(kind: type[nn.RNNBase], given: int, weight: Tensor, bias: Tensor) -> nn.RNNBase:

@@ -82,11 +82,14 @@ class Published:
     heads_first: bool = False
     padded: bool = False
 
+    def arranged(self, mixer: Mixer, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors as the function takes them, by its names for them."""
+        return {n: self._arranged(mixer, tensors, i) for n, i in self.arguments.items()}
+
     def bound(
-        self, mixer: Mixer, tensors: Mapping[str, Tensor], compute: torch.dtype | None = None
+        self, made: Mapping[str, Tensor], compute: torch.dtype | None = None
     ) -> Callable[[], Any]:
-        """The call, its tensors arranged beforehand; in ``compute``, casts are a part of it."""
-        made = {n: self._arranged(mixer, tensors, i) for n, i in self.arguments.items()}
+        """The call with its tensors; in ``compute``, casts are a part of it."""
         if compute is None:
             return lambda: self.function(**made, **self.flags)
         own = {n: t.dtype for n, t in made.items()}
@@ -137,7 +140,7 @@ def published(package: str, mixer: Mixer, params: Mapping[str, Number]) -> Publi
     for candidate in _candidates(package, mixer):
         wanted = wanted or run(mixer, tensors, params)
         try:
-            made = candidate.bound(mixer, tensors)()
+            made = candidate.bound(candidate.arranged(mixer, tensors))()
             found = candidate.results(mixer, sizes, made)
         except Exception:  # it is for other shapes
             continue

@@ -46,6 +46,8 @@ class Call:
     ``compared``: it is what a user would write, so that our time is compared to its time.
     ``lacks``: outputs that it does not give, which makes it only quicker.
     ``checked``: gives the results where ``run`` leaves out work that is not the spec's.
+    ``operands``: the tensors that it reads, of which those that are real have gradients; of what
+    it makes of others beforehand (a mask with a bias) it has none, which makes it only quicker.
     """
 
     what: str
@@ -54,6 +56,7 @@ class Call:
     compared: bool = True
     lacks: tuple[str, ...] = ()
     checked: Callable[[], Any] | None = None
+    operands: tuple[Tensor, ...] = ()
 
 
 Peer = Callable[[Setting], Call]
@@ -78,6 +81,11 @@ class Operands:
         """Query, key and value as they are computed with: a part of the call."""
         query, key, value = (t.to(self.compute) for t in (self.query, self.key, self.value))
         return query, key, value
+
+    @property
+    def read(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What a call reads."""
+        return self.query, self.key, self.value
 
     @property
     def grouped(self) -> bool:
@@ -181,7 +189,13 @@ def flex(setting: Setting) -> Call:
             enable_gqa=grouped,
         )
 
-    return Call("torch FlexAttention, compiled", call, operands.results, lacks=form.lacks)
+    return Call(
+        "torch FlexAttention, compiled",
+        call,
+        operands.results,
+        lacks=form.lacks,
+        operands=operands.read,
+    )
 
 
 def _refuse_sink(form: DotProduct) -> None:
@@ -224,9 +238,10 @@ def eager(setting: Setting) -> Call:
     """Attention as plain torch code under torch.compile; uncompiled where that fails."""
     form = dot_product(setting.mixer, setting.sizes, setting.params)
     _refuse_sink(form)
-    step, results = _dense(setting, form)
-    how, run_it = _compiled(step)
-    return Call(f"eager torch code{how}", run_it, results, lacks=form.lacks)
+    operands = Operands(setting, form)
+    how, run_it = _compiled(_dense(operands, form))
+    what = f"eager torch code{how}"
+    return Call(what, run_it, operands.results, lacks=form.lacks, operands=operands.read)
 
 
 def reference(setting: Setting) -> Call:
@@ -242,7 +257,8 @@ def reference(setting: Setting) -> Call:
         return run(setting.mixer, setting.tensors, setting.params, dtype=setting.dtype)
 
     how, run_it = _compiled(step)
-    return Call(f"the reference{how}", run_it, dict, compared=False)
+    read = tuple(setting.tensors.values())
+    return Call(f"the reference{how}", run_it, dict, compared=False, operands=read)
 
 
 def _compiled(step: Callable[[], Any]) -> tuple[str, Callable[[], Any]]:
@@ -255,11 +271,9 @@ def _compiled(step: Callable[[], Any]) -> tuple[str, Callable[[], Any]]:
     return ", compiled", compiled
 
 
-def _dense(
-    setting: Setting, form: DotProduct
-) -> tuple[Callable[[], Any], Callable[[Any], dict[str, Tensor]]]:
+def _dense(operands: Operands, form: DotProduct) -> Callable[[], Any]:
     """Scores of all pairs, softmax, product: as one would write it."""
-    operands = Operands(setting, form)
+    setting = operands.setting
     query, key, value = operands.query, operands.key, operands.value
     names = dict(zip(form.index_dims, ("b", "h", "i", "j"), strict=True))
     captured = captured_inputs(setting, form)
@@ -286,7 +300,7 @@ def _dense(
             weights = weights.nan_to_num(0.0)
         return weights.to(dtype) @ v
 
-    return step, operands.results
+    return step
 
 
 def parallel(setting: Setting) -> Call:
@@ -302,7 +316,8 @@ def parallel(setting: Setting) -> Call:
         products=setting.compute,
     )
     run_compiled, inputs = compiled(form), form.arranged
-    return Call(f"{form.what}, compiled", lambda: run_compiled(*inputs), form.results)
+    what = f"{form.what}, compiled"
+    return Call(what, lambda: run_compiled(*inputs), form.results, operands=tuple(inputs))
 
 
 def package(name: str) -> Peer:
@@ -313,8 +328,13 @@ def package(name: str) -> Peer:
 
         mixer, sizes = setting.mixer, setting.sizes
         found = published(name, mixer, setting.params)
-        run_published = found.bound(mixer, setting.tensors, setting.compute)
-        return Call(found.name, run_published, lambda made: found.results(mixer, sizes, made))
+        given = found.arranged(mixer, setting.tensors)
+        return Call(
+            found.name,
+            found.bound(given, setting.compute),
+            lambda made: found.results(mixer, sizes, made),
+            operands=tuple(given.values()),
+        )
 
     return make
 

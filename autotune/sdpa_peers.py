@@ -71,7 +71,8 @@ def sdpa(setting: Setting) -> Call:
             enable_gqa=grouped,
         ).to(setting.dtype)
 
-    return Call(f"torch SDPA, {given}", call, operands.results, lacks=form.lacks)
+    what = f"torch SDPA, {given}"
+    return Call(what, call, operands.results, lacks=form.lacks, operands=operands.read)
 
 
 def group_rows(setting: Setting) -> Call:
@@ -96,4 +97,5 @@ def group_rows(setting: Setting) -> Call:
         return found.reshape(batch, heads, count, -1).to(setting.dtype)
 
     what = "torch SDPA, a group's heads as rows"
-    return Call(what, call, operands.results, lacks=operands.form.lacks)
+    lacks = operands.form.lacks
+    return Call(what, call, operands.results, lacks=lacks, operands=operands.read)

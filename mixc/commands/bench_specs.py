@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
     from ..autotune.bench import Benchmark, Row
     from ..ir.mixer import Mixer
+    from ..running import Runner
+
+TIMED = ("", "time", "spread", "GFLOP/s", "GB/s", "ratio", "first call")
+TRAINED = ("", "time", "spread", "ratio", "backward", "ratio", "first call")
 
 
 @click.command("bench")
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
     multiple=True,
     help="Only this peer: sdpa, flex, eager, parallel, fla and so on; an unknown one lists them.",
 )
+@click.option("--grad", is_flag=True, help="Time forward and backward, peers under autograd.")
 @click.option("--rounds", type=click.IntRange(2), help="Rounds of all rows in turns; 5 or more.")
 @click.option(
     "--device", metavar="[cpu|cuda]", help="Default: cuda where there is a GPU, else cpu."
@@ -47,6 +52,7 @@ def command(
     specs: tuple[str, ...],
     peers: bool,
     named: tuple[str, ...],
+    grad: bool,
     rounds: int | None,
     device: str | None,
     dtype: str,
@@ -64,7 +70,7 @@ def command(
     wanted = _peers(peers, named)
     found = []
     for mixer in mixers:
-        found.append(run(mixer, device_type(device), dtype, fixed, wanted, rounds))
+        found.append(run(mixer, device_type(device), dtype, fixed, wanted, rounds, grad))
         if not as_json:
             write(console(), found[-1], mixer)
     answer({"benchmarks": [b.as_dict() for b in found]}, as_json, lambda _: None)
@@ -88,18 +94,22 @@ def run(
     sizes: Mapping[str, int],
     peers: tuple[str, ...],
     rounds: int | None,
+    grad: bool = False,
 ) -> Benchmark:
-    """Time one mixer."""
+    """Time one mixer; with ``grad``, forward and backward."""
     import torch
 
     from ..autotune.bench import bench
     from ..autotune.shapes import CPU_PROPORTIONS, GPU_PROPORTIONS, timed_sizes
     from ..running import kernel_runner
+    from ..training import Training
 
     proportions = CPU_PROPORTIONS if device == "cpu" else GPU_PROPORTIONS
     timed = timed_sizes(mixer, proportions, sizes)
     chosen: Any = "cpu" if device == "cpu" else "triton"
-    kernels = kernel_runner(mixer, chosen, mixer)
+    kernels: Runner = kernel_runner(mixer, chosen, mixer)
+    if grad:
+        kernels = Training(mixer, lambda made: kernel_runner(made, chosen))
     return bench(
         mixer,
         lambda tensors: kernels(tensors, {}),
@@ -108,6 +118,7 @@ def run(
         device=device,
         peers=peers,
         rounds=rounds,
+        grad=grad,
     )
 
 
@@ -119,12 +130,13 @@ def write(console: Console, benchmark: Benchmark, mixer: Mixer) -> None:
     from ..autotune.shapes import shown_sizes
 
     sizes = " ".join(f"{d}={n}" for d, n in shown_sizes(mixer, benchmark.sizes).items())
-    title = f"{benchmark.spec}, {benchmark.dtype}, {sizes}, {benchmark.rounds} rounds"
+    what = "forward and backward, " if benchmark.grad else ""
+    title = f"{benchmark.spec}, {what}{benchmark.dtype}, {sizes}, {benchmark.rounds} rounds"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for heading in ("", "time", "spread", "GFLOP/s", "GB/s", "ratio", "first call"):
+    for heading in TRAINED if benchmark.grad else TIMED:
         table.add_column(heading, justify="right" if heading else "left")
     for row in benchmark.rows:
-        table.add_row(*(Text(cell) for cell in cells(row)))
+        table.add_row(*(Text(cell) for cell in cells(row, benchmark.grad)))
     console.print(table)
     for row in benchmark.rows:
         if row.status != "timed":
@@ -135,16 +147,26 @@ def write(console: Console, benchmark: Benchmark, mixer: Mixer) -> None:
     console.print()
 
 
-def cells(row: Row) -> tuple[str, ...]:
-    """The texts of a row."""
+def cells(row: Row, grad: bool = False) -> tuple[str, ...]:
+    """The texts of a row, under ``TIMED``; with ``grad`` under ``TRAINED``."""
     if row.time_us is None:
         return f"{row.name} ({row.status})", "-", "-", "-", "-", "-", "-"
+    rates = (
+        "-" if row.gflop_s is None else f"{row.gflop_s:,.1f}",
+        "-" if row.gb_s is None else f"{row.gb_s:,.1f}",
+        _ratio(row.ratio, row),
+    )
+    backward = (_ratio(row.ratio, row), f"{row.backward_us or 0:,.0f} us")
     return (
         f"{row.name}: {row.what}",
         f"{row.time_us:,.0f} us",
         f"{row.spread_us or 0:,.0f}",
-        "-" if row.gflop_s is None else f"{row.gflop_s:,.1f}",
-        "-" if row.gb_s is None else f"{row.gb_s:,.1f}",
-        ("-" if row.compared else "no peer") if row.ratio is None else f"{row.ratio:.2f}",
+        *((*backward, _ratio(row.backward_ratio, row)) if grad else rates),
         f"{row.first_call_s or 0:.1f} s",
     )
+
+
+def _ratio(ratio: float | None, row: Row) -> str:
+    if ratio is None:
+        return "-" if row.compared else "no peer"
+    return f"{ratio:.2f}"

@@ -50,12 +50,13 @@ def exact(mixer):
     return kernels
 
 
-def rows(mixer, ours=None, names=("sdpa", "flex", "eager", "reference"), **changed):
+def rows(mixer, ours=None, names=("sdpa", "flex", "eager", "reference"), grad=False, **changed):
     known = {i for entry in mixer.inputs for i in entry.dims} | set(dict(mixer.sequences).values())
     wanted = {d: n for d, n in {**SMALL, **changed}.items() if d in known}
     assert max(wanted.values()) == N
     sizes = timed_sizes(mixer, CPU_PROPORTIONS, wanted)
-    return bench(mixer, ours or exact(mixer), sizes, torch.float32, peers=names, rounds=2)
+    kernels = ours or exact(mixer)
+    return bench(mixer, kernels, sizes, torch.float32, peers=names, rounds=2, grad=grad)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -188,7 +189,7 @@ def test_the_data_of_a_benchmark():
     found = rows(load_file(find_spec("causal")), names=("sdpa",))
     data = json.loads(json.dumps(found.as_dict()))
     assert list(data) == [
-        "spec", "dtype", "device", "sizes", "flops", "visible_pairs", "rounds", "ratio",
+        "spec", "dtype", "device", "grad", "sizes", "flops", "visible_pairs", "rounds", "ratio",
         "verdict", "rows",
     ]  # fmt: skip
     assert data["visible_pairs"] == 2 * 6 * N * (N + 1) // 2
@@ -199,3 +200,28 @@ def test_the_data_of_a_benchmark():
     assert ours["gflop_s"] == pytest.approx(data["flops"] / ours["time_us"] / 1e3)
     assert sdpa["what"] == "torch SDPA, is_causal"
     assert data["rounds"] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "names"), [("causal", ("sdpa", "eager")), ("gla", ("parallel",)), ("lstm", ("layer",))]
+)
+def test_forward_and_backward_of_peers_that_have_them(name, names):
+    mixer = load_file(find_spec(name))
+    found = rows(mixer, names=names, grad=True, H=2, G=2)
+    assert [(row.status, row.message) for row in found.rows] == [("timed", "")] * len(found.rows)
+    for row in found.rows:
+        assert 0 < row.backward_us < 2 * row.time_us
+        assert row.ratio > 0 < row.backward_ratio
+        assert f"{row.backward_us:,.0f} us" in cells(row, grad=True)
+    assert found.as_dict()["grad"]
+
+
+def test_gradients_of_ours_that_are_wrong_are_not_timed():
+    mixer = load_file(find_spec("causal"))
+
+    def forgetful(tensors):
+        return exact(mixer)({**tensors, "v": 0.5 * tensors["v"] + 0.5 * tensors["v"].detach()})
+
+    found = rows(mixer, forgetful, (), grad=True)
+    assert found.rows[0].status == "broken"
+    assert "gradient of v is off by 0.5" in found.rows[0].message

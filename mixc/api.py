@@ -11,6 +11,7 @@ from . import arguments, compiling
 from .compiler.language.find import find_spec
 from .compiler.language.load import load_file
 from .ir.errors import ArgumentError
+from .ir.expression import Kind
 from .ir.mixer import Mixer
 from .ir.targets import parse_target
 from .overrides import Values, override
@@ -110,8 +111,9 @@ def _read(
 class LoadedMixer:
     """A spec with its params set, callable on torch tensors.
 
-    Inputs are passed in the spec's order or by name, and run-time params by name. One output comes
-    back as a tensor, several as a named tuple, in the dtype of the first real input.
+    Inputs are passed in the spec's order or by name, and run-time params by name: as numbers, or
+    real ones as tensors without axes, which have gradients. One output comes back as a tensor,
+    several as a named tuple, in the dtype of the first real input.
     With ``cu_seqlens`` (integers [documents + 1], from 0 to the length) documents lie end to end
     along the sequence and don't see each other; cross attention takes one for each axis,
     ``{"I": ..., "J": ...}``.
@@ -142,6 +144,8 @@ class LoadedMixer:
         from torch.compiler import is_dynamo_compiling
 
         self._is_traced = is_dynamo_compiling
+        self._numbers = [p.name for p in mixer.params if p.runtime and p.kind is Kind.REAL]
+        self._by_tensors: dict[tuple[str, ...], LoadedMixer] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copied and pickled as the spec that was read; kernels are built or found again."""
@@ -174,6 +178,9 @@ class LoadedMixer:
             ArgumentError: tensors that do not fit the spec, or a state of another mixer or batch.
             UnsupportedError: a state is wanted, and a term needs the whole sequence.
         """
+        if self._numbers and (given := arguments.tensor_params(self._numbers, named)):
+            more: dict[str, Any] = {**named, **given, "state": state, "return_state": return_state}
+            return self._with_inputs(tuple(given))(*inputs, cu_seqlens=cu_seqlens, **more)
         if self._is_traced() and state is None and not return_state:
             return self._traced(inputs, named, cu_seqlens)
         if state is not None or return_state:
@@ -230,8 +237,19 @@ class LoadedMixer:
             ArgumentError: more than one row, tensors that do not fit, a state of another mixer.
             UnsupportedError: a term that needs the whole sequence, named.
         """
+        if self._numbers and (given := arguments.tensor_params(self._numbers, named)):
+            return self._with_inputs(tuple(given)).step(*inputs, state=state, **{**named, **given})
         results, after = self._stepping(inputs, named, state, one_row=True)
         return self._outputs(results), after
+
+    def _with_inputs(self, params: tuple[str, ...]) -> LoadedMixer:
+        """The mixer with run-time params as inputs, which have gradients."""
+        from .compiler.mixers.params_as_inputs import params_as_inputs
+
+        if params not in self._by_tensors:
+            mixer = params_as_inputs(self.mixer, params)
+            self._by_tensors[params] = LoadedMixer(mixer, self.backend)
+        return self._by_tensors[params]
 
     @property
     def only_first(self) -> frozenset[str]:

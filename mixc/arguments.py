@@ -39,6 +39,21 @@ def by_name(
     return tensors, cast("dict[str, Number]", params)
 
 
+def tensor_params(names: Iterable[str], named: dict[str, object]) -> dict[str, Tensor]:
+    """Take the run-time params among ``names`` that are given as tensors out of ``named``.
+
+    Kernels read them in float32, or wider.
+    """
+    import torch
+
+    given = {name: named[name] for name in names if isinstance(named.get(name), torch.Tensor)}
+    found = {}
+    for name in given:
+        value = cast("Tensor", named.pop(name))
+        found[name] = value.float() if value.dtype.itemsize < 4 else value
+    return found
+
+
 def _first_real(entries: Sequence[Input], values: Mapping[str, object]) -> Tensor | None:
     """The tensor whose dtype and device a plain number takes on."""
     import torch

@@ -378,10 +378,11 @@ class Evaluator:
 
     def _reduce(self, expr: Reduce, hint: str) -> Value:
         from .contraction import reduce_on_tile
+        from .groups import without_group
         from .reduction import reduce_in_loop
 
         if expr.group:
-            return self.evaluate(ungroup(expr), hint)
+            return self.evaluate(without_group(expr, self.context.sizes, self.context.params), hint)
         looped = [dim for dim in expr.over if self.context.length(dim) is None]
         if looped:
             return reduce_in_loop(self, expr, looped, hint)
@@ -429,15 +430,6 @@ class Evaluator:
     def merge(self, op: str, a: Value, b: Value, hint: str = "") -> Value:
         """Two partial results of a reduction into one."""
         return self.builder.elementwise(_MERGE[op], a, b, dtype=a.dtype, hint=hint)
-
-
-def ungroup(expr: Reduce) -> Reduce:
-    """``Reduce(x, J, N=g)`` --> ``Reduce(x, J, where=g == n)``."""
-    where = expr.where
-    for dim, index in expr.group:
-        same = call("eq", index, Index(dim))
-        where = same if where is None else call("and", where, same)
-    return Reduce(expr.op, expr.x, expr.over, where, span=expr.span)
 
 
 _WORDS = {"add": "plus", "sub": "minus", "mul": "times", "div": "per", "floordiv": "per"}

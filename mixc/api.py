@@ -141,6 +141,7 @@ class LoadedMixer:
         self._result = result_class(mixer.name, self.outputs) if len(self.outputs) > 1 else None
         self._runtime = tuple(param.name for param in mixer.params if param.runtime)
         self._text = text_of(mixer, backend)
+        self._multiplied = self._execution.multiplied
         from torch.compiler import is_dynamo_compiling
 
         self._is_traced = is_dynamo_compiling
@@ -220,7 +221,7 @@ class LoadedMixer:
             if name in given:
                 raise ArgumentError(f"{name} is given twice, by position and by name")
             given[name] = value
-        made = traced(self._text, self.inputs, self._runtime, given, cu_seqlens)
+        made = traced(self._text, self.inputs, self._multiplied, self._runtime, given, cu_seqlens)
         return made[0] if self._result is None else self._result(*made[: len(self.outputs)])
 
     def step(

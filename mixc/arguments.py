@@ -128,6 +128,20 @@ def _name(what: torch.dtype | torch.layout) -> str:
     return str(what).removeprefix("torch.")
 
 
+def in_autocast(names: frozenset[str], tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The tensors of a call as ``torch.autocast`` wants them: those of ``names`` in its dtype."""
+    import torch
+
+    device = next((tensor.device.type for tensor in tensors.values()), "cpu")
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    return {
+        name: t.to(dtype) if name in names and t.dtype is not torch.float64 else t
+        for name, t in tensors.items()
+    }
+
+
 def device_of(tensors: Mapping[str, Tensor]) -> torch.device:
     """The one device that all tensors are on; the cpu where there are none."""
     import torch

@@ -42,7 +42,7 @@ def plain_check(dtypes: tuple[torch.dtype, ...]) -> Callable[..., bool]:
     """Whether values are tensors of these dtypes whose memory kernels for the CPU may read.
 
     They are not where a gradient is wanted, in a mode of torch that looks at every call (fake
-    tensors), and inside a transform of torch.func.
+    tensors), inside a transform of torch.func, and where autocast wants another dtype.
     """
     import torch
 
@@ -55,7 +55,7 @@ def plain_check(dtypes: tuple[torch.dtype, ...]) -> Callable[..., bool]:
     ]
     wanting = " or ".join(f"{x}.requires_grad" for x in names) or "False"
     lines.append(f"if ({wanting}) and is_grad_enabled(): return False")
-    lines.append("return not dispatching() and transforming() is None")
+    lines.append("return not dispatching() and transforming() is None and not casting('cpu')")
     check: Callable[..., bool] = compiled(
         names,
         lines,
@@ -65,6 +65,7 @@ def plain_check(dtypes: tuple[torch.dtype, ...]) -> Callable[..., bool]:
             "Parameter": torch.nn.Parameter,
             "strided": torch.strided,
             "is_grad_enabled": torch.is_grad_enabled,
+            "casting": torch.is_autocast_enabled,
             "dispatching": torch._C._len_torch_dispatch_stack,
             "transforming": torch._C._functorch.maybe_current_level,
         },

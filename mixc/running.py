@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Literal, cast
 
-from .arguments import device_of, working_dtype
+from .arguments import device_of, in_autocast, working_dtype
+from .compiler.analysis.multiplied import multiplied_inputs
 from .documents import check_documents, one_by_one, row_sizes
 from .ir.binding import Number
 from .ir.errors import ArgumentError, UnsupportedError
@@ -122,6 +123,7 @@ class Execution:
 
         Raises ArgumentError where shapes, dtypes, devices or the backend don't fit.
         """
+        tensors = in_autocast(self.multiplied, tensors)
         if is_recorded(tensors, self.backend):
             return self.by_operator(tensors, params, cu_seqlens)
         return self.directly(tensors, params, cu_seqlens)
@@ -137,6 +139,11 @@ class Execution:
 
         made = call_operator(self.text, tensors, params, cu_seqlens)
         return dict(zip((output.name for output in self.mixer.outputs), made, strict=False))
+
+    @cached_property
+    def multiplied(self) -> frozenset[str]:
+        """The inputs that autocast takes in 16 bits."""
+        return multiplied_inputs(self.mixer)
 
     @cached_property
     def text(self) -> str:
@@ -243,6 +250,7 @@ class Execution:
         cu_seqlens: Tensor | Mapping[str, Tensor],
     ) -> dict[str, Tensor]:
         """Each document by a call of its own; what has one value for each has them as its batch."""
+        tensors = in_autocast(self.multiplied, tensors)
         if is_recorded(tensors, self.backend):
             return self.by_operator(tensors, params, cu_seqlens)
         from .compiler.passes.pack_recurrence import per_document
@@ -419,7 +427,11 @@ def by_reference(
     from .backends.reference.evaluate import run
 
     precision = torch.float64 if dtype is torch.float64 else torch.float32
-    return run(mixer, given, params, dtype=precision)
+    device = device_of(given).type
+    if not torch.amp.is_autocast_available(device):
+        return run(mixer, given, params, dtype=precision)
+    with torch.autocast(device, enabled=False):  # what it means has been done to the inputs
+        return run(mixer, given, params, dtype=precision)
 
 
 def use_interpreter() -> None:

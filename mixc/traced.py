@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .arguments import in_autocast
 from .ir.errors import ArgumentError
 from .operators import forward
 
@@ -15,6 +16,7 @@ from .operators import forward
 def traced(
     text: str,
     names: tuple[str, ...],
+    multiplied: frozenset[str],
     runtime: tuple[str, ...],
     given: Mapping[str, Any],
     cu_seqlens: Tensor | Mapping[str, Tensor] | None,
@@ -23,13 +25,15 @@ def traced(
 
     An exported program keeps nothing: it is mostly run, and else goes forward once more.
 
-    ``names`` are its inputs, ``runtime`` its params of each call. What does not fit is said by the
+    ``names`` are its inputs, ``multiplied`` those that autocast takes in 16 bits,
+    ``runtime`` its params of each call. What does not fit is said by the
     operator, which sees the shapes.
     """
     for name in given:
         if name not in names and name not in runtime:
             raise ArgumentError(f"there is no input {name!r}; there is {', '.join(names)}")
     tensors = {name: given[name] for name in names if given.get(name) is not None}
+    tensors = dict(in_autocast(multiplied, tensors))
     params = {name: given[name] for name in runtime if name in given}
     cuts = cu_seqlens if isinstance(cu_seqlens, Mapping) else {"*": cu_seqlens}
     cuts = {name: cut for name, cut in cuts.items() if cut is not None}

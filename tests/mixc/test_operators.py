@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 import mixc
 from mixc.call import call_operator
+from mixc.compiler.analysis.multiplied import multiplied_inputs
 from mixc.signature import read_call
 
 FORWARD, BACKWARD = torch.ops.mixc.forward, torch.ops.mixc.backward
@@ -245,3 +246,60 @@ def test_tracers_see_one_call(causal: mixc.LoadedMixer) -> None:
         fakes = [mode.from_tensor(tensor).requires_grad_() for tensor in (q, k, v)]
         found = torch.autograd.grad(causal(*fakes).sum(), fakes)
     assert [one.shape for one in found] == [q.shape, k.shape, v.shape]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_narrows_what_is_multiplied(dtype: torch.dtype) -> None:
+    mixer = mixc.load("simple_gla")
+    q, k, v = (torch.randn(1, 12, 2, 16) for _ in range(3))
+    g = -torch.rand(1, 12, 2)
+    wanted = mixer(q.to(dtype), k.to(dtype), v.to(dtype), g).o
+
+    def run(q: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype):
+            return mixer(q, k, v, g).o
+
+    assert run(q).dtype is dtype
+    assert torch.equal(run(q), wanted)
+    assert torch.equal(torch.compile(run, fullgraph=True, backend="aot_eager")(q), wanted)
+    (gradient,) = gradients(run, q)
+    assert gradient.dtype is torch.float32
+    by_torch = mixc.load("simple_gla", backend="reference")
+    with torch.autocast("cpu", dtype):
+        found = by_torch(q, k, v, g).o
+    assert found.dtype is dtype
+    torch.testing.assert_close(found, wanted, rtol=0.05, atol=0.05)
+
+
+def test_what_autocast_narrows_in_the_library() -> None:
+    kept = {
+        "gla": "g S0",
+        "alibi_window": "slope",
+        "mamba": "dt A_log skip bias h0",
+        "sink": "logit",
+    }
+    for name, names in kept.items():
+        mixer = mixc.load(name).mixer
+        narrow = multiplied_inputs(mixer)
+        assert [i.name for i in mixer.inputs if i.name not in narrow] == names.split()
+
+
+def test_two_processes_train_one_model(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("two_processes.py")
+    subprocess.run([sys.executable, str(script), str(tmp_path / "meet")], check=True, timeout=250)
+
+
+def test_a_state_carries_gradients_between_stretches(causal: mixc.LoadedMixer) -> None:
+    q, k, v = (tensor.requires_grad_() for tensor in qkv())
+    cut = [(t[:, :, :7], t[:, :, 7:]) for t in (q, k, v)]
+    first, state = causal(*(a for a, _ in cut), return_state=True)
+    second = causal(*(b for _, b in cut), state=state)
+    loss = first.square().sum() + second.square().sum()
+    for found, wanted in zip(
+        torch.autograd.grad(loss, (q, k, v)), gradients(causal, q, k, v), strict=True
+    ):
+        torch.testing.assert_close(found, wanted)
+    second = causal(*(b for _, b in cut), state=state.detach())
+    (found,) = torch.autograd.grad(second.sum(), k)
+    assert not found[:, :, :7].any()
+    assert found[:, :, 7:].any()

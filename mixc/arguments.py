@@ -106,6 +106,11 @@ def _tensor(entry: Input, value: object, like: Tensor | None) -> Tensor:
             declared = "bool" if value.dtype is torch.bool else "int32"
             hint = f"; or declare `{entry.name}: {{dims: {axes}, dtype: {declared}}}`"
         raise ArgumentError(f"{entry.name}: expected {wanted}, got {_name(value.dtype)}{hint}")
+    if not entry.grad and value.requires_grad and torch.is_grad_enabled():
+        raise ArgumentError(
+            f"{entry.name}: the spec says `grad: false`, and this tensor wants a gradient: give "
+            f"{entry.name}.detach(), or take `grad: false` out of the spec"
+        )
     return value.resolve_neg()  # kernels read memory, and a bit would say that its signs are wrong
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .mapped import mapped
 from .recording import recording_of
-from .training import second_derivative
+from .training import second_derivative, shapes_of, with_zeros
 
 _FORWARD = "(str mixer, str call, Tensor[] tensors, float[] params) -> Tensor[]"
 
@@ -49,14 +49,15 @@ def _save(ctx: Any, inputs: tuple[str, str, list[Tensor], list[float]], output: 
     wanted = tuple(name for name, needed in needs if needed)
     saved, later = recording.saved(tensors, params, list(output), wanted)
     ctx.save_for_backward(*saved)
-    ctx.mixer, ctx.later, ctx.params, ctx.count = mixer, str(later), params, len(tensors)
+    ctx.mixer, ctx.later, ctx.params, ctx.shapes = mixer, str(later), params, shapes_of(tensors)
 
 
 def _differentiate(ctx: Any, cotangents: Sequence[Tensor]) -> tuple[Any, ...]:
     recording = recording_of(ctx.mixer, ctx.later)
     given = recording.with_cotangents(ctx.saved_tensors, cotangents)
-    made = backward(ctx.mixer, ctx.later, given, ctx.params)
-    return None, None, recording.by_input(made, ctx.count), [None] * len(ctx.params)
+    made = backward(ctx.mixer, ctx.later, given, ctx.params) if recording.call.gradients else []
+    gradients = with_zeros(ctx.needs_input_grad[2], ctx.shapes, recording.by_input(made))
+    return None, None, gradients, [None] * len(ctx.params)
 
 
 def _remember_name(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

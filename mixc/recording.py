@@ -107,11 +107,10 @@ class Recording:
         outputs = [name.partition("=")[2] for name in self.call.given]
         return [above[output] if output else next(rest) for output in outputs]
 
-    def by_input(self, made: Sequence[Tensor], count: int) -> list[Tensor | None]:
-        """The gradients in the order of the tensors that a call had, ``count`` of them."""
+    def by_input(self, made: Sequence[Tensor]) -> list[Tensor | None]:
+        """The gradients in the order of the tensors that the call had."""
         found = dict(zip(self.call.gradients, made, strict=True))
-        names = (*self.call.inputs, *self.call.cuts)
-        return [found.get(name) for name in names[:count]]
+        return [found.get(name) for name in self.call.inputs] + [None] * len(self.call.cuts)
 
     def backward(self, tensors: list[Tensor], params: list[float]) -> list[Tensor]:
         """The gradients of those of ``call.gradients``."""

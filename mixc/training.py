@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,10 @@ class Passes:
     def run_backward(
         self, given: Mapping[str, Tensor], params: Mapping[str, Number]
     ) -> dict[str, Tensor]:
-        """The gradients by input, from what the backward pass reads."""
+        """The gradients by input, from what the backward pass reads; none for those of which no
+        output is more than a step function."""
+        if not self.derivative.gradients:
+            return {}
         names = [i.name for i in self.derivative.backward.inputs]
         ready = {n: _ready(given[n], self.backward_dtype) for n in names if n in given}
         made = self.backward(ready, params)
@@ -118,7 +121,8 @@ class Training:
             known, features = sizes(derivative), feature_dims(derivative.backward)
             fixed = {dim: int(known[dim]) for dim in features if dim in known}
             first = next(dtypes[name] for name in wanted)
-            lower(derivative.backward, fixed, str(dtype or first).removeprefix("torch."))
+            if derivative.gradients:
+                lower(derivative.backward, fixed, str(dtype or first).removeprefix("torch."))
         except UnsupportedError as error:
             return str(error)
         forward, backward = self.runner(derivative.forward), self.runner(derivative.backward)
@@ -145,6 +149,7 @@ class _Pass(torch.autograd.Function):
         ctx.save_for_backward(*saved.values())
         ctx.passes, ctx.params, ctx.names, ctx.saved = passes, params, names, tuple(saved)
         ctx.outputs, ctx.dtypes = outputs, {n: t.dtype for n, t in given.items()}
+        ctx.shapes = shapes_of(tensors)
         results = tuple(made[name] for name in outputs)
         ctx.mark_non_differentiable(*(r for r in results if not r.is_floating_point()))
         return results
@@ -162,7 +167,29 @@ class _Pass(torch.autograd.Function):
             leaves = (tensor.requires_grad_() for tensor in found.values())
             once: Callable[..., tuple[Tensor, ...]] = _Once.apply
             found = dict(zip(found, once(ctx.passes.name, *leaves), strict=True))
-        return (None, None, None, None, *(found.get(name) for name in ctx.names))
+        gradients = [found.get(name) for name in ctx.names]
+        return (
+            None,
+            None,
+            None,
+            None,
+            *with_zeros(ctx.needs_input_grad[4:], ctx.shapes, gradients),
+        )
+
+
+def shapes_of(tensors: Sequence[Tensor]) -> list[tuple[Any, ...]]:
+    """What a gradient of each tensor is like."""
+    return [(tuple(t.shape), t.dtype, t.device) for t in tensors]
+
+
+def with_zeros(
+    needs: Sequence[bool], shapes: Sequence[tuple[Any, ...]], gradients: Sequence[Tensor | None]
+) -> list[Tensor | None]:
+    """The gradients, 0 where one is needed of an input that outputs are step functions of."""
+    return [
+        torch.zeros(shape, dtype=dtype, device=device) if gradient is None and needed else gradient
+        for gradient, needed, (shape, dtype, device) in zip(gradients, needs, shapes, strict=True)
+    ]
 
 
 class _Once(torch.autograd.Function):
@@ -193,4 +220,4 @@ def _ready(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
 
 
-__all__ = ["Passes", "Training", "second_derivative"]
+__all__ = ["Passes", "Training", "second_derivative", "shapes_of", "with_zeros"]

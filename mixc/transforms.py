@@ -11,7 +11,7 @@ from torch import Tensor
 from .mapped import mapped
 from .operators import backward, forward
 from .recording import recording_of
-from .training import second_derivative
+from .training import second_derivative, shapes_of, with_zeros
 
 
 class Forward(torch.autograd.Function):
@@ -29,15 +29,17 @@ class Forward(torch.autograd.Function):
         wanted = [name for name, needed in needs if needed]
         saved, later = recording.saved(tensors, params, list(output), wanted)
         ctx.save_for_backward(*saved)
-        ctx.mixer, ctx.later, ctx.params, ctx.count = mixer, str(later), params, len(tensors)
+        ctx.mixer, ctx.later, ctx.params, ctx.shapes = mixer, str(later), params, shapes_of(tensors)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         recording = recording_of(ctx.mixer, ctx.later)
         given = recording.with_cotangents(ctx.saved_tensors, cotangents)
         apply: Callable[..., tuple[Tensor, ...]] = Backward.apply
-        made = apply(ctx.mixer, ctx.later, ctx.params, *given)
-        return (None, None, None, *recording.by_input(made, ctx.count))
+        more = recording.call.gradients
+        made = apply(ctx.mixer, ctx.later, ctx.params, *given) if more else ()
+        gradients = recording.by_input(made)
+        return (None, None, None, *with_zeros(ctx.needs_input_grad[3:], ctx.shapes, gradients))
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:

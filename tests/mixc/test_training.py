@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -86,3 +87,80 @@ def test_what_wants_no_gradient_gets_none() -> None:
     mixc.load("causal")(q, k, v).sum().backward()
     assert q.grad is not None
     assert k.grad is None
+
+
+HIDDEN = """\
+mixer: strictly_before
+inputs: {q: [B, H, I, D], k: [B, H, J, D], v: [B, H, J, E], logit: [H]}
+dims: {I: T, J: T}
+attention:
+  over: J
+  score: sum(q * k, D)
+  mask: j < i
+  normalize: NORMALIZE
+  output: {o: v}
+  lse: lse
+outputs: {o: [B, H, I, E], lse: [B, H, I]}
+"""
+
+
+@pytest.mark.parametrize(
+    "normalize",
+    ["softmax", "{softmax: {sink: logit}}", "{weight: sigmoid(score), denominator: total}"],
+)
+def test_rows_that_see_nothing_have_gradients_of_0(normalize: str, tmp_path: Path) -> None:
+    text = HIDDEN.replace("NORMALIZE", normalize)
+    if "softmax" not in normalize:
+        text = text.replace("  lse: lse\n", "").replace(", lse: [B, H, I]", "")
+    if "logit}" not in normalize:
+        text = text.replace(", logit: [H]", "")
+    spec = tmp_path / "strictly_before.yaml"
+    spec.write_text(text)
+    mixer = mixc.load(spec).mixer
+    inputs = sample_inputs(mixer, default_sizes(mixer, SMALL))
+    found = gradients(str(spec), inputs)
+    wide = {name: tensor.double() for name, tensor in inputs.items()}
+    wanted = gradients(str(spec), wide, backend="reference")
+    for one, right in zip(found, wanted, strict=True):
+        assert right.isfinite().all()
+        torch.testing.assert_close(one.double(), right, rtol=1e-4, atol=1e-4)
+    assert not found[0][:, :, 0].any()  # of q: its first row sees nothing
+
+
+STEPS = """\
+mixer: steps
+inputs: {x: [B, C], y: [B, C], w: {dims: [C], grad: false}}
+map:
+  o: floor(x) * y * w
+outputs: {o: [B, C]}
+"""
+
+
+def test_step_functions_and_what_has_no_gradient(tmp_path: Path) -> None:
+    spec = tmp_path / "steps.yaml"
+    spec.write_text(STEPS)
+    mixer = mixc.load(spec)
+    x, y, w = (
+        torch.randn(3, 19).requires_grad_(),
+        torch.randn(3, 19).requires_grad_(),
+        torch.ones(19),
+    )
+    (alone,) = torch.autograd.grad(mixer(x, y.detach(), w).sum(), x)
+    found = torch.autograd.grad(mixer(x, y, w).sum(), (x, y))
+    seen = torch.func.grad(lambda x: mixer(x, y.detach(), w).sum())(x.detach())
+    for one in (alone, found[0], seen):
+        assert torch.equal(one, torch.zeros_like(x))
+    assert torch.equal(found[1], x.floor())
+    with pytest.raises(mixc.MixcError, match=r"w: the spec says `grad: false`.*w.detach\(\)"):
+        mixer(x, y, w.clone().requires_grad_())
+
+
+def test_cotangents_that_do_not_fit() -> None:
+    q, k, v = torch.randn(3, 1, 2, 19, 16)
+    o = mixc.load("causal")(q.requires_grad_(), k, v)
+    with pytest.raises(RuntimeError, match="grad_output"):
+        torch.autograd.grad(o, q, o[:, :1], retain_graph=True)
+    with pytest.raises(RuntimeError, match="device"):
+        torch.autograd.grad(o, q, o.to("meta"), retain_graph=True)
+    wide = torch.autograd.grad(o, q, torch.ones_like(o, dtype=torch.float64), retain_graph=True)
+    assert torch.equal(wide[0], torch.autograd.grad(o, q, torch.ones_like(o))[0])

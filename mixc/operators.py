@@ -57,7 +57,7 @@ def _differentiate(ctx: Any, cotangents: Sequence[Tensor]) -> tuple[Any, ...]:
     given = recording.with_cotangents(ctx.saved_tensors, cotangents)
     made = backward(ctx.mixer, ctx.later, given, ctx.params) if recording.call.gradients else []
     gradients = with_zeros(ctx.needs_input_grad[2], ctx.shapes, recording.by_input(made))
-    return None, None, gradients, [None] * len(ctx.params)
+    return None, None, gradients, None if ctx.params else []  # a list of none is one of tensors
 
 
 def _remember_name(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

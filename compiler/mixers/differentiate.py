@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from ...ir.expression import Call, Expr, Kind, Ref, Scalar, every_node
+from ...ir.expression import Call, Expr, Kind, Literal, Ref, Scalar, every_node
 from ...ir.mixer import (
     Attention,
     Equation,
@@ -139,7 +139,7 @@ class _Derivation:
         draft = replace(mixer, name=f"{mixer.name}_backward", outputs=outputs, inputs=())
         draft = replace(draft, stages=tuple(self.adjoints.stages))
         draft = self._with_equations(draft)
-        draft = replace(draft, params=_params_read(draft))
+        draft = replace(draft, params=_params(draft))
         kept = self._kept(draft)
         inputs = (*mixer.inputs, *kept, *cotangents)
         backward = _with_inputs(draft, inputs)
@@ -242,15 +242,16 @@ def _with_logarithms(mixer: Mixer) -> Mixer:
     return replace(mixer, stages=tuple(change(stage) for stage in mixer.stages))
 
 
-def _params_read(draft: Mixer) -> tuple[Param, ...]:
-    """The params that a mixer reads: others may be of sizes that it does not know."""
+def _params(draft: Mixer) -> tuple[Param, ...]:
+    """The params, 0 where nothing reads them: they may be of sizes that the mixer does not know."""
     pending = [*expressions(draft), *(value for _, value in draft.sizes)]
     read: set[str] = set()
     while pending:
         own = {node.name for node in every_node(pending) if isinstance(node, Scalar)} - read
         read |= own
         pending = [param.value for param in draft.params if param.name in own]
-    return tuple(param for param in draft.params if param.name in read)
+    none = {Kind.BOOL: Literal(False), Kind.INT: Literal(0), Kind.REAL: Literal(0.0)}
+    return tuple(p if p.name in read else replace(p, value=none[p.kind]) for p in draft.params)
 
 
 def _with_inputs(draft: Mixer, inputs: tuple[Input, ...]) -> Mixer:

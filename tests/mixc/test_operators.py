@@ -303,3 +303,20 @@ def test_a_state_carries_gradients_between_stretches(causal: mixc.LoadedMixer) -
     (found,) = torch.autograd.grad(second.sum(), k)
     assert not found[:, :, :7].any()
     assert found[:, :, 7:].any()
+
+
+def test_numbers_of_each_call_compile_and_have_gradients_beside(tmp_path: Path) -> None:
+    spec = tmp_path / "warm.yaml"
+    spec.write_text(
+        "mixer: warm\n"
+        "inputs: {x: [B, T, C]}\n"
+        "params: {warmth: {default: 1.0, runtime: true}, rows: {default: 2, runtime: true}}\n"
+        "map: {o: warmth * x * x + rows}\n"
+        "outputs: {o: [B, T, C]}\n"
+    )
+    mixer, x = mixc.load(spec), torch.randn(1, 5, 8)
+    compiled = torch.compile(mixer, fullgraph=True, backend="aot_eager")
+    for warmth, rows in ((0.5, 3), (0.7, 4)):
+        found = gradients(lambda x, w=warmth, r=rows: compiled(x, warmth=w, rows=r), x)
+        wanted = gradients(lambda x, w=warmth, r=rows: mixer(x, warmth=w, rows=r), x)
+        torch.testing.assert_close(found, wanted)

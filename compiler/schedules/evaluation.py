@@ -268,6 +268,8 @@ class Evaluator:
             from .tile_reads import read_from_tile
 
             return read_from_tile(self, x, at, fill, hint)
+        if _captures(x, at):
+            return self._read_held(x, at, fill, hint)
         moved = move(x, at)
         mask = None
         for dim, index in at.items():
@@ -280,6 +282,16 @@ class Evaluator:
             dtype = DType.FLOAT32
         outside = self.builder.constant(_number(fill, dtype), dtype)
         return self.where(mask, self.builder.cast(value, dtype), outside, hint)
+
+    def _read_held(self, x: Expr, at: Mapping[str, Expr], fill: float, hint: str) -> Value:
+        """A reduction read along an axis that it reduces: made on the tile, then read from there."""
+        from .tile_reads import read_from_tile
+
+        if any(self.context.length(dim) is None for dim in at):
+            raise UnsupportedError(
+                f"a read of {x} along an axis that it reduces: name it in a map before"
+            )
+        return read_from_tile(self, self.named(self.evaluate(x)), at, fill, hint)
 
     def _load(self, ref: Ref, at: Mapping[str, Expr], fill: float, hint: str) -> Value:
         buffer = self.context.buffers[ref.name]
@@ -473,13 +485,23 @@ def move(x: Expr, at: Mapping[str, Expr]) -> Expr:
                     indices[dim] = index
             return Read(inner, tuple(indices.items()), fill, span=x.span)
         case Reduce() | Cumsum():
-            bound = set(x.over) if isinstance(x, Reduce) else {x.over}
-            free = frozenset[str]().union(*(e.axes for e in at.values()))
-            if bound & (free | set(at)):
-                raise UnsupportedError(
-                    f"a read of {x} along an axis that it reduces: name it in a map before"
-                )
+            at = {d: e for d, e in at.items() if d in x.axes}
+            if _captures(x, at):
+                return Read(x, tuple(at.items()))
     return rebuild(x, lambda child: move(child, at))
+
+
+def _captures(x: Expr, at: Mapping[str, Expr]) -> bool:
+    """Whether the positions read mention an axis that means another thing inside of ``x``."""
+    match x:
+        case Reduce(over=over):
+            bound = {*over}
+        case Cumsum(over=one):
+            bound = {one}
+        case _:
+            return False
+    free = frozenset[str]().union(*(e.axes for d, e in at.items() if d in x.axes))
+    return bool(bound & (free | (set(at) & x.axes)))
 
 
 def _number(value: float | int | bool, dtype: DType) -> float | int | bool:

@@ -152,6 +152,8 @@ class Workspace:
     ) -> str | None:
         if self._is_long_sum(expr):
             return "a running sum"
+        if isinstance(expr, Solve) and inside:
+            return "a system of equations for each position"
         if self._is_long(expr) and (inside or (block is not None and block not in expr.axes)):
             return "a reduction over a long axis"
         if loop is None or loop not in expr.axes or (block is not None and block in expr.axes):

@@ -15,7 +15,9 @@ from ..ir.expression import (
     Read,
     Reduce,
     Ref,
+    Size,
     Solve,
+    call,
     rebuild,
     walk,
 )
@@ -24,7 +26,7 @@ from ..ir.names import names_in
 from ..ir.optional import expressions
 from ..ir.plan import Buffer
 from ..ir.tile import DType
-from .schedules.evaluation import padded
+from .schedules.evaluation import move, padded
 from .schedules.loop import Carrying
 from .workspace import KIND_DTYPE, Workspace
 
@@ -97,6 +99,7 @@ class StageRows:
             return rebuild(expr, lambda child: self.prepared(child, names))
         work = self.work
         if self._is_product(expr):
+            expr = self._by_head(expr)
             stored = work.stored.get(expr)
             return stored or work.store(
                 work.temporary_name(expr), expr, None, "temporary", "a product for all rows"
@@ -104,6 +107,15 @@ class StageRows:
         if expr.children and not isinstance(expr, Read | Cumsum):
             expr = rebuild(expr, lambda child: self.prepared(child, names))
         return work.prepared(expr, None, None, inside=True)
+
+    def _by_head(self, expr: Expr) -> Expr:
+        """What has values for heads and for groups of them, for heads alone: as it is stored."""
+        at: dict[str, Expr] = {}
+        for group, head in self.work.context.heads:
+            if {group, head} <= expr.axes:
+                ratio = call("floordiv", Size(head), Size(group))
+                at[group] = call("floordiv", Index(head), ratio)
+        return move(expr, at) if at else expr
 
     def _is_product(self, expr: Expr) -> bool:
         """A sum of more terms than its operands have elements, row by row."""

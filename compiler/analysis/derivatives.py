@@ -26,6 +26,7 @@ from ...ir.expression import (
 from .partials import ONE, PARTIALS, ZERO, add, mul, where
 
 Axes = frozenset[str]
+At = tuple[tuple[str, Expr], ...]
 
 
 def pullback(
@@ -172,39 +173,74 @@ def sum_to(part: Expr, axes: Axes, kept: Axes) -> Expr:
     return Reduce("sum", part, over) if over else part
 
 
-def _read_back(at: tuple[tuple[str, Expr], ...], kept: Axes, above: Expr) -> Expr | None:
-    """The adjoint of a read that takes each position once: the same positions, read back.
+def _read_back(at: At, kept: Axes, above: Expr) -> Expr | None:
+    """The adjoint of a read that takes each position at most once: the same positions, read back.
 
-    ``x[D=p, P=d]`` --> ``above[P=d, D=p]``; ``x[T=t - n]`` --> ``above[T=t + n]``.
+    ``x[D=p, P=d]`` --> ``above[P=d, D=p]``; ``x[T=t - n]`` --> ``above[T=t + n]``;
+    ``x[H=g * n]`` --> ``above[G=h // n]`` where n divides h.
     """
-    back: list[tuple[str, Expr]] = []
-    for dim, index in at:
-        inverse = _inverse(dim, index)
-        if inverse is None or inverse[0] in kept or inverse[0] in dict(back):
-            return None
-        back.append(inverse)
+    inverse = _inverse_of_split(at) or _inverses(at)
+    if inverse is None:
+        return None
+    back, taken = inverse
+    if len({source for source, _ in back}) < len(back) or {source for source, _ in back} & kept:
+        return None
     present = tuple((source, place) for source, place in back if source in above.axes)
     moved = Read(above, present) if present else above
     for source, place in back:
         if source not in above.axes:  # the same for all that read: the positions that they read
             inside = call("and", call("ge", place, 0), call("lt", place, Size(source)))
             moved = where(inside, moved)
+    for condition in taken:
+        moved = where(condition, moved)
     return moved
 
 
-def _inverse(dim: str, index: Expr) -> tuple[str, Expr] | None:
-    """The axis that a one-to-one index runs along, and its position for a position of ``dim``."""
-    place = Index(dim)
-    match index:
-        case Index(source):
-            return source, place
-        case Call("add", (Index(source), n)) | Call("add", (n, Index(source))) if not n.axes:
-            return source, call("sub", place, n)
-        case Call("sub", (Index(source), n)) if not n.axes:
-            return source, call("add", place, n)
-        case Call("sub", (n, Index(source))) if not n.axes:
-            return source, call("sub", n, place)
+def _inverses(at: At) -> tuple[list[tuple[str, Expr]], list[Expr]] | None:
+    """Where each position that is read is read from, and which are read at all."""
+    back: list[tuple[str, Expr]] = []
+    taken: list[Expr] = []
+    for dim, index in at:
+        place = Index(dim)
+        match index:
+            case Index(source):
+                back.append((source, place))
+            case Call("add", (Index(source), n)) | Call("add", (n, Index(source))) if not n.axes:
+                back.append((source, call("sub", place, n)))
+            case Call("sub", (Index(source), n)) if not n.axes:
+                back.append((source, call("add", place, n)))
+            case Call("sub", (n, Index(source))) if not n.axes:
+                back.append((source, call("sub", n, place)))
+            case Call("mul", (Index(source), n)) if _is_count(n):
+                back.append((source, call("floordiv", place, n)))
+                taken.append(call("eq", call("mod", place, n), 0))
+            case Call("add", (Call("mul", (Index(row), Size(n))), Index(turn))) if n == turn:
+                back.append((row, call("floordiv", place, Size(n))))
+                back.append((turn, call("mod", place, Size(n))))
+            case _:
+                return None
+    return back, taken
+
+
+def _inverse_of_split(at: At) -> tuple[list[tuple[str, Expr]], list[Expr]] | None:
+    """``x[T=f // R, R=f % R]`` is read at f = t * R + r."""
+    match at:
+        case (
+            (row, Call("floordiv", (Index(one), Size(n)))),
+            (turn, Call("mod", (Index(other), Size(m)))),
+        ) if one == other and n == m == turn:
+            return [(one, call("add", call("mul", Index(row), Size(n)), Index(turn)))], []
     return None
+
+
+def _is_count(n: Expr) -> bool:
+    """Whether a number is 1 or more wherever something is read: a quotient of sizes."""
+    match n:
+        case Size():
+            return True
+        case Call("floordiv", (Size(), Size())):
+            return True
+    return isinstance(n, Literal) and n.value >= 1
 
 
 def _others(node: Reduce) -> Expr:

@@ -284,7 +284,7 @@ class Evaluator:
         return self.where(mask, self.builder.cast(value, dtype), outside, hint)
 
     def _read_held(self, x: Expr, at: Mapping[str, Expr], fill: float, hint: str) -> Value:
-        """A reduction read along an axis that it reduces: made on the tile, then read from there."""
+        """A reduction read along an axis that it reduces: held on the tile, and read there."""
         from .tile_reads import read_from_tile
 
         if any(self.context.length(dim) is None for dim in at):

@@ -26,6 +26,7 @@ from ..ir.expression import (
     Solve,
     call,
     rebuild,
+    tree_size,
     walk,
 )
 from ..ir.host import Number, evaluate_host
@@ -66,6 +67,7 @@ class Workspace:
     weight_bytes: int = WEIGHTS_LIMIT_BYTES  # of weights that a program keeps from row to row
     block_counts: dict[str, str] = field(default_factory=dict)  # dim of tables -> dim in blocks
     lengths: dict[str, Expr] = field(default_factory=dict)  # sizes of other dims of its own
+    _seen: dict[object, Expr] = field(default_factory=dict)  # what ``prepared`` has gone through
 
     def plan(self) -> Plan:
         """The plan as it stands."""
@@ -119,6 +121,12 @@ class Workspace:
 
         ``inside``: within a reduction over a long axis, or in an attention.
         """
+        key = (expr, block, loop, inside, len(self.stored))
+        if key not in self._seen:
+            self._seen[key] = self._prepare(expr, block, loop, inside)
+        return self._seen[key]
+
+    def _prepare(self, expr: Expr, block: str | None, loop: str | None, inside: bool) -> Expr:
         known = self.stored.get(expr)
         if known is not None:
             return known
@@ -248,7 +256,7 @@ class Workspace:
             wholes = {n: w for w, n in self.context.names.items() if expr in set(walk(w))}
             if wholes:
                 part = expr.op if isinstance(expr, Reduce) else "part"
-                whole = min(wholes, key=lambda n: sum(1 for _ in walk(wholes[n])))
+                whole = min(wholes, key=lambda n: tree_size(wholes[n]))
                 name = f"{whole}_{part}"
         return self.free_name(name)
 

@@ -15,6 +15,9 @@ import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TypeVar, dataclass_transform
+
+Node = TypeVar("Node")
 
 
 class Kind(enum.IntEnum):
@@ -53,7 +56,23 @@ ELEMENTWISE: Mapping[str, int] = {
 REDUCTIONS = ("sum", "max", "min", "prod", "any", "all")
 
 
-@dataclass(frozen=True)
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def _node(cls: type[Node]) -> type[Node]:
+    """A frozen dataclass that computes its hash once: trees are looked up node by node."""
+    made = dataclass(frozen=True)(cls)
+    structural = made.__hash__
+
+    def remembered(self: Node) -> int:
+        found: int | None = self.__dict__.get("_hash")
+        if found is None:
+            found = self.__dict__["_hash"] = structural(self)
+        return found
+
+    made.__hash__ = remembered  # type: ignore[method-assign,assignment]
+    return made
+
+
+@_node
 class Expr:
     """A node; see the subclasses."""
 
@@ -74,13 +93,17 @@ class Expr:
         """The expressions directly below this one, in order."""
         return ()
 
+    def __getstate__(self) -> dict[str, object]:
+        """Without the hash: strings have another one in each process."""
+        return {name: value for name, value in self.__dict__.items() if name != "_hash"}
+
     def __str__(self) -> str:
         from .text import write_expression
 
         return write_expression(self)
 
 
-@dataclass(frozen=True)
+@_node
 class Literal(Expr):
     """A number or a truth value."""
 
@@ -112,7 +135,7 @@ class Literal(Expr):
         return hash((type(self.value).__name__, repr(self.value)))
 
 
-@dataclass(frozen=True)
+@_node
 class Size(Expr):
     """The number of positions along ``dim``."""
 
@@ -127,7 +150,7 @@ class Size(Expr):
         return Kind.INT
 
 
-@dataclass(frozen=True)
+@_node
 class Scalar(Expr):
     """A param of the mixer, by name: a compile-time number or (``runtime``) a kernel argument."""
 
@@ -144,7 +167,7 @@ class Scalar(Expr):
         return self.scalar_kind
 
 
-@dataclass(frozen=True)
+@_node
 class Index(Expr):
     """The position along ``dim``: 0 ... size - 1."""
 
@@ -159,7 +182,7 @@ class Index(Expr):
         return Kind.INT
 
 
-@dataclass(frozen=True)
+@_node
 class Ref(Expr):
     """A named tensor: an input, a table, a let, or a stage's result.
 
@@ -179,7 +202,7 @@ class Ref(Expr):
         return self.tensor_kind
 
 
-@dataclass(frozen=True)
+@_node
 class Call(Expr):
     """An elementwise function of values that align by axis name; ``fn`` is in ELEMENTWISE."""
 
@@ -199,7 +222,7 @@ class Call(Expr):
         return self.args
 
 
-@dataclass(frozen=True)
+@_node
 class Reduce(Expr):
     """``op`` of x over the dims ``over``, of what ``where`` admits.
 
@@ -231,7 +254,7 @@ class Reduce(Expr):
         return (self.x, *where, *(index for _, index in self.group))
 
 
-@dataclass(frozen=True)
+@_node
 class Read(Expr):
     """x at computed positions along some of its dims; ``fill`` where any lies outside.
 
@@ -256,7 +279,7 @@ class Read(Expr):
         return (self.x, *(index for _, index in self.at))
 
 
-@dataclass(frozen=True)
+@_node
 class Cumsum(Expr):
     """The running sum of x along ``over``; with ``exclusive`` the position itself is left out."""
 
@@ -278,7 +301,7 @@ class Cumsum(Expr):
         return (self.x,)
 
 
-@dataclass(frozen=True)
+@_node
 class Solve(Expr):
     """The x along ``right`` for which ``sum(matrix * x, right) == vector``, for each ``left``.
 
@@ -349,10 +372,20 @@ def call(fn: str, *args: Expr | float | int | bool, span: Span | None = None) ->
 
 
 def walk(expr: Expr) -> Iterator[Expr]:
-    """Every node of the tree, parents before children."""
-    yield expr
-    for child in expr.children:
-        yield from walk(child)
+    """Every node of the tree, parents before children, one that several places share once."""
+    return every_node([expr])
+
+
+def tree_size(expr: Expr) -> int:
+    """How many nodes an expression has as a tree, one that n places share n times."""
+    sizes: dict[int, int] = {}
+
+    def size(node: Expr) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = 1 + sum(size(child) for child in node.children)
+        return sizes[id(node)]
+
+    return size(expr)
 
 
 def every_node(exprs: Iterable[Expr]) -> Iterator[Expr]:
@@ -382,7 +415,14 @@ def bound_axes(expr: Expr) -> tuple[str, ...]:
 
 
 def rebuild(expr: Expr, change: Callable[[Expr], Expr]) -> Expr:
-    """The same node with ``change`` applied to each direct child."""
+    """The same node with ``change`` applied to each direct child; itself where none changes."""
+    changed: dict[int, Expr] = {id(child): change(child) for child in expr.children}
+    if all(id(new) == old for old, new in changed.items()):
+        return expr
+    return _with_children(expr, lambda child: changed[id(child)])
+
+
+def _with_children(expr: Expr, change: Callable[[Expr], Expr]) -> Expr:
     match expr:
         case Call(fn, args):
             return Call(fn, tuple(change(a) for a in args), span=expr.span)
@@ -490,6 +530,7 @@ __all__ = [
     "shared",
     "substitute",
     "transform",
+    "tree_size",
     "walk",
     "with_names",
 ]

@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from itertools import islice
 
-from ...ir.expression import Expr, Literal, Ref, call, every_node, rebuild, shared, walk, with_names
+from ...ir.expression import (
+    Expr,
+    Literal,
+    Ref,
+    call,
+    every_node,
+    rebuild,
+    shared,
+    tree_size,
+    with_names,
+)
 from ...ir.mixer import Equation, Line
 from ...ir.names import names_in
 from ..analysis.derivatives import pullback, sum_to
@@ -82,7 +91,7 @@ class Trace:
         def change(node: Expr) -> Expr:
             if id(node) not in done:
                 new = rebuild(node, change)
-                if uses[id(node)] > 1 and node.axes and node.children and _size(new) >= _PART:
+                if uses[id(node)] > 1 and node.axes and node.children and tree_size(new) >= _PART:
                     new = self._line(f"{name}_part", new)
                 done[id(node)] = new
             return done[id(node)]
@@ -98,7 +107,7 @@ class Trace:
 
     def named(self, name: str, adjoint: Expr) -> Expr:
         """A large adjoint gets a line of its own, once, before the line at hand."""
-        if _size(adjoint) < _LARGE:
+        if tree_size(adjoint) < _LARGE:
             return adjoint
         if adjoint not in self.adjoints:
             line = self._line(f"{name}_grad", self.plain(adjoint, f"{name}_grad"))
@@ -157,11 +166,6 @@ def gradient(trace: Trace, loss: Expr, ref: Ref, rows: frozenset[str]) -> Expr:
         for name, part in pullback(value, above, active, rows).items():
             adjoints[name] = call("add", adjoints[name], part) if name in adjoints else part
     return adjoints.get(target.ref.name, Literal(0.0))
-
-
-def _size(expr: Expr) -> int:
-    """The nodes of an expression as a tree, of which there may be very many; counted to _LARGE."""
-    return sum(1 for _ in islice(walk(expr), _LARGE))
 
 
 def _depends(version: Version, active: set[str]) -> bool:

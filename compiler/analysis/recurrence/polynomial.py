@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from ....ir.expression import Call, Expr, Literal, call, walk
+from ....ir.expression import Call, Expr, Literal, call, tree_size
 
 Number = int | float
 LARGEST = 48  # products of sums with more terms stay as they are
@@ -270,9 +270,5 @@ def negative(a: Expr) -> Expr:
 def tidy(expr: Expr) -> Expr:
     """``expr`` as a polynomial where that is shorter or has fewer axes, else as it stands."""
     new = written(polynomial(expr))
-    better = new.axes < expr.axes or _size(new) < _size(expr)
+    better = new.axes < expr.axes or tree_size(new) < tree_size(expr)
     return new if better else expr
-
-
-def _size(expr: Expr) -> int:
-    return sum(1 for _ in walk(expr))

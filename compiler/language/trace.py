@@ -14,7 +14,6 @@ from ...ir.expression import (
     every_node,
     rebuild,
     shared,
-    tree_size,
     with_names,
 )
 from ...ir.mixer import Equation, Line
@@ -91,7 +90,7 @@ class Trace:
         def change(node: Expr) -> Expr:
             if id(node) not in done:
                 new = rebuild(node, change)
-                if uses[id(node)] > 1 and node.axes and node.children and tree_size(new) >= _PART:
+                if uses[id(node)] > 1 and node.axes and node.children and _has(new, _PART):
                     new = self._line(f"{name}_part", new)
                 done[id(node)] = new
             return done[id(node)]
@@ -107,7 +106,7 @@ class Trace:
 
     def named(self, name: str, adjoint: Expr) -> Expr:
         """A large adjoint gets a line of its own, once, before the line at hand."""
-        if tree_size(adjoint) < _LARGE:
+        if not _has(adjoint, _LARGE):
             return adjoint
         if adjoint not in self.adjoints:
             line = self._line(f"{name}_grad", self.plain(adjoint, f"{name}_grad"))
@@ -166,6 +165,15 @@ def gradient(trace: Trace, loss: Expr, ref: Ref, rows: frozenset[str]) -> Expr:
         for name, part in pullback(value, above, active, rows).items():
             adjoints[name] = call("add", adjoints[name], part) if name in adjoints else part
     return adjoints.get(target.ref.name, Literal(0.0))
+
+
+def _has(expr: Expr, count: int) -> bool:
+    """Whether an expression has so many nodes as a tree, of which there may be far more."""
+    pending, seen = [expr], 0
+    while pending and seen < count:
+        pending += pending.pop().children
+        seen += 1
+    return seen == count
 
 
 def _depends(version: Version, active: set[str]) -> bool:

@@ -176,10 +176,12 @@ class Writer:
 
     def _stacked(self, allowed: Axes, depth: int, needed: Axes) -> Term | None:
         """A new axis, read again or kept."""
-        if "M" in self.draft.dims or "M" in self.draft.sizes:
+        axis, how = self.choices.pick(
+            (("Y", "sum(stack(Y, {a}, {b}), Y)"), ("X", "max(stack(X, {a}, {b}, 0), X)"))
+        )
+        if axis in self.draft.dims or axis in self.draft.sizes:
             return None
         a, b = self.real(allowed, depth - 2, needed), self.real(allowed, depth - 2)
-        how = self.choices.pick(("sum(stack(M, {a}, {b}), M)", "max(stack(M, {a}, {b}, 0), M)"))
         return Term(how.format(a=a, b=b), self.together(a, b))
 
     # --------------------------------------------------------------------- sums over an axis

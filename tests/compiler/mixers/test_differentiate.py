@@ -12,10 +12,11 @@ from mixc.autotune.sampling import sample_inputs, verification_cases
 from mixc.backends.reference.evaluate import run
 from mixc.compiler.language.load import load_file, load_text
 from mixc.compiler.mixers.differentiate import Derivative, differentiate
+from mixc.compiler.pipeline import lower
 from mixc.ir.binding import Number
 from mixc.ir.errors import UnsupportedError
 from mixc.ir.expression import Kind
-from mixc.ir.mixer import Mixer
+from mixc.ir.mixer import Mixer, Recurrence
 from mixc.ir.optional import without_inputs
 from mixc.ir.verify_mixer import verify_mixer
 
@@ -172,3 +173,20 @@ def test_a_weight_alone_needs_no_size_of_others() -> None:
             verify_mixer(backward)
             known = {dim for given in backward.inputs for dim in given.dims}
             assert known.issuperset(dim for pair in backward.heads for dim in pair)
+
+
+# Each of these once stopped in lowering: a weight read transposed, states that matrices depend on,
+# matrices by group of heads, a solve beside other rows, a long step's gradients of a gradient.
+@pytest.mark.parametrize("name", ["lstm", "elman", "mlstm", "abc", "gsa", "mesa", "titans_chunked"])
+def test_backward_passes_are_lowered(name: str) -> None:
+    derivative = differentiate(load_file(next(p for p in SPECS if p.stem == name)))
+    for mixer in (derivative.forward, derivative.backward):
+        assert lower(mixer, {}, "bfloat16").kernels
+
+
+def test_no_state_of_a_matrix_is_kept_for_every_row() -> None:
+    for name in ("mlstm", "linear_normalized", "abc", "gsa"):
+        mixer = differentiate(load_file(next(p for p in SPECS if p.stem == name))).backward
+        for stage in mixer.stages:
+            if isinstance(stage, Recurrence):
+                assert all(len(ref.axes & {"D", "E", "M"}) < 2 for ref in stage.own), name

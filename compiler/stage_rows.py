@@ -26,8 +26,9 @@ from ..ir.names import names_in
 from ..ir.optional import expressions
 from ..ir.plan import Buffer
 from ..ir.tile import DType
-from .schedules.evaluation import move, padded
+from .schedules.evaluation import padded
 from .schedules.loop import Carrying
+from .schedules.moving import move
 from .workspace import KIND_DTYPE, Workspace
 
 

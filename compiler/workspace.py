@@ -39,7 +39,8 @@ from .analysis.integer_range import IntegerRanges
 from .defaults import pointwise_blocks, pointwise_choices
 from .estimates import WEIGHTS_LIMIT_BYTES, fits
 from .passes.fold_constants import fold_constants
-from .schedules.evaluation import Context, move
+from .schedules.evaluation import Context
+from .schedules.moving import move
 from .schedules.pointwise import pointwise, running_sum
 
 Launch = tuple[tuple[str, int], ...]

@@ -11,68 +11,25 @@ does not take part in comparison.
 
 from __future__ import annotations
 
-import enum
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
-from typing import TypeVar, dataclass_transform
 
-Node = TypeVar("Node")
-
-
-class Kind(enum.IntEnum):
-    """The kind of a value; a larger one holds every value of a smaller one."""
-
-    BOOL = 0
-    INT = 1
-    REAL = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A place in a spec's text: one-based line and column, length in characters."""
-
-    line: int
-    column: int
-    length: int = 1
-
-
-# How the kind of an elementwise call follows from the kinds of its arguments.
-_PREDICATES = frozenset({"lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not"})
-_INTEGRAL = frozenset({"floor", "ceil", "round", "sign_int", "floordiv", "mod", "to_int"})
-_ARITHMETIC = frozenset({"add", "sub", "mul", "neg", "abs", "min", "max", "sign", "detach"})
-TRANSCENDENTAL = frozenset(
-    "exp exp2 expm1 log log2 log1p sqrt rsqrt tanh sigmoid logsigmoid softplus gelu gelu_tanh "
-    "silu elu erf sin cos acos logaddexp".split()
+from .node import (
+    ARITHMETIC,
+    ELEMENTWISE,
+    INTEGRAL,
+    PREDICATES,
+    REDUCTIONS,
+    TRANSCENDENTAL,
+    Kind,
+    Span,
+    node,
 )
-# Every elementwise function with its number of arguments: the closed list that backends implement.
-ELEMENTWISE: Mapping[str, int] = {
-    **dict.fromkeys("add sub mul div floordiv mod pow min max logaddexp".split(), 2),
-    **dict.fromkeys("lt le gt ge eq ne and or".split(), 2),
-    **dict.fromkeys("not neg abs sign floor ceil round relu detach".split(), 1),
-    **dict.fromkeys(sorted(TRANSCENDENTAL - {"logaddexp"}), 1),
-    "where": 3,
-}
-REDUCTIONS = ("sum", "max", "min", "prod", "any", "all")
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(field,))
-def _node(cls: type[Node]) -> type[Node]:
-    """A frozen dataclass that computes its hash once: trees are looked up node by node."""
-    made = dataclass(frozen=True)(cls)
-    structural = made.__hash__
-
-    def remembered(self: Node) -> int:
-        found: int | None = self.__dict__.get("_hash")
-        if found is None:
-            found = self.__dict__["_hash"] = structural(self)
-        return found
-
-    made.__hash__ = remembered  # type: ignore[method-assign,assignment]
-    return made
-
-
-@_node
+@node
 class Expr:
     """A node; see the subclasses."""
 
@@ -103,7 +60,7 @@ class Expr:
         return write_expression(self)
 
 
-@_node
+@node
 class Literal(Expr):
     """A number or a truth value."""
 
@@ -135,7 +92,7 @@ class Literal(Expr):
         return hash((type(self.value).__name__, repr(self.value)))
 
 
-@_node
+@node
 class Size(Expr):
     """The number of positions along ``dim``."""
 
@@ -150,7 +107,7 @@ class Size(Expr):
         return Kind.INT
 
 
-@_node
+@node
 class Scalar(Expr):
     """A param of the mixer, by name: a compile-time number or (``runtime``) a kernel argument."""
 
@@ -167,7 +124,7 @@ class Scalar(Expr):
         return self.scalar_kind
 
 
-@_node
+@node
 class Index(Expr):
     """The position along ``dim``: 0 ... size - 1."""
 
@@ -182,7 +139,7 @@ class Index(Expr):
         return Kind.INT
 
 
-@_node
+@node
 class Ref(Expr):
     """A named tensor: an input, a table, a let, or a stage's result.
 
@@ -202,7 +159,7 @@ class Ref(Expr):
         return self.tensor_kind
 
 
-@_node
+@node
 class Call(Expr):
     """An elementwise function of values that align by axis name; ``fn`` is in ELEMENTWISE."""
 
@@ -222,7 +179,7 @@ class Call(Expr):
         return self.args
 
 
-@_node
+@node
 class Reduce(Expr):
     """``op`` of x over the dims ``over``, of what ``where`` admits.
 
@@ -254,7 +211,7 @@ class Reduce(Expr):
         return (self.x, *where, *(index for _, index in self.group))
 
 
-@_node
+@node
 class Read(Expr):
     """x at computed positions along some of its dims; ``fill`` where any lies outside.
 
@@ -279,7 +236,7 @@ class Read(Expr):
         return (self.x, *(index for _, index in self.at))
 
 
-@_node
+@node
 class Cumsum(Expr):
     """The running sum of x along ``over``; with ``exclusive`` the position itself is left out."""
 
@@ -301,7 +258,7 @@ class Cumsum(Expr):
         return (self.x,)
 
 
-@_node
+@node
 class Solve(Expr):
     """The x along ``right`` for which ``sum(matrix * x, right) == vector``, for each ``left``.
 
@@ -329,13 +286,13 @@ class Solve(Expr):
 
 def call_kind(fn: str, args: tuple[Expr, ...]) -> Kind:
     """The kind of ``fn(*args)``, as section "Integers are" of the language has it."""
-    if fn in _PREDICATES:
+    if fn in PREDICATES:
         return Kind.BOOL
-    if fn in _INTEGRAL:
+    if fn in INTEGRAL:
         return Kind.INT
     if fn == "where":
         return max(args[1].kind, args[2].kind)
-    if fn in _ARITHMETIC or fn == "relu":
+    if fn in ARITHMETIC or fn == "relu":
         return max(Kind.INT, *(a.kind for a in args))
     if fn == "pow":
         base, power = args
@@ -416,34 +373,31 @@ def bound_axes(expr: Expr) -> tuple[str, ...]:
 
 def rebuild(expr: Expr, change: Callable[[Expr], Expr]) -> Expr:
     """The same node with ``change`` applied to each direct child; itself where none changes."""
-    changed: dict[int, Expr] = {id(child): change(child) for child in expr.children}
-    if all(id(new) == old for old, new in changed.items()):
+    old = expr.children
+    new = tuple([change(child) for child in old])
+    if all(map(operator.is_, old, new)):
         return expr
-    return _with_children(expr, lambda child: changed[id(child)])
-
-
-def _with_children(expr: Expr, change: Callable[[Expr], Expr]) -> Expr:
     match expr:
-        case Call(fn, args):
-            return Call(fn, tuple(change(a) for a in args), span=expr.span)
-        case Reduce(op, x, over, where, group):
+        case Call(fn):
+            return Call(fn, new, span=expr.span)
+        case Reduce(op, _, over, where, group):
+            indices = new[1:] if where is None else new[2:]
             return Reduce(
                 op,
-                change(x),
+                new[0],
                 over,
-                None if where is None else change(where),
-                tuple((dim, change(index)) for dim, index in group),
+                None if where is None else new[1],
+                tuple((dim, index) for (dim, _), index in zip(group, indices, strict=True)),
                 span=expr.span,
             )
-        case Read(x, at, fill):
-            moved = tuple((dim, change(index)) for dim, index in at)
-            return Read(change(x), moved, fill, span=expr.span)
+        case Read(_, at, fill):
+            moved = tuple((dim, index) for (dim, _), index in zip(at, new[1:], strict=True))
+            return Read(new[0], moved, fill, span=expr.span)
         case Cumsum():
-            return replace(expr, x=change(expr.x))
+            return replace(expr, x=new[0])
         case Solve():
-            return replace(expr, matrix=change(expr.matrix), vector=change(expr.vector))
-        case _:
-            return expr
+            return replace(expr, matrix=new[0], vector=new[1])
+    return expr
 
 
 def transform(expr: Expr, change: Callable[[Expr], Expr | None]) -> Expr:

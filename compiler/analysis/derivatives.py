@@ -147,6 +147,8 @@ class _Pullback:
         kept = x.axes - keys
         if (back := _read_back(at, kept, above)) is not None:
             return back
+        if (runs := _sum_of_runs(at, x.axes, above)) is not None:
+            return runs
         over = tuple(sorted(index_axes - kept - self.rows))
         if not over:  # one place is read: it gets everything
             for dim, index in at:
@@ -214,6 +216,10 @@ def _inverses(at: At) -> tuple[list[tuple[str, Expr]], list[Expr]] | None:
             case Call("mul", (Index(source), n)) if _is_count(n):
                 back.append((source, call("floordiv", place, n)))
                 taken.append(call("eq", call("mod", place, n), 0))
+            case Call("add", (Call("mul", (Index(source), n)), m)) if _is_count(n) and not m.axes:
+                from_first = call("sub", place, m)
+                back.append((source, call("floordiv", from_first, n)))
+                taken.append(call("eq", call("mod", from_first, n), 0))
             case Call("add", (Call("mul", (Index(row), Size(n))), Index(turn))) if n == turn:
                 back.append((row, call("floordiv", place, Size(n))))
                 back.append((turn, call("mod", place, Size(n))))
@@ -230,6 +236,17 @@ def _inverse_of_split(at: At) -> tuple[list[tuple[str, Expr]], list[Expr]] | Non
             (turn, Call("mod", (Index(other), Size(m)))),
         ) if one == other and n == m == turn:
             return [(one, call("add", call("mul", Index(row), Size(n)), Index(turn)))], []
+    return None
+
+
+def _sum_of_runs(at: At, axes: Axes, above: Expr) -> Expr | None:
+    """``x[T=f // R]`` is read by R positions in a row: the sum of ``above[F=t * R + r]`` over r."""
+    match at:
+        case ((row, Call("floordiv", (Index(source), Size(turn)))),) if source in above.axes:
+            if {row, turn} & above.axes or turn in axes:
+                return None
+            place = call("add", call("mul", Index(row), Size(turn)), Index(turn))
+            return Reduce("sum", Read(above, ((source, place),)), (turn,))
     return None
 
 

@@ -33,6 +33,7 @@ from .adjoints import Adjoints
 from .attention_adjoint import attention_adjoint, needs_lse
 from .matrix_adjoint import matrix_adjoint
 from .recurrence_adjoint import recurrence_adjoint
+from .rounds_in_time import rounds_in_time
 from .states_apart import states_apart
 
 Node = Equation | Attention | Recurrence
@@ -76,7 +77,7 @@ class _Derivation:
     ) -> None:
         real = [i for i in mixer.inputs if i.kind is Kind.REAL and i.grad]
         self.wanted = [i for i in real if wanted is None or i.name in wanted]
-        self.mixer = _with_logarithms(states_apart(mixer))
+        self.mixer = _with_logarithms(states_apart(rounds_in_time(mixer)))
         taken = names_taken(self.mixer)
         self.adjoints = Adjoints(taken, active_names(self.mixer, [i.name for i in self.wanted]))
         outputs = [o for o in mixer.outputs if o.kind is Kind.REAL and o.name in self._reached()]

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from ...ir.expression import Expr, Index, Literal, Ref, call
 from ...ir.tile import DType, Value
 from .contraction import contract, factors_of
-from .evaluation import Evaluator, move
+from .evaluation import Evaluator
 from .grid import from_end
+from .moving import move
 from .runs import integer
 
 # (left, right, whether a row sees its own write)

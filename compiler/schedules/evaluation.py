@@ -27,7 +27,6 @@ from ...ir.expression import (
     Size,
     Solve,
     call,
-    rebuild,
     substitute,
     walk,
 )
@@ -41,6 +40,7 @@ from ..analysis.facts import Facts, is_natural
 from ..analysis.integer_range import IntegerRanges
 from .builder import KIND_DTYPE, Builder
 from .integers import clipped, integral, powered, whole_power
+from .moving import captures, move
 
 _IDENTITY: Mapping[str, float] = {
     "sum": 0.0,
@@ -268,7 +268,7 @@ class Evaluator:
             from .tile_reads import read_from_tile
 
             return read_from_tile(self, x, at, fill, hint)
-        if _captures(x, at):
+        if captures(x, at):
             return self._read_held(x, at, fill, hint)
         moved = move(x, at)
         mask = None
@@ -468,40 +468,6 @@ def _has_param(expr: Expr) -> bool:
 
 def _is_positional(expr: Expr) -> bool:
     return all(isinstance(n, Literal | Size | Scalar | Call | Index) for n in walk(expr))
-
-
-def move(x: Expr, at: Mapping[str, Expr]) -> Expr:
-    """``Read(x, at)`` with the read pushed to the tensors below; what lies outside is arbitrary."""
-    match x:
-        case Index(dim):
-            return at.get(dim, x)
-        case Ref(_, dims, _):
-            here = tuple((d, e) for d, e in at.items() if d in dims)
-            return Read(x, here) if here else x
-        case Read(inner, inner_at, fill):
-            indices = {d: move(e, at) for d, e in inner_at}
-            for dim, index in at.items():
-                if dim in inner.axes and dim not in indices:
-                    indices[dim] = index
-            return Read(inner, tuple(indices.items()), fill, span=x.span)
-        case Reduce() | Cumsum():
-            at = {d: e for d, e in at.items() if d in x.axes}
-            if _captures(x, at):
-                return Read(x, tuple(at.items()))
-    return rebuild(x, lambda child: move(child, at))
-
-
-def _captures(x: Expr, at: Mapping[str, Expr]) -> bool:
-    """Whether the positions read mention an axis that means another thing inside of ``x``."""
-    match x:
-        case Reduce(over=over):
-            bound = {*over}
-        case Cumsum(over=one):
-            bound = {one}
-        case _:
-            return False
-    free = frozenset[str]().union(*(e.axes for d, e in at.items() if d in x.axes))
-    return bool(bound & (free | (set(at) & x.axes)))
 
 
 def _number(value: float | int | bool, dtype: DType) -> float | int | bool:

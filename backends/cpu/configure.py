@@ -30,6 +30,7 @@ BLOCK_KEYS = Knob(
 # One query does little with a key: tiles stay small, so that they never leave the first cache.
 _KEYS_OF_ONE_ROW, _FEW_KEYS = 32, 16
 NARROWEST = 16  # columns of a state that a program is worth starting for
+_FEWEST_ROWS = 8  # of a batch: with them, weights are read fast enough for all multipliers
 _HELD = 6144  # elements of states that leave the L1 room for rows
 _OF_NUMBERS = (Constant, Range, Elementwise, Cast, Reduce)
 _WIDEST = 1 << 16  # elements of a tile that the L2 has room for
@@ -116,7 +117,8 @@ def _walked(program: Program) -> set[str]:
 
 def fill_cores(plan: Plan, sizes: Mapping[str, int], cores: int) -> Plan:
     """A configured plan with smaller blocks of states that rows walk, where programs are fewer than
-    ``cores``: the columns of a state do not wait for each other, and none is made twice.
+    ``cores``: columns of a state, or rows of a batch, do not wait for each other, and none is made
+    twice.
 
     ``sizes`` are those of a call; without one of the grid's, the plan stays as it is.
     """
@@ -134,13 +136,17 @@ def _filling(program: Program, sizes: Mapping[str, int], cores: int) -> Program:
         return program
     while 0 < _programs(program, sizes) < cores:
         blocks = {axis.dim: program.tile(axis.dim).block for axis in program.grid if axis.tiled}
-        halves = {d: b // 2 for d, b in blocks.items() if b % (2 * NARROWEST) == 0}
+        halves = {d: b // 2 for d, b in blocks.items() if b % (2 * _narrowest(program, d)) == 0}
         halves = {d: h for d, h in halves.items() if h < sizes[d] and program.admits(d, h)}
         if not halves:
             break
         widest = max(halves, key=halves.__getitem__)
         program = program.with_blocks({widest: halves[widest]})
     return program
+
+
+def _narrowest(program: Program, dim: str) -> int:
+    return _FEWEST_ROWS if program.tile(dim).size is None else NARROWEST
 
 
 def _programs(program: Program, sizes: Mapping[str, int]) -> int:

@@ -112,7 +112,9 @@ def write_dot(kernel: KernelText, op: Dot) -> None:
     right = _right(kernel, operands.right, operands.column, op)
     # A few rows need more vectors of each to keep the multipliers busy.
     vectors = kernel.dot_vectors if m >= kernel.dot_rows else max(8 // m, 1)
-    shape = f"{kind}, {m}, {n}, {k}, {kernel.dot_rows}, {vectors}, mx::Start::{start}"
+    # One vector of a row leaves registers for more rows.
+    rows = kernel.dot_rows * (kernel.dot_vectors if n == kernel.target.lanes else 1)
+    shape = f"{kind}, {m}, {n}, {k}, {rows}, {vectors}, mx::Start::{start}"
     name = "dot"
     if op.masked:
         name = "masked_dot"

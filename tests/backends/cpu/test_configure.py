@@ -79,3 +79,12 @@ def test_few_heads_share_their_states_out(batch: int, cores: int, block: int) ->
     sizes = {**dict(plan.sizes), "B": batch, "H": 1, "T": 100}
     (kernel,) = fill_cores(plan, sizes, cores).kernels
     assert kernel.program.tile("E").block == block
+
+
+@pytest.mark.parametrize(("batch", "cores", "block"), [(16, 1, 16), (16, 2, 8), (32, 2, 16)])
+def test_cells_share_their_batch_out(batch: int, cores: int, block: int) -> None:
+    lowered = lower(load_file(SPECS["lstm"]), {"D": 256, "P": 256}, weight_bytes=1 << 30)
+    plan = configure(lowered, defaults(AVX2))
+    sizes = {**dict(plan.sizes), "B": batch, "H": 1, "T": 100}
+    (kernel,) = fill_cores(plan, sizes, cores).kernels
+    assert kernel.program.tile("B").block == block

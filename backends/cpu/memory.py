@@ -7,7 +7,7 @@ no index is computed per element. A mask that only says which positions exist be
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ...ir.tile import Elementwise, Load, Op, Range, Rename, Store, Value
 
@@ -24,15 +24,38 @@ class Affine:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """A tile in memory: where it starts, its stride per axis, how many positions exist.
+    """A tile in memory: where it starts, its stride per axis, which positions exist.
 
-    ``whether``: conditions on which there is anything at all.
+    Those before ``counts``, and from ``firsts`` on where an axis has one; ``whether``: conditions
+    on which there is anything at all.
     """
 
     pointer: str
     strides: Mapping[str, str]
     counts: Mapping[str, str]
     whether: tuple[str, ...] = ()
+    firsts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Extent:
+    """What a mask says: conditions, and the bounds of positions along each axis."""
+
+    whether: tuple[str, ...] = ()
+    firsts: Mapping[str, str] = field(default_factory=dict)
+    counts: Mapping[str, str] = field(default_factory=dict)
+
+    def meet(self, other: _Extent) -> _Extent:
+        """What both admit."""
+        return _Extent(
+            (*self.whether, *other.whether),
+            _together("mx::max", self.firsts, other.firsts),
+            _together("mx::min", self.counts, other.counts),
+        )
+
+    def renamed(self, axis: str, to: str) -> _Extent:
+        """The same of the axis ``to``."""
+        return _Extent(self.whether, _moved(self.firsts, axis, to), _moved(self.counts, axis, to))
 
 
 class AccessReader:
@@ -56,25 +79,12 @@ class AccessReader:
             for axis, factor in affine.axes.items():
                 term = stride if factor == "1" else f"int64_t({factor}) * {stride}"
                 strides.setdefault(axis, []).append(term)
-        whether, mask = self.conditions(op.mask)
-        counts = {} if mask is None else self.counts(mask)
-        if counts is None:
+        extent = _Extent() if op.mask is None else self.extent(op.mask)
+        if extent is None:
             return None
         pointer = " + ".join([op.buffer, *offsets])
-        return Access(pointer, {a: " + ".join(t) for a, t in strides.items()}, counts, whether)
-
-    def conditions(self, mask: Value | None) -> tuple[tuple[str, ...], Value | None]:
-        """A mask as conditions without axes, and what it says beside them."""
-        if mask is None:
-            return (), None
-        if not mask.axes:
-            return (self.scalar(mask),), None
-        match self.makers.get(mask.name):
-            case Elementwise(_, "and", (a, b)) if not (a.axes and b.axes):
-                number, rest = (b, a) if a.axes else (a, b)
-                more, left = self.conditions(rest)
-                return (self.scalar(number), *more), left
-        return (), mask
+        steps = {axis: " + ".join(terms) for axis, terms in strides.items()}
+        return Access(pointer, steps, extent.counts, extent.whether, extent.firsts)
 
     def affine(self, value: Value) -> Affine | None:
         """An index as an affine map, or None."""
@@ -104,24 +114,30 @@ class AccessReader:
                 return Affine(f"({inner.offset}) * ({factor})", scaled)
         return None
 
-    def counts(self, mask: Value) -> dict[str, str] | None:
-        """How many positions of each axis a mask admits, if that is all it says."""
+    def extent(self, mask: Value) -> _Extent | None:
+        """Which positions of each axis a mask admits, if that is all it says."""
+        if not mask.axes:
+            return _Extent((self.scalar(mask),))
         match self.makers.get(mask.name):
-            case Elementwise(_, "lt", (position, bound)) if not bound.axes:
+            case Elementwise(_, "lt" | "ge" as fn, (position, bound)) if not bound.axes:
                 affine = self.affine(position)
                 if affine is None or list(affine.axes.values()) != ["1"]:
                     return None
                 (axis,) = affine.axes
-                return {axis: f"int64_t({self.scalar(bound)}) - ({affine.offset})"}
+                end = {axis: f"int64_t({self.scalar(bound)}) - ({affine.offset})"}
+                return _Extent(counts=end) if fn == "lt" else _Extent(firsts=end)
             case Rename(_, x, axis, to):
-                found = self.counts(x)
-                return None if found is None else _moved(found, axis, to)
+                found = self.extent(x)
+                return None if found is None else found.renamed(axis, to)
             case Elementwise(_, "and", (a, b)):
-                left, right = self.counts(a), self.counts(b)
-                if left is None or right is None or left.keys() & right.keys():
-                    return None
-                return {**left, **right}
+                left, right = self.extent(a), self.extent(b)
+                return None if left is None or right is None else left.meet(right)
         return None
+
+
+def _together(fn: str, a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, str]:
+    both = {axis: f"{fn}({a[axis]}, {b[axis]})" for axis in a.keys() & b.keys()}
+    return {**a, **b, **{axis: both[axis] for axis in (*a, *b) if axis in both}}
 
 
 def _moved(axes: Mapping[str, str], axis: str, to: str) -> dict[str, str]:

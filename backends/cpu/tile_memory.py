@@ -30,9 +30,14 @@ def write_load(kernel: KernelText, op: Load) -> None:
         _load_number(kernel, op)
         return
     access = kernel.reader.access(op) if len(op.out.axes) <= 2 else None
-    if access is None or set(access.strides) != set(op.out.axes):
+    flags = op.out.dtype is DType.BOOL and access is not None and bool(access.firsts)
+    if access is None or set(access.strides) != set(op.out.axes) or flags:
         kernel.declare(op.out)
         _gather(kernel, op)
+        late_forms(kernel, op.out)
+        return
+    if access.firsts:
+        _load_part(kernel, op, access)
         late_forms(kernel, op.out)
         return
     if kernel.needs_plain(op.out):
@@ -61,6 +66,21 @@ def _load_plain(kernel: KernelText, op: Load, access: Access) -> None:
     _tile_call(kernel, name, array.name, access, axes, fill)
     if len(array.axes) == 1:
         _prefetch(kernel, op, access)
+
+
+def _load_part(kernel: KernelText, op: Load, access: Access) -> None:
+    """A tile of which the first positions may be missing, too: a read at another place."""
+    array = kernel.declare(op.out)
+    axes = array.axes if len(array.axes) == 2 else (None, *array.axes)
+    fill = write_number(op.fill, op.out.dtype)
+    if not op.out.dtype.is_float:
+        fill = f"{ARRAY_TYPE[op.out.dtype]}({fill})"
+    firsts = [
+        f"mx::clip({access.firsts[a]}, {kernel.blocks[a]})" if a in access.firsts else "0"
+        for a in axes
+        if a is None or a
+    ]
+    _tile_call(kernel, "load_part", array.name, access, axes, *firsts, fill)
 
 
 def _prefetch(kernel: KernelText, op: Load, access: Access) -> None:
@@ -198,6 +218,7 @@ def write_store(kernel: KernelText, op: Store) -> None:
     kind = MEMORY_TYPE[kernel.program.buffers[op.buffer].dtype]
     access = kernel.reader.access(op) if len(axes) <= 2 else None
     whole = access is not None and set(access.strides) == set(axes) == set(op.value.axes)
+    whole = whole and access is not None and not access.firsts
     if whole and axes and op.value.dtype is not DType.BOOL:
         assert access is not None
         placed = axes if len(axes) == 2 else (None, *axes)

@@ -124,6 +124,35 @@ def test_signs_whole_powers_and_decays_by_distance(backend: str) -> None:
     check(backend, FUNCTIONS, {"n": n, "g": torch.tensor([0.5, -0.5])})
 
 
+CONVOLVED = """
+mixer: convolved
+inputs:
+  q: [B, H, I, D]
+  k: [B, H, J, D]
+  v: [B, H, J, E]
+  w: [H, A, C]
+  n: {dims: [T, T2], dtype: int32}
+dims: {I: T, J: T, T2: T}
+let:
+  s: where(j <= i, sum(q * k, D), 0)
+stages:
+  - attention:
+      over: J
+      score: sum(at(s, I=i - a, J=j + C // 2 - c) * w, A, C)
+      mask: j <= i
+      normalize: softmax
+      output: {o: v}
+  - map: {moved: "sum(at(n, T=t - 2, T2=index(T2) + c, fill=7) * w, C)"}
+outputs: {o: [B, H, I, E], moved: [H, A, T, T2]}
+"""
+
+
+@BACKENDS
+def test_scores_that_are_convolved(backend: str) -> None:
+    n = torch.randint(-9, 9, (70, 70), dtype=torch.int32)
+    check(backend, CONVOLVED, {"n": n}, T=70, I=70, J=70, A=2, C=5, B=1, H=2, T2=70)
+
+
 HEADS = """
 mixer: heads
 inputs: {x: [B, T, H, D], R: [H, P, D]}

@@ -128,6 +128,25 @@ static inline void load_tile(To* __restrict to, const From* __restrict from, int
   }
 }
 
+// The same where the first rows or columns are missing, too.
+template <int ROWS, int COLUMNS, class To, class From>
+static inline void load_part(To* __restrict to, const From* __restrict from, int64_t row_stride,
+                             int64_t column_stride, int rows, int columns, int first_row,
+                             int first_column, To fill) {
+  for (int r = 0; r < ROWS; ++r) {
+    To* row = to + r * COLUMNS;
+    const From* source = from + r * row_stride;
+    const int end = first_row <= r && r < rows ? columns : 0;
+    const int begin = first_column < end ? first_column : end;
+    for (int c = 0; c < begin; ++c) row[c] = fill;
+    if (column_stride == 1)
+      widen_row(row + begin, source + begin, end - begin);
+    else
+      for (int c = begin; c < end; ++c) row[c] = To(widen(source[c * column_stride]));
+    for (int c = end; c < COLUMNS; ++c) row[c] = fill;
+  }
+}
+
 template <int COUNT, class T> MX_INLINE void prefetch(const T* row) {
   MX_UNROLL for (int n = 0; n < int(COUNT * sizeof(T)); n += 64)
     __builtin_prefetch((const char*)row + n);

@@ -10,7 +10,7 @@ from mixc.backends.cpu.configure import configure, defaults, knobs, short_rows
 from mixc.backends.cpu.emit import emit_source
 from mixc.backends.cpu.target import AVX2, AVX512_BF16, CpuTarget
 from mixc.compiler.language.find import find_spec
-from mixc.compiler.language.load import load_file
+from mixc.compiler.language.load import load_file, load_text
 from mixc.compiler.mixers.differentiate import differentiate
 from mixc.compiler.pipeline import lower
 from mixc.ir.plan import Plan
@@ -72,6 +72,20 @@ def test_a_backward_pass_turns_no_operand_round_in_its_loops() -> None:
     body = text[text.index("static void causal_backward") :]
     assert len(turned.findall(body)) == 4  # keys and values, queries and the cotangent
     assert not any(turned.search(loop) for loop in inside.findall(body))
+
+
+def test_a_read_at_a_shifted_place_is_a_tile() -> None:
+    """It has a first position as well as a last one: read number by number it took 4 times."""
+    spec = """
+        mixer: shifted
+        inputs: {x: [T, S], w: [A, C]}
+        map: {o: "sum(at(x, T=t - a, S=index(S) + 2 - c) * w, A, C)"}
+        outputs: {o: [T, S]}
+    """
+    plan = configure(lower(load_text(spec), {"C": 5}, "float32"), defaults(AVX2))
+    text = emit_source(plan, AVX2).text.split("}  // namespace mx\n")[-1]
+    assert "mx::load_part<" in text
+    assert "mx::widen(x[" not in text
 
 
 def test_without_paired_dots_products_are_of_floats() -> None:

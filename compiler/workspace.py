@@ -39,6 +39,7 @@ from .analysis.integer_range import IntegerRanges
 from .defaults import pointwise_blocks, pointwise_choices
 from .estimates import WEIGHTS_LIMIT_BYTES, fits
 from .passes.fold_constants import fold_constants
+from .ranks import first_ranks, selected
 from .schedules.evaluation import Context
 from .schedules.moving import move
 from .schedules.pointwise import pointwise, running_sum
@@ -131,6 +132,9 @@ class Workspace:
         known = self.stored.get(expr)
         if known is not None:
             return known
+        ranks = first_ranks(expr)
+        if ranks is not None and ranks.over not in self.context.sizes:
+            return selected(self, ranks)
         if (
             isinstance(expr, Read)
             and self._by_head(expr)
@@ -306,7 +310,7 @@ class Workspace:
             summed = running_sum(kernel, name, running, context, launch, about)
             self.kernels.append(Kernel(summed, "running sum", (name,), reason))
             return
-        tiled = [d for d in self._tiled(expr, order) if d not in _systems(expr)]
+        tiled = [d for d in self.tiled(expr, order) if d not in _systems(expr)]
         block = tiled[0] if tiled else None
         value = rebuild(expr, lambda c: self.prepared(c, block, None, self._is_long(expr)))
         if isinstance(expr, Read) and not self.is_stored(expr.x):
@@ -332,7 +336,7 @@ class Workspace:
 
         return tuple(sorted(axes, key=rank))
 
-    def _tiled(self, expr: Expr, order: tuple[str, ...]) -> list[str]:
+    def tiled(self, expr: Expr, order: tuple[str, ...]) -> list[str]:
         """The dims that a pointwise kernel cuts into tiles: at most two, the longest."""
         long = [d for d in order if d in self.roles.long and d not in self.context.sizes]
         if not long:

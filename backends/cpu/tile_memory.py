@@ -75,11 +75,7 @@ def _load_part(kernel: KernelText, op: Load, access: Access) -> None:
     fill = write_number(op.fill, op.out.dtype)
     if not op.out.dtype.is_float:
         fill = f"{ARRAY_TYPE[op.out.dtype]}({fill})"
-    firsts = [
-        f"mx::clip({access.firsts[a]}, {kernel.blocks[a]})" if a in access.firsts else "0"
-        for a in axes
-        if a is None or a
-    ]
+    firsts = ["0" if a is None else _clipped(kernel, access.firsts, a, "0") for a in axes]
     _tile_call(kernel, "load_part", array.name, access, axes, *firsts, fill)
 
 
@@ -119,13 +115,16 @@ def _counts(kernel: KernelText, access: Access, axes: Axes) -> list[str]:
     for axis in axes:
         if axis is None:
             found.append("1")
-        elif axis in access.counts:
-            found.append(f"mx::clip({access.counts[axis]}, {kernel.blocks[axis]})")
         else:
-            found.append(str(kernel.blocks[axis]))
+            found.append(_clipped(kernel, access.counts, axis, str(kernel.blocks[axis])))
     if access.whether:
         found[0] = f"({' && '.join(access.whether)}) ? {found[0]} : 0"
     return found
+
+
+def _clipped(kernel: KernelText, bounds: Mapping[str, str], axis: str, unbounded: str) -> str:
+    """A bound of an axis, within its block."""
+    return f"mx::clip({bounds[axis]}, {kernel.blocks[axis]})" if axis in bounds else unbounded
 
 
 def _load_columns(kernel: KernelText, op: Load, access: Access, over: str) -> None:

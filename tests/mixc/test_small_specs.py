@@ -124,6 +124,28 @@ def test_signs_whole_powers_and_decays_by_distance(backend: str) -> None:
     check(backend, FUNCTIONS, {"n": n, "g": torch.tensor([0.5, -0.5])})
 
 
+SELECTED = """
+mixer: selected
+inputs: {z: [B, I, J], v: [B, J, E]}
+params: {kept: {default: 9, runtime: true}}
+let: {s: "clip(z, -9, 9)"}
+stages:
+  - attention: {over: J, score: s, mask: "rank(z, J) < kept", normalize: softmax, output: {o: v}}
+  - attention: {over: J, score: s, mask: "70 >= rank(z, J)", output: {most: v}}
+  - attention: {over: J, score: s, mask: "rank(z, J) < 0", output: {none: v}}
+outputs: {o: [B, I, E], most: [B, I, E], none: [B, I, E]}
+"""
+
+
+@BACKENDS
+@pytest.mark.parametrize("keys", [80, 5])
+def test_the_largest_are_selected_with_ties_by_place(backend: str, keys: int) -> None:
+    z = torch.randn(2, 21, keys).round()
+    z[:, :, 3] = -torch.inf
+    z[:, 4] = -torch.inf
+    check(backend, SELECTED, {"z": z}, I=21, J=keys)
+
+
 CONVOLVED = """
 mixer: convolved
 inputs:
@@ -227,7 +249,9 @@ outputs: {o: [B, T, D], last: [B, D]}
 
 
 @pytest.mark.parametrize(
-    "spec", [HEADS, MAPS, SUMS, ANGLES], ids=["heads", "maps", "sums", "angles"]
+    "spec",
+    [HEADS, MAPS, SUMS, ANGLES, SELECTED],
+    ids=["heads", "maps", "sums", "angles", "selected"],
 )
 def test_these_compile_for_a_gpu(spec: str) -> None:
     compiles(spec)

@@ -1,0 +1,155 @@
+"""The value of a rank along a long axis: where the first few of an order end.
+
+    rank(x, J) < k  -->  x > least or (x == least and j <= last)
+
+``least`` is the k-th largest number of a row and ``last`` the place of the last of its equals that
+is among the first k. A row is gone through once for each of its k largest numbers, where counting
+what is larger takes a turn for each number of the row, and a count of each to keep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import inf
+
+from ...ir.expression import Expr, Size, call
+from ...ir.tile import BufferArgument, DType, Program, Tile, Value
+from .builder import Builder
+from .evaluation import Context, Evaluator
+from .grid import place_grid, store_result
+
+Carried = Sequence[tuple[str, Value]]
+# The numbers of a block and what is carried --> what is carried on.
+Turn = Callable[[Value, tuple[Value, ...]], tuple[Value, ...]]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The ``kept`` largest of ``x`` along ``over``; ``least`` and ``last`` are buffers."""
+
+    x: Expr
+    over: str
+    kept: Expr
+    least: str
+    last: str
+
+
+def selection(
+    name: str,
+    task: Selection,
+    context: Context,
+    tiled: Sequence[str],
+    launch: tuple[tuple[str, int], ...],
+) -> Program:
+    """The tile program that fills the two buffers, cut along ``tiled``."""
+    builder = Builder(name)
+    evaluator = Evaluator(builder, context)
+    dims = context.buffers[task.least].dims
+    for buffer in (context.buffers[task.least], context.buffers[task.last]):
+        builder.buffer(BufferArgument(buffer.name, buffer.dims, buffer.dtype, written=True))
+    place_grid(evaluator, [d for d in dims if d not in tiled], None)
+    for dim in tiled:
+        place_grid(evaluator, [dim], dim)
+    builder.tiles[task.over] = Tile(task.over, context.blocks.get(task.over, 64))
+    row = _Row(evaluator, task, evaluator.tile_axes(dims))
+    least = row.least()
+    store_result(evaluator, task.least, least)
+    store_result(evaluator, task.last, row.last(least))
+    about = f"{task.least}, {task.last}: where the largest of a row end, and their last equal"
+    return builder.finish(launch, about)
+
+
+class _Row:
+    """The writer of the passes over rows of the tile."""
+
+    def __init__(self, evaluator: Evaluator, task: Selection, rows: frozenset[str]) -> None:
+        self.evaluator, self.builder, self.task, self.rows = (
+            evaluator,
+            evaluator.builder,
+            task,
+            rows,
+        )
+        self.kept = evaluator.evaluate(task.kept, "kept")
+
+    def least(self) -> Value:
+        """From one number to the next smaller one, until as many are as large as are kept."""
+        builder = self.builder
+        most = call("min", self.task.kept, Size(self.task.over))
+        turns = builder.cast(self.evaluator.evaluate(most, "turns"), DType.INT32)
+        start = [("least", self._number(inf))]
+        with builder.loop("turn", self._whole(0), turns, 1, start) as loop:
+            (so_far,) = loop.carried
+
+            def turn(x: Value, state: tuple[Value, ...]) -> tuple[Value, ...]:
+                as_large = self._compared("ge", x, so_far)
+                smaller = self.evaluator.where(
+                    self._compared("lt", x, so_far), x, self._number(-inf)
+                )
+                best = builder.reduce("max", smaller, self.task.over)
+                following = builder.elementwise("max", state[1], best, dtype=DType.FLOAT32)
+                return self._counted(as_large, state[0]), following
+
+            start = [("count", self._whole(0, self.rows)), ("following", self._number(-inf))]
+            count, following = self._walk(start, turn)
+            enough = self._compared("ge", count, self.kept)
+            loop.yields = (self.evaluator.where(enough, so_far, following),)
+        return loop.results[0]
+
+    def last(self, least: Value) -> Value:
+        """The place of the last equal for which there is room."""
+        builder, over = self.builder, self.task.over
+        none = self._whole(0, self.rows)
+        (larger,) = self._walk(
+            [("larger", none)],
+            lambda x, state: (self._counted(self._compared("gt", x, least), state[0]),),
+        )
+        room = builder.elementwise("sub", self.kept, larger, dtype=DType.INT32, hint="room")
+
+        def turn(x: Value, state: tuple[Value, ...]) -> tuple[Value, ...]:
+            equal = self._compared("eq", x, least)
+            number = builder.scan(self._flag(equal), over)
+            number = builder.elementwise("add", number, state[0], dtype=DType.INT32)
+            fits = self.evaluator.both(equal, self._compared("le", number, room))
+            assert fits is not None
+            place = self.evaluator.where(fits, builder.position(over), self._whole(-1))
+            best = builder.reduce("max", place, over)
+            further = builder.elementwise("max", state[1], best, dtype=DType.INT32)
+            return self._counted(equal, state[0]), further
+
+        _, last = self._walk([("equals", none), ("last", self._whole(-1, self.rows))], turn)
+        return last
+
+    def _walk(self, carried: Carried, turn: Turn) -> tuple[Value, ...]:
+        """One pass over the axis."""
+        builder, over = self.builder, self.task.over
+        size, block = self.evaluator.size(over), builder.block(over)
+        start, zero = f"{over.lower()}_start", self._whole(0)
+        with builder.loop(start, zero, size, block.name, carried) as loop:
+            position = builder.range(over, loop.variable, over.lower())
+            exists = builder.elementwise("lt", position, size, dtype=DType.BOOL)
+            builder.place(over, position, exists)
+            x = builder.cast(self.evaluator.evaluate(self.task.x), DType.FLOAT32)
+            # What does not exist is not compared: it is no number.
+            x = self.evaluator.where(exists, x, builder.constant(float("nan"), DType.FLOAT32))
+            loop.yields = turn(x, loop.carried)
+        return loop.results
+
+    def _counted(self, flags: Value, so_far: Value) -> Value:
+        number = self.builder.reduce("sum", self._flag(flags), self.task.over)
+        return self.builder.elementwise("add", so_far, number, dtype=DType.INT32)
+
+    def _flag(self, value: Value) -> Value:
+        return self.builder.cast(value, DType.INT32)
+
+    def _compared(self, fn: str, a: Value, b: Value) -> Value:
+        return self.builder.elementwise(fn, a, b, dtype=DType.BOOL)
+
+    def _number(self, value: float) -> Value:
+        return self.builder.constant(value, DType.FLOAT32, self.rows)
+
+    def _whole(self, value: int, axes: frozenset[str] = frozenset()) -> Value:
+        return self.builder.constant(value, DType.INT32, axes)
+
+
+__all__ = ["Selection", "selection"]

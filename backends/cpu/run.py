@@ -172,14 +172,15 @@ class CpuRunner:
 
         Raises UnsupportedError, at once where it has before.
         """
-        chosen = self._chosen(sizes, dtype)
-        shares = chosen.get("splits", shares)
         fixed = [sizes[dim] for dim in sorted(feature_dims(mixer)) if dim in sizes]
         inputs = tuple((entry.name, entry.dtype) for entry in mixer.inputs)
-        key = (inputs, mixer.sizes, dtype, shares, *fixed, *chosen.items())
+        key = (inputs, mixer.sizes, dtype, shares, *fixed)
         if key in self.refused:
             raise self.refused[key]
         try:
+            # First: what can't be lowered has no configuration to look up, and to talk of.
+            self._lowered(mixer, sizes, dtype, shares, {})
+            shares = self._chosen(sizes, dtype).get("splits", shares)
             return self._built(mixer, sizes, dtype, shares, cores)
         except UnsupportedError as error:
             self.refused[key] = error

@@ -58,3 +58,24 @@ def test_a_spec_without_kernels_is_said_wherever_one_looks(tmp_path: Path) -> No
     shown = CliRunner().invoke(commands, ["show", str(path)]).output
     assert "has no query axis" in shown
     assert "so a CPU runs this by torch" in shown
+
+
+SOLVED = """
+mixer: solved
+inputs: {A: [B, I, J], v: [B, I]}
+dims: {I: T, J: T}
+map: {o: "solve(A, v, I=J)"}
+outputs: {o: [B, J]}
+"""
+
+
+def test_what_has_no_kernels_is_not_said_to_be_untuned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[object] = []
+    monkeypatch.setattr("mixc.autotune.choice.say_once", said.append)
+    (path := tmp_path / "solved.yaml").write_text(SOLVED)
+    A, v = torch.eye(3)[None] * 2, torch.ones(1, 3)
+    with pytest.warns(mixc.MixcWarning, match="solved runs by torch.*`solve` along I"):
+        torch.testing.assert_close(mixc.load(path)(A, v), v / 2)
+    assert not said

@@ -59,7 +59,8 @@ def knobs(plan: Plan) -> tuple[Knob, ...]:
 def bind_configuration(plan: Plan, configuration: Configuration) -> Plan:
     """The plan with blocks and launch settings as a configuration has them.
 
-    What the configuration leaves out stays.
+    What the configuration leaves out stays. A knob without a kernel's name is for each that has it:
+    what was tuned for one kernel holds for those that it becomes where its work is shared out.
 
     Raises:
         ArgumentError: a value that is none of its knob's choices.
@@ -127,10 +128,19 @@ def _asked(kernel: Kernel, knob: str, tiling: dict[str, tuple[int, ...]]) -> tup
 
 def _bound(kernel: Kernel, prefix: str, configuration: Configuration) -> Kernel:
     program = kernel.program
-    values = {name: configuration.get(prefix + name, v) for name, v in _values(kernel).items()}
+    values = {
+        name: configuration.get(prefix + name, _common(kernel, name, configuration, default))
+        for name, default in _values(kernel).items()
+    }
     blocks = {tile.dim: _fitting(tile, values[name]) for tile, name in _roles(kernel)}
     launch = tuple((name, values[name]) for name in _LAUNCH_DEFAULTS)
     return replace(kernel, program=replace(program.with_blocks(blocks), launch=launch))
+
+
+def _common(kernel: Kernel, name: str, configuration: Configuration, default: int) -> int:
+    """What a knob without a kernel's name says, where this kernel has the choice."""
+    value = configuration.get(name, default)
+    return value if value in _choices(kernel, name) else default
 
 
 def _fitting(tile: Tile, block: int) -> int:

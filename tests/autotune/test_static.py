@@ -77,6 +77,23 @@ def test_a_plan_with_its_own_defaults_is_the_plan():
         assert bind_configuration(plan, defaults) == plan
 
 
+def test_what_was_tuned_for_one_kernel_holds_for_those_that_share_its_work():
+    """By segments, a recurrence has kernels with knobs of their own."""
+    mixer = load_file(find_spec("gla"))
+    sizes = {"D": 64, "E": 64}
+    whole, shared = (lower(mixer, sizes, "bfloat16", splits=n) for n in (1, 4))
+    assert {knob.name for knob in knobs(whole)} >= {"chunk"}
+    assert "chunk" not in {knob.name for knob in knobs(shared)}
+    for plan in (whole, shared):
+        bound = bind_configuration(plan, {"chunk": 32, "num_warps": 2})
+        default = bind_configuration(plan, {})
+        assert bound != default
+        for kernel in bound.kernels:
+            if kernel.schedule == "chunk":
+                assert kernel.program.tile("T").block == 32
+                assert dict(kernel.program.launch)["num_warps"] == 2
+
+
 def test_a_block_table_takes_the_blocks_of_its_reader():
     plan = lower(load_file(find_spec("bigbird")), {"D": 64, "E": 64}, "bfloat16")
     bound = bind_configuration(plan, {"block_rows": 32, "block_keys": 16, "num_warps": 2})

@@ -179,9 +179,7 @@ class StageRows:
         sizes = {d: work.context.sizes.get(d, 1 << 20) for d in own}
         for dim in sorted(own & mixed):
             if dim not in work.context.sizes:
-                raise UnsupportedError(
-                    f"{work.mixer.name}: the step mixes along {dim}, which is too long to hold"
-                )
+                raise _too_long(work.mixer.name, dim, exprs)
         free = sorted(own - mixed)
         positions = work.order(dims - own - groups)
         if not free:
@@ -200,21 +198,30 @@ def reads(expr: Expr, names: frozenset[str]) -> bool:
 
 def mixed_axes(exprs: Iterable[Expr]) -> frozenset[str]:
     """The axes along which some expression needs other positions than its own."""
-    dims: set[str] = set()
-    for expr in exprs:
-        for node in walk(expr):
-            match node:
-                case Reduce(over=over):
-                    dims |= set(over)
-                case Cumsum(over=axis):
-                    dims |= {axis}
-                case Solve(left=left, right=right):
-                    dims |= {left, right}
-                case Read(at=at):
-                    dims |= {dim for dim, index in at if index != Index(dim)}
-                case _:
-                    pass
-    return frozenset(dims)
+    return frozenset(dim for expr in exprs for node in walk(expr) for dim in _mixed_by(node))
+
+
+def _mixed_by(node: Expr) -> tuple[str, ...]:
+    match node:
+        case Reduce(over=over):
+            return over
+        case Cumsum(over=axis):
+            return (axis,)
+        case Solve(left=left, right=right):
+            return left, right
+        case Read(at=at):
+            return tuple(dim for dim, index in at if index != Index(dim))
+    return ()
+
+
+def _too_long(name: str, dim: str, exprs: Iterable[Expr]) -> UnsupportedError:
+    """The error where a step mixes along an axis of any length, at the term that does."""
+    error = UnsupportedError(f"{name}: the step mixes along {dim}, which is too long to hold")
+    nodes = (node for expr in exprs for node in walk(expr) if dim in _mixed_by(node))
+    span = next((node.span for node in nodes if node.span is not None), None)
+    if span is not None:
+        error.line, error.column = span.line, span.column
+    return error
 
 
 def names_read(mixer: Mixer, stage: Stage) -> frozenset[str]:

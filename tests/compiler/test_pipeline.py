@@ -122,3 +122,20 @@ outputs: {o: [B, J]}
     assert first.startswith("m.yaml:5:10: `solve` along I, an axis of any length")
     assert line == "    o: 2 * solve(A, v, I=J)"
     assert caret.index("^") == line.index("solve")
+
+
+def test_a_step_that_mixes_along_a_long_axis_is_shown_in_the_spec() -> None:
+    text = """mixer: m
+inputs: {x: [B, T, D], w: [D, P]}
+recurrence:
+  over: T
+  state: {h: [D]}
+  step:
+    - h = tanh(x + sum(w * h[D=p], P))
+outputs: {h: [B, D]}
+"""
+    with pytest.raises(UnsupportedError) as refused:
+        lower(load_text(text, "m.yaml"), {"D": 4096, "P": 4096}, "float32")
+    first, line, caret = str(refused.value).splitlines()
+    assert first == "m.yaml:7:29: m: the step mixes along D, which is too long to hold"
+    assert caret.index("^") == line.index("[D=p]")

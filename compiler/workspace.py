@@ -421,7 +421,7 @@ def make_workspace(
         heads=frozenset(mixer.heads),
         runtime=frozenset(p.name for p in mixer.params if p.runtime),
         masks=masks,
-        ranges=IntegerRanges(fixed, params, dict(mixer.sizes), {}),
+        ranges=IntegerRanges(fixed, params, dict(mixer.sizes), {}, wide=_wide_inputs(mixer)),
     )
     return Workspace(
         mixer,
@@ -435,6 +435,10 @@ def make_workspace(
         recurrence=recurrence,
         weight_bytes=weight_bytes,
     )
+
+
+def _wide_inputs(mixer: Mixer) -> frozenset[str]:
+    return frozenset(i.name for i in mixer.inputs if i.dtype == "int64")
 
 
 def _derived(mixer: Mixer, fixed: Mapping[str, int]) -> dict[str, int]:

@@ -59,6 +59,7 @@ class IntegerRange:
 
 
 ANY_32 = IntegerRange(-(2**31), 2**31 - 1)
+ANY_64 = IntegerRange(-(2**63), 2**63 - 1)
 TRUTH = IntegerRange(0, 1)
 UNIT = IntegerRange(-1, 1)
 
@@ -68,8 +69,8 @@ class IntegerRanges:
     """The ranges of a kernel's integer expressions.
 
     ``sizes`` and ``params`` are those that are known; ``derived`` gives other sizes in terms of
-    them; ``made`` is what kernels have stored, by name. Other tensors hold ``elements``, and no
-    axis is longer than ``longest``.
+    them; ``made`` is what kernels have stored, by name. Other tensors hold ``elements``, or any 64
+    bits where they are ``wide``, and no axis is longer than ``longest``.
     """
 
     sizes: Mapping[str, int]
@@ -78,6 +79,7 @@ class IntegerRanges:
     made: dict[str, Expr] = field(default_factory=dict)
     elements: IntegerRange = ANY_32
     longest: int = LONGEST
+    wide: frozenset[str] = frozenset()
     limits: dict[str, int] = field(default_factory=dict)  # dims whose length 64 bits limit
     _done: dict[int, tuple[Expr, IntegerRange]] = field(default_factory=dict)
 
@@ -140,6 +142,8 @@ class IntegerRanges:
                 return IntegerRange(int(self.params[name]), int(self.params[name]))
             case Ref(name) if name in self.made:
                 return self.of(self.made[name])
+            case Ref(name) if name in self.wide:
+                return ANY_64
             case Ref(name):
                 position = name.startswith("<")
                 return IntegerRange(-1, self.longest) if position else self.elements

@@ -24,6 +24,7 @@ from ...ir.expression import (
     call,
     walk,
 )
+from ...ir.host import is_host
 from ...ir.tile import DType, Value
 from ..analysis.conditions import all_of, conditions_of
 from .evaluation import Evaluator
@@ -142,6 +143,8 @@ def contract(
         return accumulate(evaluator, [acc, value], hint)
     outside = [f for f in factors if not f.axes & set(over)]
     inside = [f for f in factors if f.axes & set(over)]
+    if conditions and not all(is_host(f) for f in outside):
+        return _scaled(evaluator, inside, outside, over, conditions, hint, acc, mask)
     if conditions:
         inside, mask = _admit(inside, conditions)
     # A sum of terms of which no single product separates is taken term by term.
@@ -160,6 +163,27 @@ def contract(
         both = contract(evaluator, inside + outside, over, None, hint, mask=mask)
         return accumulate(evaluator, [acc, both], hint)
     return _contract_inside(evaluator, inside, over, hint, acc, mask if mask in inside else None)
+
+
+def _scaled(
+    evaluator: Evaluator,
+    inside: list[Expr],
+    outside: list[Expr],
+    over: tuple[str, ...],
+    conditions: list[Expr],
+    hint: str,
+    acc: Value | None,
+    mask: Expr | None,
+) -> Value:
+    """acc + a sum times factors that may be infinite: 0 where nothing is admitted."""
+    admitted = all_of(conditions)
+    assert admitted is not None
+    value = contract(evaluator, inside, over, admitted, mask=mask)
+    scale = [evaluator.real(factor) for factor in outside]
+    value = _seen(evaluator, [*scale, value], mask if mask in outside else None)
+    some = evaluator.condition(Reduce("any", admitted, over))
+    zero = evaluator.builder.constant(0.0, DType.FLOAT32)
+    return accumulate(evaluator, [acc, evaluator.where(some, value, zero, hint)], hint)
 
 
 def _contract_inside(

@@ -146,6 +146,24 @@ def test_the_largest_are_selected_with_ties_by_place(backend: str, keys: int) ->
     check(backend, SELECTED, {"z": z}, I=21, J=keys)
 
 
+READ_SUMS = """
+mixer: read_sums
+inputs: {x: [B, T, D]}
+recurrence:
+  over: T
+  state: {h: [D]}
+  step:
+    - h = 0.5 * h + x
+    - y = cumsum(h, D)[D=(d + 2) % 4] + 2 * sum(h, D)
+outputs: {y: [B, T, D]}
+"""
+
+
+@BACKENDS
+def test_running_sums_of_a_state_are_read_at_an_index(backend: str) -> None:
+    check(backend, READ_SUMS, B=2, T=9, D=5)
+
+
 CONVOLVED = """
 mixer: convolved
 inputs:
@@ -219,6 +237,41 @@ def test_integers_beyond_32_bits(backend: str) -> None:
     check(backend, INTEGERS, J=2000)
     with pytest.raises(ArgumentError, match="expected J of at most 2097152, got 2097153"):
         check(backend, INTEGERS, J=2**21 + 1, T=1, D=1)
+
+
+WIDE = """
+mixer: wide
+inputs: {x: [T, D], n: {dims: [T], dtype: int64}}
+map:
+  digits: x + n % 1000
+  placed: "x[T=n // 2 ** 30 % T]"
+  largest: max(n, T) % 1009
+outputs: {digits: [T, D], placed: [T, D], largest: []}
+"""
+
+
+@BACKENDS
+def test_inputs_of_64_bits(backend: str) -> None:
+    check(backend, WIDE, {"n": torch.randint(2**40, 2**41, (21,))})
+
+
+UNSEEN = """
+mixer: unseen
+inputs: {x: [B, T, D], f: [B, D], r: [B, T]}
+map: {long: "sum(f * x, T, where=x > 9)", whole: "sum(r * x, D, where=x < t - 20)"}
+outputs: {long: [B, D], whole: [B, T]}
+"""
+
+
+@BACKENDS
+def test_infinite_factors_of_sums_of_nothing(backend: str) -> None:
+    x = torch.rand(2, 21, 5)
+    x[0, 2] = 10.0
+    check(
+        backend,
+        UNSEEN,
+        {"x": x, "f": torch.full((2, 5), torch.inf), "r": torch.full((2, 21), -torch.inf)},
+    )
 
 
 ANGLES = """

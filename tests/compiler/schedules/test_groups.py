@@ -36,6 +36,11 @@ def test_each_group_has_one_member(index: str, size: int) -> None:
     assert_equal(mixer, {"x": torch.randn(3, size, dtype=torch.float64)})
 
 
+def test_what_is_summed_may_hold_a_sum_along_that_axis() -> None:
+    text = SPEC.replace("sum(x, D, D=INDEX)", "sum(x * sum(x ** 2, D), D, D=(d + 2) % D)")
+    assert_equal(load_text(text), {"x": torch.randn(3, 5, dtype=torch.float64)})
+
+
 @pytest.mark.parametrize("index", ["d // 2", "(2 * d) % D", "(3 * d) % D", "d + 1"])
 def test_groups_of_several_members_are_no_kernel(index: str) -> None:
     mixer = load_text(SPEC.replace("INDEX", index))

@@ -12,7 +12,7 @@ from ..triton.host import host_text
 from ..triton.lines import wrap
 from .forms import Statements
 from .terms import DTYPES
-from .text import Piece
+from .text import Piece, bare
 
 READ = '''
 def read(table, places, fill):
@@ -114,7 +114,7 @@ class _Head:
                 default = host_text(param.value, {})
                 if param.runtime:
                     default = f"{default} if {param.name} is None else {param.name}"
-                made[param.name] = f"{param.name} = {default}"
+                made[param.name] = f"{param.name} = {bare(default)}"
 
     def _size(self, source: Source) -> str:
         match source:

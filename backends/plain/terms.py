@@ -22,7 +22,7 @@ from ...ir.expression import (
 )
 from ...ir.host import is_host
 from ..triton.host import host_text
-from .text import AND, ATOM, COMPARE, OR, PRODUCT, SUM, UNARY, Order, Piece
+from .text import AND, ATOM, COMPARE, OR, PRODUCT, SUM, UNARY, Order, Piece, bare
 
 _INFIX: Mapping[str, tuple[str, int]] = {
     "add": ("+", SUM),
@@ -111,7 +111,7 @@ class Terms:
                 return self._solve(expr)
             case Call(fn, args) if not is_host(expr):
                 return self._call(expr, fn, [self.write(a) for a in args])
-        code = host_text(expr, dict(self.sizes))
+        code = bare(host_text(expr, dict(self.sizes)))
         level = ATOM if code.isidentifier() or re.fullmatch(r"[\d.]+", code) else COMPARE
         return Piece(code, (), expr.kind, level, tensor=False)
 
@@ -405,8 +405,8 @@ class Terms:
         sides = self.order.of({*vector.dims} - {expr.left, *batch})
         if len(sides) > 1:
             raise UnsupportedError(f"right-hand sides with several axes: {expr}")
-        a = self.order.permuted(matrix.at(ATOM), matrix.dims, (*batch, expr.left, expr.right))
-        vector = self.expanded(vector, batch)
+        matrix, vector = self.short([matrix, self.expanded(vector, batch)])
+        a = self.order.permuted(matrix.code, matrix.dims, (*batch, expr.left, expr.right))
         b = self.order.permuted(vector.at(ATOM), vector.dims, (*batch, expr.left, *sides))
         code = f"torch.linalg.solve({a}, {b})"
         if not sides:

@@ -88,4 +88,28 @@ def order_of(layouts: Iterable[Sequence[str]], others: Iterable[str]) -> Order:
     return Order(tuple(found))
 
 
-__all__ = ["AND", "ATOM", "COMPARE", "OR", "PRODUCT", "SUM", "UNARY", "Order", "Piece", "order_of"]
+def bare(code: str) -> str:
+    """Code without parentheses around all of it."""
+    if not (code.startswith("(") and code.endswith(")")):
+        return code
+    depth = 0
+    for place, letter in enumerate(code):
+        depth += (letter == "(") - (letter == ")")
+        if depth == 0:
+            return bare(code[1:-1]) if place == len(code) - 1 else code
+    return code
+
+
+__all__ = [
+    "AND",
+    "ATOM",
+    "COMPARE",
+    "OR",
+    "PRODUCT",
+    "SUM",
+    "UNARY",
+    "Order",
+    "Piece",
+    "bare",
+    "order_of",
+]

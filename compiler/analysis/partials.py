@@ -23,6 +23,14 @@ def add(a: Expr | None, b: Expr) -> Expr:
     return a if b == ZERO else call("add", a, b)
 
 
+def negative(x: Expr) -> Expr:
+    """-x; of -y it is y."""
+    match x:
+        case Call("neg", (y,)):
+            return y
+    return call("neg", x)
+
+
 def mul(a: Expr, b: Expr) -> Expr:
     """a * b; a factor of 1 is left out."""
     if a == ONE:
@@ -123,8 +131,8 @@ def _silu(x: Expr, node: Call) -> Expr:
 # How much each argument of an elementwise function gets of the call's adjoint.
 PARTIALS: Mapping[str, Partial] = {
     "add": lambda node, above, number: above,
-    "sub": lambda node, above, number: above if number == 0 else call("neg", above),
-    "neg": lambda node, above, number: call("neg", above),
+    "sub": lambda node, above, number: above if number == 0 else negative(above),
+    "neg": lambda node, above, number: negative(above),
     "mul": _of_mul,
     "div": _of_div,
     "pow": _of_pow,

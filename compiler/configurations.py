@@ -23,7 +23,7 @@ _REASONS = {
     "block_rows": "queries of a program share each block of keys that it loads",
     "block_keys": "a score tile of rows x keys has to stay in registers",
     "chunk": "rows at once, by products of matrices or a scan; between chunks the state waits",
-    "block_channels": "a part of the state per program, beside others on the machine",
+    "block_channels": "a part of the state, or of a cell's batch, per program",
     "num_warps": "more warps spread the tile's registers, fewer keep it together",
     "num_stages": "blocks of keys in flight hide the memory, each takes shared memory",
 }

@@ -68,8 +68,11 @@ def test_rows_and_columns_of_a_chunk_are_bound_together() -> None:
     assert dict(kernel.program.launch)["num_warps"] == 4
 
 
-def test_a_cell_is_held_whole() -> None:
-    assert set(names(plan(CELL))) == {"num_warps", "num_stages"}
+def test_a_cell_is_held_whole_for_rows_of_the_batch() -> None:
+    assert set(names(plan(CELL))) == {"block_channels", "num_warps", "num_stages"}
+    (kernel,) = bind_configuration(plan(CELL), {"block_channels": 32}).kernels
+    blocks = {tile.dim: tile.block for tile in kernel.program.tiles}
+    assert (blocks["B"], blocks["D"], blocks["P"]) == (32, 64, 64)
 
 
 @pytest.mark.parametrize("text", [MATRIX, CELL])
@@ -79,11 +82,12 @@ def test_defaults_are_not_refused(text: str, size: int) -> None:
 
 
 def test_warps_share_what_a_cell_keeps() -> None:
-    """Recurrent weights stay in registers: twice the size takes four times the warps."""
-    warps = [
-        dict(plan(CELL, size=size).kernels[0].program.launch)["num_warps"] for size in (64, 128)
-    ]
-    assert warps == [4, 16]
+    """Weights of a product with rows of the batch stand in shared memory while they fit; larger
+    ones stay in registers, one row of the batch at a time, and take all warps."""
+    for size, rows, warps in ((64, 16, 4), (128, 16, 4), (256, None, 16)):
+        program = plan(CELL, size=size).kernels[0].program
+        assert dict(program.launch)["num_warps"] == warps
+        assert {t.dim: t.block for t in program.tiles}.get("B") == rows
 
 
 def test_kernels_that_share_segments_cut_their_rows_alike() -> None:

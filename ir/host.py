@@ -74,7 +74,8 @@ def host_code(expr: Expr, names: Mapping[str, str]) -> str:
             if fn in ("min", "max") and all(a.kind is Kind.INT for a in args):
                 return f"{fn}({', '.join(texts)})"
             if fn == "where":
-                return f"{_CASTS[expr.kind]}({texts[1]} if {texts[0]} else {texts[2]})"
+                condition, yes, no = texts  # both are computed, and raise what they raise
+                return f"{_CASTS[expr.kind]}(({no}, {yes})[not not {condition}])"
             return f"{_CASTS[expr.kind]}(FUNCTIONS[{fn!r}]({', '.join(texts)}))"
         case _:
             raise TypeError(f"not an expression in sizes and params: {type(expr).__name__}")

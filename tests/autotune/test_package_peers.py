@@ -43,7 +43,7 @@ def test_a_function_is_found_by_its_arguments_and_results(
     assert found.name == function
     sizes = default_sizes(mixer, "one head per group")  # no whole number of chunks
     inputs = sample_inputs(mixer, sizes, torch.float32, seed=3)
-    results = found.results(mixer, sizes, found.bound(mixer, inputs)())
+    results = found.results(mixer, sizes, found.bound(found.arranged(mixer, inputs))())
     for name, expected in run(mixer, inputs).items():
         torch.testing.assert_close(results[name].double(), expected, rtol=1e-4, atol=1e-4)
 

@@ -26,14 +26,14 @@ def example() -> ModuleType:
 
 
 def small(*arguments: object) -> list[str]:
-    sizes = ["--steps", 4, "--batch", 2, "--length", 40, "--width", 16, "--every", 2]
+    sizes = ["--steps", 24, "--batch", 2, "--length", 40, "--width", 16, "--every", 2]
     return [str(word) for word in (*sizes, *arguments)]
 
 
 def test_both_models_learn_alike_and_are_drawn(example, tmp_path, capsys):
     picture = tmp_path / "curves.png"
     curves = example.main(small("--mixer", "causal", "gla", "--png", picture))
-    assert len(curves.kernels) == 4
+    assert len(curves.kernels) == 24
     assert curves.kernels[-1] < curves.kernels[0]
     assert 0 < curves.apart < 1e-4
     said = capsys.readouterr().out

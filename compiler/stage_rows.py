@@ -15,9 +15,7 @@ from ..ir.expression import (
     Read,
     Reduce,
     Ref,
-    Size,
     Solve,
-    call,
     rebuild,
     walk,
 )
@@ -25,6 +23,7 @@ from ..ir.mixer import Line, Mixer, Recurrence, Rounds, Stage, State
 from ..ir.names import names_in
 from ..ir.optional import expressions
 from ..ir.plan import Buffer
+from ..ir.roles import group_of
 from ..ir.tile import DType
 from .schedules.evaluation import padded
 from .schedules.loop import Carrying
@@ -114,8 +113,7 @@ class StageRows:
         at: dict[str, Expr] = {}
         for group, head in self.work.context.heads:
             if {group, head} <= expr.axes:
-                ratio = call("floordiv", Size(head), Size(group))
-                at[group] = call("floordiv", Index(head), ratio)
+                at[group] = group_of(group, head)
         return move(expr, at) if at else expr
 
     def _is_product(self, expr: Expr) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial, reduce
 
 from .errors import UnsupportedError
-from .expression import Expr, Kind, Literal, Ref, Scalar, Size, Solve, call, walk
+from .expression import Expr, Index, Kind, Literal, Ref, Scalar, Size, Solve, call, walk
 from .host import evaluate_host
 from .mixer import Attention, Map, Mixer, Recurrence, assignments
 from .optional import expressions
@@ -16,6 +16,11 @@ from .optional import expressions
 LARGEST_WHOLE = 512
 # How many programs of a kernel a machine has room for at once.
 UNITS = Scalar("units", Kind.INT)
+
+
+def group_of(group: str, heads: str) -> Expr:
+    """The position along ``group`` of a head's group, h // (H // G)."""
+    return call("floordiv", Index(heads), call("floordiv", Size(heads), Size(group)))
 
 
 @dataclass(frozen=True)

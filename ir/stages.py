@@ -81,4 +81,13 @@ def names_taken(mixer: Mixer) -> set[str]:
     return names | dims | {dim.lower() for dim in dims} | {"score", "total", "scale", "cu_seqlens"}
 
 
-__all__ = ["changed", "changed_line", "names_taken", "values"]
+def unused_name(name: str, taken: set[str]) -> str:
+    """``name``, or a longer one that nothing has, nor an axis that is written alike; from now on
+    it is ``taken``."""
+    while name in taken or name.lower() in taken:
+        name += "_"
+    taken.add(name)
+    return name
+
+
+__all__ = ["changed", "changed_line", "names_taken", "unused_name", "values"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from .ir.errors import UnsupportedError
 from .ir.expression import Kind
-from .ir.mixer import Mixer, Recurrence
+from .ir.mixer import Mixer
 from .ir.optional import without_inputs
 
 if TYPE_CHECKING:
@@ -102,13 +102,14 @@ def _passes(
             derivative = differentiate(mixer)
             if not derivative.gradients:
                 raise UnsupportedError("no output has a gradient by an input")
-            recurrent = any(isinstance(stage, Recurrence) for stage in mixer.stages)
             forward = replace(derivative.forward, name=f"{mixer.name}_forward")
             plan = lower(forward, sizes, dtype)
             fixed = dict(plan.sizes)
             known = {dim for i in derivative.backward.inputs for dim in i.dims}
             fixed = {dim: size for dim, size in fixed.items() if dim in known}
-            backward = lower(derivative.backward, fixed, "float32" if recurrent else dtype)
+            backward = lower(
+                derivative.backward, fixed, "float32" if derivative.in_float32 else dtype
+            )
             return _Passes(plan, backward, derivative), None
         except UnsupportedError as error:
             reason = str(error).splitlines()[0]

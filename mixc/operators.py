@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from .mapped import mapped
-from .recording import recording_of
-from .training import second_derivative, shapes_of, with_zeros
+from .recording import gradients_in, keep_for_backward, recording_of
+from .training import second_derivative
 
 _FORWARD = "(str mixer, str call, Tensor[] tensors, float[] params) -> Tensor[]"
 
@@ -43,20 +43,16 @@ def _(mixer: str, call: str, tensors: list[Tensor], params: list[float]) -> list
 
 
 def _save(ctx: Any, inputs: tuple[str, str, list[Tensor], list[float]], output: Any) -> None:
-    mixer, call, tensors, params = inputs
-    recording = recording_of(mixer, call)
-    needs = zip(recording.call.inputs, ctx.needs_input_grad[2:], strict=False)  # lists are flat
-    wanted = tuple(name for name, needed in needs if needed)
-    saved, later = recording.saved(tensors, params, list(output), wanted)
-    ctx.save_for_backward(*saved)
-    ctx.mixer, ctx.later, ctx.params, ctx.shapes = mixer, str(later), params, shapes_of(tensors)
+    keep_for_backward(ctx, *inputs, output, ctx.needs_input_grad[2:])  # lists are flat
 
 
 def _differentiate(ctx: Any, cotangents: Sequence[Tensor]) -> tuple[Any, ...]:
-    recording = recording_of(ctx.mixer, ctx.later)
-    given = recording.with_cotangents(ctx.saved_tensors, cotangents)
-    made = backward(ctx.mixer, ctx.later, given, ctx.params) if recording.call.gradients else []
-    gradients = with_zeros(ctx.needs_input_grad[2], ctx.shapes, recording.by_input(made))
+    gradients = gradients_in(
+        ctx,
+        cotangents,
+        ctx.needs_input_grad[2],
+        lambda given: backward(ctx.mixer, ctx.later, given, ctx.params),
+    )
     return None, None, gradients, None if ctx.params else []  # a list of none is one of tensors
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from .ir.mixer import Layout, Mixer
 from .outline import outline, packed_outline
 from .running import Execution
 from .signature import Call, read_call
+from .training import shapes_of, with_zeros
 
 if TYPE_CHECKING:
     from .training import Passes
@@ -217,6 +218,37 @@ class Recording:
         return passes
 
 
+def keep_for_backward(
+    ctx: Any,
+    mixer: str,
+    call: str,
+    tensors: Sequence[Tensor],
+    params: list[float],
+    made: Sequence[Tensor],
+    needs: Sequence[bool],
+) -> None:
+    """Save in an autograd context what the backward pass of a call needs that made ``made``."""
+    recording = recording_of(mixer, call)
+    named = zip(recording.call.inputs, needs, strict=False)
+    wanted = [name for name, needed in named if needed]
+    saved, later = recording.saved(list(tensors), params, list(made), wanted)
+    ctx.save_for_backward(*saved)
+    ctx.mixer, ctx.later, ctx.params, ctx.shapes = mixer, str(later), params, shapes_of(tensors)
+
+
+def gradients_in(
+    ctx: Any,
+    cotangents: Sequence[Tensor],
+    needs: Sequence[bool],
+    backward: Callable[[list[Tensor]], Sequence[Tensor]],
+) -> list[Tensor | None]:
+    """The gradients of a call's tensors, by the context that ``keep_for_backward`` has filled."""
+    recording = recording_of(ctx.mixer, ctx.later)
+    given = recording.with_cotangents(ctx.saved_tensors, cotangents)
+    made = backward(given) if recording.call.gradients else ()
+    return with_zeros(needs, ctx.shapes, recording.by_input(made))
+
+
 def _apart(results: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
     """The results in memory of their own, dense: operators promise that."""
     taken = {tensor.untyped_storage().data_ptr() for tensor in inputs} - {0}
@@ -241,4 +273,4 @@ def _under_autograd() -> Iterator[None]:
         yield
 
 
-__all__ = ["Recording", "recording_of"]
+__all__ = ["Recording", "gradients_in", "keep_for_backward", "recording_of"]

@@ -13,7 +13,7 @@ from .compiler.mixers.differentiate import Derivative, differentiate
 from .compiler.pipeline import lower
 from .ir.binding import Number, bind_sizes
 from .ir.errors import UnsupportedError
-from .ir.mixer import Mixer, Recurrence
+from .ir.mixer import Mixer
 from .ir.optional import without_inputs
 from .ir.roles import feature_dims
 
@@ -116,8 +116,7 @@ class Training:
         )
         try:
             derivative = differentiate(mixer, wanted)
-            recurrent = any(isinstance(stage, Recurrence) for stage in mixer.stages)
-            dtype = torch.float32 if recurrent else None
+            dtype = torch.float32 if derivative.in_float32 else None
             known, features = sizes(derivative), feature_dims(derivative.backward)
             fixed = {dim: int(known[dim]) for dim in features if dim in known}
             first = next(dtypes[name] for name in wanted)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from .mapped import mapped
 from .operators import backward, forward
-from .recording import recording_of
-from .training import second_derivative, shapes_of, with_zeros
+from .recording import gradients_in, keep_for_backward, recording_of
+from .training import second_derivative
 
 
 class Forward(torch.autograd.Function):
@@ -24,22 +24,19 @@ class Forward(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         mixer, call, params, *tensors = inputs
-        recording = recording_of(mixer, call)
-        needs = zip(recording.call.inputs, ctx.needs_input_grad[3:], strict=False)
-        wanted = [name for name, needed in needs if needed]
-        saved, later = recording.saved(tensors, params, list(output), wanted)
-        ctx.save_for_backward(*saved)
-        ctx.mixer, ctx.later, ctx.params, ctx.shapes = mixer, str(later), params, shapes_of(tensors)
+        needs = ctx.needs_input_grad[3:]
+        keep_for_backward(ctx, mixer, call, tensors, params, output, needs)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        recording = recording_of(ctx.mixer, ctx.later)
-        given = recording.with_cotangents(ctx.saved_tensors, cotangents)
         apply: Callable[..., tuple[Tensor, ...]] = Backward.apply
-        more = recording.call.gradients
-        made = apply(ctx.mixer, ctx.later, ctx.params, *given) if more else ()
-        gradients = recording.by_input(made)
-        return (None, None, None, *with_zeros(ctx.needs_input_grad[3:], ctx.shapes, gradients))
+        gradients = gradients_in(
+            ctx,
+            cotangents,
+            ctx.needs_input_grad[3:],
+            lambda given: apply(ctx.mixer, ctx.later, ctx.params, *given),
+        )
+        return (None, None, None, *gradients)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:

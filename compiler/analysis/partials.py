@@ -24,8 +24,10 @@ def add(a: Expr | None, b: Expr) -> Expr:
 
 
 def negative(x: Expr) -> Expr:
-    """-x; of -y it is y."""
+    """-x; of -y it is y, and of a number a number."""
     match x:
+        case Literal(value):
+            return Literal(-value)
         case Call("neg", (y,)):
             return y
     return call("neg", x)
@@ -172,4 +174,4 @@ PARTIALS: Mapping[str, Partial] = {
     "acos": _unary(lambda x, node: call("neg", call("rsqrt", call("sub", 1, call("mul", x, x))))),
 }
 
-__all__ = ["ONE", "PARTIALS", "ZERO", "add", "mul", "where"]
+__all__ = ["ONE", "PARTIALS", "ZERO", "add", "mul", "negative", "where"]

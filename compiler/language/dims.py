@@ -17,6 +17,7 @@ from ...ir.expression import (
     rebuild,
     transform,
 )
+from ...ir.roles import group_of
 from .complexes import Complex, complex_call, parts, together
 
 
@@ -101,8 +102,7 @@ class Dims:
         for small in sorted(value.axes & self.heads.keys() - set(keep)):
             target = next((d for d in reversed(self.larger(small)) if d in present), None)
             if target is not None and target not in value.axes:
-                ratio = call("floordiv", Size(target), Size(small))
-                at.append((small, call("floordiv", Index(target), ratio)))
+                at.append((small, group_of(small, target)))
         if not at:
             return value
         heads = [index_axis for _, e in at for index_axis in e.axes]

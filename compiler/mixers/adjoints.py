@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from ...ir.expression import Expr, Ref, with_names
 from ...ir.mixer import Attention, Equation, Map, Recurrence, Stage
-from ...ir.stages import changed
+from ...ir.stages import changed, unused_name
 from ..analysis.partials import ZERO, add
 
 
@@ -27,10 +27,7 @@ class Adjoints:
 
     def unused(self, name: str) -> str:
         """A name like ``name`` that means nothing yet, and from now on is taken."""
-        while name in self.taken or name.lower() in self.taken:
-            name += "_"
-        self.taken.add(name)
-        return name
+        return unused_name(name, self.taken)
 
     def add(self, parts: Mapping[str, Expr]) -> None:
         """Add to the adjoints of some names."""

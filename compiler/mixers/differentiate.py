@@ -27,7 +27,7 @@ from ...ir.mixer import (
 from ...ir.names import names_in
 from ...ir.optional import expressions, free_dims
 from ...ir.roles import query_axis
-from ...ir.stages import names_taken, values
+from ...ir.stages import names_taken, unused_name, values
 from ..analysis.derivatives import pullback
 from .adjoints import Adjoints
 from .attention_adjoint import attention_adjoint, needs_lse
@@ -54,6 +54,12 @@ class Derivative:
     kept: tuple[str, ...]
     cotangents: Mapping[str, str]
     gradients: Mapping[str, str]
+
+    @property
+    def in_float32(self) -> bool:
+        """Whether the backward pass works in float32 whatever the inputs are: what states hand from
+        row to row, and the sums of decays over all rows, lose too much in 16 bits."""
+        return any(isinstance(stage, Recurrence) for stage in self.forward.stages)
 
 
 def differentiate(
@@ -235,11 +241,7 @@ def _with_logarithms(mixer: Mixer) -> Mixer:
         if not isinstance(stage, Attention) or stage.lse is not None or not needs_lse(stage):
             return stage
         first = stage.outputs[0].name if stage.outputs else stage.weights
-        name = f"{first}_lse"
-        while name in taken:
-            name += "_"
-        taken.add(name)
-        return replace(stage, lse=name)
+        return replace(stage, lse=unused_name(f"{first}_lse", taken))
 
     return replace(mixer, stages=tuple(change(stage) for stage in mixer.stages))
 

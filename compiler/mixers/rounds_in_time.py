@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from ...ir.expression import Read
 from ...ir.mixer import Equation, Map, Mixer, Recurrence, Stage
-from ...ir.stages import names_taken
+from ...ir.stages import names_taken, unused_name
 from ..analysis.recurrence.flatten import flatten
 
 
@@ -20,23 +20,17 @@ def rounds_in_time(mixer: Mixer) -> Mixer:
     stages: list[Stage] = []
     sizes = list(mixer.sizes)
     for stage in mixer.stages:
-        axis = _unused(stage.over, taken) if isinstance(stage, Recurrence) else None
-        flat = flatten(stage, axis) if isinstance(stage, Recurrence) else None
+        flat = None
+        if isinstance(stage, Recurrence):
+            flat = flatten(stage, unused_name(f"{stage.over}_ROUNDS", taken))
         if flat is None:
             stages.append(stage)
             continue
-        taken |= {flat.axis, flat.axis.lower()}
+        taken.add(flat.axis.lower())
         sizes.append((flat.axis, flat.size))
         rows = (Equation(name, Read(ref, ((flat.axis, place),))) for name, ref, place in flat.rows)
         stages += [replace(flat.recurrence, texts=()), Map(tuple(rows))]
     return replace(mixer, stages=tuple(stages), sizes=tuple(sizes))
-
-
-def _unused(over: str, taken: set[str]) -> str:
-    name = f"{over}_ROUNDS"
-    while name in taken or name.lower() in taken:
-        name += "_"
-    return name
 
 
 __all__ = ["rounds_in_time"]

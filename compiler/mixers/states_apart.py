@@ -15,10 +15,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from ...ir.expression import Expr, Index, Read, Reduce, Ref, Size, call, rebuild, with_names
+from ...ir.expression import Expr, Index, Read, Reduce, Ref, Size, call, rebuild, walk, with_names
 from ...ir.mixer import Equation, Map, Mixer, Recurrence, Rounds, Stage, State
 from ...ir.names import names_in
-from ...ir.stages import changed, names_taken, values
+from ...ir.roles import group_of
+from ...ir.stages import changed, names_taken, unused_name, values
 from ..analysis.recurrence.classify import classify
 from ..analysis.recurrence.forms import Matrix
 
@@ -64,46 +65,34 @@ def _cut(stage: Recurrence, before: set[str], taken: set[str]) -> Iterator[Recur
     over = frozenset({stage.over})
     states = {s.name: s for s in stage.states}
     rows = {ref.name: ref for ref in stage.own if ref.name in before}
-    early: dict[str, Expr] = {}  # what a name is until its line has been passed
-    late: dict[str, Expr] = dict(rows)
-    kept: list[list[Equation]] = [[], []]
+    early: dict[str, Ref] = {}  # what a name is until its line has been passed
+    late = dict(rows)
     for name in sorted(before & states.keys()):
         for point, found in (("before", early), ("after", late)):
-            unused = _unused(f"{name}_{point}", taken)
+            unused = unused_name(f"{name}_{point}", taken)
             found[name] = Ref(unused, states[name].dims | over, states[name].kind)
-        line = Equation(_name(early[name]), states[name].ref)
-        kept[0].append(line)
-    now = dict(early)
+    now: dict[str, Expr] = dict(early)
     others: list[Equation] = []
     for line in _equations(stage):
         if line.name in before:
-            kept[0].append(line)
             now[line.name] = late[line.name]
         else:
             others.append(replace(line, value=with_names(line.value, now)))
-    kept[0] += [Equation(_name(late[n]), s.ref) for n, s in states.items() if n in before]
-    read = names_in(*(line.value for line in others)) | (before & rows.keys())
-    used = [line for line in kept[0] if line.name in read | before]
+    lines = [
+        *(Equation(ref.name, states[name].ref) for name, ref in early.items()),
+        *(line for line in _equations(stage) if line.name in before),
+        *(Equation(late[name].name, s.ref) for name, s in states.items() if name in before),
+    ]
+    read = names_in(*(line.value for line in others)) | before
+    used = [line for line in lines if line.name in read]
     own = tuple(s for s in stage.states if s.name in before)
     rest = tuple(s for s in stage.states if s.name not in before)
     yield replace(stage, states=own, step=tuple(used), texts=())
     yield replace(stage, states=rest, step=tuple(others), texts=())
 
 
-def _name(ref: Expr) -> str:
-    assert isinstance(ref, Ref)
-    return ref.name
-
-
 def _equations(stage: Recurrence) -> Iterator[Equation]:
     return (line for line in stage.step if isinstance(line, Equation))
-
-
-def _unused(name: str, taken: set[str]) -> str:
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    return name
 
 
 # ------------------------------------------------------------------------------------ by head
@@ -149,13 +138,13 @@ class _Spread:
 
     def __post_init__(self) -> None:
         ratio = call("floordiv", Size(self.head), Size(self.group))
-        self.place = call("floordiv", Index(self.head), ratio)
+        self.place = group_of(self.group, self.head)
         self.first = call("mul", Index(self.group), ratio)
         made = (*(s.ref for s in self.stage.states), *self.stage.own)
         self.moved: Mapping[str, Ref] = {
             ref.name: replace(
                 ref,
-                name=_unused(f"{ref.name}_by_head", self.taken),
+                name=unused_name(f"{ref.name}_by_head", self.taken),
                 dims=ref.dims - {self.group} | {self.head},
             )
             for ref in made
@@ -167,14 +156,14 @@ class _Spread:
         return any(
             isinstance(node, Read) and self._spreads(node)
             for _, value in values(self.stage)
-            for node in _nodes(value)
+            for node in walk(value)
         )
 
     def mixes_groups(self) -> bool:
         """Whether something sees several groups, or heads, at once."""
         own = {self.group, self.head}
         for _, value in values(self.stage):
-            for node in _nodes(value):
+            for node in walk(value):
                 match node:
                     case Reduce(over=over, group=group):
                         if own & {*over, *(dim for dim, _ in group)}:
@@ -237,14 +226,6 @@ class _Spread:
                 return replace(expr, x=inner, at=rest) if rest else inner
             case _:
                 return rebuild(expr, self._moved)
-
-
-def _nodes(value: Expr) -> Iterator[Expr]:
-    pending = [value]
-    while pending:
-        node = pending.pop()
-        yield node
-        pending += node.children
 
 
 __all__ = ["states_apart"]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ...ir.expression import Index, Size, call
 from ...ir.promises import WholeBlocks
+from ...ir.roles import group_of
 from ...ir.tile import BufferArgument, DType, GridAxis, Tile, Value
 from .builder import Builder
 from .evaluation import Context, Evaluator, padded
@@ -77,9 +78,8 @@ def place_groups(evaluator: Evaluator) -> None:
     """Where a program has a position of the heads, that of their group: h // (H // G)."""
     for group, heads in sorted(evaluator.context.heads):
         if evaluator.builder.has_position(heads) and not evaluator.builder.has_position(group):
-            size = call("floordiv", Size(heads), Size(group))
-            index = call("floordiv", Index(heads), size)
-            evaluator.builder.place(group, evaluator.integer(index, group.lower()))
+            place = evaluator.integer(group_of(group, heads), group.lower())
+            evaluator.builder.place(group, place)
 
 
 def first_of(evaluator: Evaluator, dims: Sequence[str]) -> Value | None:

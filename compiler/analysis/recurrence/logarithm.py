@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 from ....ir.expression import Call, Expr, Literal, call
+from ..partials import negative
 from .bounds import bounds
-from .polynomial import Polynomial, negative, plus, polynomial, tidy, times
+from .polynomial import Polynomial, plus, polynomial, tidy, times
 
 
 def logarithm(expr: Expr) -> Expr | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ....ir.expression import Call, Expr, Literal, call, tree_size
+from ..partials import negative
 
 Number = int | float
 LARGEST = 48  # products of sums with more terms stay as they are
@@ -254,17 +255,6 @@ def plus(a: Expr, b: Expr) -> Expr:
     if isinstance(b, Call) and b.fn == "neg":
         return call("sub", a, b.args[0])
     return call("add", a, b)
-
-
-def negative(a: Expr) -> Expr:
-    """-a."""
-    match a:
-        case Literal(value):
-            return Literal(-value)
-        case Call("neg", (x,)):
-            return x
-        case _:
-            return call("neg", a)
 
 
 def tidy(expr: Expr) -> Expr:

@@ -23,8 +23,8 @@ from ..ir.tile import DType
 from ..ir.tile_text import write_plan
 from ..ir.verify_mixer import verify_mixer
 from ..ir.verify_plan import verify_plan
-from .estimates import WEIGHTS_LIMIT_BYTES
-from .planner import plan_mixer
+from .planning.mixer import plan_mixer
+from .schedules.estimates import WEIGHTS_LIMIT_BYTES
 
 _DTYPES: Mapping[str, DType] = {
     "fp32": DType.FLOAT32,

@@ -29,8 +29,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import mixc
-from mixc.autotune.draws import Draw, Law, draws
-from mixc.autotune.proportions import Proportions, default_sizes, resized
+from mixc.autotune.checking.draws import Draw, Law, draws
+from mixc.autotune.checking.proportions import Proportions, default_sizes, resized
 from mixc.ir.binding import param_values
 from mixc.ir.expression import Kind
 from mixc.ir.mixer import Input

@@ -21,17 +21,7 @@ from .expression import (
     rebuild,
     walk,
 )
-from .mixer import (
-    Attention,
-    Equation,
-    Line,
-    Map,
-    Mixer,
-    Recurrence,
-    Rounds,
-    Stage,
-    assignments,
-)
+from .mixer import Attention, Equation, Line, Map, Mixer, Recurrence, Rounds, Stage, assignments
 
 
 def without_inputs(mixer: Mixer, names: Iterable[str]) -> Mixer:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from . import nn
     from .api import LoadedMixer, compile_source, export_source, load
     from .ir.errors import MixcError, MixcWarning
-    from .state import SequenceState
+    from .stepping.state import SequenceState
 
     __version__: str
 
@@ -47,7 +47,7 @@ def __getattr__(name: str) -> Any:
 
         return import_module(".nn", __name__)
     if name == "SequenceState":
-        from .state import SequenceState
+        from .stepping.state import SequenceState
 
         return SequenceState
     if name == "__version__":

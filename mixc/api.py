@@ -7,27 +7,27 @@ from functools import cached_property
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, get_args
 
-from . import arguments, compiling
 from .compiler.language.find import find_spec
 from .compiler.language.load import load_file
 from .ir.errors import ArgumentError
 from .ir.expression import Kind
 from .ir.mixer import Mixer
 from .ir.targets import parse_target
-from .overrides import Values, override
-from .results import result_class
-from .running import Backend, Chosen, Execution, choose
-from .signature import text_of
-from .state import SequenceState
-from .stepping import Stepping
+from .operators.signature import text_of
+from .runtime import arguments, compiling
+from .runtime.overrides import Values, override
+from .runtime.results import result_class
+from .runtime.running import Backend, Chosen, Execution, choose
+from .stepping.state import SequenceState
+from .stepping.stepping import Stepping
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
     from .backends.triton.binary_report import KernelReport
-    from .compiling import Generated
-    from .lowering import Lowering
+    from .runtime.compiling import Generated
+    from .runtime.lowering import Lowering
 
 
 def load(
@@ -95,7 +95,7 @@ def export_source(
     >>> "class CausalFunction(torch.autograd.Function):" in export_source("causal")
     True
     """
-    from .exporting import export
+    from .export.exporting import export
 
     mixer = _read(name_or_path, params).mixer
     return export(mixer, sizes or {}, dtype, gradients=gradients, optional=optional).source
@@ -212,7 +212,7 @@ class LoadedMixer:
         cu_seqlens: Tensor | Mapping[str, Tensor] | None,
     ) -> Any:
         """The call under ``torch.compile``, which traces these lines."""
-        from .traced import traced
+        from .operators.traced import traced
 
         if len(inputs) > len(self.inputs):
             raise ArgumentError(f"expected {len(self.inputs)} inputs, got {len(inputs)}")
@@ -245,7 +245,7 @@ class LoadedMixer:
 
     def _with_inputs(self, params: tuple[str, ...]) -> LoadedMixer:
         """The mixer with run-time params as inputs, which have gradients."""
-        from .compiler.mixers.params_as_inputs import params_as_inputs
+        from .compiler.mixers.derivative.params_as_inputs import params_as_inputs
 
         if params not in self._by_tensors:
             mixer = params_as_inputs(self.mixer, params)
@@ -278,7 +278,7 @@ class LoadedMixer:
 
     @cached_property
     def _lowering(self) -> Lowering:
-        from .lowering import lowering
+        from .runtime.lowering import lowering
 
         return lowering(self.mixer, dtype="float32")
 
@@ -311,7 +311,7 @@ class LoadedMixer:
         """Print what ``mixc show`` prints: equations, key ranges, the mask, the plan."""
         from .commands.options import console
         from .commands.show_spec import write
-        from .lowering import lowering
-        from .mask_picture import pictures
+        from .runtime.lowering import lowering
+        from .show.mask_picture import pictures
 
         write(console(), self.mixer, lowering(self.mixer), pictures(self.mixer))

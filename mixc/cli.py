@@ -15,8 +15,8 @@ from typing import Any, NoReturn
 
 import click
 
+from .commands.plain_text import degrade_streams
 from .ir.errors import DefectError, MixcError, UnsupportedError, VerificationError
-from .plain_text import degrade_streams
 
 # Command -> the module under mixc/commands that holds it, in the order of a first session.
 MODULES = {

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mixc.compiling import Generated
+    from mixc.runtime.compiling import Generated
 
 RELEASES = ("3.6.0", "3.7.1", "3.9.0")
 HEAD_DIMS = (64, 128)
@@ -89,8 +89,8 @@ def compile_library(specs: list[str], targets: list[str]) -> None:
     """Print a line of JSON for each kernel of each spec, compiled under the Triton at hand."""
     from mixc.backends.triton.cross_compile import CompileWorkers
     from mixc.compiler.language.find import find_spec, library
-    from mixc.compiling import report
     from mixc.ir.errors import MixcError
+    from mixc.runtime.compiling import report
 
     with CompileWorkers(time_limit_s=60) as workers:
         for path in [find_spec(spec) for spec in specs] or library():
@@ -108,8 +108,8 @@ def compile_library(specs: list[str], targets: list[str]) -> None:
 def generated(path: Path, size: int) -> Generated:
     """Generate the module of a spec for one size of its feature dims D and E."""
     from mixc.compiler.language.load import load_file
-    from mixc.compiling import generate
     from mixc.ir.roles import feature_dims
+    from mixc.runtime.compiling import generate
 
     mixer = load_file(path)
     return generate(mixer, dict.fromkeys(feature_dims(mixer) & {"D", "E"}, size), "bf16")

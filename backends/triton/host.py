@@ -7,14 +7,7 @@ import re
 from ...ir.expression import Call, Expr, Kind, Literal, Scalar, Size
 from ...ir.mixer import Input, Layout, Mixer
 from ...ir.plan import Buffer, Kernel, Plan
-from ...ir.tile import (
-    BufferArgument,
-    DType,
-    HostArgument,
-    ParamArgument,
-    SizeArgument,
-    Tile,
-)
+from ...ir.tile import BufferArgument, DType, HostArgument, ParamArgument, SizeArgument, Tile
 from .checks import kind_checks, shape_checks
 from .lines import fill, wrap
 

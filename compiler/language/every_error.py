@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ...ir.errors import SpecError
-from .compose import read_document
 from .load import load_document
-from .positions import Block, Items, Node, Text
-from .source import Source
+from .text.compose import read_document
+from .text.positions import Block, Items, Node, Text
+from .text.source import Source
 
 MOST = 20
 _NAME = re.compile(r"[A-Za-z_]\w*")

@@ -35,7 +35,7 @@ def find_spec(name_or_path: str) -> Path:
         return specs[name_or_path]
     if "/" in name_or_path or path.suffix in _SUFFIXES:
         raise SpecError(f"no spec file `{name_or_path}`", path=name_or_path)
-    from .source import closest, listed
+    from .text.source import closest, listed
 
     names = listed(specs, 80) or "a name (the library is empty)"
     lines = [

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from ...ir.expression import Expr, Ref
 from ...ir.mixer import Attention, Equation, Map, Mixer, assignments
-from .scope import MAX_HEIGHT, MAX_NODES
-from .source import Source
+from .names.scope import MAX_HEIGHT, MAX_NODES
+from .text.source import Source
 
 
 @dataclass

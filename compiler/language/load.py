@@ -7,24 +7,24 @@ from pathlib import Path
 from ...ir.errors import SpecError
 from ...ir.expression import Span
 from ...ir.mixer import Mixer
-from .collect import check_sizes_known, collect_dims, ordered_sizes, read_sizes
-from .compose import MAX_CHARACTERS, read_document
-from .definitions import Lets, read_macros
-from .drafts import draft_stages
+from .forms.drafts import draft_stages
+from .forms.outputs import read_outputs
+from .forms.stages import read_stages
 from .head import prose
-from .inputs import read_inputs
-from .layouts import known_dim
 from .limits import check_written_out
-from .names import check_name
-from .outputs import read_outputs
-from .params import finish_params, read_params
-from .positions import Block, Text
-from .promises import with_promises
+from .names.collect import check_sizes_known, collect_dims, ordered_sizes, read_sizes
+from .names.definitions import Lets, read_macros
+from .names.inputs import read_inputs
+from .names.layouts import known_dim
+from .names.names import check_name
+from .names.params import finish_params, read_params
+from .names.promises import with_promises
+from .names.scope import Context, Scope, SpecWarning
+from .names.weights import with_weights
 from .schema import SpecDocument, Word, read_spec
-from .scope import Context, Scope, SpecWarning
-from .source import Source
-from .stages import read_stages
-from .weights import with_weights
+from .text.compose import MAX_CHARACTERS, read_document
+from .text.positions import Block, Text
+from .text.source import Source
 
 
 def load_text(text: str, path: str = "<text>") -> Mixer:

@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from ...ir.errors import SpecError
-from .fields import (
+from .text.fields import (
     Axes,
     Expression,
     Expressions,
@@ -37,8 +37,8 @@ from .fields import (
     line_shape,
     shape,
 )
-from .positions import Block, Items, Node, Text, broken_flow, clip, shape_name
-from .source import closest, listed
+from .text.positions import Block, Items, Node, Text, broken_flow, clip, shape_name
+from .text.source import closest, listed
 
 LATER = {
     "convolution": "the form `convolution`",

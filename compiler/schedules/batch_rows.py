@@ -13,7 +13,7 @@ from math import prod
 
 from ...ir.errors import UnsupportedError
 from ...ir.tile import Dot, For, Program, Value, all_ops, made_by
-from .evaluation import Context
+from ..tiles.evaluation import Context
 from .loop import LoopTask, loop
 
 Launch = tuple[tuple[str, int], ...]

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from ...ir.expression import Expr
 from ...ir.promises import CommonBlocks
 from ...ir.tile import BufferArgument, DType, Program, Tile, Value
-from ..analysis.mask_ranges import KeyRanges
-from .builder import Builder
-from .evaluation import Context, Evaluator
-from .grid import place_grid
-from .runs import Share, Turn, integer, sweep
+from ..analysis.masks.ranges import KeyRanges
+from ..tiles.builder import Builder
+from ..tiles.evaluation import Context, Evaluator
+from ..tiles.grid import place_grid
+from ..tiles.key_blocks import Share, Turn, integer, sweep
 
 
 @dataclass(frozen=True)

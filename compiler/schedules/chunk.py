@@ -20,13 +20,13 @@ from ...ir.expression import Expr, Kind, Ref
 from ...ir.promises import CommonBlocks
 from ...ir.tile import DType, GridAxis, Program, SizeArgument, Tile, Value
 from ..analysis.recurrence.forms import Coupled, Matrix, Reading
-from .contraction import contract, factors_of
+from ..tiles.contraction import contract, factors_of
+from ..tiles.evaluation import Context, Evaluator
+from ..tiles.grid import start_rows
+from ..tiles.key_blocks import integer
 from .coupled import CoupledChunk
 from .decay import Decay, Pairs, Request, decay_of, place_rows
-from .evaluation import Context, Evaluator
-from .grid import start_rows
 from .loop import Carrying, spread, store_first, store_last
-from .runs import integer
 
 
 @dataclass(frozen=True, slots=True)

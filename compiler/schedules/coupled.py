@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from ...ir.expression import Expr, Kind, Ref, call
 from ...ir.tile import DType, Value
 from ..analysis.recurrence.forms import Affine, Coupled, Reading
-from .contraction import accumulate, contract, factors_of
+from ..tiles.contraction import accumulate, contract, factors_of
+from ..tiles.evaluation import Evaluator
 from .decay import Pairs
-from .evaluation import Evaluator
 from .loop import Carrying
 from .scan import Entries, product, reachable
 

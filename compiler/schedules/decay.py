@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from ...ir.expression import Expr, Index, Literal, Ref, call
 from ...ir.tile import DType, Value
-from .contraction import contract, factors_of
-from .evaluation import Evaluator
-from .grid import from_end
-from .moving import move
-from .runs import integer
+from ..tiles.contraction import contract, factors_of
+from ..tiles.evaluation import Evaluator
+from ..tiles.grid import from_end
+from ..tiles.key_blocks import integer
+from ..tiles.moving import move
 
 # (left, right, whether a row sees its own write)
 Request = tuple[Expr, Expr, bool]

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from ...ir.expression import Expr, Kind, Ref
 from ...ir.tile import DType, Program, Value
 from ..analysis.recurrence.versions import Repeated, Version
-from .builder import KIND_DTYPE
-from .evaluation import Context, Evaluator
-from .grid import first_of, from_end, start_rows, store_result
-from .scope import Loop
+from ..tiles.builder import KIND_DTYPE
+from ..tiles.evaluation import Context, Evaluator
+from ..tiles.grid import first_of, from_end, start_rows, store_result
+from ..tiles.scope import Loop
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from ...ir.expression import Cumsum, Expr
 from ...ir.tile import BufferArgument, DType, Program, Tile, Value
-from .builder import Builder
-from .compensated import coarse_and_rest, two_sum
-from .evaluation import Context, Evaluator
-from .grid import place_grid, store_result
+from ..tiles.builder import Builder
+from ..tiles.compensated import coarse_and_rest, two_sum
+from ..tiles.evaluation import Context, Evaluator
+from ..tiles.grid import place_grid, store_result
 
 
 def pointwise(
@@ -110,7 +110,7 @@ def _scan(builder: Builder, value: Cumsum, x: Value) -> Value:
 
 def _from_the_end(evaluator: Evaluator, begin: Value, axis: str) -> Value:
     """The start of the block as far from the last one as ``begin`` is from the first."""
-    from .runs import integer
+    from ..tiles.key_blocks import integer
 
     builder = evaluator.builder
     block = builder.block(axis)

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from ...ir.expression import Expr, Ref
 from ...ir.tile import DType, Program, Tile, Value
 from ..analysis.recurrence.forms import NEUTRAL, Affine
+from ..tiles.evaluation import Context, Evaluator
+from ..tiles.grid import start_rows
 from .decay import Pairs, place_rows
-from .evaluation import Context, Evaluator
-from .grid import start_rows
 from .loop import Carrying, spread, store_first, store_last
 
 

@@ -15,9 +15,9 @@ from math import inf
 
 from ...ir.expression import Expr, Size, call
 from ...ir.tile import BufferArgument, DType, Program, Tile, Value
-from .builder import Builder
-from .evaluation import Context, Evaluator
-from .grid import place_grid, store_result
+from ..tiles.builder import Builder
+from ..tiles.evaluation import Context, Evaluator
+from ..tiles.grid import place_grid, store_result
 
 Carried = Sequence[tuple[str, Value]]
 # The numbers of a block and what is carried --> what is carried on.

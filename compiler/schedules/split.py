@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from ...ir.expression import Expr, Kind, Literal, Reduce, Ref, call, with_names
 from ...ir.tile import DType, Value
-from ..analysis.one_pass import Plain, Rescaled
-from .evaluation import Evaluator
+from ..analysis.normaliser import Plain, Rescaled
+from ..tiles.evaluation import Evaluator
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ from .tune_spec import device_type
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..autotune.bench import Benchmark, Row
+    from ..autotune.bench.bench import Benchmark, Row
     from ..ir.mixer import Mixer
-    from ..running import Runner
+    from ..runtime.running import Runner
 
 TIMED = ("", "time", "spread", "GFLOP/s", "GB/s", "ratio", "first call")
 TRAINED = ("", "time", "spread", "ratio", "backward", "ratio", "first call")
@@ -79,7 +79,7 @@ def command(
 
 
 def _peers(every: bool, named: tuple[str, ...]) -> tuple[str, ...]:
-    from ..autotune.all_peers import PEERS
+    from ..autotune.bench.all_peers import PEERS
 
     for name in named:
         if name not in PEERS:
@@ -99,10 +99,10 @@ def run(
     """Time one mixer; with ``grad``, forward and backward."""
     import torch
 
-    from ..autotune.bench import bench
-    from ..autotune.shapes import CPU_PROPORTIONS, GPU_PROPORTIONS, timed_sizes
-    from ..running import kernel_runner
-    from ..training import Training
+    from ..autotune.bench.bench import bench
+    from ..autotune.checking.shapes import CPU_PROPORTIONS, GPU_PROPORTIONS, timed_sizes
+    from ..operators.training import Training
+    from ..runtime.running import kernel_runner
 
     proportions = CPU_PROPORTIONS if device == "cpu" else GPU_PROPORTIONS
     timed = timed_sizes(mixer, proportions, sizes)
@@ -127,7 +127,7 @@ def write(console: Console, benchmark: Benchmark, mixer: Mixer) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ..autotune.shapes import shown_sizes
+    from ..autotune.checking.shapes import shown_sizes
 
     sizes = " ".join(f"{d}={n}" for d, n in shown_sizes(mixer, benchmark.sizes).items())
     what = "forward and backward, " if benchmark.grad else ""

@@ -57,9 +57,9 @@ def command(
     No GPU is needed. The module goes to -o or to stdout, the report to stderr; with --json the
     report alone goes to stdout.
     """
-    from .. import compiling
     from ..backends.triton.cross_compile import CompileWorkers
     from ..ir.targets import parse_target
+    from ..runtime import compiling
 
     fixed = dim_sizes(sizes)
     for target in targets:

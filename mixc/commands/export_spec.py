@@ -61,10 +61,10 @@ def command(
     The file goes to -o or to stdout, what there is to say to stderr; with --json that goes to
     stdout.
     """
-    from .. import compiling
     from ..backends.triton.cross_compile import cross_compile
-    from ..exporting import export
+    from ..export.exporting import export
     from ..ir.targets import parse_target
+    from ..runtime import compiling
 
     devices = [parse_target(target) for target in targets]
     if output is not None and not output.parent.is_dir():

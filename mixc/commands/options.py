@@ -97,7 +97,7 @@ def load_spec(spec: str, params: tuple[str, ...] = ()) -> Mixer:
         click.echo(warning.text, err=True)
     if not params:
         return mixer
-    from ..overrides import override
+    from ..runtime.overrides import override
 
     return override(mixer, assignments(params, "-p"))
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..ir.mixer import Mixer
-    from ..lowering import Lowering
-    from ..mask_picture import MaskPicture
+    from ..runtime.lowering import Lowering
+    from ..show.mask_picture import MaskPicture
 
 
 @click.command("show")
@@ -47,10 +47,10 @@ def command(
     as_json: bool,
 ) -> None:
     """What a spec says and what was found: axes, key ranges, mask, plan."""
-    from ..autotune.shapes import check_dims
-    from ..description import description
-    from ..lowering import lowering
-    from ..mask_picture import pictures, write_png
+    from ..autotune.checking.shapes import check_dims
+    from ..runtime.lowering import lowering
+    from ..show.description import description
+    from ..show.mask_picture import pictures, write_png
 
     mixer, fixed = load_spec(spec, params), dim_sizes(sizes)
     check_dims(mixer, fixed)
@@ -80,7 +80,7 @@ def write(
     console: Console, mixer: Mixer, found: Lowering, masks: Sequence[MaskPicture] = ()
 ) -> None:
     """The equations, the key ranges, the masks and the plan, in this order."""
-    from ..mask_picture import terminal_lines
+    from ..show.mask_picture import terminal_lines
 
     write_equations(console, mixer)
     for ranges in found.ranges:
@@ -97,7 +97,7 @@ def _backward(mixer: Mixer) -> Mixer:
     """The backward pass of a mixer, with what it keeps of the forward pass in its ``about``."""
     from dataclasses import replace
 
-    from ..compiler.mixers.differentiate import differentiate
+    from ..compiler.mixers.derivative.differentiate import differentiate
 
     derivative = differentiate(mixer)
     kept = ", ".join(derivative.kept) or "nothing"
@@ -129,7 +129,7 @@ def write_equations(console: Console, mixer: Mixer) -> None:
     """What the spec says, line by line with axes."""
     from rich.text import Text
 
-    from ..description import describe
+    from ..show.description import describe
 
     console.print(Text(mixer.name, style="bold"))
     for remark in (mixer.about, mixer.source):

@@ -22,7 +22,7 @@ from .tune_table import TrialTable, words
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..autotune.tune import Tuned
+    from ..autotune.search.tune import Tuned
     from ..ir.mixer import Mixer
 
 
@@ -93,14 +93,14 @@ def measured(
     quiet: bool = False,
 ) -> Tuned:
     """The result of timed trials on this machine, with a live table of them."""
-    from ..autotune.shapes import (
+    from ..autotune.checking.shapes import (
         CPU_PROPORTIONS,
         GPU_PROPORTIONS,
         checked_sizes,
         timed_sizes,
     )
-    from ..autotune.trial import Problem
-    from ..autotune.tune import tune
+    from ..autotune.search.trial import Problem
+    from ..autotune.search.tune import tune
 
     kind = device_type(device)
     proportions = CPU_PROPORTIONS if kind == "cpu" else GPU_PROPORTIONS
@@ -127,11 +127,11 @@ def _modelled(
 ) -> Tuned:
     import torch
 
-    from ..autotune.shapes import GPU_PROPORTIONS, timed_sizes
-    from ..autotune.static import tune_static
-    from ..autotune.timed_inputs import left_out, timed_inputs
-    from ..autotune.trial import Problem
-    from ..autotune.work import work_of
+    from ..autotune.bench.timed_inputs import left_out, timed_inputs
+    from ..autotune.bench.work import work_of
+    from ..autotune.checking.shapes import GPU_PROPORTIONS, timed_sizes
+    from ..autotune.search.static import tune_static
+    from ..autotune.search.trial import Problem
     from ..ir.optional import without_inputs
     from ..ir.targets import parse_target
 
@@ -209,7 +209,7 @@ def write(console: Console, mixer: Mixer, tuned: Tuned) -> None:
     """The winner, against the default; where it is kept; what failed."""
     from rich.text import Text
 
-    from ..autotune.shapes import shown_sizes
+    from ..autotune.checking.shapes import shown_sizes
 
     result, history = tuned.result, tuned.history
     sizes = " ".join(f"{dim}={size}" for dim, size in shown_sizes(mixer, result.sizes).items())

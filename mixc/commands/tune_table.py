@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
 
-    from ..autotune.search import History, Trial
+    from ..autotune.search.search import History, Trial
     from ..ir.mixer import Mixer
 
 _SHOWN = 8

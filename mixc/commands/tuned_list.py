@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from ..autotune.stored import Result
+    from ..autotune.results.stored import Result
 
 
 @click.command("tuned")
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 @json_option
 def command(specs: tuple[str, ...], as_json: bool) -> None:
     """List tuned results: your own first, then those that come with mixc."""
-    from ..autotune.folders import result_folders
-    from ..autotune.stored import stored_results
+    from ..autotune.results.folders import result_folders
+    from ..autotune.results.stored import stored_results
 
     found = [
         (path, result) for path, result in stored_results() if not specs or result.key.spec in specs

@@ -19,11 +19,11 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..autotune.checking import Case
-    from ..checks import DType
+    from ..autotune.checking.checking import Case
     from ..ir.mixer import Mixer
-    from ..running import Chosen
-    from ..verification import Effort
+    from ..runtime.running import Chosen
+    from ..verifying.checks import DType
+    from ..verifying.verification import Effort
 
 
 @click.command("verify")
@@ -70,7 +70,7 @@ def command(
     """
     if every == bool(specs):
         raise click.UsageError("Name a SPEC, or --all for the library.")
-    from ..verification import Verifier, planned_checks
+    from ..verifying.verification import Verifier, planned_checks
     from . import verify_table
 
     mixers = _library() if every else [load_spec(spec) for spec in specs]

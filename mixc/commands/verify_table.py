@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bar
 
-    from ..autotune.checking import Case
+    from ..autotune.checking.checking import Case
     from ..ir.mixer import Mixer
-    from ..verification import Told
+    from ..verifying.verification import Told
 
     Found = Sequence[tuple[Mixer, Sequence[Case]]]
 
@@ -145,7 +145,7 @@ def _sizes(mixer: Mixer, case: Case) -> str:
 
 def exit_code(cases: Iterable[Case]) -> int:
     """0: all are right; 3: something of mixc broke; 1: else."""
-    from ..autotune.checking import DEFECTS
+    from ..autotune.checking.checking import DEFECTS
 
     statuses = {case.status for case in cases}
     return 3 if statuses & DEFECTS else int(not statuses <= {"right"})

@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mixc.autotune.proportions import Proportions, default_sizes
-from mixc.autotune.sampling import sample_inputs
+from mixc.autotune.checking.proportions import Proportions, default_sizes
+from mixc.autotune.checking.sampling import sample_inputs
 from mixc.backends.cpu import configure as cpu
 from mixc.backends.cpu.emit import final_form as cpu_form
 from mixc.backends.cpu.run import CpuRunner
@@ -27,10 +27,10 @@ from mixc.backends.cpu.target import AVX2
 from mixc.backends.reference.evaluate import run
 from mixc.backends.reference.tiles import run_plan
 from mixc.backends.triton.emit import final_form as gpu_form
-from mixc.compiler.configurations import bind_configuration, knobs
 from mixc.compiler.language.find import library
 from mixc.compiler.language.load import load_file
 from mixc.compiler.pipeline import lower
+from mixc.compiler.schedules.configurations import bind_configuration, knobs
 from mixc.ir.errors import ArgumentError, PromiseError, VerificationError
 from mixc.ir.mixer import Mixer
 from mixc.ir.plan import Plan

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixc.autotune.proportions import default_sizes, resized
+from mixc.autotune.checking.proportions import default_sizes, resized
 from mixc.backends.prepared import numbers_of, size_reader
 from mixc.compiler.language.find import library
 from mixc.compiler.language.load import load_file, load_text

@@ -15,18 +15,18 @@ os.environ.setdefault("TRITON_INTERPRET", "1")
 import torch
 from torch import Tensor
 
-from mixc.autotune.checking import compare, error_limits, failed
-from mixc.autotune.proportions import default_sizes, resized
-from mixc.autotune.sampling import sample_inputs
+from mixc.autotune.checking.checking import compare, error_limits, failed
+from mixc.autotune.checking.proportions import default_sizes, resized
+from mixc.autotune.checking.sampling import sample_inputs
 from mixc.backends.cpu.build import find_compiler
 from mixc.backends.cpu.configure import configure, defaults
 from mixc.backends.cpu.run import CpuRunner
 from mixc.backends.reference.evaluate import run
 from mixc.backends.reference.tiles import run_plan
 from mixc.backends.triton.run import TritonRunner
-from mixc.compiler.configurations import bind_configuration
 from mixc.compiler.language.load import load_text
 from mixc.compiler.pipeline import lower
+from mixc.compiler.schedules.configurations import bind_configuration
 from mixc.ir.binding import Number, bind_sizes
 from mixc.ir.errors import SpecError
 from mixc.ir.expression import Call, Reduce, every_node

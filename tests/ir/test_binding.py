@@ -7,12 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixc.compiler.language.load import load_text
-from mixc.ir.binding import (
-    bind_sizes,
-    expected_layout_text,
-    param_values,
-    shape_of,
-)
+from mixc.ir.binding import bind_sizes, expected_layout_text, param_values, shape_of
 from mixc.ir.errors import ArgumentError
 
 GROUPED = """

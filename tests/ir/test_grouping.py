@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mixc.autotune.proportions import Proportions, default_sizes
-from mixc.autotune.sampling import sample_inputs
+from mixc.autotune.checking.proportions import Proportions, default_sizes
+from mixc.autotune.checking.sampling import sample_inputs
 from mixc.backends.reference.evaluate import run
 from mixc.compiler.language.find import library
 from mixc.compiler.language.load import load_file, load_text

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mixc.autotune.proportions import resized
-from mixc.autotune.sampling import default_sizes, sample_inputs
+from mixc.autotune.checking.proportions import resized
+from mixc.autotune.checking.sampling import default_sizes, sample_inputs
 from mixc.backends.reference.evaluate import run
 from mixc.compiler.language.find import library
 from mixc.compiler.language.load import load_file, load_text

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mixc.autotune.sampling import default_sizes, sample_inputs
+from mixc.autotune.checking.sampling import default_sizes, sample_inputs
 from mixc.backends.reference.evaluate import run
 from mixc.compiler.language.find import library
 from mixc.compiler.language.load import load_file

@@ -16,14 +16,7 @@ from ....ir.expression import Call, Expr, Index, Literal, Read, Reduce, Ref, cal
 from .dependence import Dependence
 from .polynomial import applied, plus
 from .readings import WholeError
-from .superposition import (
-    NotLinearError,
-    Superposition,
-    Term,
-    chosen,
-    contracted,
-    read,
-)
+from .superposition import NotLinearError, Superposition, Term, chosen, contracted, read
 
 LONGEST, DEEPEST = 2000, 120  # nodes of one value and their nesting, names written out
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ....ir.expression import Call, Expr, Literal, call
-from ..partials import negative
+from ..gradients.partials import negative
 from .bounds import bounds
 from .polynomial import Polynomial, plus, polynomial, tidy, times
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ....ir.expression import Call, Expr, Literal, call, tree_size
-from ..partials import negative
+from ..gradients.partials import negative
 
 Number = int | float
 LARGEST = 48  # products of sums with more terms stay as they are

@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 import torch
 
-from mixc.autotune.sampling import sample_inputs
+from mixc.autotune.checking.sampling import sample_inputs
 from mixc.backends.cpu.run import CpuRunner
 from mixc.backends.reference.evaluate import run
 from mixc.compiler.language.find import find_spec

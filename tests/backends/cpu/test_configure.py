@@ -13,7 +13,7 @@ from mixc.backends.cpu.run import run_plan
 from mixc.backends.cpu.target import AVX2, AVX512_BF16
 from mixc.compiler.language.find import library
 from mixc.compiler.language.load import load_file
-from mixc.compiler.mixers.differentiate import differentiate
+from mixc.compiler.mixers.derivative.differentiate import differentiate
 from mixc.compiler.pipeline import lower
 from mixc.ir.errors import ArgumentError, PromiseError
 from mixc.ir.mixer import Recurrence

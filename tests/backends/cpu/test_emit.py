@@ -11,7 +11,7 @@ from mixc.backends.cpu.emit import emit_source
 from mixc.backends.cpu.target import AVX2, AVX512_BF16, CpuTarget
 from mixc.compiler.language.find import find_spec
 from mixc.compiler.language.load import load_file, load_text
-from mixc.compiler.mixers.differentiate import differentiate
+from mixc.compiler.mixers.derivative.differentiate import differentiate
 from mixc.compiler.pipeline import lower
 from mixc.ir.plan import Plan
 

@@ -11,16 +11,16 @@ import torch
 from _pytest.mark import ParameterSet
 from torch import Tensor
 
-from mixc.autotune.checking import verify
-from mixc.autotune.proportions import PROPORTIONS, Proportions
-from mixc.autotune.sampling import verification_cases
+from mixc.autotune.checking.checking import verify
+from mixc.autotune.checking.proportions import PROPORTIONS, Proportions
+from mixc.autotune.checking.sampling import verification_cases
 from mixc.backends.cpu.run import CpuRunner
 from mixc.compiler.language.find import library
 from mixc.compiler.language.load import load_file
 from mixc.compiler.pipeline import lower
 from mixc.ir.binding import Number
 from mixc.ir.mixer import Mixer
-from mixc.overrides import override
+from mixc.runtime.overrides import override
 
 # One set of feature sizes, so that a spec is built once; lengths beyond two blocks of keys.
 LONG = Proportions((149, 90, 45), features=(40, 24, 20), ratio=3, groups=1, batch=(1, 2))

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from mixc.autotune.proportions import Proportions, default_sizes
-from mixc.autotune.sampling import sample_inputs
+from mixc.autotune.checking.proportions import Proportions, default_sizes
+from mixc.autotune.checking.sampling import sample_inputs
 from mixc.backends.cpu.configure import configure, defaults
 from mixc.backends.cpu.emit import emit_source
 from mixc.backends.cpu.local_arrays import STACK_BYTES, LocalArrays

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mixc.autotune.sampling import default_sizes, sample_inputs
+from mixc.autotune.checking.sampling import default_sizes, sample_inputs
 from mixc.backends.cpu.rows import several_rows
 from mixc.backends.reference.tiles import run_plan
 from mixc.compiler.language.find import find_spec

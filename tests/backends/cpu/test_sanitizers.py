@@ -39,8 +39,8 @@ FLAGS = ("-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined
 SCRIPT = f"""
 import os, random, sys, torch
 del os.environ["LD_PRELOAD"]  # the compiler needs no sanitiser
-from mixc.autotune.proportions import Proportions, default_sizes
-from mixc.autotune.sampling import sample_inputs
+from mixc.autotune.checking.proportions import Proportions, default_sizes
+from mixc.autotune.checking.sampling import sample_inputs
 from mixc.backends.cpu.build import find_compiler
 from mixc.backends.cpu.configure import knobs, knobs_of_rows, refusal
 from mixc.backends.cpu.run import CpuRunner
@@ -121,8 +121,8 @@ PLANTED = f"""
 import os
 from dataclasses import replace
 del os.environ["LD_PRELOAD"]
-from mixc.autotune.proportions import Proportions, default_sizes
-from mixc.autotune.sampling import sample_inputs
+from mixc.autotune.checking.proportions import Proportions, default_sizes
+from mixc.autotune.checking.sampling import sample_inputs
 from mixc.backends.cpu.configure import configure, defaults
 from mixc.backends.cpu.run import run_plan
 from mixc.backends.cpu.target import AVX2

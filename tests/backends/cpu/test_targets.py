@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mixc.autotune.checking import verify
-from mixc.autotune.sampling import verification_cases
+from mixc.autotune.checking.checking import verify
+from mixc.autotune.checking.sampling import verification_cases
 from mixc.backends.cpu.build import find_compiler
 from mixc.backends.cpu.run import CpuRunner
 from mixc.backends.cpu.target import (

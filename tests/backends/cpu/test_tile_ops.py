@@ -14,7 +14,7 @@ from mixc.backends.cpu.build import find_compiler
 from mixc.backends.cpu.emit import emit_source
 from mixc.backends.cpu.run import run_plan as run_natively
 from mixc.backends.reference.tiles import run_plan
-from mixc.compiler.schedules.builder import Builder
+from mixc.compiler.tiles.builder import Builder
 from mixc.ir.mixer import Input, Mixer, Output
 from mixc.ir.plan import Buffer, Kernel, Plan
 from mixc.ir.tile import BufferArgument, DType, SizeArgument, Tile, Value

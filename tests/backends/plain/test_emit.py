@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mixc.autotune.sampling import default_sizes, sample_inputs
+from mixc.autotune.checking.sampling import default_sizes, sample_inputs
 from mixc.backends.plain.emit import reference_function
 from mixc.backends.reference.evaluate import run
 from mixc.compiler.language.find import find_spec

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mixc.backends.reference.tiles import run_plan
-from mixc.compiler.schedules.builder import Builder
+from mixc.compiler.tiles.builder import Builder
 from mixc.ir.mixer import Input, Mixer, Output
 from mixc.ir.plan import Buffer, Kernel, Plan
 from mixc.ir.tile import BufferArgument, DType, Program, Tile, Value

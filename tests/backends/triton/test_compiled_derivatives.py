@@ -7,7 +7,7 @@ from mixc.backends.triton.emit import emit_module
 from mixc.backends.triton.signatures import kernel_signatures
 from mixc.compiler.language.find import find_spec
 from mixc.compiler.language.load import load_file
-from mixc.compiler.mixers.differentiate import differentiate
+from mixc.compiler.mixers.derivative.differentiate import differentiate
 from mixc.compiler.pipeline import lower
 from mixc.ir.targets import parse_target
 

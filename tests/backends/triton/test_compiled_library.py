@@ -10,10 +10,10 @@ import pytest
 from mixc.backends.triton.cross_compile import CompileWorkers
 from mixc.backends.triton.emit import emit_module
 from mixc.backends.triton.signatures import kernel_signatures
-from mixc.compiler.estimates import SHARED_LIMIT_BYTES
 from mixc.compiler.language.find import library
 from mixc.compiler.language.load import load_file
 from mixc.compiler.pipeline import lower
+from mixc.compiler.schedules.estimates import SHARED_LIMIT_BYTES
 from mixc.ir.optional import without_inputs
 from mixc.ir.plan import Kernel, Plan
 from mixc.ir.roles import feature_dims

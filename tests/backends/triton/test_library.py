@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
-from mixc.autotune.checking import verify
-from mixc.autotune.proportions import PROPORTIONS, Proportions
-from mixc.autotune.sampling import verification_cases
+from mixc.autotune.checking.checking import verify
+from mixc.autotune.checking.proportions import PROPORTIONS, Proportions
+from mixc.autotune.checking.sampling import verification_cases
 from mixc.backends.triton.run import TritonRunner
 from mixc.compiler.language.find import find_spec, library
 from mixc.compiler.language.load import load_file
 from mixc.compiler.pipeline import lower
 from mixc.ir.binding import Number
 from mixc.ir.mixer import Mixer
-from mixc.overrides import override
+from mixc.runtime.overrides import override
 
 # An interpreter takes its time: small sizes, and still ragged blocks, D != E, three query heads.
 SMALL = Proportions((37, 50, 19), features=(24, 20, 4), ratio=3, groups=1, batch=(1, 2), table=5)

@@ -15,7 +15,7 @@ from mixc.backends.triton.emit import emit_module
 from mixc.backends.triton.layout import choose_layout
 from mixc.backends.triton.run import import_source
 from mixc.backends.triton.signatures import kernel_signatures
-from mixc.compiler.schedules.builder import Builder
+from mixc.compiler.tiles.builder import Builder
 from mixc.ir.mixer import Input, Mixer, Output
 from mixc.ir.plan import Buffer, Kernel, Plan
 from mixc.ir.targets import TARGETS, parse_target

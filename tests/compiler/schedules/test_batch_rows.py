@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mixc.autotune.sampling import sample_inputs
+from mixc.autotune.checking.sampling import sample_inputs
 from mixc.backends.reference.evaluate import run
 from mixc.backends.reference.tiles import run_plan
 from mixc.compiler.language.find import find_spec

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from mixc.autotune.sampling import sample_inputs
+from mixc.autotune.checking.sampling import sample_inputs
 from mixc.backends.reference.evaluate import run
 from mixc.compiler.language.find import library
 from mixc.compiler.language.load import load_file
-from mixc.compiler.mixers.differentiate import differentiate
-from mixc.overrides import override
+from mixc.compiler.mixers.derivative.differentiate import differentiate
+from mixc.runtime.overrides import override
 
-from .plans import assert_equal
+from ..plans import assert_equal
 from .test_library import cases
 
 # Of each kind some; reads of other features (rotations), of tables and of sinks among them.

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mixc.autotune.proportions import Proportions, default_sizes
-from mixc.autotune.sampling import sample_inputs
+from mixc.autotune.checking.proportions import Proportions, default_sizes
+from mixc.autotune.checking.sampling import sample_inputs
 from mixc.compiler.language.find import find_spec
 from mixc.compiler.language.load import load_file
 from mixc.ir import grouping
 from mixc.ir.grouping import QueryGroups
-from mixc.overrides import override
+from mixc.runtime.overrides import override
 
-from .plans import assert_equal
+from ..plans import assert_equal
 
 # Params, query heads of a group, shares of the keys.
 SPECS = {

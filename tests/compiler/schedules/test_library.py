@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from mixc.autotune.proportions import resized
-from mixc.autotune.sampling import VerificationCase, sample_inputs, verification_cases
+from mixc.autotune.checking.proportions import resized
+from mixc.autotune.checking.sampling import VerificationCase, sample_inputs, verification_cases
 from mixc.compiler.language.find import library
 from mixc.compiler.language.load import load_file
 from mixc.ir.binding import Number
 from mixc.ir.expression import Kind, Literal
 from mixc.ir.mixer import Mixer
 from mixc.ir.optional import without_inputs
-from mixc.overrides import override
+from mixc.runtime.overrides import override
 
-from .plans import assert_equal
+from ..plans import assert_equal
 
 # Lengths that no block divides, and short: a program instance is interpreted op by op.
 SHORT = {77: 13, 45: 9, 21: 6, 35: 13, 50: 9, 19: 6, 40: 12, 24: 10, 20: 10}

@@ -11,7 +11,7 @@ from torch import Tensor
 from mixc.compiler.language.load import load_text
 from mixc.ir.mixer import Mixer
 
-from .plans import assert_equal
+from ..plans import assert_equal
 
 SPEC = """
 mixer: trial

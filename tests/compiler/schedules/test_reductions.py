@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mixc.compiler.language.load import load_text
 
-from .plans import assert_equal
+from ..plans import assert_equal
 
 # What can be reduced, with its axes.
 TENSORS = {

@@ -11,7 +11,7 @@ from mixc.compiler.analysis.recurrence.classify import classify
 from mixc.compiler.analysis.recurrence.describe import describe
 from mixc.compiler.analysis.recurrence.flatten import flatten
 from mixc.compiler.language.load import load_file
-from mixc.compiler.stage_rows import names_read
+from mixc.compiler.planning.recurrence_context import names_read
 from mixc.ir.mixer import Recurrence
 
 from .published import shape

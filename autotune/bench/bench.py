@@ -1,0 +1,316 @@
+"""Our kernels beside their peers: checked on a short sequence, then timed in turns."""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ...backends.reference.evaluate import run
+from ...ir.binding import Number
+from ...ir.errors import UnsupportedError
+from ...ir.mixer import Mixer
+from ...ir.optional import without_inputs
+from ..checking.gradients import Measure, gradients_of, outputs_of
+from ..checking.limits import LARGEST_LIMIT
+from ..checking.sampling import sample_inputs
+from ..checking.shapes import checked_sizes
+from ..checking.tolerances import error_limit, error_of
+from .all_peers import PEERS
+from .measuring import Clock, timing_of
+from .peers import Call, Peer, Setting
+from .timed_inputs import left_out, timed_inputs
+from .training_step import training_step
+from .work import Work, work_of
+
+OURS = "mixc"
+# A peer that rounds in another place is no other function: it gets this much more room.
+_PEER_ROOM = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One implementation: how fast, or why not at all.
+
+    ``status``: ``timed``; ``not sayable``: it can't express the spec; ``broken``: it fails, or
+    computes something else. Spreads are distances between quartiles. ``compared``: our time is
+    compared to its time; not to that of the reference, which is no user's code. Where training is
+    timed, the time is that of forward and backward pass, and the backward pass has its own, too.
+    """
+
+    name: str
+    what: str
+    status: Literal["timed", "not sayable", "broken"]
+    message: str = ""
+    time_us: float | None = None
+    spread_us: float | None = None
+    gflop_s: float | None = None
+    gb_s: float | None = None
+    ratio: float | None = None  # of the fastest peer's time to this one's
+    first_call_s: float | None = None
+    error: float | None = None
+    compared: bool = True
+    backward_us: float | None = None
+    backward_ratio: float | None = None
+
+    @property
+    def is_opponent(self) -> bool:
+        """Whether it was timed, and is what a user would run instead of ours."""
+        return self.name != OURS and self.compared and self.time_us is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """The rows for one spec at one set of sizes, ours first."""
+
+    spec: str
+    dtype: str
+    device: str
+    sizes: Mapping[str, int]
+    work: Work | None
+    rounds: int
+    rows: tuple[Row, ...]
+    grad: bool = False
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times faster we are than the fastest peer."""
+        return self.rows[0].ratio
+
+    @property
+    def verdict(self) -> Literal["faster", "slower", "tie"] | None:
+        """Against the fastest peer; a gap below the larger spread is a tie."""
+        own = self.rows[0]
+        peers = [r for r in self.rows if r.is_opponent]
+        if own.time_us is None or not peers:
+            return None
+        best = min(peers, key=lambda r: r.time_us or math.inf)
+        assert best.time_us is not None
+        if abs(best.time_us - own.time_us) <= max(best.spread_us or 0, own.spread_us or 0):
+            return "tie"
+        return "faster" if own.time_us < best.time_us else "slower"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        made = {
+            "spec": self.spec,
+            "dtype": self.dtype,
+            "device": self.device,
+            "grad": self.grad,
+            "sizes": dict(self.sizes),
+            "flops": None if self.work is None else self.work.flops,
+            "visible_pairs": None if self.work is None else self.work.pairs,
+            "rounds": self.rounds,
+            "ratio": self.ratio,
+            "verdict": self.verdict,
+        }
+        return {**made, "rows": [asdict(row) for row in self.rows]}
+
+
+def bench(
+    mixer: Mixer,
+    ours: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]],
+    sizes: Mapping[str, int],
+    dtype: torch.dtype,
+    *,
+    device: str = "cpu",
+    peers: Sequence[str] = (),
+    rounds: int | None = None,
+    params: Mapping[str, Number] = {},
+    grad: bool = False,
+) -> Benchmark:
+    """Time a mixer's kernels, in turns with peers.
+
+    Args:
+        ours: the kernels; gives outputs by name.
+        grad: time forward and backward, of a loss that reads the first output.
+        peers: names from ``PEERS``.
+        rounds: of A B C A B C; by default as many as half a second a row takes, at least five.
+    """
+    mixer = without_inputs(mixer, left_out(mixer))
+    measure = gradients_of(mixer, dtype, seed=1) if grad else outputs_of
+    makers: dict[str, Peer] = {OURS: lambda setting: _our_call(ours, setting, measure)}
+    makers |= {name: PEERS[name] for name in peers}
+    tensors = timed_inputs(mixer, sizes, dtype, device=device, params=params)
+    setting = Setting(mixer, sizes, tensors, dtype, params)
+    rows: dict[str, Row] = {}
+    calls: dict[str, _Timed] = {}
+    trained = mixer.outputs[0].name if grad else None
+    with torch.no_grad():
+        short, own = _short(setting, device, outputs_of), _short(setting, device, measure)
+        for name, make in makers.items():
+            checked = own if name == OURS else short
+            rows[name], call = _ready(name, make, setting, checked, trained)
+            if call is not None:
+                calls[name] = call
+        work = None if grad else work_of(mixer, sizes, tensors, dtype, params)
+        count = _time(rows, calls, device, rounds)
+    made = _compared([_with_rates(row, work) for row in rows.values()])
+    shown = str(dtype).removeprefix("torch.")
+    return Benchmark(mixer.name, shown, device, dict(sizes), work, count, tuple(made), grad)
+
+
+# What is timed of a row: the call; or the step, and its backward pass.
+_Timed = tuple[Callable[[], Any], ...]
+
+
+def _our_call(
+    ours: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]], setting: Setting, measure: Measure
+) -> Call:
+    """What is checked of it is measured, outputs or gradients."""
+    return Call(
+        "generated kernels",
+        lambda: ours(setting.tensors),
+        dict,
+        checked=lambda: measure(ours, setting.tensors),
+        operands=tuple(setting.tensors.values()),
+    )
+
+
+@dataclass(frozen=True)
+class _Short:
+    """A short sequence, what the reference makes of it, and how far off each of that may be."""
+
+    setting: Setting
+    wanted: Mapping[str, Tensor]
+    limits: Mapping[str, float]
+
+
+def _short(setting: Setting, device: str, measure: Measure) -> _Short:
+    mixer, dtype, params = setting.mixer, setting.dtype, setting.params
+    sizes = checked_sizes(mixer, setting.sizes, params)
+    inputs = sample_inputs(mixer, sizes, dtype, seed=1, params=params)
+    wanted = measure(lambda given: run(mixer, given, params), inputs)
+    plain = measure(lambda given: run(mixer, given, params, dtype=dtype), inputs)
+    cap = LARGEST_LIMIT[str(dtype).removeprefix("torch.")]
+    limits = {n: min(cap, error_limit(dtype, error_of(plain[n], wanted[n]))) for n in wanted}
+    moved = {name: tensor.to(device) for name, tensor in inputs.items()}
+    return _Short(Setting(mixer, sizes, moved, dtype, params), wanted, limits)
+
+
+def _ready(
+    name: str, make: Peer, setting: Setting, short: _Short, trained: str | None
+) -> tuple[Row, _Timed | None]:
+    """The row so far, and what to time where the short sequence came out right.
+
+    ``trained``: the output that a loss reads, where forward and backward are timed.
+    """
+    try:
+        call = make(short.setting)
+        results = call.results((call.checked or call.run)())
+    except UnsupportedError as error:
+        return Row(name, "", "not sayable", str(error)), None
+    except Exception as error:  # a peer may raise anything
+        return Row(name, "", "broken", _first_line(error)), None
+    room = 1.0 if name == OURS else _PEER_ROOM
+    wanted = {n: t for n, t in short.wanted.items() if n not in call.lacks}
+    error_found, message = _judged(results, wanted, short.limits, room)
+    row = Row(name, call.what, "timed", error=error_found, compared=call.compared)
+    if message:
+        return replace(row, status="broken", message=message), None
+    try:
+        start = time.perf_counter()
+        full = make(setting)
+        timed = _timed_parts(full, trained)
+        timed[0]()
+        row = replace(row, what=full.what, first_call_s=time.perf_counter() - start)
+    except UnsupportedError as error:
+        return replace(row, status="not sayable", message=str(error)), None
+    except Exception as error:
+        return replace(row, status="broken", message=_first_line(error)), None
+    return row, timed
+
+
+def _timed_parts(call: Call, trained: str | None) -> _Timed:
+    if trained is None:
+        return (call.run,)
+    step = training_step(call, trained)
+    return step.whole, step.backward
+
+
+def _judged(
+    results: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    limits: Mapping[str, float],
+    room: float,
+) -> tuple[float | None, str]:
+    worst = 0.0
+    for name, wanted in expected.items():
+        if name not in results:
+            return None, f"it gives no {name}"
+        if results[name].shape != wanted.shape:
+            return None, f"{name}: shape {list(results[name].shape)}, not {list(wanted.shape)}"
+        error = error_of(results[name], wanted)
+        limit = room * limits[name]
+        if not error <= limit:
+            return error, f"wrong: {name} is off by {error:.2g}, limit {limit:.2g}"
+        worst = max(worst, error)
+    return worst, ""
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+
+
+def _time(
+    rows: dict[str, Row],
+    calls: Mapping[str, _Timed],
+    device: str,
+    rounds: int | None,
+) -> int:
+    """Fill in the times; returns the number of rounds."""
+    if not calls:
+        return 0
+    clock = Clock(device)
+    parts = [part for timed in calls.values() for part in timed]
+    for part in parts:  # fresh memory is slow the first times
+        for _ in range(2):
+            part()
+    gc.collect()
+    gc.disable()
+    try:
+        times = clock.interleaved(parts, rounds)
+    finally:
+        gc.enable()
+    found = iter(timing_of(own) for own in times)
+    for name, timed in calls.items():
+        first, *more = (next(found) for _ in timed)
+        backward_us = more[0].time_us if more else None
+        rows[name] = replace(
+            rows[name],
+            time_us=first.time_us,
+            spread_us=first.spread_us,
+            backward_us=backward_us,
+        )
+    return len(times[0])
+
+
+def _with_rates(row: Row, work: Work | None) -> Row:
+    if row.time_us is None or work is None:
+        return row
+    seconds = row.time_us * 1e-6
+    return replace(row, gflop_s=work.flops / seconds / 1e9, gb_s=work.bytes / seconds / 1e9)
+
+
+def _compared(rows: list[Row]) -> list[Row]:
+    times = [r.time_us for r in rows if r.is_opponent and r.time_us is not None]
+    if not times:
+        return rows
+    backward = [r.backward_us for r in rows if r.is_opponent and r.backward_us is not None]
+
+    def ratio(fastest: Sequence[float], time_us: float | None) -> float | None:
+        return None if time_us is None or not fastest else min(fastest) / time_us
+
+    return [
+        replace(r, ratio=ratio(times, r.time_us), backward_ratio=ratio(backward, r.backward_us))
+        if r.compared
+        else r
+        for r in rows
+    ]

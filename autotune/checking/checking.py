@@ -1,0 +1,276 @@
+"""Backends against the float64 reference, at sizes and inputs where kernels tend to be wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ...backends.reference.evaluate import run
+from ...ir.binding import Number
+from ...ir.errors import DefectError, MixcError, VerificationError
+from ...ir.mixer import Mixer
+from .garbage import with_garbage
+from .gradients import Measure, outputs_of
+from .poison import poisoned_memory
+from .sampling import VerificationCase, sample_inputs, verification_cases
+from .tolerances import error_limit, error_of
+
+# Runs a mixer on tensors with the caller's params; gives every output by name.
+Runner = Callable[[Mixer, Mapping[str, Tensor], Mapping[str, Number]], Mapping[str, Tensor]]
+
+
+# What a backend made of a trial:
+# right; wrong: other numbers than the reference's; unsupported: it says that it can't, and why;
+# diverges: so do the equations themselves, in the precision at hand; not compiled, crashed: a
+# defect of mixc; stopped: out of time or memory.
+Status = Literal["right", "wrong", "unsupported", "diverges", "not compiled", "crashed", "stopped"]
+DEFECTS: frozenset[Status] = frozenset({"not compiled", "crashed"})
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Error, limit and status of the output that came closest to its limit, or furthest beyond.
+
+    ``message`` is empty where all is right; see ``tolerances`` for error and limit.
+    """
+
+    error: float
+    limit: float
+    message: str = ""
+    status: Status = "right"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What one backend made of one trial; ``message`` is empty where it was right."""
+
+    backend: str
+    dtype: str
+    sizes: Mapping[str, int]
+    error: float
+    limit: float
+    message: str = ""
+    name: str = ""
+    status: Status = "right"
+    configuration: Mapping[str, int] | None = None  # None: the default as shipped
+
+    @classmethod
+    def of(
+        cls, finding: Finding, backend: str, dtype: str, sizes: Mapping[str, int], name: str
+    ) -> Case:
+        """The case of a finding."""
+        known = finding.error, finding.limit, finding.message, name, finding.status
+        return cls(backend, dtype, dict(sizes), *known)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the backend was right."""
+        return self.status == "right"
+
+
+def verify(
+    mixer: Mixer,
+    runners: Mapping[str, Runner],
+    dtypes: Sequence[torch.dtype] = (torch.float32,),
+    params: Mapping[str, Number] = {},
+    *,
+    cases: Iterable[VerificationCase] | None = None,
+    device: str | torch.device = "cpu",
+    measured: Callable[[torch.dtype], Measure] = lambda dtype: outputs_of,
+) -> list[Case]:
+    """Run every backend on every trial in every precision and compare with the reference.
+
+    Args:
+        runners: backends by name. One that raises, or gives outputs of other names, shapes or
+            dtypes, has failed the trial; the case's message says how.
+        dtypes: the precisions of the inputs; the reference computes from the rounded inputs.
+        cases: the trials; ``verification_cases(mixer, params)`` where left out.
+        device: where the inputs of the runners lie. The reference runs on the CPU.
+        measured: what of a run is compared in a precision, its outputs if it is left out.
+    """
+    trials = verification_cases(mixer, params) if cases is None else list(cases)
+    return [
+        case
+        for dtype in dtypes
+        for trial in trials
+        for case in _verify_trial(mixer, runners, dtype, trial, device, measured(dtype))
+    ]
+
+
+def _verify_trial(
+    mixer: Mixer,
+    runners: Mapping[str, Runner],
+    dtype: torch.dtype,
+    trial: VerificationCase,
+    device: str | torch.device,
+    measure: Measure,
+) -> Iterator[Case]:
+    inputs = sample_inputs(
+        mixer,
+        trial.sizes,
+        dtype,
+        trial.seed,
+        absent=trial.absent,
+        strided=trial.strided,
+        scale=trial.scale,
+        nothing=trial.nothing,
+        strong=trial.strong,
+        params=trial.params,
+    )
+    if trial.garbage:
+        inputs = with_garbage(mixer, inputs, trial.seed)
+
+    def by_reference(precision: torch.dtype) -> Mapping[str, Tensor]:
+        return measure(lambda given: run(mixer, given, trial.params, precision), inputs)
+
+    with torch.no_grad():
+        reference, pytorch = by_reference(torch.float64), by_reference(dtype)
+        moved = {name: _moved(tensor, device) for name, tensor in inputs.items()}
+        limits = error_limits(dtype, pytorch, reference)
+        for backend, runner in runners.items():
+            given = (moved, trial.params, dtype, reference, limits, measure)
+            found = compare(runner, mixer, *given)
+            if found.status == "wrong":
+                found = excused(found, dtype, reference, by_reference(torch.float32))
+            yield Case.of(found, backend, _name(dtype), trial.sizes, trial.name)
+
+
+def error_limits(
+    dtype: torch.dtype, pytorch: Mapping[str, Tensor], reference: Mapping[str, Tensor]
+) -> dict[str, float]:
+    """The limit of every output, from what plain PyTorch makes of it in ``dtype``."""
+    return {
+        name: error_limit(dtype, error_of(pytorch[name], reference[name])) for name in reference
+    }
+
+
+def compare(
+    runner: Runner,
+    mixer: Mixer,
+    inputs: Mapping[str, Tensor],
+    params: Mapping[str, Number],
+    dtype: torch.dtype,
+    reference: Mapping[str, Tensor],
+    limits: Mapping[str, float],
+    measure: Measure = outputs_of,
+) -> Finding:
+    """Run ``mixer`` and compare; whatever ``runner`` raises is a failure with a message.
+
+    What no kernel writes is a nan, in fresh memory.
+    """
+    nothing = max(limits.values(), default=0.0)
+    try:
+        with poisoned_memory():
+            results = measure(lambda given: runner(mixer, given, params), inputs)
+    except Exception as failure:  # whatever a backend raises is its failure
+        return failed(failure, nothing)
+    if set(results) != set(reference):
+        message = f"outputs {sorted(results)} instead of {sorted(reference)}"
+        return Finding(math.inf, nothing, message, "wrong")
+    worst = Finding(0.0, nothing)
+    for name, wanted in reference.items():
+        error, message = _output_error(results[name], wanted, dtype)
+        limit = limits[name]
+        if not message and not error <= limit:
+            message = f"error {error:.3g}, limit {limit:.3g}"
+        if (bool(message), error / limit) >= (bool(worst.message), worst.error / worst.limit):
+            said = f"{name}: {message}" if message else ""
+            worst = Finding(error, limit, said, "wrong" if message else "right")
+    return worst
+
+
+def failed(failure: Exception, limit: float = math.nan) -> Finding:
+    """The finding where there are no results to compare."""
+    return Finding(math.inf, limit, *_failure(failure))
+
+
+def _failure(failure: Exception) -> tuple[str, Status]:
+    """What an error says, and whether it is a no or a defect."""
+    text = str(failure).strip() or "no message"
+    named = f"{type(failure).__name__}: {text}"
+    match failure:
+        case DefectError() | VerificationError():
+            return text, "not compiled"
+        case MixcError():
+            return text, "unsupported"
+        case MemoryError() | torch.OutOfMemoryError():
+            return named, "stopped"
+        case RuntimeError() if "allocate memory" in text:  # torch, on a CPU
+            return text.splitlines()[0], "stopped"
+        case _ if type(failure).__module__.startswith("triton"):
+            return named, "not compiled"
+        case _:
+            return named, "crashed"
+
+
+def excused(
+    found: Finding,
+    dtype: torch.dtype,
+    reference: Mapping[str, Tensor],
+    single: Mapping[str, Tensor],
+) -> Finding:
+    """``diverges`` for a wrong result where the equations themselves leave the numbers there are.
+
+    ``single``: what plain PyTorch makes in float32, which kernels compute in, of the same inputs.
+    """
+    for name, wanted in reference.items():
+        if not wanted.is_floating_point():
+            continue
+        finite = wanted.isfinite()
+        largest = float(wanted[finite].abs().max()) if finite.any() else 0.0
+        too_large = largest > torch.finfo(dtype).max
+        if wanted.isnan().any() or too_large or not torch.equal(single[name].isfinite(), finite):
+            return replace(found, status="diverges", message=_advice(name, largest, found.message))
+    return found
+
+
+def _advice(name: str, largest: float, message: str) -> str:
+    return (
+        f"the equations themselves overflow on these random inputs: {name} has "
+        f"nans, infinities or numbers as large as {largest:.1e}, whatever computes it; say where "
+        "the values of an input lie, `g: {dims: [B, T], range: [-1, 0]}` (the kernels: "
+        f"{message})"
+    )
+
+
+def _output_error(found: Tensor, wanted: Tensor, dtype: torch.dtype) -> tuple[float, str]:
+    if found.shape != wanted.shape:
+        return math.inf, f"shape {list(found.shape)} instead of {list(wanted.shape)}"
+    # The log of a total may be wider than the inputs; nothing may be narrower.
+    if wanted.is_floating_point() and found.dtype not in (dtype, torch.float32, torch.float64):
+        return math.inf, f"dtype {_name(found.dtype)} instead of {_name(dtype)}"
+    error = error_of(found, wanted.to(found.device))
+    if math.isinf(error):
+        return error, _first_mismatch(found, wanted)
+    return error, ""
+
+
+def _first_mismatch(found: Tensor, wanted: Tensor) -> str:
+    """Where an infinity or a nan is in one result alone."""
+    a = found.detach().to("cpu", torch.float64)
+    b = wanted.to("cpu", torch.float64)
+    wrong = ~((a == b) | (a.isnan() & b.isnan()) | (a.isfinite() & b.isfinite()))
+    places = (wrong if wrong.any() else a != b).nonzero()
+    place = tuple(int(n) for n in places[0])
+    return f"{a[place].item():g} instead of {b[place].item():g} at {list(place)}"
+
+
+def _moved(tensor: Tensor, device: str | torch.device) -> Tensor:
+    """The tensor on a device with its strides: moving a view would make it contiguous."""
+    if tensor.device == torch.device(device) or tensor.is_contiguous():
+        return tensor.to(device)
+    storage = torch.as_strided(
+        tensor, (tensor.untyped_storage().nbytes() // tensor.itemsize,), (1,), 0
+    )
+    return torch.as_strided(
+        storage.to(device), tensor.shape, tensor.stride(), tensor.storage_offset()
+    )
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,210 @@
+"""Optuna's search over a space: each trial is kept as soon as it ends, a second run goes on."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ...ir.knob import Configuration
+from .kernels import Space
+from .trial import Outcome
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial
+    from optuna.trial import Trial as OpenTrial
+
+# A configuration and the best time so far (None at first) --> what became of it.
+Evaluate = Callable[[Configuration, float | None], Outcome]
+_ATTEMPTS = 8  # suggestions that were seen already, before one is drawn from those left
+_LARGEST_LISTED = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A finished trial."""
+
+    number: int
+    configuration: Configuration
+    outcome: Outcome
+
+
+@dataclass
+class History:
+    """All finished trials of a study, in order; ``interrupted`` by Ctrl-C."""
+
+    trials: list[Trial] = field(default_factory=list)
+    interrupted: bool = False
+
+    def best(self, count: int = 1) -> list[Trial]:
+        """The fastest that were right, fastest first."""
+        right = [t for t in self.trials if t.outcome.status == "ok"]
+        return sorted(right, key=lambda t: t.outcome.time_us or 0.0)[:count]
+
+    @property
+    def best_us(self) -> float | None:
+        """The time of the fastest."""
+        best = self.best()
+        return best[0].outcome.time_us if best else None
+
+    def number(self, status: str) -> int:
+        """How many trials ended so."""
+        return sum(trial.outcome.status == status for trial in self.trials)
+
+
+class Search:
+    """A study of one space. Several processes may share it, through its storage."""
+
+    def __init__(
+        self, space: Space, storage: BaseStorage, name: str, seed: int | None = None
+    ) -> None:
+        """Open the study, or make it."""
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.space = space
+        self._random = random.Random(seed)
+        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=8, constant_liar=True)
+        self._study: Study = optuna.create_study(
+            study_name=name, storage=storage, sampler=sampler, load_if_exists=True
+        )
+        self._give_up_abandoned()
+
+    def history(self) -> History:
+        """What the study holds so far."""
+        return History([_read(t) for t in self._study.get_trials(deepcopy=False) if _counts(t)])
+
+    def run(
+        self,
+        evaluate: Evaluate,
+        trials: int,
+        first: Sequence[Configuration] = (),
+        on_trial: Callable[[History], None] = lambda _: None,
+    ) -> History:
+        """Go on until the study has ``trials`` finished trials, or nothing is left to try.
+
+        ``first`` are tried before anything else. Ctrl-C ends the search, and what was found stays.
+        """
+        history = self.history()
+        seen = {_key(t.configuration) for t in history.trials}
+        for configuration in first:
+            if _key(configuration) not in seen and not self._is_waiting(configuration):
+                self._study.enqueue_trial(dict(configuration))
+        try:
+            while len(history.trials) < trials:
+                trial = self._ask(seen)
+                if trial is None:
+                    break
+                self._evaluate(trial, evaluate, history.best_us)
+                history = self.history()
+                seen = {_key(t.configuration) for t in history.trials}
+                on_trial(history)
+        except KeyboardInterrupt:
+            history = self.history()
+            history.interrupted = True
+        return history
+
+    # ------------------------------------------------------------------------------ one trial
+
+    def _evaluate(self, trial: OpenTrial, evaluate: Evaluate, best_us: float | None) -> None:
+        from optuna.trial import TrialState
+
+        try:
+            outcome = evaluate(trial.params, best_us)
+        except BaseException:
+            self._study.tell(trial, state=TrialState.FAIL)
+            raise
+        for name in ("status", "message", "time_us", "spread_us", "error", "limit", "build_s"):
+            trial.set_user_attr(name, getattr(outcome, name))
+        match outcome.status:
+            case "ok":
+                self._study.tell(trial, outcome.time_us)
+            case "hopeless":
+                assert outcome.time_us is not None
+                trial.report(outcome.time_us, step=0)
+                self._study.tell(trial, state=TrialState.PRUNED)
+            case "failed":
+                self._study.tell(trial, state=TrialState.FAIL)
+
+    def _ask(self, seen: set[tuple[tuple[str, int], ...]]) -> OpenTrial | None:
+        """A trial with a configuration that is new and that the target takes; None: none left."""
+        from optuna.trial import TrialState
+
+        for attempt in itertools.count():
+            if attempt >= _ATTEMPTS:
+                fresh = self._draw(seen)
+                if fresh is None:
+                    return None
+                self._study.enqueue_trial(fresh)
+            trial = self._study.ask()
+            trial.set_user_attr("process", _this_process())
+            for knob in self.space.knobs:
+                trial.suggest_categorical(knob.name, knob.choices)
+            refusal = self.space.refusal(trial.params)
+            if refusal is None and _key(trial.params) not in seen:
+                return trial
+            trial.set_user_attr("refusal", refusal or "tried already")
+            self._study.tell(trial, state=TrialState.FAIL)
+        return None
+
+    def _draw(self, seen: set[tuple[tuple[str, int], ...]]) -> dict[str, int] | None:
+        left = [c for c in self._listed() if _key(c) not in seen and not self.space.refusal(c)]
+        return self._random.choice(left) if left else None
+
+    def _listed(self) -> Iterator[dict[str, int]]:
+        names = [knob.name for knob in self.space.knobs]
+        every = itertools.product(*(knob.choices for knob in self.space.knobs))
+        for values in itertools.islice(every, _LARGEST_LISTED):
+            yield dict(zip(names, values, strict=True))
+
+    # ------------------------------------------------------------------------------- resuming
+
+    def _is_waiting(self, configuration: Configuration) -> bool:
+        from optuna.trial import TrialState
+
+        waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        return any(t.system_attrs.get("fixed_params") == dict(configuration) for t in waiting)
+
+    def _give_up_abandoned(self) -> None:
+        """Trials that a killed process of this machine left open will not be told any more."""
+        from optuna.trial import TrialState
+
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            host, _, pid = str(trial.user_attrs.get("process", "")).rpartition(":")
+            if host == socket.gethostname() and pid.isdigit() and not _is_alive(int(pid)):
+                self._study.tell(trial.number, state=TrialState.FAIL)
+
+
+def _this_process() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _key(configuration: Configuration) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted(configuration.items()))
+
+
+def _counts(trial: FrozenTrial) -> bool:
+    return trial.state.is_finished() and "status" in trial.user_attrs
+
+
+def _read(trial: FrozenTrial) -> Trial:
+    names = ("status", "message", "time_us", "spread_us", "error", "limit", "build_s")
+    told: dict[str, Any] = {name: trial.user_attrs.get(name) for name in names}
+    outcome = Outcome(**told)
+    return Trial(trial.number, dict(trial.params), outcome)

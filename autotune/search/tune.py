@@ -1,0 +1,176 @@
+"""The whole of tuning a mixer: space, search, a last race, and the result that is kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from ...ir.errors import UnsupportedError
+from ...ir.knob import Configuration
+from ..results.devices import device_of_type
+from ..results.folders import data_folder
+from ..results.stored import Key, Result, key_of, look_up, save, stored_results
+from .journal import open_storage
+from .kernels import Space, space_of
+from .search import History, Search
+from .trial import Job, Outcome, Problem, TrialWorker
+
+# A first call that takes so much longer than the best is not worth timing further.
+_HOPELESS = 2.5
+# How many of the fastest run the last race against the default configuration.
+_FINALISTS = 3
+
+
+class TuningError(UnsupportedError):
+    """No configuration could be verified; the text says what became of the default."""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What tuning found: the winner, against the default, and all that was tried."""
+
+    result: Result
+    path: Path
+    history: History
+    default: Configuration
+    fresh: int  # trials of this run; the others are from earlier ones
+    fallback: str = ""
+
+
+def tune(
+    problem: Problem,
+    trials: int = 30,
+    *,
+    storage: str | Path | None = None,
+    time_limit_s: float = 60.0,
+    seed: int | None = None,
+    on_trial: Callable[[History], None] = lambda _: None,
+) -> Tuned:
+    """Search for the fastest configuration of a mixer's kernels, and keep it.
+
+    Args:
+        trials: how many the study is to have, those of earlier runs included.
+        storage: a database URL, or the path of a journal file; by default a journal in the user's
+            data folder.
+        time_limit_s: for one trial; what takes longer has failed.
+        on_trial: told of every trial that ends.
+
+    Raises:
+        TuningError: no configuration was right.
+        UnsupportedError: no compiler, or a term that no schedule computes.
+    """
+    device = device_of_type(problem.device)
+    space = space_of(problem.mixer, problem.sizes, problem.dtype, device)
+    key = key_of(problem.mixer, problem.sizes, problem.dtype, device)
+    name = study_name(key, space, problem)
+    place = data_folder() / "studies" / f"{device.slug}.journal" if storage is None else storage
+    search = Search(space, open_storage(place), name, seed)
+    before = search.history()
+    kept = _kept(key, name)
+    if kept is not None and kept[1].trials >= trials and len(before.trials) <= kept[1].trials:
+        return Tuned(kept[1], kept[0], before, space.default, 0)
+    nearest = look_up(key, space.fault, modelled=True).configuration
+    first = [space.default, *([{**space.default, **nearest}] if nearest else [])]
+    with TrialWorker(time_limit_s) as worker:
+
+        def evaluate(configuration: Configuration, best_us: float | None) -> Outcome:
+            hopeless = None if best_us is None else _HOPELESS * best_us
+            seed_of_data = len(search.history().trials) + 1
+            (outcome,) = worker.run(Job(problem, (configuration,), seed_of_data, hopeless))
+            return outcome
+
+        history = search.run(evaluate, trials, first, on_trial)
+        winner, times = _race(worker, problem, space, history)
+    result = _result(key, problem, winner, times, history, name)
+    fresh = len(history.trials) - len(before.trials)
+    return Tuned(result, save(result), history, space.default, fresh)
+
+
+def study_name(key: Key, space: Space, problem: Problem) -> str:
+    """A name that changes with all that a time depends on: kernels, knobs, sizes, compiler."""
+    parts = (
+        space.source,
+        *(f"{knob.name}: {knob.choices}" for knob in space.knobs),
+        str(sorted(problem.sizes.items())),
+        str(sorted(problem.params.items())),
+    )
+    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    return f"{key.stem}-{digest[:12]}"
+
+
+def _kept(key: Key, study: str) -> tuple[Path, Result] | None:
+    for path, result in stored_results(pattern=key.stem):
+        if result.study == study and result.key.device == key.device:
+            return path, result
+    return None
+
+
+def _race(
+    worker: TrialWorker, problem: Problem, space: Space, history: History
+) -> tuple[tuple[Configuration, Outcome], Mapping[str, float | None]]:
+    """The fastest and the default once more, in turns: what was a matter of luck shows.
+
+    A gap below the larger spread is a tie, and the default wins those.
+    """
+    best = history.best(_FINALISTS)
+    if not best:
+        raise TuningError(_nothing_right(history))
+    entries = [space.default, *(t.configuration for t in best if t.configuration != space.default)]
+    outcomes = worker.run(Job(problem, tuple(entries), seed=len(history.trials) + 1))
+    right = [(c, o) for c, o in zip(entries, outcomes, strict=True) if o.status == "ok"]
+    if not right:  # the race itself failed: the times of the trials are what there is
+        return (best[0].configuration, best[0].outcome), {"default": _default_us(space, history)}
+    default = outcomes[0] if outcomes[0].status == "ok" else None
+    winner = min(right, key=lambda entry: entry[1].time_us or 0.0)
+    if default is not None and winner[1] is not default:
+        gap = (default.time_us or 0.0) - (winner[1].time_us or 0.0)
+        if gap <= max(default.spread_us, winner[1].spread_us):
+            winner = (space.default, default)
+    return winner, {"default": None if default is None else default.time_us}
+
+
+def _default_us(space: Space, history: History) -> float | None:
+    own = [t for t in history.trials if t.configuration == space.default]
+    return own[0].outcome.time_us if own else None
+
+
+def _nothing_right(history: History) -> str:
+    if not history.trials:
+        return "no trial has ended, so there is nothing to keep"
+    first = history.trials[0].outcome
+    return f"none of {len(history.trials)} configurations was right; the first: {first.message}"
+
+
+def _result(
+    key: Key,
+    problem: Problem,
+    winner: tuple[Configuration, Outcome],
+    times: Mapping[str, float | None],
+    history: History,
+    study: str,
+) -> Result:
+    configuration, outcome = winner
+    assert outcome.time_us is not None
+    default_us = times["default"]
+    return Result(
+        key,
+        dict(configuration),
+        round(outcome.time_us, 1),
+        round(outcome.spread_us, 1),
+        None if default_us is None else round(default_us, 1),
+        outcome.error,
+        outcome.limit,
+        False,
+        len(history.trials),
+        study,
+        dict(problem.sizes),
+        installed_versions("mixc", "torch"),
+    )
+
+
+def installed_versions(*packages: str) -> dict[str, str]:
+    """The versions of packages that a result depends on."""
+    return {package: version(package) for package in packages}

@@ -1,0 +1,153 @@
+"""The process that runs trials: build, check, then time. Started by ``trial.TrialWorker``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ...ir.binding import Number
+from ...ir.knob import Configuration
+from ...ir.mixer import Mixer
+from ..bench.measuring import Clock, timing_of
+from ..bench.timed_inputs import left_out, timed_inputs
+from ..checking.checking import Case, verify
+from ..checking.limits import LARGEST_LIMIT
+from ..checking.poison import poisoned_memory
+from ..checking.sampling import VerificationCase
+from ..checking.serving import serve
+from .kernels import Runner, configured_runner
+from .trial import Job, Outcome, Problem
+
+_WARM_CALLS = 2
+
+
+class Trials:
+    """Runs jobs; inputs of the problem at hand are kept from one to the next."""
+
+    def __init__(self) -> None:
+        """Nothing is made before the first job."""
+        self._inputs: tuple[object, dict[str, Tensor]] | None = None
+        self._clocks: dict[str, Clock] = {}
+
+    def run(self, job: Job) -> list[Outcome]:
+        """An outcome per configuration."""
+        made = [self._checked(job, configuration) for configuration in job.configurations]
+        ready = [place for place, (outcome, _) in enumerate(made) if outcome.status == "ok"]
+        outcomes = [outcome for outcome, _ in made]
+        if ready:
+            runners = [made[place][1] for place in ready]
+            timed = self._timed(job, [r for r in runners if r is not None])
+            for place, outcome in zip(ready, timed, strict=True):
+                outcomes[place] = _joined(outcomes[place], outcome)
+        return outcomes
+
+    def _checked(self, job: Job, configuration: Configuration) -> tuple[Outcome, Runner | None]:
+        start = time.monotonic()
+        try:
+            runner = configured_runner(job.problem, configuration)
+            case = check(job.problem, runner, job.seed)
+            if case.ok:
+                self._first_call(job.problem, runner)
+        except Exception as error:  # a build that is refused, or a bug: the trial's failure
+            return Outcome("failed", f"{type(error).__name__}: {error}"), None
+        build_s = time.monotonic() - start
+        message = "" if case.ok else f"{case.status}: {case.message}"
+        found = Outcome("failed", message, None, 0.0, case.error, case.limit, build_s)
+        return (replace(found, status="ok"), runner) if case.ok else (found, None)
+
+    def _first_call(self, problem: Problem, runner: Runner) -> None:
+        """At the timed sizes no reference is at hand; what was not written shows as nan."""
+        with poisoned_memory():
+            results = runner(self._tensors(problem), problem.params)
+        for name, result in results.items():
+            if result.is_floating_point() and bool(result.isnan().any()):
+                raise ArithmeticError(f"{name} has nans at the timed sizes")
+
+    def _timed(self, job: Job, runners: list[Runner]) -> list[Outcome]:
+        problem = job.problem
+        tensors = self._tensors(problem)
+        if problem.device not in self._clocks:
+            self._clocks[problem.device] = Clock(problem.device)
+        clock = self._clocks[problem.device]
+        calls = [partial(runner, tensors, problem.params) for runner in runners]
+        for call in calls:
+            for _ in range(_WARM_CALLS):
+                call()
+        if job.hopeless_us is not None:
+            first_us = min(clock.once(calls[0]) for _ in range(2))
+            if first_us > job.hopeless_us:
+                message = f"given up: {first_us:,.0f} us at first, hopeless"
+                return [Outcome("hopeless", message, first_us)]
+        timings = [timing_of(times) for times in clock.interleaved(calls)]
+        return [Outcome("ok", "", t.time_us, t.spread_us) for t in timings]
+
+    def _tensors(self, problem: Problem) -> dict[str, Tensor]:
+        key = (problem.mixer.name, problem.dtype, tuple(problem.sizes.items()), problem.device)
+        if self._inputs is None or self._inputs[0] != key:
+            dtype = getattr(torch, problem.dtype)
+            made = timed_inputs(
+                problem.mixer, problem.sizes, dtype, device=problem.device, params=problem.params
+            )
+            self._inputs = (key, made)
+        return self._inputs[1]
+
+
+def check(problem: Problem, runner: Runner, seed: int) -> Case:
+    """The kernels against the float64 reference on random data."""
+
+    def kernels(
+        _: Mixer, tensors: Mapping[str, Tensor], params: Mapping[str, Number]
+    ) -> Mapping[str, Tensor]:
+        return runner(tensors, params)
+
+    absent = left_out(problem.mixer)
+    case = VerificationCase("tuning", problem.checked, problem.params, absent, seed=seed)
+    (found,) = verify(
+        problem.mixer,
+        {"kernels": kernels},
+        [getattr(torch, problem.dtype)],
+        problem.params,
+        cases=[case],
+        device=problem.device,
+    )
+    return capped(found)
+
+
+def capped(case: Case) -> Case:
+    """The case with a limit that still tells right from wrong; see ``limits``."""
+    cap = LARGEST_LIMIT[case.dtype]
+    if case.limit <= cap:
+        return case
+    capped_case = replace(case, limit=cap)
+    if case.message or case.error <= cap:
+        return capped_case
+    message = f"error {case.error:.3g}, limit {cap:.3g}"
+    return replace(capped_case, message=message, status="wrong")
+
+
+def _joined(checked: Outcome, timed: Outcome) -> Outcome:
+    return Outcome(
+        timed.status,
+        timed.message,
+        timed.time_us,
+        timed.spread_us,
+        checked.error,
+        checked.limit,
+        checked.build_s,
+    )
+
+
+def main() -> None:
+    """Answer jobs until the other end hangs up."""
+    trials = Trials()
+    with torch.no_grad():
+        serve(trials.run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""The forms of a spec, one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ....ir.expression import Expr, Ref
+from ....ir.mixer import Equation, Map, Stage
+from ....ir.names import names_in
+from ..names.definitions import Lets, check_annotation, flat, reads_results, resolve
+from ..names.names import check_name
+from ..names.scope import Argument, Barred, Binding, Clash, Scope
+from ..schema import RecurrenceSpec, Word
+from ..terms.complexes import PARTS, Complex, parts, together
+from ..terms.infer import infer
+from ..text.grammar import parse, parse_target
+from ..text.positions import Text
+from .attention import read_attention
+from .drafts import Draft
+from .recurrence import read_recurrence
+from .renaming import Renaming
+
+
+def read_stages(drafts: tuple[Draft, ...], scope: Scope, lets: Lets) -> tuple[Stage, ...]:
+    """The stages in order; their results become names in ``scope``.
+
+    Raises:
+        SpecError: as reading the forms does.
+    """
+    stages = _Stages(scope, lets)
+    return tuple(stage for draft in drafts for stage in stages.read(draft))
+
+
+def _state(name: str, value: Expr) -> Barred:
+    """A recurrence's state as later stages see it."""
+    return Barred(
+        f"`{name}` is a state of a recurrence, which has no rows here",
+        f"read `last({name})`, or write a line `o = {name}` in the step for its rows",
+        value,
+    )
+
+
+def _with_parts(name: str, value: Expr) -> Iterator[tuple[str, Expr]]:
+    """A name of a step with what it stands for; of a complex one its two parts too."""
+    yield name, value
+    if isinstance(value, Complex):
+        yield from ((ref.name, ref) for ref in parts(value) if isinstance(ref, Ref))
+
+
+class _Stages:
+    """Reads stages in order, and keeps who made which name."""
+
+    def __init__(self, scope: Scope, lets: Lets) -> None:
+        self.scope, self.lets = scope, lets
+        self.makers: dict[str, str] = {}
+
+    def read(self, draft: Draft) -> tuple[Stage, ...]:
+        local = self.replaced(draft).child()
+        self.lets.declare(draft.form.let, local)
+        if draft.form.attention is not None:
+            return (self.attention(draft, local),)
+        if draft.form.recurrence is not None:
+            return self.recurrence(draft, draft.form.recurrence, local)
+        return (self.map(draft, local),)
+
+    def replaced(self, draft: Draft) -> Scope:
+        """The scope of a stage, with the names that ``with`` replaces by values."""
+        scope = self.scope.child()
+        hidden = self.scope.outermost.names.keys()  # a step may make these, for itself
+        made = {*Draft(draft.form, None, "", Renaming()).made()} - hidden
+        for key, text in draft.renaming.values.items():
+            if key in made:
+                check_name(text, text.value, scope.context)
+                continue
+            if self.scope.find(key) is None and key not in scope.context.dims.known:
+                raise key.text.error(f"`{key}` is no name that the stage could read")
+            node = parse(text)
+            scope.names[str(key)] = Argument(node, self.scope, infer(node, self.scope))
+        return scope
+
+    def attention(self, draft: Draft, local: Scope) -> Stage:
+        spec = draft.form.attention
+        assert spec is not None
+        self.lets.declare(spec.let, local)
+        stage = read_attention(spec, local, draft.name, draft.renaming)
+        self.lets.finish(local)
+        places = [*(key.text for key in spec.output), spec.lse, spec.weights]
+        given = [place for place in places if place is not None]
+        names = [result.name for result in stage.results]
+        for number, (result, place) in enumerate(zip(stage.results, given, strict=True)):
+            if result.name in names[:number]:
+                raise place.error(f"`{result.name}` is made twice by this stage")
+            self.make(result, draft.label, place)
+        return stage
+
+    def recurrence(self, draft: Draft, spec: RecurrenceSpec, local: Scope) -> tuple[Stage, ...]:
+        """A recurrence, after a map with what its step needs of earlier stages as a whole."""
+        self.lets.declare(spec.let, local)
+        self.lets.finish(local)
+        renaming = draft.renaming
+
+        def named(word: str, part: str) -> str:
+            name = check_name(spec.key("step"), renaming.made(word) + part, local.context)
+            free = not part and name not in self.makers and name not in local.outermost.names
+            return name if free else local.context.unused(name)
+
+        reading = read_recurrence(spec, local, draft.name, named, draft.direction)
+        before = []
+        for equation in reading.before:
+            if reads_results(equation.value, local.context):
+                local.context.results.add(equation.name)
+                before.append(equation)
+            else:
+                self.lets.equations.append(equation)
+        for word, value in reading.states.items():
+            for name, part in _with_parts(renaming.made(word), value):
+                self.make_in_step(name, _state(name, part), draft.label)
+        for word, value in reading.own.items():
+            for name, part in _with_parts(renaming.made(word), value):
+                self.make_in_step(name, part, draft.label)
+        return (*([Map(tuple(before))] if before else []), reading.stage)
+
+    def make_in_step(self, name: str, value: Binding, label: str) -> None:
+        """A name of a step becomes visible, but where something outside the stages has it."""
+        if name in self.scope.outermost.names:
+            return
+        made = value.value if isinstance(value, Barred) else value
+        assert isinstance(made, Expr)
+        self.scope.context.results |= names_in(made)
+        if name in self.makers:
+            self.scope.names[name] = Clash((self.makers[name], label))
+        else:
+            self.makers[name] = label
+            self.scope.names[name] = value
+
+    def map(self, draft: Draft, local: Scope) -> Stage:
+        assert draft.form.map is not None
+        lines = [
+            equation
+            for key, text in draft.form.map.items()
+            for equation in self.line(key, text, draft, local)
+        ]
+        self.lets.finish(local)
+        return Map(tuple(lines), draft.name)
+
+    def line(self, key: Word, text: Text, draft: Draft, local: Scope) -> list[Equation]:
+        target, axes, opening = parse_target(key.text)
+        if opening == "(":
+            raise key.text.error(
+                f"`{target.name}` has parameters", do="write macros under `define:`"
+            )
+        name = draft.renaming.made(target.name)
+        check_name(key.text, name, local.context, target.span)
+        value = resolve(name, text, local, pair=True)
+        check_annotation(f"`{target.name}`", value, axes, local.context)
+        if target.name in local.names:
+            raise key.text.error(f"`{target.name}` is declared twice", do="rename one of the two")
+        if isinstance(value, Complex):
+            return self.complex_line(name, target.name, value, key.text, draft, local)
+        equation = Equation(name, value, flat(text), target.span)
+        self.make(equation.ref, draft.label, key.text)
+        local.names[target.name] = equation.ref
+        return [equation]
+
+    def complex_line(
+        self, name: str, word: str, value: Complex, place: Text, draft: Draft, local: Scope
+    ) -> list[Equation]:
+        """An equation for each part; the name stands for both."""
+        made = [local.context.unused(name + suffix) for suffix in PARTS]
+        lines = [Equation(n, p, "", place.span) for n, p in zip(made, parts(value), strict=True)]
+        for equation in lines:
+            self.make(equation.ref, draft.label, place)
+        whole = together(equation.ref for equation in lines)
+        self.make_in_step(name, whole, draft.label)
+        local.names[word] = whole
+        return lines
+
+    def make(self, result: Ref, label: str, place: Text) -> None:
+        """A result becomes a name, or a clash where an earlier stage makes it too."""
+        if result.name in self.scope.outermost.names:
+            raise place.error(
+                f"`{result.name}` is declared already, as an input, param or let",
+                do="give the result another name",
+            )
+        self.scope.context.results.add(result.name)
+        if result.name in self.makers:
+            self.scope.names[result.name] = Clash((self.makers[result.name], label))
+        else:
+            self.makers[result.name] = label
+            self.scope.names[result.name] = result
+
+
+__all__ = ["read_stages"]

@@ -1,0 +1,278 @@
+"""The derivative of a mixer is a mixer: cotangents of its outputs in, gradients of its inputs out.
+
+Reverse mode over the mixer's names, last to first. Each form has its adjoint in the forms of the
+language, so that the reference executes it, and the schedules and checks that exist serve it:
+equations by the rules of their terms, an attention by weighted sums over its pairs
+(``attention_adjoint``), a recurrence by one that runs the other way (``recurrence_adjoint``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from ....ir.expression import Call, Expr, Kind, Literal, Ref, Scalar, every_node
+from ....ir.mixer import (
+    Attention,
+    Equation,
+    Input,
+    Layout,
+    Map,
+    Mixer,
+    Output,
+    Param,
+    Recurrence,
+    Stage,
+)
+from ....ir.names import names_in
+from ....ir.optional import expressions, free_dims
+from ....ir.roles import query_axis
+from ....ir.stages import names_taken, unused_name, values
+from ...analysis.gradients.derivatives import pullback
+from .adjoints import Adjoints
+from .attention_adjoint import attention_adjoint, needs_lse
+from .matrix_adjoint import matrix_adjoint
+from .recurrence_adjoint import recurrence_adjoint
+from .rounds_in_time import rounds_in_time
+from .states_apart import states_apart
+
+Node = Equation | Attention | Recurrence
+
+
+@dataclass(frozen=True)
+class Derivative:
+    """A mixer with its backward pass.
+
+    ``forward`` is the mixer with what is kept for the backward pass among its outputs; ``kept``
+    names it, the mixer's own outputs among it where they are read again. ``backward`` takes those
+    inputs that it reads, what is kept, and a cotangent for each output in ``cotangents``; it gives
+    ``gradients``, by input. An input without a gradient is one that no output depends on.
+    """
+
+    forward: Mixer
+    backward: Mixer
+    kept: tuple[str, ...]
+    cotangents: Mapping[str, str]
+    gradients: Mapping[str, str]
+
+    @property
+    def in_float32(self) -> bool:
+        """Whether the backward pass works in float32 whatever the inputs are: what states hand from
+        row to row, and the sums of decays over all rows, lose too much in 16 bits."""
+        return any(isinstance(stage, Recurrence) for stage in self.forward.stages)
+
+
+def differentiate(
+    mixer: Mixer, wanted: Collection[str] | None = None, given: Collection[str] | None = None
+) -> Derivative:
+    """The derivative of ``mixer`` by its inputs.
+
+    Args:
+        wanted: inputs whose gradient is asked for; all that have one where it is left out.
+        given: outputs that have a cotangent; all real ones where it is left out.
+
+    Raises:
+        UnsupportedError: a form or a term whose derivative is not there.
+    """
+    return _Derivation(mixer, wanted, given).run()
+
+
+class _Derivation:
+    def __init__(
+        self, mixer: Mixer, wanted: Collection[str] | None, given: Collection[str] | None
+    ) -> None:
+        real = [i for i in mixer.inputs if i.kind is Kind.REAL and i.grad]
+        self.wanted = [i for i in real if wanted is None or i.name in wanted]
+        self.mixer = _with_logarithms(states_apart(rounds_in_time(mixer)))
+        taken = names_taken(self.mixer)
+        self.adjoints = Adjoints(taken, active_names(self.mixer, [i.name for i in self.wanted]))
+        outputs = [o for o in mixer.outputs if o.kind is Kind.REAL and o.name in self._reached()]
+        self.given = [o for o in outputs if given is None or o.name in given]
+        self.cotangents = {o.name: self.adjoints.unused(f"d_{o.name}") for o in self.given}
+
+    def run(self) -> Derivative:
+        for output in self.given:
+            cotangent = Ref(self.cotangents[output.name], frozenset(output.dims), Kind.REAL)
+            self.adjoints.add({output.name: cotangent})
+        for node in reversed(list(nodes(self.mixer))):
+            self._node(node)
+        gradients = self._gradients()
+        self.adjoints.close()
+        return self._derivative(gradients)
+
+    def _reached(self) -> frozenset[str]:
+        return self.adjoints.active
+
+    def _node(self, node: Node) -> None:
+        adjoints = self.adjoints
+        match node:
+            case Equation(name, value):
+                above = adjoints.of(name) if name in adjoints.active else None
+                if above is not None:
+                    adjoints.add(pullback(value, above, adjoints.active))
+            case Attention():
+                results = [r.name for r in node.results if r.name in adjoints.active]
+                given = {name: above for name in results if (above := adjoints.of(name))}
+                if given:
+                    attention_adjoint(node, self._query(node), adjoints, given)
+            case Recurrence():
+                results = [r.name for r in node.results if r.name in adjoints.active]
+                given = {name: above for name in results if (above := adjoints.of(name))}
+                if given and not matrix_adjoint(node, adjoints, given):
+                    recurrence_adjoint(node, adjoints, given)
+
+    def _query(self, stage: Attention) -> str | None:
+        return query_axis(self.mixer, stage) if stage.queries else None
+
+    def _gradients(self) -> dict[str, str]:
+        """The gradients by input, each under a name of its own."""
+        found = {}
+        for declared in self.wanted:
+            if (named := self.adjoints.final(declared.name)) is not None:
+                found[declared.name] = named.name
+        return found
+
+    # --------------------------------------------------------------------------- two mixers
+
+    def _derivative(self, gradients: dict[str, str]) -> Derivative:
+        mixer = self.mixer
+        outputs = tuple(
+            Output(gradients[i.name], i.layout, Kind.REAL, dtype=i.dtype)
+            for i in self.wanted
+            if i.name in gradients
+        )
+        cotangents = tuple(
+            Input(self.cotangents[o.name], o.layout, dtype=o.dtype) for o in self.given
+        )
+        draft = replace(mixer, name=f"{mixer.name}_backward", outputs=outputs, inputs=())
+        draft = replace(draft, stages=tuple(self.adjoints.stages))
+        draft = self._with_equations(draft)
+        draft = replace(draft, params=_params(draft))
+        kept = self._kept(draft)
+        inputs = (*mixer.inputs, *kept, *cotangents)
+        backward = _with_inputs(draft, inputs)
+        own = {o.name for o in mixer.outputs}
+        more = tuple(Output(i.name, i.layout, dtype=i.dtype) for i in kept if i.name not in own)
+        forward = replace(mixer, outputs=(*mixer.outputs, *more))
+        names = tuple(i.name for i in kept)
+        return Derivative(forward, backward, names, self.cotangents, gradients)
+
+    def _with_equations(self, draft: Mixer) -> Mixer:
+        """The backward pass with the lets and the equations of the forward pass that it reads."""
+        read = names_in(*expressions(replace(draft, lets=())))
+        chosen: list[Equation] = []
+        for node in reversed(list(nodes(self.mixer))):
+            if isinstance(node, Equation) and node.name in read:
+                chosen.append(node)
+                read |= names_in(node.value)
+        lets = {e.name for e in self.mixer.lets}
+        kept = tuple(e for e in self.mixer.lets if e in chosen)
+        again = tuple(e for e in reversed(chosen) if e.name not in lets)
+        stages = (Map(again), *draft.stages) if again else draft.stages
+        return replace(draft, lets=kept, stages=stages)
+
+    def _kept(self, draft: Mixer) -> tuple[Input, ...]:
+        """Results of the forward pass that the backward pass reads."""
+        read = names_in(*expressions(draft))
+        outputs = {o.name: o for o in self.mixer.outputs}
+        found = []
+        for stage in self.mixer.stages:
+            if isinstance(stage, Map):
+                continue
+            for result in stage.results:
+                if result.name not in read:
+                    continue
+                if (output := outputs.get(result.name)) is not None:
+                    found.append(Input(output.name, output.layout, result.kind, output.dtype))
+                else:
+                    layout = self._layout(result.axes)
+                    found.append(Input(result.name, layout, result.kind, "float32"))
+        return tuple(found)
+
+    def _layout(self, axes: frozenset[str]) -> Layout:
+        """Some axes in the order in which the inputs have them, features last."""
+        order = dict.fromkeys(dim for i in self.mixer.inputs for dim in i.dims)
+        return tuple((dim,) for dim in (*order, *sorted(axes - order.keys())) if dim in axes)
+
+
+def nodes(mixer: Mixer) -> Iterator[Node]:
+    """The lets, equations and stages of a mixer, each after all that it reads."""
+    yield from mixer.lets
+    for stage in mixer.stages:
+        if isinstance(stage, Map):
+            yield from stage.equations
+        else:
+            yield stage
+
+
+def active_names(mixer: Mixer, wanted: Collection[str]) -> frozenset[str]:
+    """The names whose value depends on what is wanted, other than as an integer or a constant."""
+    active = set(wanted)
+    for node in nodes(mixer):
+        match node:
+            case Equation(name, value):
+                if _depends(value, active):
+                    active.add(name)
+            case Attention() | Recurrence():
+                if any(_depends(value, active) for _, value in values(node)):
+                    active |= {r.name for r in node.results if r.kind is Kind.REAL}
+    return frozenset(active)
+
+
+def _depends(value: Expr, active: Collection[str]) -> bool:
+    pending = [value]
+    while pending:
+        node = pending.pop()
+        match node:
+            case Ref(name) if name in active and node.kind is Kind.REAL:
+                return True
+            case Call("detach"):
+                continue
+        if node.kind is Kind.REAL:
+            pending += node.children
+    return False
+
+
+def _with_logarithms(mixer: Mixer) -> Mixer:
+    """The mixer with a name for each attention's log of the total, where its adjoint needs it."""
+    taken = names_taken(mixer)
+
+    def change(stage: Stage) -> Stage:
+        if not isinstance(stage, Attention) or stage.lse is not None or not needs_lse(stage):
+            return stage
+        first = stage.outputs[0].name if stage.outputs else stage.weights
+        return replace(stage, lse=unused_name(f"{first}_lse", taken))
+
+    return replace(mixer, stages=tuple(change(stage) for stage in mixer.stages))
+
+
+def _params(draft: Mixer) -> tuple[Param, ...]:
+    """The params, 0 where nothing reads them: they may be of sizes that the mixer does not know."""
+    pending = [*expressions(draft), *(value for _, value in draft.sizes)]
+    read: set[str] = set()
+    while pending:
+        own = {node.name for node in every_node(pending) if isinstance(node, Scalar)} - read
+        read |= own
+        pending = [param.value for param in draft.params if param.name in own]
+    none = {Kind.BOOL: Literal(False), Kind.INT: Literal(0), Kind.REAL: Literal(0.0)}
+    return tuple(p if p.name in read else replace(p, value=none[p.kind]) for p in draft.params)
+
+
+def _with_inputs(draft: Mixer, inputs: tuple[Input, ...]) -> Mixer:
+    """The mixer with the inputs that it reads, and those without which a size is not known.
+
+    Heads of which no input tells the number are none of its concern.
+    """
+    read = names_in(*expressions(draft))
+    chosen = [i for i in inputs if i.name in read]
+    known = {dim for i in chosen for dim in i.dims}
+    for given in inputs:
+        missing = free_dims(draft) - known - {dim for dim, _ in draft.sizes}
+        if given not in chosen and missing & {*given.dims}:
+            chosen.append(given)
+            known |= {*given.dims}
+    heads = tuple(pair for pair in draft.heads if known.issuperset(pair))
+    return replace(draft, inputs=tuple(i for i in inputs if i in chosen), heads=heads)
+
+
+__all__ = ["Derivative", "active_names", "differentiate", "nodes"]

@@ -1,0 +1,115 @@
+"""Sums over the pairs of an attention as attentions of their own.
+
+An adjoint that runs over pairs is linear in the weight of a pair, so a sum over keys (or over
+queries) of it is a weighted sum: ``sum(w[i, j] * x, J)`` --> an attention over J with the weight
+w and the value x. It keeps the mask, whose bounds then say which pairs are visited, in either
+direction; all sums along one axis share a sweep.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ....ir.expression import Expr, Index, Kind, Literal, Reduce, Ref, call, with_names
+from ....ir.mixer import Attention, Equation
+from ....ir.names import names_in
+from ...analysis.gradients.partials import add, mul
+from .adjoints import Adjoints
+from .linear_terms import Around, NotLinearError, Term, linear_terms
+
+
+@dataclass
+class PairSums:
+    """The weighted sums of one attention's pairs, collected by the axis that they run along.
+
+    ``weight`` is what the symbol stands for at a visible pair; it is 0 at any other.
+    """
+
+    adjoints: Adjoints
+    symbol: Ref
+    weight: Expr
+    mask: Expr | None
+    walked: tuple[str, ...]  # the axes of pairs that a sweep may run along, the best first
+    sweeps: dict[str, list[Equation]] = field(default_factory=dict)
+
+    def lowered(self, value: Expr, hint: str) -> Expr:
+        """``value``, linear in the symbol, with its sums over pairs by sweeps."""
+        if self.symbol.name not in names_in(value):
+            return value
+        try:
+            terms = linear_terms(value, self.symbol)
+        except NotLinearError:
+            return with_names(value, {self.symbol.name: self._at_a_pair()})
+        found: Expr | None = None
+        for term in terms:
+            found = add(found, self._of_term(term, hint))
+        assert found is not None
+        return found
+
+    def close(self) -> None:
+        """Emit the sweeps."""
+        for over, outputs in self.sweeps.items():
+            weight = Ref("score", self.weight.axes, Kind.REAL)
+            self.adjoints.stage(
+                Attention(
+                    over=over,
+                    score=self.weight,
+                    mask=self.mask,
+                    weight=weight,
+                    denominator=Literal(1),
+                    sink=None,
+                    gain=None,
+                    outputs=tuple(outputs),
+                )
+            )
+        self.sweeps = {}
+
+    def _of_term(self, term: Term, hint: str) -> Expr:
+        summed = [dim for around in term.sums for dim in around.over]
+        over = next((dim for dim in self.walked if dim in summed), None)
+        if over is None or len({*summed}) < len(summed):
+            value: Expr = mul(self._at_a_pair(), term.factor)
+            sums = term.sums
+        else:
+            factor, sums = _without_sum(term, over)
+            value = self._swept(over, factor, hint)
+        for around in sums:
+            if around.over or around.group:
+                value = Reduce("sum", value, around.over, None, around.group)
+        return value
+
+    def _swept(self, over: str, value: Expr, hint: str) -> Ref:
+        outputs = self.sweeps.setdefault(over, [])
+        known = next((o for o in outputs if o.value == value), None)
+        if known is None:
+            known = Equation(self.adjoints.unused(hint), value)
+            outputs.append(known)
+        axes = self.symbol.axes | value.axes
+        return Ref(known.name, axes - {over}, Kind.REAL)
+
+    def _at_a_pair(self) -> Expr:
+        if self.mask is None:
+            return self.weight
+        return call("where", self.mask, self.weight, 0.0)
+
+
+def _without_sum(term: Term, over: str) -> tuple[Expr, tuple[Around, ...]]:
+    """What is weighted in a sum over one axis, and the sums that are left around it.
+
+    A group that the axis decides becomes an axis of what is weighted, with a 1 in its place.
+    """
+    factor, sums = term.factor, []
+    for around in term.sums:
+        group = []
+        for dim, index in around.group:
+            if over in index.axes:
+                here = call("eq", Index(dim), index)
+                factor = mul(factor, call("where", here, 1.0, 0.0))
+            else:
+                group.append((dim, index))
+        kept = tuple(dim for dim in around.over if dim != over)
+        sums.append(Around(kept, tuple(group)))
+    return factor, tuple(sums)
+
+
+__all__ = ["PairSums"]

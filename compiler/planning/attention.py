@@ -1,0 +1,286 @@
+"""The kernels of one attention: statistics, tables and shares around the pass itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal as OneOf
+
+from ...ir.expression import Expr, Kind, Literal, Ref, call, substitute, with_names
+from ...ir.mixer import Attention
+from ...ir.plan import Buffer, Kernel
+from ...ir.roles import query_axis
+from ...ir.tile import DType, Program
+from ..analysis.distances import Distances
+from ..analysis.masks.ranges import key_ranges, needs_block_table
+from ..analysis.normaliser import Plain, Rescaled, TwoPass, classify
+from ..passes.fold_constants import fold_constants
+from ..schedules.attention import FlashTask, flash, written
+from ..schedules.block_table import BlockTable, block_table
+from ..schedules.defaults import attention_configurations
+from ..schedules.estimates import fits
+from ..schedules.split import Split, merged
+from .workspace import LIGHT, Workspace
+
+
+class AttentionPlan:
+    """The kernels of one attention: statistics first where one pass can't do, then the pass."""
+
+    def __init__(self, work: Workspace, stage: Attention) -> None:
+        self.work = work
+        self.stage = stage
+        self.form = classify(stage)
+        self.block = query_axis(work.mixer, stage)
+
+    def run(self) -> None:
+        """Plan it, and make its results known to later stages."""
+        work = self.work
+        stage = self.stage = self._with_distances()
+        form = self.form
+        if isinstance(form, TwoPass):
+            work.findings.append(f"two passes: {form.reason}")
+            form = self._with_statistics(form)
+        else:
+            work.findings.append(f"one pass: {form.reason}")
+        outputs = self._declare_outputs()
+        if stage.lse is not None:
+            self._declare_result(stage.lse, stage.queries, DType.FLOAT32)
+        total, top = self._declare_statistics(form)
+        task = self._task(form, outputs, total, top)
+        splits = 1 if stage.weights is not None else work.splits
+        if splits > 1:
+            split = self._declare_split(task, splits)
+            task = replace(task, split=split, name=f"{task.name}_shares")
+        made = self._program(task)
+        reason = "the attention itself"
+        results = tuple(r.name for r in stage.results if r.name != stage.weights)
+        work.kernels.append(Kernel(made, "flash", results, reason))
+        if task.split is not None:
+            self._merge(task, task.split)
+        if stage.weights is not None:
+            self._weights(task)
+
+    def _with_distances(self) -> Attention:
+        """The stage, its score's costly terms of the distance alone computed once per distance.
+
+        Not where the keys are shared out: few queries meet most distances once.
+        """
+        work, stage = self.work, self.stage
+        if work.splits > 1:
+            return stage
+        dim = work.free_dim(f"{self.block}_to_{stage.over}")
+        distances = Distances(self.block, stage.over, dim)
+
+        def store(term: Expr, part: Expr) -> Ref:
+            if dim not in work.lengths:
+                work.add_dim(dim, distances.count)
+            i, j = self.block.lower(), stage.over.lower()
+            reason = f"it depends on {i} - {j} alone: computed once for each distance"
+            called = work.context.names.get(part) or work.temporary_name(term)
+            name = work.free_name(f"{called.removesuffix('_made')}_by_distance")
+            return work.store(name, term, None, "temporary", reason)
+
+        return replace(stage, score=distances.replaced(stage.score, store))
+
+    def _program(self, task: FlashTask) -> Program:
+        """The kernel at the first configuration that fits the smallest GPU, or at the leanest."""
+        work = self.work
+        table = self._declare_table(task)
+        made: Program | None = None
+        for configuration in attention_configurations(
+            work.sizes, work.roles.features, work.dtype, task.block, task.over
+        ):
+            context = work.with_blocks(configuration.blocks)
+            made = flash(
+                replace(task, table=table), context, work.with_launch(configuration.launch)
+            )
+            if fits(made):
+                break
+        assert made is not None
+        if table is not None:
+            self._fill_table(task, table, made)
+        return made
+
+    def _declare_table(self, task: FlashTask) -> BlockTable | None:
+        """Buffers for a block table, where the mask's bounds leave too much to visit."""
+        work = self.work
+        if task.mask is None or not needs_block_table(task.ranges):
+            return None
+        dims = work.order(task.mask.axes - {task.block, task.over})
+        starts = work.free_name(f"{task.outputs[0][0]}_blocks")
+        counts = work.free_name(f"{task.outputs[0][0]}_block_count")
+        blocks = [work.free_dim(f"{dim}_blocks") for dim in (task.block, task.over)]
+        table = BlockTable(starts, counts, dims, task.block, task.over, *blocks)
+        work.block_counts |= {table.row_blocks: task.block, table.key_blocks: task.over}
+        rows = (*dims, table.row_blocks)
+        for name, shape in ((starts, (*rows, table.key_blocks)), (counts, rows)):
+            work.context.buffers[name] = Buffer(name, shape, DType.INT32, "temporary")
+        return table
+
+    def _fill_table(self, task: FlashTask, table: BlockTable, attention: Program) -> None:
+        work = self.work
+        assert task.mask is not None
+        blocks = {dim: attention.tile(dim).block for dim in (task.block, task.over)}
+        made = block_table(
+            work.kernel_name(table.starts),
+            table,
+            task.mask,
+            task.ranges,
+            work.with_blocks(blocks),
+            work.with_launch(LIGHT),
+        )
+        reason = "the mask has terms that give no bound on the keys"
+        work.findings.append(f"a table of visible blocks: {reason}")
+        work.kernels.append(Kernel(made, "block table", (table.starts, table.counts), reason))
+
+    def _declare_split(self, task: FlashTask, splits: int) -> Split:
+        """Buffers for the partial results of ``splits`` shares of the keys."""
+        work, queries = self.work, self.stage.queries
+        dim = f"{task.over}_splits"
+        work.fixed[dim] = splits
+
+        def declare(hint: str, axes: frozenset[str]) -> str:
+            name = work.free_name(hint)
+            dims = (*work.order(queries), dim, *work.order(axes - queries))
+            work.context.buffers[name] = Buffer(name, dims, DType.FLOAT32, "temporary")
+            return name
+
+        parts = tuple(
+            declare(f"{name}_shares", value.axes - {task.over}) for name, value in task.outputs
+        )
+        total = declare("total_shares", frozenset())
+        rescaled = isinstance(task.form, Rescaled)
+        return Split(dim, parts, total, declare("m_shares", frozenset()) if rescaled else None)
+
+    def _merge(self, task: FlashTask, split: Split) -> None:
+        """Kernels that bring the shares together."""
+        work = self.work
+        values = tuple(
+            Ref(name, value.axes - {task.over}, Kind.REAL) for name, value in task.outputs
+        )
+        outputs, lse = merged(split, task.form, values, self.stage.queries)
+        merges = [(name, value) for (name, _), value in zip(task.outputs, outputs, strict=True)]
+        if task.lse is not None:
+            merges.append((task.lse, lse))
+        for name, value in merges:
+            buffer = work.context.buffers[name]
+            work.compute(name, value, buffer.dims, "it merges the shares of the keys")
+
+    def _with_statistics(self, form: TwoPass) -> Rescaled | Plain:
+        """The normaliser with its statistics in buffers that kernels before it fill."""
+        work, stage = self.work, self.stage
+        known: dict[Expr, Expr] = {}
+        for name, reduction in form.statistics:
+            value = written(substitute(reduction, known), stage.score)
+            free = work.free_name(name)
+            ref = work.store(free, value, None, "temporary", f"the weights need it: {name}")
+            known[Ref(name, reduction.axes, reduction.kind)] = ref
+        return _each(form.then, lambda expr: substitute(expr, known))
+
+    def _task(
+        self,
+        form: Rescaled | Plain,
+        outputs: tuple[tuple[str, Expr], ...],
+        total: str | None,
+        top: str | None,
+    ) -> FlashTask:
+        work, stage, block = self.work, self.stage, self.block
+
+        def ready(expr: Expr) -> Expr:
+            return work.prepared(expr, block, stage.over, inside=True)
+
+        unmasked = stage.mask is None or stage.mask == Literal(True)
+        mask = None if unmasked or stage.mask is None else ready(stage.mask)
+        ranges = key_ranges(mask, stage.over, block, work.context.masks)
+        values = frozenset[str]().union(*(value.axes for _, value in outputs))
+        return FlashTask(
+            name=work.kernel_name(stage.outputs[0].name if stage.outputs else "lse"),
+            over=stage.over,
+            block=block,
+            queries=work.order(stage.queries),
+            values=work.order(values - stage.queries - {stage.over}),
+            score=ready(stage.score),
+            mask=mask,
+            ranges=ranges,
+            form=_each(form, ready),
+            sink=None if stage.sink is None else ready(stage.sink),
+            gain=None if stage.gain is None else ready(stage.gain),
+            outputs=tuple((name, ready(value)) for name, value in outputs),
+            lse=stage.lse,
+            total=total,
+            top=top,
+            about=f"attention over {stage.over}: {work.findings[-1]}",
+        )
+
+    # ------------------------------------------------------------------------------- results
+
+    def _declare_outputs(self) -> tuple[tuple[str, Expr], ...]:
+        outputs = []
+        for made, ref in zip(self.stage.outputs, self.stage.results, strict=False):
+            self._declare_result(made.name, ref.axes, None)
+            outputs.append((made.name, made.value))
+        return tuple(outputs)
+
+    def _declare_result(self, name: str, axes: frozenset[str], dtype: DType | None) -> None:
+        work = self.work
+        output = next((o for o in work.mixer.outputs if o.name == name), None)
+        direct = output is not None and frozenset(output.dims) == axes
+        dims = output.dims if output is not None and direct else work.order(axes)
+        role: OneOf["output", "temporary"] = "output" if direct else "temporary"
+        work.context.buffers[name] = Buffer(name, dims, dtype or work.dtype, role)
+        work.names[name] = Ref(name, axes, Kind.REAL)
+
+    def _declare_statistics(self, form: Rescaled | Plain) -> tuple[str | None, str | None]:
+        """Buffers for what the weights are computed from, where they are wanted as a value."""
+        if self.stage.weights is None:
+            return None, None
+        names: list[str | None] = [None, None]
+        wanted = ("total", "top") if isinstance(form, Rescaled) else ("total",)
+        for place, hint in enumerate(wanted):
+            name = self.work.free_name(hint)
+            self._declare_result(name, self.stage.queries, DType.FLOAT32)
+            names[place] = name
+        return names[0], names[1]
+
+    def _weights(self, task: FlashTask) -> None:
+        """The normalised weights as a value: the score once more, against the row's statistics."""
+        work, stage, form = self.work, self.stage, task.form
+        name = stage.weights
+        assert name is not None
+        total = Ref(task.total or "", stage.queries, Kind.REAL)
+        match form:
+            case Rescaled():
+                top = Ref(task.top or "", stage.queries, Kind.REAL)
+                exponent = call("mul", written(form.exponent, task.score), math.log2(math.e))
+                value: Expr = call("exp2", call("sub", exponent, top))
+                if form.factor != Literal(1):
+                    value = call("mul", written(form.factor, task.score), value)
+                denominator = with_names(
+                    form.denominator, {"total": total, "scale": call("exp2", top)}
+                )
+            case Plain():
+                value = written(form.weight, task.score)
+                denominator = with_names(form.denominator, {"total": total})
+        visible: Expr = call("ne", denominator, 0.0)
+        if task.mask is not None:
+            visible = call("and", task.mask, visible)
+        if denominator != Literal(1.0):
+            value = call("div", value, denominator)
+        value = fold_constants(call("where", visible, value, 0.0), work.params)
+        output = next((o for o in work.mixer.outputs if o.name == name), None)
+        dims = output.dims if output is not None else None
+        role: OneOf["output", "temporary"] = "temporary" if output is None else "output"
+        made = work.store(name, value, dims, role, "the weights as a value")
+        work.names[name] = Ref(made.name, stage.queries | {stage.over}, Kind.REAL)
+
+
+def _each(form: Rescaled | Plain, change: Callable[[Expr], Expr]) -> Rescaled | Plain:
+    """The normaliser with its expressions changed."""
+    denominator = change(form.denominator)
+    match form:
+        case Rescaled():
+            exponent, factor = change(form.exponent), change(form.factor)
+            return replace(form, exponent=exponent, factor=factor, denominator=denominator)
+        case Plain():
+            return replace(form, weight=change(form.weight), denominator=denominator)

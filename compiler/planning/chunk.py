@@ -1,0 +1,276 @@
+"""The kernels of a recurrence with matrix states: other states first, then chunks of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from ...ir.expression import (
+    Expr,
+    Index,
+    Literal,
+    Read,
+    Ref,
+    Size,
+    call,
+    substitute,
+    walk,
+    with_names,
+)
+from ...ir.mixer import Equation, Recurrence, Rounds, State, assignments
+from ...ir.plan import Kernel
+from ..analysis.recurrence.flatten import Flat
+from ..analysis.recurrence.forms import Classified, Coupled, Matrix, Reading
+from ..passes.segments import Segments
+from ..schedules.chunk import ChunkTask, chunk
+from ..schedules.defaults import chunk_launch, chunk_rows
+from ..schedules.loop import Carrying
+from ..tiles.evaluation import Context
+from .recurrence_context import StageRows, reads
+from .workspace import Launch
+
+# Elements of a state that a program holds beside the chunk's own tiles.
+_HELD = 4096
+
+
+def refusal(stage: Recurrence, classified: Classified) -> str | None:
+    """Why the chunk schedule can't compute a recurrence; None if it can."""
+    matrices = chunked(classified)
+    if not matrices:
+        return "no matrix state"
+    if any(isinstance(line, Rounds) for line in stage.step):
+        return "an inner loop"
+    if any(_corrections(form) > 1 for form in matrices):
+        return "several corrections in a row"
+    if any(len(form.values) > 1 for form in matrices):
+        return "a state with more than two axes"
+    forms = {state.name: form for form in matrices for state in states_of(form)}
+    for reading in classified.readings:
+        form = forms[reading.state]
+        across = reading.axes == form.values and isinstance(form, Matrix) and not form.corrections
+        if reading.at or not (reading.axes == (form.axis,) or across):
+            return f"{reading.state} is read over {', '.join(reading.axes)}"
+    rest = _others(stage, matrices)
+    if rest is None:
+        return "other states read the matrices"
+    if any(len(state.listed) > 1 for state in rest.states):
+        return "a state of two axes that is no matrix, of which every row would be kept"
+    return None
+
+
+def chunked(classified: Classified) -> list[Matrix | Coupled]:
+    """The components that go in chunks."""
+    return [form for form in classified.components if isinstance(form, Matrix | Coupled)]
+
+
+def states_of(form: Matrix | Coupled) -> tuple[State, ...]:
+    """The states of a component."""
+    return (form.state,) if isinstance(form, Matrix) else form.states
+
+
+def _corrections(form: Matrix | Coupled) -> int:
+    """How many values a row's corrections need of the states before it."""
+    if isinstance(form, Matrix):
+        return len(form.corrections)
+    return len({(w, state) for of in form.corrections for _, w, state in of})
+
+
+def _others(stage: Recurrence, matrices: list[Matrix | Coupled]) -> Recurrence | None:
+    """The part of a recurrence that has no matrix state; None if it needs one."""
+    inside = {state.name for form in matrices for state in states_of(form)}
+    states = {state.name for state in stage.states}
+    needed = states - inside
+    lines = [line for line, _ in assignments(stage.step)]
+    own = {line.name for line in lines} - states
+    while True:
+        found = {
+            node.name
+            for line in lines
+            if line.name in needed
+            for node in walk(line.value)
+            if isinstance(node, Ref) and node.name in own | states
+        }
+        if found <= needed:
+            break
+        needed |= found
+    if needed & inside:
+        return None
+    kept = tuple(line for line in lines if line.name in needed)
+    return replace(
+        stage, states=tuple(s for s in stage.states if s.name in needed), step=kept, texts=()
+    )
+
+
+@dataclass
+class ChunkPlan:
+    """A recurrence whose matrix states go chunk by chunk."""
+
+    rows: StageRows
+    stage: Recurrence  # names written out
+    classified: Classified
+    plan_rest: Callable[[StageRows, Recurrence], None]
+    flat: Flat | None = None  # where ``stage`` is another with its rounds laid out in time
+    known: dict[str, Expr] = field(default_factory=dict)  # rows of states that are no matrices
+
+    def run(self) -> None:
+        """Plan it, and make its results known to later stages."""
+        matrices = chunked(self.classified)
+        rest = _others(self.stage, matrices)
+        assert rest is not None
+        if rest.states:
+            self._plan_others(rest)
+        self._name_own()
+        states = [tuple(self.rows.carrying(s) for s in states_of(form)) for form in matrices]
+        by_row = [r.ref.name for r in self.classified.readings]
+        by_row += [state.before.name for group in states for state in group]
+        forms = tuple(self._prepared(form, by_row) for form in matrices)
+        readings = tuple(
+            replace(r, query=self._known(r.query, by_row)) for r in self.classified.readings
+        )
+        own = tuple(
+            (self.rows.declare(name, value.kind), self._known(value, by_row), self._where(name))
+            for name, value in self.classified.own
+            if name in self.rows.used and reads(value, frozenset(by_row))
+        )
+        if own or any(state.last for group in states for state in group):
+            self._kernel(tuple(zip(forms, states, strict=True)), readings, own)
+
+    def _where(self, name: str) -> Expr | None:
+        """In which rows of a flat axis an own name is one of its rows; None: in all."""
+        if self.flat is None:
+            return None
+        place = next(place for own, _, place in self.flat.rows if own == name)
+        (over, row), (rounds, _) = self.flat.parts
+        if rounds in place.axes:
+            return None
+        row = substitute(place, {Index(over): row})
+        return call("eq", Index(self.flat.axis), row)
+
+    def _plan_others(self, rest: Recurrence) -> None:
+        """States that are no matrices, with their rows kept."""
+        work = self.rows.work
+        names = {state.name: work.free_name(f"{state.name}_rows") for state in rest.states}
+        lines = tuple(Equation(names[state.name], state.ref) for state in rest.states)
+        stage = replace(rest, step=(*rest.step, *lines))
+        used = frozenset(names.values()) | {s.name for s in rest.states if s.name in self.rows.used}
+        self.plan_rest(StageRows(work, stage, used, wide=frozenset(names.values())), stage)
+        for state in rest.states:
+            ref = Ref(names[state.name], state.dims | {stage.over}, state.kind)
+            self.known[f"{state.name}.out"] = ref
+            self.known[f"{state.name}.in"] = self._before(ref, state)
+
+    def _before(self, rows: Ref, state: State) -> Expr:
+        """A state before each row: the row above, or the initial value."""
+        over = self.stage.over
+        above = call("add", Index(over), 1 if self.stage.reverse else -1)
+        value = Read(rows, ((over, above),))
+        if isinstance(state.initial, Literal) and state.initial.value == 0:
+            return value
+        first: Expr = Literal(0)
+        if self.stage.reverse:
+            first = call("sub", Size(over), 1)
+        return call("where", call("eq", Index(over), first), state.initial, value)
+
+    def _name_own(self) -> None:
+        """Names of the step that no matrix goes into are written out where they are read."""
+        readings = frozenset(reading.ref.name for reading in self.classified.readings)
+        for name, value in self.classified.own:
+            if not reads(value, readings):
+                written = with_names(value, self.known)
+                self.rows.work.names[name] = self.rows.work.named(name, written)
+
+    def _known(self, expr: Expr, by_row: list[str]) -> Expr:
+        return self.rows.prepared(with_names(expr, self.known), by_row)
+
+    def _prepared(self, form: Matrix | Coupled, by_row: list[str]) -> Matrix | Coupled:
+        def known(expr: Expr) -> Expr:
+            return self._known(expr, by_row)
+
+        if isinstance(form, Matrix):
+            return replace(
+                form,
+                decay=known(form.decay),
+                corrections=tuple((known(u), known(w)) for u, w in form.corrections),
+                writes=tuple((known(k), known(v)) for k, v in form.writes),
+            )
+        return replace(
+            form,
+            decay=tuple(tuple(e and known(e) for e in row) for row in form.decay),
+            corrections=tuple(
+                tuple((known(u), known(w), state) for u, w, state in of) for of in form.corrections
+            ),
+            writes=tuple(tuple((known(k), known(v)) for k, v in of) for of in form.writes),
+        )
+
+    def _kernel(
+        self,
+        states: tuple[tuple[Matrix | Coupled, tuple[Carrying, ...]], ...],
+        readings: tuple[Reading, ...],
+        own: tuple[tuple[str, Expr, Expr | None], ...],
+    ) -> None:
+        work, over = self.rows.work, self.stage.over
+        results = tuple(n for n, _, _ in own) + tuple(
+            c.last for _, group in states for c in group if c.last
+        )
+        whole = {axis for r in readings for axis in r.axes}
+        whole |= {form.axis for form, _ in states if _corrections(form)}
+        exprs = [*_expressions(states, readings), *(e for _, e, _ in own)]
+        grid = self.rows.grid(exprs, _HELD, frozenset(whole))
+        by_entry = any(form.axis in e.axes for form, _ in states for e in _decays(form))
+        corrected = any(_corrections(form) for form, _ in states)
+        every = [state for form, _ in states for state in states_of(form)]
+        largest = max(work.context.sizes.get(d, 64) for state in every for d in state.listed)
+        chunk_size = chunk_rows(by_entry, corrected, len(every) > 1, largest)
+        blocks = {over: chunk_size, **grid.blocks}
+        parts = () if self.flat is None else self.flat.parts
+        task = ChunkTask(
+            work.kernel_name(results[0]),
+            over,
+            self.stage.reverse,
+            states,
+            readings,
+            own,
+            tuple(d for d in grid.positions if d not in {over, *dict(parts)}),
+            grid.tiled,
+            parts,
+            about=f"{', '.join(results)}: in chunks along {over}",
+        )
+        context = work.with_blocks(blocks)
+        if self.flat is not None:
+            context = replace(context, derived={over: self.flat.size})
+        launch = work.with_launch(chunk_launch(chunk_size, largest))
+        if work.splits > 1 and not corrected and self.flat is None:
+            task = self._with_segments(task, context, launch)
+        made = chunk(task, context, launch)
+        work.kernels.append(Kernel(made, "chunk", results, "the recurrence itself"))
+
+    def _with_segments(self, task: ChunkTask, context: Context, launch: Launch) -> ChunkTask:
+        """``task`` for segments of the rows, of which other kernels find the states they start
+        from."""
+        segments = Segments.of(task, self.rows.work)
+        if segments is None:
+            return task
+        self.rows.work.findings.append(f"{self.rows.work.splits} segments of rows at a time")
+        return segments.plan(self.rows, context, launch)
+
+
+def _decays(form: Matrix | Coupled) -> Iterator[Expr]:
+    if isinstance(form, Matrix):
+        yield form.decay
+    else:
+        yield from (e for row in form.decay for e in row if e is not None)
+
+
+def _expressions(
+    states: tuple[tuple[Matrix | Coupled, tuple[Carrying, ...]], ...],
+    readings: tuple[Reading, ...],
+) -> Iterator[Expr]:
+    for form, _ in states:
+        yield from _decays(form)
+        if isinstance(form, Matrix):
+            yield from (e for pair in (*form.corrections, *form.writes) for e in pair)
+        else:
+            yield from (e for of in form.corrections for u, w, _ in of for e in (u, w))
+            yield from (e for of in form.writes for pair in of for e in pair)
+    for reading in readings:
+        yield reading.query

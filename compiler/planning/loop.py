@@ -1,0 +1,137 @@
+"""The kernels of a recurrence by the loop schedule: what is free of states first, then the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from ...ir.expression import Expr, Index, Read, Ref, walk, with_names
+from ...ir.mixer import Recurrence
+from ...ir.plan import Kernel
+from ..analysis.recurrence.versions import Handed, Repeated, Step, Version, versions
+from ..schedules.batch_rows import by_products
+from ..schedules.defaults import recurrence_launch
+from ..schedules.loop import Carrying, LoopTask, loop
+from .recurrence_context import StageRows, reads
+from .workspace import LIGHT
+
+# Elements of a state that a program holds: registers of four warps.
+_HELD = 4096
+
+
+@dataclass
+class LoopPlan:
+    """A recurrence, its names written out, row by row in one kernel."""
+
+    rows: StageRows
+    stage: Recurrence
+    written: dict[str, Expr] = field(default_factory=dict)  # versions that are no values of a row
+    states: set[str] = field(default_factory=set)  # versions that come about row by row
+
+    def run(self) -> None:
+        """Plan it, and make its results known to later stages."""
+        rows, step = self.rows, versions(self.stage)
+        self.states = {ref.name for _, ref in step.before}
+        self.read_elsewhere = {*_read_elsewhere(step.lines)}
+        lines = self._without_free(step.lines)
+        own = []
+        for name, ref in step.own:
+            value = self.written.get(ref.name)
+            if value is not None and not reads(value, frozenset(self.states)):
+                rows.work.names[name] = rows.work.named(name, value)
+            elif name in rows.used:
+                own.append((rows.declare(name, ref.kind), ref if value is None else value))
+        states = tuple(self._carrying(step, name) for name, _ in step.before)
+        if own or any(state.last for state in states):
+            self._kernel(tuple(lines), states, tuple(own))
+
+    def _without_free(self, lines: Sequence[Version | Repeated]) -> list[Version | Repeated]:
+        """The lines of the loop; those that no state goes into are written out where read."""
+        names = {state.name for state in self.stage.states}
+        kept: list[Version | Repeated] = []
+        for line in lines:
+            match line:
+                case Version(ref, name, value):
+                    value = with_names(value, self.written)
+                    by_row = name in names or reads(value, frozenset(self.states))
+                    if by_row:
+                        value = self.rows.prepared(value, self.states)
+                        self.states.add(ref.name)
+                    if name in names or (by_row and ref.name not in self.read_elsewhere):
+                        kept.append(Version(ref, name, value))
+                    else:
+                        self.written[ref.name] = self.rows.work.named(name, value)
+                case Repeated():
+                    kept.append(self._repeated(line))
+        return kept
+
+    def _repeated(self, rounds: Repeated) -> Repeated:
+        self.states |= {h.start.name for h in rounds.states}
+        body = self._without_free(rounds.lines)
+        changed = tuple(
+            Handed(self._value(h.before), h.start, self._value(h.end), h.after)
+            for h in rounds.states
+        )
+        self.states |= {h.after.name for h in rounds.states}
+        for made, whole in rounds.own:
+            value = self.written.get(made.name)
+            if value is None or reads(value, frozenset(self.states)):
+                self.states.add(whole.name)  # an error only where it is read
+                self.written[whole.name] = whole
+            else:
+                self.written[whole.name] = value
+        return Repeated(rounds.over, tuple(body), changed, ())
+
+    def _value(self, expr: Expr) -> Expr:
+        return self.rows.prepared(with_names(expr, self.written), self.states)
+
+    def _carrying(self, step: Step, name: str) -> Carrying:
+        state = next(s for s in self.stage.states if s.name == name)
+        after = with_names(dict(step.after)[name], self.written)
+        return replace(self.rows.carrying(state), after=after)
+
+    def _kernel(
+        self,
+        lines: tuple[Version | Repeated, ...],
+        states: tuple[Carrying, ...],
+        own: tuple[tuple[str, Expr], ...],
+    ) -> None:
+        work, over = self.rows.work, self.stage.over
+        results = tuple(n for n, _ in own) + tuple(s.last for s in states if s.last)
+        rounds = frozenset(line.over for line in lines if isinstance(line, Repeated))
+        grid = self.rows.grid([*_values(lines), *(e for _, e in own)], _HELD, rounds)
+        task = LoopTask(
+            work.kernel_name(results[0]),
+            over,
+            self.stage.reverse,
+            lines,
+            states,
+            own,
+            tuple(d for d in grid.positions if d not in rounds),
+            grid.tiled,
+            f"{', '.join(results)}: row by row along {over}",
+        )
+        made = by_products(task, work.with_blocks, work.with_launch(LIGHT), work.weight_bytes)
+        if made is None:
+            made = loop(task, work.with_blocks(grid.blocks), work.with_launch(LIGHT))
+        made = replace(made, launch=work.with_launch(recurrence_launch(made)))
+        work.kernels.append(Kernel(made, "loop", results, "the recurrence itself"))
+
+
+def _values(lines: Sequence[Version | Repeated]) -> Iterator[Expr]:
+    for line in lines:
+        match line:
+            case Version(_, _, value):
+                yield value
+            case Repeated(_, inner, handed):
+                yield from _values(inner)
+                for state in handed:
+                    yield from (state.before, state.end)
+
+
+def _read_elsewhere(lines: Sequence[Version | Repeated]) -> Iterator[str]:
+    """Versions that some line reads at other positions than a row's own, ``a[K=1]``."""
+    for node in (node for value in _values(lines) for node in walk(value)):
+        if isinstance(node, Read) and isinstance(node.x, Ref):
+            computed = any(not isinstance(index, Index) for _, index in node.at)
+            yield from [node.x.name] * computed

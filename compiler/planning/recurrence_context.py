@@ -1,0 +1,218 @@
+"""What the kernels of a recurrence share: its expressions written out, buffers, and the grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from math import prod
+
+from ...ir.errors import UnsupportedError
+from ...ir.expression import Cumsum, Expr, Index, Kind, Read, Reduce, Ref, Solve, rebuild, walk
+from ...ir.mixer import Line, Mixer, Recurrence, Rounds, Stage, State
+from ...ir.names import names_in
+from ...ir.optional import expressions
+from ...ir.plan import Buffer
+from ...ir.roles import group_of
+from ...ir.tile import DType
+from ..schedules.loop import Carrying
+from ..tiles.evaluation import padded
+from ..tiles.moving import move
+from .workspace import KIND_DTYPE, Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Dims with one position per program, dims cut into blocks, and the blocks."""
+
+    positions: tuple[str, ...]
+    tiled: tuple[str, ...]
+    blocks: dict[str, int]
+
+
+@dataclass
+class StageRows:
+    """A recurrence being planned.
+
+    ``used`` are the names that something after it reads; ``wide`` those kept in float32.
+    """
+
+    work: Workspace
+    stage: Recurrence
+    used: frozenset[str]
+    wide: frozenset[str] = frozenset()
+    axes: dict[str, frozenset[str]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.axes = {ref.name: ref.axes for ref in self.stage.results}
+
+    # ------------------------------------------------------------------------- expressions
+
+    def written_out(self) -> Recurrence:
+        """The stage with every name from outside written out, and no reads by group of heads."""
+        work, stage = self.work, self.stage
+        saved = {name: work.names.pop(name) for name in self.axes if name in work.names}
+
+        def line(one: Line) -> Line:
+            match one:
+                case Rounds(over, lines):
+                    return Rounds(over, tuple(line(inner) for inner in lines))
+                case _:
+                    return replace(one, value=self.outside(one.value))
+
+        states = tuple(replace(s, initial=self.outside(s.initial)) for s in stage.states)
+        reset = None if stage.reset is None else self.outside(stage.reset)
+        step = tuple(line(one) for one in stage.step)
+        work.names.update(saved)
+        return replace(stage, states=states, step=step, reset=reset)
+
+    def outside(self, expr: Expr) -> Expr:
+        """``expr`` with names from outside the stage written out."""
+        return self.ungrouped(self.work.written_out(expr))
+
+    def ungrouped(self, expr: Expr) -> Expr:
+        """Without the reads that spread groups over their heads: a program has one of each."""
+        if isinstance(expr, Read):
+            kept = tuple((d, e) for d, e in expr.at if (d, *e.axes) not in self.work.context.heads)
+            if len(kept) < len(expr.at):
+                inner = self.ungrouped(expr.x)
+                return replace(expr, x=inner, at=kept) if kept else inner
+        return rebuild(expr, self.ungrouped)
+
+    def prepared(self, expr: Expr, states: Iterable[str]) -> Expr:
+        """``expr`` with what is better computed for all rows at once in buffers.
+
+        ``states``: names of values that come about row by row.
+        """
+        names = frozenset(states)
+        if reads(expr, names):
+            return rebuild(expr, lambda child: self.prepared(child, names))
+        work = self.work
+        if self._is_product(expr):
+            expr = self._by_head(expr)
+            stored = work.stored.get(expr)
+            return stored or work.store(
+                work.temporary_name(expr), expr, None, "temporary", "a product for all rows"
+            )
+        if expr.children and not isinstance(expr, Read | Cumsum):
+            expr = rebuild(expr, lambda child: self.prepared(child, names))
+        return work.prepared(expr, None, None, inside=True)
+
+    def _by_head(self, expr: Expr) -> Expr:
+        """What has values for heads and for groups of them, for heads alone: as it is stored."""
+        at: dict[str, Expr] = {}
+        for group, head in self.work.context.heads:
+            if {group, head} <= expr.axes:
+                at[group] = group_of(group, head)
+        return move(expr, at) if at else expr
+
+    def _is_product(self, expr: Expr) -> bool:
+        """A sum of more terms than its operands have elements, row by row."""
+        if not isinstance(expr, Reduce) or self.stage.over not in expr.axes:
+            return False
+        leaves = [n.axes for n in walk(expr.x) if isinstance(n, Ref)]
+        return all(axes < expr.x.axes for axes in leaves) and len(leaves) > 1
+
+    # ----------------------------------------------------------------------------- results
+
+    def declare(self, name: str, kind: Kind) -> str:
+        """The buffer of a result: an output of the mixer, or a temporary."""
+        work, axes = self.work, self.axes[name]
+        output = next((o for o in work.mixer.outputs if o.name == name), None)
+        dims = work.order(axes) if output is None else output.dims
+        dtype = KIND_DTYPE.get(kind, DType.FLOAT32)
+        if dtype is DType.FLOAT32 and self.stage.over in axes and self._is_narrow(name, axes):
+            dtype = work.dtype
+        role = "temporary" if output is None else "output"
+        work.context.buffers[name] = Buffer(name, dims, dtype, role)  # type: ignore[arg-type]
+        work.names[name] = Ref(name, axes, kind)
+        return name
+
+    def carrying(self, state: State) -> Carrying:
+        """A state as a kernel holds it: ``S.in`` is its name where it is read and where it ends."""
+        before = Ref(f"{state.name}.in", state.dims, state.kind)
+        last = self.declare(state.name, state.kind) if state.name in self.used else None
+        initial = self.work.prepared(state.initial, None, None)
+        return Carrying(state.name, state.dims, state.kind, initial, before, before, last)
+
+    def _is_narrow(self, name: str, axes: frozenset[str]) -> bool:
+        """Whether rows are kept in the working precision: outputs, and what has channels."""
+        if name in self.wide:
+            return False
+        outputs = {output.name for output in self.work.mixer.outputs}
+        return name in outputs or bool(axes & self.work.roles.features)
+
+    # -------------------------------------------------------------------------------- grid
+
+    def grid(
+        self,
+        values: Iterable[Expr],
+        held: int,
+        whole: frozenset[str] = frozenset(),
+        least: int = 16,
+    ) -> Grid:
+        """The grid of a kernel that computes ``values`` for the stage's states.
+
+        ``held``: about how many elements of a state a program holds; ``whole``: axes that it holds
+        whole whatever the values say; ``least``: the smallest block (dots take no fewer than 16).
+        """
+        work, stage = self.work, self.stage
+        exprs = list(values)
+        dims = frozenset[str]().union(*(s.dims for s in stage.states), *(e.axes for e in exprs))
+        dims -= {stage.over}
+        groups = {g for g, h in work.context.heads if h in dims}
+        mixed = mixed_axes(exprs) | whole
+        listed = [d for s in stage.states for d in s.listed]
+        own = frozenset(d for d in dims if d in work.context.sizes or d in listed)
+        sizes = {d: work.context.sizes.get(d, 1 << 20) for d in own}
+        for dim in sorted(own & mixed):
+            if dim not in work.context.sizes:
+                raise _too_long(work.mixer.name, dim, exprs)
+        free = sorted(own - mixed)
+        positions = work.order(dims - own - groups)
+        if not free:
+            return Grid(positions, (), {})
+        tiled = max(free, key=lambda d: (sizes[d], listed.index(d) if d in listed else -1))
+        rest = prod((sizes[d] for d in own if d != tiled), start=1)
+        block = max(least, min(128, held // max(rest, 1)))
+        block = min(1 << (block.bit_length() - 1), padded(sizes[tiled], 16))
+        return Grid(positions, (tiled,), {tiled: block})
+
+
+def reads(expr: Expr, names: frozenset[str]) -> bool:
+    """Whether an expression mentions one of the names."""
+    return not names.isdisjoint(names_in(expr))
+
+
+def mixed_axes(exprs: Iterable[Expr]) -> frozenset[str]:
+    """The axes along which some expression needs other positions than its own."""
+    return frozenset(dim for expr in exprs for node in walk(expr) for dim in _mixed_by(node))
+
+
+def _mixed_by(node: Expr) -> tuple[str, ...]:
+    match node:
+        case Reduce(over=over):
+            return over
+        case Cumsum(over=axis):
+            return (axis,)
+        case Solve(left=left, right=right):
+            return left, right
+        case Read(at=at):
+            return tuple(dim for dim, index in at if index != Index(dim))
+    return ()
+
+
+def _too_long(name: str, dim: str, exprs: Iterable[Expr]) -> UnsupportedError:
+    """The error where a step mixes along an axis of any length, at the term that does."""
+    error = UnsupportedError(f"{name}: the step mixes along {dim}, which is too long to hold")
+    nodes = (node for expr in exprs for node in walk(expr) if dim in _mixed_by(node))
+    span = next((node.span for node in nodes if node.span is not None), None)
+    if span is not None:
+        error.line, error.column = span.line, span.column
+    return error
+
+
+def names_read(mixer: Mixer, stage: Stage) -> frozenset[str]:
+    """Names that an output, a let, or a stage after this one reads."""
+    later = mixer.stages[mixer.stages.index(stage) + 1 :]
+    rest = replace(mixer, stages=later)
+    return names_in(*expressions(rest)) | {output.name for output in mixer.outputs}

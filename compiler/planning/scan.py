@@ -1,0 +1,113 @@
+"""The kernel of a recurrence whose states are all affine over semirings: a parallel scan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from ...ir.expression import Expr, Ref, with_names
+from ...ir.mixer import Recurrence, Rounds
+from ...ir.names import names_in
+from ...ir.plan import Kernel
+from ..analysis.recurrence.forms import Affine, Classified
+from ..schedules.defaults import recurrence_launch
+from ..schedules.loop import Carrying
+from ..schedules.scan import ScanTask, scan
+from ..tiles.evaluation import padded
+from .recurrence_context import StageRows, reads
+from .workspace import LIGHT
+
+# Elements of a state, over a block of rows, that a program holds; rows of a block.
+_HELD = 2048
+_ROWS = (16, 64)
+
+
+def refusal(stage: Recurrence, classified: Classified) -> str | None:
+    """Why the scan schedule can't compute a recurrence; None if it can."""
+    if any(isinstance(line, Rounds) for line in stage.step):
+        return "an inner loop"
+    if not all(isinstance(form, Affine) for form in classified.components):
+        return "a state that is not affine"
+    return None
+
+
+@dataclass
+class ScanPlan:
+    """A recurrence, its names written out, as scans in one kernel."""
+
+    rows: StageRows
+    stage: Recurrence
+    classified: Classified
+
+    def run(self) -> None:
+        """Plan it, and make its results known to later stages."""
+        forms = [form for form in self.classified.components if isinstance(form, Affine)]
+        known: dict[str, Expr] = {}
+        for state in self.stage.states:
+            for point in ("in", "out"):
+                ref = Ref(f"{state.name}.{point}", state.dims | {self.stage.over}, state.kind)
+                known[ref.name] = ref
+        names = frozenset(known)
+
+        def written(expr: Expr) -> Expr:
+            return self.rows.prepared(with_names(expr, known), names)
+
+        own = []
+        for name, value in self.classified.own:
+            if reads(value, names):
+                if name in self.rows.used:
+                    own.append((self.rows.declare(name, value.kind), written(value)))
+            else:
+                self.rows.work.names[name] = self.rows.work.named(name, value)
+        states = tuple(self.rows.carrying(state) for state in self.stage.states)
+        if own or any(state.last for state in states):
+            made = tuple(
+                replace(
+                    form,
+                    coefficients=tuple(
+                        tuple(None if c is None else written(c) for c in row)
+                        for row in form.coefficients
+                    ),
+                    offsets=tuple(None if o is None else written(o) for o in form.offsets),
+                )
+                for form in forms
+            )
+            self._kernel(made, states, tuple(own))
+
+    def _kernel(
+        self,
+        forms: tuple[Affine, ...],
+        states: tuple[Carrying, ...],
+        own: tuple[tuple[str, Expr], ...],
+    ) -> None:
+        work, over = self.rows.work, self.stage.over
+        results = tuple(n for n, _ in own) + tuple(s.last for s in states if s.last)
+        exprs = [*_expressions(forms), *(e for _, e in own)]
+        before = names_in(*exprs)
+        grid = self.rows.grid(exprs, _HELD // _ROWS[0], least=4)
+        rows = _HELD
+        for dim in {d for s in self.stage.states for d in s.dims}:
+            rows //= grid.blocks.get(dim, padded(work.context.sizes.get(dim, 1)))
+        blocks = {over: max(_ROWS[0], min(_ROWS[1], rows)), **grid.blocks}
+        task = ScanTask(
+            work.kernel_name(results[0]),
+            over,
+            self.stage.reverse,
+            forms,
+            states,
+            own,
+            frozenset(s.name for s in states if f"{s.name}.in" in before),
+            grid.positions,
+            grid.tiled,
+            f"{', '.join(results)}: scanned along {over}",
+        )
+        made = scan(task, work.with_blocks(blocks), work.with_launch(LIGHT))
+        made = replace(made, launch=work.with_launch(recurrence_launch(made)))
+        work.kernels.append(Kernel(made, "scan", results, "the recurrence itself"))
+
+
+def _expressions(forms: tuple[Affine, ...]) -> Iterator[Expr]:
+    for form in forms:
+        for row in form.coefficients:
+            yield from (c for c in row if c is not None)
+        yield from (o for o in form.offsets if o is not None)

@@ -1,0 +1,487 @@
+"""What a plan holds while it is made: values written out by name, or stored by kernels.
+
+A name is written out where it is used unless computing it there would repeat much work: running
+sums, reductions over a long axis, and costly functions of the keys alone (rotations, norms), which
+every block of queries would compute again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal as OneOf
+
+from ...ir.errors import UnsupportedError
+from ...ir.expression import (
+    TRANSCENDENTAL,
+    Call,
+    Cumsum,
+    Expr,
+    Kind,
+    Literal,
+    Read,
+    Reduce,
+    Ref,
+    Scalar,
+    Solve,
+    call,
+    rebuild,
+    tree_size,
+    walk,
+)
+from ...ir.host import Number, evaluate_host
+from ...ir.mixer import Mixer, Recurrence
+from ...ir.plan import Buffer, Kernel, Plan
+from ...ir.roles import LARGEST_WHOLE, DimRoles, dim_roles, equal_lengths, solved_dims
+from ...ir.tile import DType, Program
+from ..analysis.facts import facts_of, is_natural
+from ..analysis.integer_range import IntegerRanges
+from ..passes.fold_constants import fold_constants
+from ..schedules.defaults import pointwise_blocks, pointwise_choices
+from ..schedules.estimates import WEIGHTS_LIMIT_BYTES, fits
+from ..schedules.pointwise import pointwise, running_sum
+from ..tiles.evaluation import Context
+from ..tiles.moving import move
+from .ranks import first_ranks, selected
+
+Launch = tuple[tuple[str, int], ...]
+LIGHT: Launch = (("num_warps", 4), ("num_stages", 2))  # kernels that are no attention
+KIND_DTYPE = {Kind.BOOL: DType.BOOL, Kind.INT: DType.INT32}
+
+
+@dataclass
+class Workspace:
+    """A plan in the making: its kernels and buffers so far, and what names stand for."""
+
+    mixer: Mixer
+    sizes: Mapping[str, int]
+    params: Mapping[str, Number]
+    dtype: DType
+    roles: DimRoles
+    context: Context
+    fixed: dict[str, int]  # the context's sizes
+    kernels: list[Kernel] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
+    names: dict[str, Expr] = field(default_factory=dict)  # written-out values by name
+    stored: dict[Expr, Ref] = field(default_factory=dict)  # written-out value -> its buffer
+    splits: int = 1  # shares that an attention's keys are dealt out in
+    recurrence: str = "chunk"  # the schedule of recurrences that several fit: chunk, loop
+    weight_bytes: int = WEIGHTS_LIMIT_BYTES  # of weights that a program keeps from row to row
+    block_counts: dict[str, str] = field(default_factory=dict)  # dim of tables -> dim in blocks
+    lengths: dict[str, Expr] = field(default_factory=dict)  # sizes of other dims of its own
+    _seen: dict[object, Expr] = field(default_factory=dict)  # what ``prepared`` has gone through
+
+    def plan(self) -> Plan:
+        """The plan as it stands."""
+        return Plan(
+            self.mixer,
+            tuple(self.kernels),
+            tuple(self.context.buffers[b] for b in self._used_buffers()),
+            tuple(sorted(self.context.sizes.items())),
+            tuple(sorted(self.params.items())),
+            self.dtype,
+            tuple(self.findings),
+            tuple(self.block_counts.items()),
+            tuple(self.context.ranges.limits.items()),
+            tuple(self.lengths.items()),
+        )
+
+    def _used_buffers(self) -> list[str]:
+        used = {name for k in self.kernels for name in (*k.reads, *k.writes)}
+        given = {i.name for i in self.mixer.inputs}
+        return [name for name in self.context.buffers if name in used or name in given]
+
+    def named(self, name: str, value: Expr) -> Expr:
+        """``value``, which emitted code may call ``name``."""
+        if not isinstance(value, Literal | Ref | Scalar):
+            self.context.names.setdefault(value, name)
+        return value
+
+    def role(self, name: str) -> OneOf["input", "output", "table", "temporary"]:
+        """What the buffer ``name`` is for."""
+        return self.context.buffers[name].role
+
+    # --------------------------------------------------------------------------- expressions
+
+    def written_out(self, expr: Expr) -> Expr:
+        """``expr`` with every name that has no buffer replaced by what it stands for."""
+
+        def change(node: Expr) -> Expr:
+            match node:
+                case Ref(name) if name in self.names:
+                    return self.names[name]
+                case Scalar(name, _, False) if name not in self.params:
+                    return self.named(name, self.written_out(self.mixer.param(name).value))
+            return rebuild(node, change)
+
+        return fold_constants(change(expr), self.params, self.context.sizes)
+
+    def prepared(
+        self, expr: Expr, block: str | None, loop: str | None, inside: bool = False
+    ) -> Expr:
+        """``expr`` for a kernel with these axes: what is better computed before is stored.
+
+        ``inside``: within a reduction over a long axis, or in an attention.
+        """
+        key = (expr, block, loop, inside, len(self.stored))
+        if key not in self._seen:
+            self._seen[key] = self._prepare(expr, block, loop, inside)
+        return self._seen[key]
+
+    def _prepare(self, expr: Expr, block: str | None, loop: str | None, inside: bool) -> Expr:
+        known = self.stored.get(expr)
+        if known is not None:
+            return known
+        ranks = first_ranks(expr)
+        if ranks is not None and ranks.over not in self.context.sizes:
+            return selected(self, ranks)
+        if (
+            isinstance(expr, Read)
+            and self._by_head(expr)
+            and self._reason_to_store(expr.x, block, loop, inside) is not None
+        ):  # one copy per group of heads, which each head of the group then reads
+            return replace(expr, x=self.prepared(expr.x, block, loop, inside))
+        reason = self._reason_to_store(expr, block, loop, inside)
+        if reason is not None:
+            return self.store(self.temporary_name(expr), expr, None, "temporary", reason)
+        if isinstance(expr, Read) and not self.is_stored(expr.x):
+            return self._prepared_read(expr, block, loop, inside)
+        deeper = inside or self._is_long(expr)
+        return rebuild(expr, lambda child: self.prepared(child, block, loop, deeper))
+
+    def _by_head(self, read: Read) -> bool:
+        """Whether a read only spreads groups over their heads."""
+        return all((d, *e.axes) in self.context.heads for d, e in read.at)
+
+    def is_stored(self, expr: Expr) -> bool:
+        return isinstance(expr, Ref) and expr.name in self.context.buffers
+
+    def _is_long(self, expr: Expr) -> bool:
+        """A reduction over an axis that no tile holds."""
+        return isinstance(expr, Reduce) and any(d not in self.context.sizes for d in expr.over)
+
+    def _reason_to_store(
+        self, expr: Expr, block: str | None, loop: str | None, inside: bool
+    ) -> str | None:
+        if self._is_long_sum(expr):
+            return "a running sum"
+        if isinstance(expr, Solve) and inside:
+            return "a system of equations for each position"
+        if self._is_long(expr) and (inside or (block is not None and block not in expr.axes)):
+            return "a reduction over a long axis"
+        if loop is None or loop not in expr.axes or (block is not None and block in expr.axes):
+            return None
+        if self.is_stored(expr) or not expr.axes & self.roles.features:
+            return None
+        if any(isinstance(n, Ref) and n.name in ("score", "total") for n in walk(expr)):
+            return None
+        if self._is_costly(expr):
+            return "each block of queries would compute it again"
+        return None
+
+    def _is_costly(self, expr: Expr) -> bool:
+        """Whether an expression does more than loads and a few operations per element.
+
+        A norm does not: it is one number per key, which costs little beside the key's product with
+        a whole block of queries. Nor does what is stored by itself.
+        """
+        if self._is_long(expr) or self._is_long_sum(expr):
+            return False
+        heavy = isinstance(expr, Reduce | Cumsum) or (
+            isinstance(expr, Call) and expr.fn in TRANSCENDENTAL
+        )
+        if heavy and expr.axes & self.roles.features:
+            return True
+        return any(self._is_costly(child) for child in expr.children)
+
+    def _is_long_sum(self, expr: Expr) -> bool:
+        return isinstance(expr, Cumsum) and expr.over not in self.context.sizes
+
+    def _prepared_read(self, read: Read, block: str | None, loop: str | None, inside: bool) -> Expr:
+        """A read of a value that is in no buffer: pushed into it, or the value is stored."""
+        heavy = any(isinstance(n, Reduce | Cumsum) for n in walk(read.x))
+        at = tuple((d, self.prepared(e, block, loop, inside)) for d, e in read.at)
+        if heavy and not self._may_push(read):
+            reason = self._reason_to_store(read.x, None, None, inside) or "it is read at an index"
+            ref = self.stored.get(read.x) or self.store(
+                self.temporary_name(read.x), read.x, None, "temporary", reason
+            )
+            return Read(ref, at, read.fill, span=read.span)
+        if self._by_head(read):  # what is stored of it is stored per group
+            return move(self.prepared(read.x, block, loop, inside), dict(at))
+        moved = move(read.x, dict(read.at))
+        value = self.prepared(moved, block, loop, inside)
+        inside_of = None
+        for dim, index in at:
+            for test in self._range_tests(dim, index):
+                inside_of = test if inside_of is None else call("and", inside_of, test)
+        if inside_of is None:
+            return value
+        fill = int(read.fill) if float(read.fill).is_integer() else read.fill
+        return call("where", inside_of, value, fill)
+
+    def _range_tests(self, dim: str, index: Expr) -> list[Expr]:
+        from ...ir.expression import Index, Size
+
+        equal = self.context.equal
+        match index:
+            case Index(other) if equal.get(other, other) == equal.get(dim, dim):
+                return []
+            case Call("floordiv", (Index(head), _)) if (dim, head) in self.context.heads:
+                return []
+        below = call("lt", index, Size(dim))
+        return [below] if is_natural(index, self.context.masks) else [call("ge", index, 0), below]
+
+    def _may_push(self, read: Read) -> bool:
+        """Whether computing a reduction only where it is read is cheaper, and possible."""
+        free = frozenset[str]().union(*(e.axes for _, e in read.at))
+        bound: set[str] = set()
+        for node in walk(read.x):
+            if isinstance(node, Reduce):
+                bound |= set(node.over)
+            elif isinstance(node, Cumsum):
+                return False
+        heads = all((d, *e.axes) in self.context.heads for d, e in read.at)
+        if bound & (free | {d for d, _ in read.at}):
+            return False
+        if heads:
+            return True
+        if free & read.x.axes:
+            return False
+        return self.roles.cost(read.axes) < self.roles.cost(read.x.axes)
+
+    # ------------------------------------------------------------------------ stored values
+
+    def temporary_name(self, expr: Expr) -> str:
+        """What the spec calls it; else after the smallest named value that it is a part of."""
+        name = self.context.names.get(expr)
+        if name is None:
+            leaves = [n.name for n in walk(expr) if isinstance(n, Ref)]
+            name = f"{leaves[0]}_made" if leaves else "made"
+            wholes = {n: w for w, n in self.context.names.items() if expr in set(walk(w))}
+            if wholes:
+                part = expr.op if isinstance(expr, Reduce) else "part"
+                whole = min(wholes, key=lambda n: tree_size(wholes[n]))
+                name = f"{whole}_{part}"
+        return self.free_name(name)
+
+    def free_name(self, name: str) -> str:
+        return _free(name, set(self.context.buffers) | {o.name for o in self.mixer.outputs})
+
+    def free_dim(self, name: str) -> str:
+        """A dim that no buffer has, called so or nearly so."""
+        taken = {dim for buffer in self.context.buffers.values() for dim in buffer.dims}
+        return _free(name, taken | {dim for output in self.mixer.outputs for dim in output.dims})
+
+    def add_dim(self, dim: str, size: Expr) -> None:
+        """A dim of the plan's own, walked block by block like a sequence."""
+        self.lengths[dim] = size
+        self.roles = self.roles.with_long(dim)
+        ranges = self.context.ranges
+        self.context = replace(
+            self.context, ranges=replace(ranges, derived={**ranges.derived, dim: size})
+        )
+
+    def store(
+        self,
+        name: str,
+        expr: Expr,
+        dims: tuple[str, ...] | None,
+        role: OneOf["output", "temporary"],
+        reason: str,
+    ) -> Ref:
+        """A kernel that computes ``expr`` into a buffer of its own."""
+        order = dims if dims is not None else self.order(expr.axes)
+        self._declare(name, order, expr, role)
+        self.compute(name, expr, order, reason)
+        ref = Ref(name, expr.axes, expr.kind)
+        if role == "temporary":
+            self.stored[expr] = ref
+        return ref
+
+    def compute(self, name: str, expr: Expr, order: tuple[str, ...], reason: str) -> None:
+        """A kernel that fills the buffer ``name``."""
+        launch = self.with_launch(LIGHT)
+        kernel = self.kernel_name(name)
+        if isinstance(expr, Cumsum) and expr.over not in self.context.sizes:
+            running = replace(expr, x=self.prepared(expr.x, None, None, inside=True))
+            context = self.with_blocks(pointwise_blocks((expr.over,)))
+            about = f"{name}: a running sum along {expr.over}"
+            summed = running_sum(kernel, name, running, context, launch, about)
+            self.kernels.append(Kernel(summed, "running sum", (name,), reason))
+            return
+        tiled = [d for d in self.tiled(expr, order) if d not in _systems(expr)]
+        block = tiled[0] if tiled else None
+        value = rebuild(expr, lambda c: self.prepared(c, block, None, self._is_long(expr)))
+        if isinstance(expr, Read) and not self.is_stored(expr.x):
+            value = self._prepared_read(expr, block, None, False)
+        looped = tuple(d for n in walk(value) if isinstance(n, Reduce) for d in n.over)
+        about = f"{name}: {reason}"
+        made: Program | None = None
+        for blocks in pointwise_choices(tiled, looped):
+            context = self.with_blocks(blocks)
+            made = pointwise(kernel, name, value, context, tiled, launch, about)
+            if fits(made):
+                break
+        assert made is not None
+        self.kernels.append(Kernel(made, "pointwise", (name,), reason))
+
+    def order(self, axes: frozenset[str]) -> tuple[str, ...]:
+        """Axes of a temporary: batch dims, then sequences, then features."""
+
+        def rank(dim: str) -> tuple[int, str]:
+            if dim in self.roles.features:
+                return 2, dim
+            return (1 if dim in self.roles.long else 0), dim
+
+        return tuple(sorted(axes, key=rank))
+
+    def tiled(self, expr: Expr, order: tuple[str, ...]) -> list[str]:
+        """The dims that a pointwise kernel cuts into tiles: at most two, the longest."""
+        long = [d for d in order if d in self.roles.long and d not in self.context.sizes]
+        if not long:
+            rest = [d for d in order if d not in self.context.sizes]
+            return rest[-1:]
+        features = [d for d in order if d in self.context.sizes]
+        return long[-1:] if features else long[-2:]
+
+    def _declare(
+        self,
+        name: str,
+        dims: tuple[str, ...],
+        expr: Expr,
+        role: OneOf["output", "temporary"],
+    ) -> None:
+        dtype = KIND_DTYPE.get(expr.kind, self.dtype)
+        if expr.kind is Kind.REAL:
+            wide = role == "temporary" and not set(dims) & self.roles.features
+            wide = wide or any(o.name == name and o.dtype == "float32" for o in self.mixer.outputs)
+            dtype = DType.FLOAT32 if wide else self.dtype
+        elif expr.kind is Kind.INT:
+            self.context.ranges.made[name] = expr
+            dtype = DType.INT32 if self.context.ranges.bits(expr) == 32 else DType.INT64
+        self.context.buffers[name] = Buffer(name, dims, dtype, role)
+
+    def kernel_name(self, result: str) -> str:
+        return f"{self.mixer.name}_{result}"
+
+    def with_blocks(self, blocks: Mapping[str, int]) -> Context:
+        allowed = dict(self.mixer.tiling)
+        chosen = {d: _allowed(n, allowed.get(f"block_{d.lower()}")) for d, n in blocks.items()}
+        return replace(self.context, blocks=chosen)
+
+    def with_launch(self, launch: Launch) -> Launch:
+        """Warps and pipeline stages as the spec's ``tiling`` allows them."""
+        allowed = dict(self.mixer.tiling)
+        return tuple(
+            (name, _allowed(number, allowed.get(name.removeprefix("num_"))))
+            for name, number in launch
+        )
+
+
+def _systems(expr: Expr) -> set[str]:
+    """Axes along which each position has a system of equations of its own: a tile holds one."""
+    return {dim for node in walk(expr) if isinstance(node, Solve) for dim in node.matrix.axes}
+
+
+def _allowed(number: int, choices: tuple[int, ...] | None) -> int:
+    """A knob's value: the compiler's, where the spec does not rule it out."""
+    return number if not choices or number in choices else choices[0]
+
+
+def make_workspace(
+    mixer: Mixer,
+    sizes: Mapping[str, int],
+    dtype: DType,
+    splits: int = 1,
+    recurrence: str = "chunk",
+    weight_bytes: int = WEIGHTS_LIMIT_BYTES,
+) -> Workspace:
+    """A workspace with the facts that the mixer's declarations give."""
+    roles = dim_roles(mixer, sizes)
+    lengths = {d: n for t in mixer.tables for d, n in zip(t.dims, t.shape, strict=True)}
+    fixed = {d: lengths.get(d, sizes.get(d, 64)) for d in roles.features}
+    fixed |= _derived(mixer, fixed)
+    params = _fixed_params(mixer, fixed)
+    given = {
+        i.name: Buffer(i.name, i.dims, _input_dtype(i.dtype, i.kind, dtype), "input")
+        for i in mixer.inputs
+    }
+    tables = {
+        t.name: Buffer(t.name, t.dims, KIND_DTYPE.get(t.kind, DType.FLOAT32), "table")
+        for t in mixer.tables
+    }
+    masks = facts_of(mixer, {n: float(v) for n, v in params.items()})
+    context = Context(
+        fixed,
+        params,
+        dtype,
+        {**given, **tables},
+        equal=equal_lengths(mixer),
+        heads=frozenset(mixer.heads),
+        runtime=frozenset(p.name for p in mixer.params if p.runtime),
+        masks=masks,
+        ranges=IntegerRanges(fixed, params, dict(mixer.sizes), {}, wide=_wide_inputs(mixer)),
+    )
+    return Workspace(
+        mixer,
+        sizes,
+        params,
+        dtype,
+        roles,
+        context,
+        fixed,
+        splits=splits,
+        recurrence=recurrence,
+        weight_bytes=weight_bytes,
+    )
+
+
+def _wide_inputs(mixer: Mixer) -> frozenset[str]:
+    return frozenset(i.name for i in mixer.inputs if i.dtype == "int64")
+
+
+def _derived(mixer: Mixer, fixed: Mapping[str, int]) -> dict[str, int]:
+    """Sizes of axes of states and of systems of equations, where they follow from fixed ones."""
+    stages = [stage for stage in mixer.stages if isinstance(stage, Recurrence)]
+    listed = {dim for stage in stages for state in stage.states for dim in state.listed}
+    listed |= solved_dims(mixer)
+    made: dict[str, int] = {}
+    for dim, value in mixer.sizes:
+        try:
+            size = int(evaluate_host(value, {**fixed, **made}, _fixed_params(mixer, fixed)))
+        except KeyError:
+            continue
+        if dim in listed and size <= LARGEST_WHOLE:
+            made[dim] = size
+    return made
+
+
+def _input_dtype(declared: str | None, kind: Kind, dtype: DType) -> DType:
+    if kind is Kind.REAL:
+        if declared == "float64":
+            raise UnsupportedError("an input of float64: kernels take float32 and 16-bit numbers")
+        return dtype if declared is None else DType(declared)
+    return DType(declared) if declared in ("int64", "int32") else KIND_DTYPE[kind]
+
+
+def _fixed_params(mixer: Mixer, sizes: Mapping[str, int]) -> dict[str, Number]:
+    """The params that compile time knows; one that depends on run-time sizes is written out."""
+    fixed: dict[str, Number] = {}
+    for param in mixer.params:
+        if param.runtime:
+            continue
+        try:
+            fixed[param.name] = evaluate_host(param.value, sizes, fixed)
+        except KeyError:
+            continue
+    return fixed
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """``name``, or with a number that makes it another than those that are taken."""
+    free, count = name, 1
+    while free in taken:
+        count += 1
+        free = f"{name}_{count}"
+    return free

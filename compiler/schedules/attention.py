@@ -1,0 +1,398 @@
+"""The attention schedule: one pass over the keys with a running normaliser.
+
+Where the weight is exponential in the score, w(s - m) = w(s) w(-m), sums taken against one
+maximum m are brought to another by a factor; so one pass keeps m, the total and the outputs, all
+relative to the largest score so far (Milakov and Gimelshein 2018, arXiv 1805.02867; Dao et al.
+2022, arXiv 2205.14135). Other elementwise weights need no maximum. Exponentials are taken to
+base 2: a score is kept as it is and multiplied by log2(e) in the operation that takes the maximum
+off, unrounded, so that large scores lose nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from ...ir.expression import Expr, Kind, Literal, Ref, substitute, walk, with_names
+from ...ir.tile import BufferArgument, DType, GridAxis, Program, SizeArgument, Value
+from ..analysis.masks.ranges import KeyRanges, Trend
+from ..analysis.normaliser import Plain, Rescaled
+from ..tiles.builder import Builder
+from ..tiles.contraction import contract, factors_of
+from ..tiles.evaluation import Context, Evaluator
+from ..tiles.grid import first_of, place_grid, store_result
+from ..tiles.key_blocks import Share, Turn, sweep
+from .block_table import BlockTable, sweep_listed
+from .split import Split, share_of
+
+_LOG2_E = math.log2(math.e)
+
+
+@dataclass(frozen=True)
+class FlashTask:
+    """One attention as a kernel computes it: names written out, statistics in buffers.
+
+    ``form`` is how the weights are normalised in one pass. ``outputs`` pair a buffer with what is
+    summed; ``total``, ``top`` and ``lse`` name buffers for the row's sum, the maximum (to base 2)
+    that it is relative to, and the sum's logarithm. Programs that differ in the position of a
+    value's own axis (a batch of values under one score) compute the same weights.
+    """
+
+    name: str
+    over: str
+    block: str
+    queries: tuple[str, ...]
+    values: tuple[str, ...]  # axes that only what is summed has
+    score: Expr
+    mask: Expr | None
+    ranges: KeyRanges
+    form: Rescaled | Plain
+    sink: Expr | None
+    gain: Expr | None
+    outputs: tuple[tuple[str, Expr], ...]
+    lse: str | None = None
+    total: str | None = None
+    top: str | None = None
+    about: str = ""
+    table: BlockTable | None = None
+    split: Split | None = None
+
+
+def flash(task: FlashTask, context: Context, launch: tuple[tuple[str, int], ...]) -> Program:
+    """The tile program of an attention."""
+    builder = Builder(task.name)
+    evaluator = Evaluator(builder, context)
+    dims = (*task.queries, *task.values)
+    place_grid(evaluator, dims, task.block, descending=_later_rows_do_more(task.ranges))
+    if task.split is not None:
+        position = builder.grid_position(task.split.dim, f"{task.over.lower()}_share")
+        builder.grid.append(GridAxis(task.split.dim, position))
+        builder.place(task.split.dim, position)
+        builder.scalar(SizeArgument(task.split.dim))
+    for name in _written(task):
+        buffer = context.buffers[name]
+        builder.buffer(BufferArgument(name, buffer.dims, buffer.dtype, written=True))
+    rows = evaluator.tile_axes(task.queries)
+    match task.form:
+        case Rescaled():
+            _rescaled(evaluator, task, task.form, rows)
+        case Plain():
+            _plain(evaluator, task, task.form, rows)
+    return builder.finish(launch, task.about)
+
+
+def _written(task: FlashTask) -> list[str]:
+    """The buffers that the kernel fills."""
+    split = task.split
+    if split is not None:
+        return [*split.outputs, *filter(None, (split.total, split.top))]
+    return [*(o for o, _ in task.outputs), *filter(None, (task.lse, task.total, task.top))]
+
+
+def _later_rows_do_more(ranges: KeyRanges) -> bool:
+    """Whether the last rows see the most keys: all upper ends rise, and some row start is fixed."""
+    return any(
+        not conjunct.lower and any(b.trend is Trend.RISING for b in conjunct.upper)
+        for conjunct in ranges.disjuncts
+    )
+
+
+def _visit(
+    evaluator: Evaluator, task: FlashTask, carried: Sequence[tuple[str, Value]], turn: Turn
+) -> tuple[Value, ...]:
+    """Walk the keys: by ranges, or by a table where the mask gives none."""
+    share: Share | None = None
+    if task.split is not None:
+        share = partial(share_of, evaluator, task.split)
+    if task.table is not None:
+        return sweep_listed(evaluator, task.table, task.mask, carried, turn, share)
+    return sweep(evaluator, task.over, task.ranges, task.mask, carried, turn, share)
+
+
+def _store_share(
+    evaluator: Evaluator, split: Split, top: Value | None, total: Value, sums: Sequence[Value]
+) -> None:
+    """What a share of the keys gives, for the kernel that merges shares."""
+    for name, value in zip(split.outputs, sums, strict=True):
+        _store(evaluator, name, value)
+    _store(evaluator, split.total, total)
+    if split.top is not None and top is not None:
+        _store(evaluator, split.top, top)
+
+
+# ------------------------------------------------------------------------- exponential weights
+
+
+def _rescaled(evaluator: Evaluator, task: FlashTask, form: Rescaled, rows: frozenset[str]) -> None:
+    builder = evaluator.builder
+    exponent = written(form.exponent, task.score)
+    infinite = builder.constant(-math.inf, DType.FLOAT32)
+    top: Value = builder.constant(form.start, DType.FLOAT32, rows)
+    total: Value = builder.constant(0.0, DType.FLOAT32, rows)
+    if task.sink is not None:
+        top, total = _with_sink(evaluator, task.sink, form, rows)
+        top, total = _in_first_share(evaluator, task, [(top, form.start), (total, 0.0)])
+    outputs = [_zero_output(evaluator, task, rows, value) for _, value in task.outputs]
+    carried = [("m", top), ("total", total), *outputs]
+
+    def turn(
+        state: tuple[Value, ...], mask: Expr | None, exists: Value | None
+    ) -> tuple[Value, ...]:
+        top, total, *sums = state
+        score = evaluator.real(exponent, "score")
+        visible = exists
+        if mask is not None:
+            visible = evaluator.both(evaluator.condition(mask, "visible"), exists)
+        if visible is not None:
+            score = evaluator.where(visible, score, infinite, "score")
+        score = evaluator.spread(score, rows | {task.over}, score.name)
+        largest = builder.reduce("max", score, task.over, "score_max")
+        block_top = _in_base_two(evaluator, largest)
+        new_top = builder.elementwise("max", top, block_top, dtype=DType.FLOAT32, hint="m_new")
+        safe = _finite(evaluator, new_top)
+        weight = _exp2(evaluator, _in_base_two(evaluator, score), safe, "weight")
+        if form.factor != Literal(1):
+            weight = _with_factor(evaluator, weight, written(form.factor, task.score), visible)
+        rescale = _exp2(evaluator, top, safe, "rescale")
+        kept = builder.elementwise("mul", total, rescale, dtype=DType.FLOAT32)
+        added = builder.reduce("sum", weight, task.over, "added")
+        new_total = builder.elementwise("add", kept, added, dtype=DType.FLOAT32)
+        kept_sums = [
+            builder.elementwise("mul", s, rescale, dtype=DType.FLOAT32, hint=f"{name}_sum")
+            for s, (name, _) in zip(sums, task.outputs, strict=True)
+        ]
+        hidden = visible if mask is not None else None
+        return (new_top, new_total, *_weighted_sums(evaluator, task, weight, kept_sums, hidden))
+
+    top, total, *sums = _visit(evaluator, task, carried, turn)
+    if task.split is not None:
+        builder.comment("store this share")
+        _store_share(evaluator, task.split, top, total, sums)
+        return
+    builder.comment("normalise and store")
+    _store_rescaled(evaluator, task, form, (top, total, sums))
+
+
+def _store_rescaled(
+    evaluator: Evaluator, task: FlashTask, form: Rescaled, state: tuple[Value, Value, list[Value]]
+) -> None:
+    builder = evaluator.builder
+    top, total, sums = state
+    axes = total.axes
+    total_ref, scale_ref = Ref("total", axes, Kind.REAL), Ref("scale", axes, Kind.REAL)
+    builder.bind(total_ref, total)
+    denominator_expr = substitute(
+        form.denominator,
+        {r: total_ref if r.name == "total" else scale_ref for r in _refs(form.denominator)},
+    )
+    if scale_ref in set(walk(denominator_expr)):
+        scale = builder.elementwise("exp2", _finite(evaluator, top), dtype=DType.FLOAT32)
+        builder.bind(scale_ref, scale)
+    _store_outputs(evaluator, task, sums, evaluator.real(denominator_expr))
+    if task.total is not None and task.top is not None:
+        _store(evaluator, task.total, total)
+        _store(evaluator, task.top, _finite(evaluator, top))
+    if task.lse is not None:
+        log2 = builder.elementwise("log2", total, dtype=DType.FLOAT32)
+        log2 = builder.elementwise("add", _finite(evaluator, top), log2, dtype=DType.FLOAT32)
+        per_bit = builder.constant(1 / _LOG2_E, DType.FLOAT32)
+        lse = builder.elementwise("mul", log2, per_bit, dtype=DType.FLOAT32, hint="lse")
+        zero = builder.constant(0.0, DType.FLOAT32)
+        some = builder.elementwise("gt", total, zero, dtype=DType.BOOL)
+        empty = builder.constant(-math.inf, DType.FLOAT32)
+        _store(evaluator, task.lse, evaluator.where(some, lse, empty, "lse"))
+
+
+def _with_sink(
+    evaluator: Evaluator, sink: Expr, form: Rescaled, rows: frozenset[str]
+) -> tuple[Value, Value]:
+    """Maximum and total to start from, when a logit without a value has been seen."""
+    builder = evaluator.builder
+    logit = evaluator.real(written(form.exponent, sink), "sink")
+    logit = _in_base_two(evaluator, evaluator.spread(logit, rows, logit.name), "sink_log2e")
+    least = builder.constant(form.start, DType.FLOAT32)
+    top = logit
+    if form.start > -math.inf:
+        top = builder.elementwise("max", logit, least, dtype=DType.FLOAT32, hint="m")
+    total = _exp2(evaluator, logit, _finite(evaluator, top), "total")
+    if form.factor != Literal(1):
+        total = _with_factor(evaluator, total, written(form.factor, sink), None)
+    return top, total
+
+
+def _in_first_share(
+    evaluator: Evaluator, task: FlashTask, values: list[tuple[Value, float]]
+) -> list[Value]:
+    """Each value in the first share of the keys, another number in the others."""
+    if task.split is None:
+        return [value for value, _ in values]
+    builder = evaluator.builder
+    zero = builder.constant(0, DType.INT32)
+    share = evaluator.position(task.split.dim)
+    first = builder.elementwise("eq", share, zero, dtype=DType.BOOL, hint="first")
+    numbers = [builder.constant(number, DType.FLOAT32) for _, number in values]
+    return [
+        evaluator.where(first, value, number)
+        for (value, _), number in zip(values, numbers, strict=True)
+    ]
+
+
+def _with_factor(evaluator: Evaluator, weight: Value, factor: Expr, visible: Value | None) -> Value:
+    """The weight times a factor that is no exponential, 0 where nothing is visible."""
+    builder = evaluator.builder
+    scaled = builder.elementwise("mul", weight, evaluator.real(factor), dtype=DType.FLOAT32)
+    if visible is None:
+        return scaled
+    zero = builder.constant(0.0, DType.FLOAT32)
+    return evaluator.where(visible, scaled, zero, "weight")
+
+
+def _refs(expr: Expr) -> list[Ref]:
+    return [n for n in walk(expr) if isinstance(n, Ref) and n.name in ("total", "scale")]
+
+
+def _finite(evaluator: Evaluator, top: Value) -> Value:
+    """The maximum, or 0 for a row that has seen nothing: so that no inf - inf arises."""
+    builder = evaluator.builder
+    infinite = builder.constant(-math.inf, DType.FLOAT32)
+    zero = builder.constant(0.0, DType.FLOAT32)
+    some = builder.elementwise("gt", top, infinite, dtype=DType.BOOL)
+    return evaluator.where(some, top, zero, "m_safe")
+
+
+def _exp2(evaluator: Evaluator, a: Value, b: Value, hint: str) -> Value:
+    builder = evaluator.builder
+    gap = builder.elementwise("sub", a, b, dtype=DType.FLOAT32)
+    return builder.elementwise("exp2", gap, dtype=DType.FLOAT32, hint=hint)
+
+
+def written(form: Expr, score: Expr) -> Expr:
+    """An expression in ``Ref("score")`` with the score written out."""
+    return with_names(form, {"score": score})
+
+
+def _in_base_two(evaluator: Evaluator, exponent: Value, hint: str = "") -> Value:
+    """exp(x) is exp2 of this."""
+    builder = evaluator.builder
+    per_nat = builder.constant(_LOG2_E, DType.FLOAT32)
+    return builder.elementwise("mul", exponent, per_nat, dtype=DType.FLOAT32, hint=hint)
+
+
+# ------------------------------------------------------------------------------ other weights
+
+
+def _plain(evaluator: Evaluator, task: FlashTask, form: Plain, rows: frozenset[str]) -> None:
+    builder = evaluator.builder
+    weight_expr = written(form.weight, task.score)
+    needs_total = bool(_refs(form.denominator) or task.lse or task.total or task.split)
+    total: Value = builder.constant(0.0, DType.FLOAT32, rows)
+    if task.sink is not None:
+        sink = evaluator.real(written(form.weight, task.sink), "sink")
+        total = evaluator.spread(sink, rows, sink.name)
+        (total,) = _in_first_share(evaluator, task, [(total, 0.0)])
+    outputs = [_zero_output(evaluator, task, rows, value) for _, value in task.outputs]
+    carried = [*([("total", total)] if needs_total else []), *outputs]
+    zero = builder.constant(0.0, DType.FLOAT32)
+
+    def turn(
+        state: tuple[Value, ...], mask: Expr | None, exists: Value | None
+    ) -> tuple[Value, ...]:
+        weight = evaluator.real(weight_expr, "weight")
+        visible = exists
+        if mask is not None:
+            visible = evaluator.both(evaluator.condition(mask, "visible"), exists)
+        if visible is not None:
+            weight = evaluator.where(visible, weight, zero, "weight")
+        weight = evaluator.spread(weight, rows | {task.over}, weight.name)
+        sums = list(state[1:] if needs_total else state)
+        made: list[Value] = []
+        if needs_total:
+            added = builder.reduce("sum", weight, task.over, "added")
+            made.append(builder.elementwise("add", state[0], added, dtype=DType.FLOAT32))
+        hidden = visible if mask is not None else None
+        return (*made, *_weighted_sums(evaluator, task, weight, sums, hidden))
+
+    results = _visit(evaluator, task, carried, turn)
+    if task.split is not None:
+        builder.comment("store this share")
+        _store_share(evaluator, task.split, None, results[0], results[1:])
+        return
+    builder.comment("normalise and store")
+    sums = list(results[1:] if needs_total else results)
+    if needs_total:
+        total = results[0]
+        builder.bind(Ref("total", total.axes, Kind.REAL), total)
+    total_ref = Ref("total", total.axes, Kind.REAL)
+    denominator = substitute(form.denominator, dict.fromkeys(_refs(form.denominator), total_ref))
+    value = None if denominator in (Literal(1), Literal(1.0)) else evaluator.real(denominator)
+    _store_outputs(evaluator, task, sums, value)
+    if task.lse is not None:
+        log = builder.elementwise("log", total, dtype=DType.FLOAT32, hint="lse")
+        _store(evaluator, task.lse, log)
+    if task.total is not None:
+        _store(evaluator, task.total, total)
+
+
+# ------------------------------------------------------------------------------------- shared
+
+
+def _zero_output(
+    evaluator: Evaluator, task: FlashTask, rows: frozenset[str], value: Expr
+) -> tuple[str, Value]:
+    """A running output, zero, with the rows' axes and the value's own."""
+    own = evaluator.tile_axes(value.axes - {task.over})
+    name = next(name for name, v in task.outputs if v is value)
+    return f"{name}_sum", evaluator.builder.constant(0.0, DType.FLOAT32, rows | own)
+
+
+def _weighted_sums(
+    evaluator: Evaluator,
+    task: FlashTask,
+    weight: Value,
+    sums: Sequence[Value],
+    visible: Value | None,
+) -> list[Value]:
+    """Each running output plus the sum over the block of weight * gain * value.
+
+    Of gains and values only those of ``visible`` pairs count (None: every row sees all), whatever
+    the others hold.
+    """
+    builder = evaluator.builder
+    gain = [] if task.gain is None else factors_of(task.gain)
+    if visible is not None and task.gain is not None and task.over in task.gain.axes:
+        zero = builder.constant(0.0, DType.FLOAT32)
+        gained = builder.elementwise("mul", weight, evaluator.real(task.gain), dtype=DType.FLOAT32)
+        weight, gain = evaluator.where(visible, gained, zero, "weight"), []
+    weight_ref = Ref("weight", weight.axes, Kind.REAL)
+    builder.bind(weight_ref, weight, here=True)
+    mask = None if visible is None else weight_ref
+    made = []
+    for (name, value), running in zip(task.outputs, sums, strict=True):
+        factors = [weight_ref, *gain, *factors_of(value)]
+        hint = f"{name}_sum"
+        made.append(contract(evaluator, factors, (task.over,), None, hint, running, mask))
+    return made
+
+
+def _store_outputs(
+    evaluator: Evaluator, task: FlashTask, sums: Sequence[Value], denominator: Value | None
+) -> None:
+    builder = evaluator.builder
+    for (name, _), value in zip(task.outputs, sums, strict=True):
+        result = value
+        if denominator is not None:
+            zero = builder.constant(0.0, DType.FLOAT32)
+            one = builder.constant(1.0, DType.FLOAT32)
+            some = builder.elementwise("ne", denominator, zero, dtype=DType.BOOL, hint="some")
+            divisor = evaluator.where(some, denominator, one, "divisor")
+            kept = evaluator.where(some, value, zero)
+            result = builder.elementwise("div", kept, divisor, dtype=DType.FLOAT32, hint=name)
+        _store(evaluator, name, result)
+
+
+def _store(evaluator: Evaluator, name: str, value: Value) -> None:
+    """Write a result, from one of the programs that have it."""
+    dims = evaluator.context.buffers[name].dims
+    store_result(evaluator, name, value, first_of(evaluator, dims))

@@ -1,0 +1,89 @@
+"""Block sizes and launch settings to start from, before anything is tuned.
+
+Candidates were measured by cross-compiling for cuda:80, 90, 100 and 120; of those for a head size
+the first is taken that the smallest GPU sold has room for (see ``estimates``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ...ir.tile import DType, Program
+from .estimates import warps_for_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Block sizes by dim, and what the launch takes."""
+
+    blocks: dict[str, int]
+    launch: tuple[tuple[str, int], ...]
+
+
+# (rows, keys, warps, pipeline stages), the fastest first, by the largest feature size.
+_Shape = tuple[int, int, int, int]
+_NARROW: Mapping[int, tuple[_Shape, ...]] = {
+    64: (
+        (128, 64, 8, 3),
+        (64, 64, 4, 3),
+        (64, 64, 4, 2),
+        (64, 32, 4, 2),
+        (64, 32, 8, 2),
+        (32, 32, 4, 1),
+    ),
+    128: ((128, 32, 8, 3), (64, 32, 4, 2), (64, 32, 8, 2), (32, 16, 8, 2), (32, 32, 4, 1)),
+    512: ((64, 32, 8, 2), (32, 32, 8, 1), (16, 16, 8, 1)),
+}
+_WIDE: Mapping[int, tuple[_Shape, ...]] = {
+    64: ((128, 32, 8, 2), (64, 32, 8, 2), (32, 32, 4, 2), (32, 32, 4, 1)),
+    128: ((64, 32, 8, 2), (32, 32, 8, 1), (16, 32, 4, 1)),
+    512: ((32, 32, 8, 1), (16, 16, 8, 1)),
+}
+
+
+def attention_configurations(
+    sizes: Mapping[str, int], features: frozenset[str], dtype: DType, block: str, over: str
+) -> Iterator[Configuration]:
+    """Configurations of an attention with these feature sizes, the fastest first."""
+    largest = max((sizes.get(d, 64) for d in features), default=64)
+    table = _NARROW if dtype.is_narrow else _WIDE
+    most = next((size for size in table if largest <= size), 512)
+    for rows, keys, warps, stages in table[most]:
+        launch = (("num_warps", warps), ("num_stages", stages))
+        yield Configuration({block: rows, over: keys}, launch)
+
+
+def pointwise_blocks(tiled: Sequence[str], looped: Sequence[str] = ()) -> dict[str, int]:
+    """Block sizes of a kernel that is no attention."""
+    return next(pointwise_choices(tiled, looped))
+
+
+def pointwise_choices(tiled: Sequence[str], looped: Sequence[str] = ()) -> Iterator[dict[str, int]]:
+    """Block sizes of a kernel that is no attention, the largest first.
+
+    A dot takes no fewer than 16 positions of a looped dim.
+    """
+    largest = 64 if len(tiled) < 2 else 32
+    for rows, turns in ((largest, 32), (largest // 2, 32), (16, 32), (16, 16), (8, 16), (4, 16)):
+        yield {**dict.fromkeys(looped, turns), **dict.fromkeys(tiled, rows)}
+
+
+def chunk_rows(by_entry: bool, corrected: bool, several: bool, largest: int) -> int:
+    """Rows of a chunk: as many as compile without spills.
+
+    Decays by entry are applied row by row within a chunk, and corrections solve its triangle.
+    """
+    if by_entry or corrected:
+        return 16
+    return 16 if several and largest > 64 else 32
+
+
+def chunk_launch(rows: int, largest: int) -> tuple[tuple[str, int], ...]:
+    """Warps and pipeline stages of a chunk kernel."""
+    return (("num_warps", 8 if rows * largest > 512 else 4), ("num_stages", 2))
+
+
+def recurrence_launch(program: Program) -> tuple[tuple[str, int], ...]:
+    """Warps and pipeline stages of a kernel that goes row by row, or scans."""
+    return (("num_warps", warps_for_rows(program)), ("num_stages", 2))

@@ -1,0 +1,168 @@
+"""What a configuration of a tile program asks of a GPU, before any compiler has seen it."""
+
+from __future__ import annotations
+
+from math import prod
+
+from ...ir.tile import (
+    Combine,
+    Dot,
+    Elementwise,
+    For,
+    Load,
+    Op,
+    Program,
+    Solve,
+    Store,
+    Value,
+    all_ops,
+    made_by,
+    operands,
+)
+
+# The smallest shared memory sold (cuda:120), and registers that leave room for addresses.
+SHARED_LIMIT_BYTES = 99 * 1024
+REGISTER_LIMIT = 95
+# Of shared memory, what the weights of a recurrent cell may take all through its rows.
+WEIGHTS_LIMIT_BYTES = 80 * 1024
+# What is loaded and made once, before the loops: measured on rotations of the queries, clean at 192
+# registers' worth and spilling from 256.
+PROLOGUE_LIMIT = 224
+_THREADS_PER_WARP = 32
+# Warps that a recurrence may have, and the registers that its tiles may take of a thread's.
+_WARPS = (1, 2, 4, 8, 16)
+_ROW_REGISTERS = 96
+_NESTED = 3  # tiles of a loop inside: what it carries, its term, and what its functions take
+
+
+def shared_bytes(program: Program) -> int:
+    """Bytes of tiles in flight: what a loop loads, once per pipeline stage, and operands of dots
+    that stay for the whole loop."""
+    stages = dict(program.launch).get("num_stages", 1)
+    operands = {v.name for op in all_ops(program.body) if isinstance(op, Dot) for v in (op.a, op.b)}
+    resident = sum(
+        _tile_bytes(program, value)
+        for op in program.body
+        if not isinstance(op, For)
+        for value in made_by(op)
+        if value.name in operands
+    )
+    loops = [op for op in program.body if isinstance(op, For)]
+    return resident + max((stages * _loaded_bytes(program, loop) for loop in loops), default=0)
+
+
+def registers(program: Program) -> int:
+    """32-bit registers a thread holds for what a loop carries and for its two-axis tiles that are
+    no operands of dots straight from memory."""
+    threads = dict(program.launch).get("num_warps", 4) * _THREADS_PER_WARP
+    most = 0
+    for op in all_ops(program.body):
+        if isinstance(op, For):
+            carried = sum(_elements(program, c.inner) for c in op.carried)
+            scores = {o.out.axes for o in op.body if isinstance(o, Dot)}
+            gathered = [o.out for o in op.body if isinstance(o, Load) and o.out.axes in scores]
+            scored = max((_elements(program, v) for v in _made(op.body)), default=0)
+            if any(isinstance(o, For) for o in op.body):
+                scored *= _NESTED
+            scored *= max(
+                [_products_beside(op, o) for o in op.body if isinstance(o, Dot)], default=1
+            )
+            held = carried + scored + sum(_elements(program, v) for v in gathered)
+            most = max(most, held // threads)
+    return most
+
+
+def _products_beside(loop: For, dot: Dot) -> int:
+    """How many products of one tile a masked dot stays in registers with: it is computed twice over
+    where its operand is not finite, from what masks and from what the mask came of."""
+    if not dot.masked:
+        return 1
+    return max(1, sum(isinstance(o, Dot) and o.out.axes == dot.a.axes for o in loop.body))
+
+
+def prologue_registers(program: Program) -> int:
+    """32-bit registers a thread holds for two-axis tiles that are loaded outside the loops, and for
+    those computed there that dots or stores take."""
+    threads = dict(program.launch).get("num_warps", 4) * _THREADS_PER_WARP
+    operands = _dot_operands(program)
+    if not any(isinstance(op, For) for op in program.body):
+        operands |= {op.value.name for op in program.body if isinstance(op, Store)}
+    held = [
+        value
+        for op in program.body
+        if not isinstance(op, For)
+        for value in made_by(op)
+        if len(value.axes) > 1 and (isinstance(op, Load) or value.name in operands)
+    ]
+    return sum(_elements(program, value) for value in held) // threads
+
+
+def fits(program: Program) -> bool:
+    """Whether the smallest GPU takes the program without spills, as far as one can tell."""
+    return (
+        shared_bytes(program) <= SHARED_LIMIT_BYTES
+        and registers(program) <= REGISTER_LIMIT
+        and prologue_registers(program) <= PROLOGUE_LIMIT
+    )
+
+
+def warps_for_rows(program: Program) -> int:
+    """The fewest warps that hold what a loop over rows keeps in registers, and what a row makes."""
+    loops = [op for op in program.body if isinstance(op, For)]
+    inside = [inner for loop in loops for inner in all_ops(loop.body)]
+    read = {v.name for op in inside for v in operands(op)} - _dot_operands(program)
+    kept = [v for op in program.body for v in made_by(op) if v.name in read and len(v.axes) > 1]
+    carried = [c.inner for op in all_ops(program.body) if isinstance(op, For) for c in op.carried]
+    made = max((_row_elements(program, op) for op in inside), default=0)
+    held = made + sum(_elements(program, value) for value in (*kept, *carried))
+    scans = any(isinstance(op, Combine | Solve) for op in inside)
+    allowed: tuple[int, ...] = (
+        _WARPS[:-1] if scans else _WARPS
+    )  # of 16 warps, each has half the registers
+    if any(isinstance(op, Dot) for op in inside):
+        allowed = allowed[_WARPS.index(4) :]  # one scheduler each
+    choices = (n for n in allowed if held <= n * _THREADS_PER_WARP * _ROW_REGISTERS)
+    return next(choices, allowed[-1])
+
+
+def _row_elements(program: Program, op: Op) -> int:
+    """Elements that an op of a row has in the making: a scan takes its operands twice over."""
+    made = sum(_elements(program, value) for value in made_by(op))
+    match op:
+        case Solve(_, matrix):
+            return 4 * _elements(program, matrix)
+        case Combine():
+            return 3 * made
+        case _:
+            return made
+
+
+def _dot_operands(program: Program) -> set[str]:
+    return {v.name for op in all_ops(program.body) if isinstance(op, Dot) for v in (op.a, op.b)}
+
+
+def _made(body: tuple[Op, ...]) -> list[Value]:
+    """Two-axis tiles that a turn computes, sums that it carries on left out."""
+    sums = [op for op in body if isinstance(op, Dot) and op.acc is not None]
+    carried = {op.out.name for op in sums} | {op.acc.name for op in sums if op.acc is not None}
+    return [
+        op.out
+        for op in body
+        if isinstance(op, Dot | Elementwise) and len(op.out.axes) > 1 and op.out.name not in carried
+    ]
+
+
+def _elements(program: Program, value: Value) -> int:
+    return prod(program.tile(dim).block for dim in value.axes)
+
+
+def _tile_bytes(program: Program, value: Value) -> int:
+    return _elements(program, value) * value.dtype.size_bytes
+
+
+def _loaded_bytes(program: Program, loop: For) -> int:
+    return sum(
+        _tile_bytes(program, op.out)
+        for op in loop.body
+        if isinstance(op, Load) and len(op.out.axes) > 1
+    )

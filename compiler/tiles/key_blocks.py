@@ -1,0 +1,389 @@
+"""Which blocks of an axis a program visits, and which of them whole.
+
+The ranges that the mask analysis found, per row, become numbers for the block of rows at hand:
+runs of *full* blocks, where no mask is applied, and runs of *partial* ones, where it is. Runs of
+several disjuncts are made disjoint, so that no block is visited twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ...ir.expression import Expr, Kind, Ref, substitute
+from ...ir.tile import BufferArgument, DType, Tile, Value
+from ..analysis.facts import placed
+from ..analysis.masks.ranges import Bound, Conjunct, KeyRanges, Row, RowCondition
+from .evaluation import Evaluator
+
+_FAR = 2**30
+
+
+@dataclass(frozen=True)
+class Run:
+    """Blocks from ``start`` (inclusive) to ``stop``; starts are multiples of the block size."""
+
+    start: Value
+    stop: Value
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs of full and of partial blocks of one axis."""
+
+    full: tuple[Run, ...]
+    partial: tuple[Run, ...]
+
+
+@dataclass(frozen=True)
+class _Range:
+    """A disjunct's range for the block of rows, and the part that every row sees (or None)."""
+
+    low: Value
+    high: Value
+    full: tuple[Value, Value] | None
+
+
+class Rows:
+    """The block of rows that a program instance takes, for evaluating bounds over it."""
+
+    def __init__(self, evaluator: Evaluator, dim: str | None) -> None:
+        self.evaluator = evaluator
+        self.dim = dim
+
+    def _at(self, expr: Expr, row: Row) -> Expr:
+        """``expr`` at the first or last row."""
+        if self.dim is None or row is Row.ANY:
+            return expr
+        assert row is not Row.EVERY
+        place = Ref(f"<{row.value} {self.dim}>", frozenset(), Kind.INT)
+        self.evaluator.builder.bind(place, self._row(row))
+        return placed(expr, {self.dim: place})
+
+    def _row(self, row: Row) -> Value:
+        evaluator, dim = self.evaluator, self.dim
+        assert dim is not None
+        builder = evaluator.builder
+        start = next(g.position for g in builder.grid if g.dim == dim)
+        if row is Row.FIRST:
+            return start
+        name = dim.lower()
+        end = integer(evaluator, "add", start, builder.block(dim))
+        end = integer(evaluator, "min", end, evaluator.size(dim), hint=f"{name}_stop")
+        one = builder.constant(1, DType.INT32)
+        return integer(evaluator, "sub", end, one, hint=f"{name}_last")
+
+    def extreme(self, bound: Bound, *, loose: bool, largest: bool) -> Value | None:
+        """The largest or smallest value of a bound over the rows; None: nothing is known."""
+        value = bound.loose if loose else bound.tight
+        row = bound.row(largest)
+        if self.dim is None:
+            row = Row.ANY
+        if row is Row.EVERY and bound.searches:
+            return None
+        if row is Row.EVERY:
+            return self._over_rows(self.evaluator.integer(value), largest)
+        for search in bound.searches:
+            found = self._search(search, row)
+            if found is None:
+                return None
+        return self.evaluator.integer(self._at(self._named(value, bound, row), row))
+
+    def _named(self, value: Expr, bound: Bound, row: Row) -> Expr:
+        refs: dict[Expr, Expr] = {
+            s.ref: Ref(f"<{s.name} {row.value}>", frozenset(), Kind.INT) for s in bound.searches
+        }
+        return substitute(value, refs)
+
+    def _search(self, search: object, row: Row) -> Value | None:
+        from ..analysis.masks.isolate import Search
+
+        assert isinstance(search, Search)
+        evaluator = self.evaluator
+        buffer = evaluator.context.buffers.get(search.table.name)
+        if buffer is None or self.dim in search.table.axes:
+            return None
+        evaluator.builder.buffer(BufferArgument(buffer.name, buffer.dims, buffer.dtype))
+        index = [(d, evaluator.position(d)) for d in buffer.dims if d != search.dim]
+        if any(v.axes for _, v in index):
+            return None
+        value = evaluator.evaluate(self._at(search.value, row))
+        if value.axes:
+            return None
+        found = evaluator.builder.search(
+            buffer.name, index, search.dim, evaluator.size(search.dim), value, search.side
+        )
+        evaluator.builder.bind(Ref(f"<{search.name} {row.value}>", frozenset(), Kind.INT), found)
+        return found
+
+    def _over_rows(self, value: Value, largest: bool) -> Value:
+        """The extreme of a value over the rows that exist."""
+        if not value.axes:
+            return value
+        (dim,) = value.axes
+        value = self.evaluator.masked(value, dim, -_FAR if largest else _FAR)
+        return self.evaluator.builder.reduce("max" if largest else "min", value, dim)
+
+    def holds(self, condition: RowCondition, some: bool) -> Value:
+        """Whether a condition holds for some row, or for every row."""
+        row = condition.row(some) if self.dim is not None else Row.ANY
+        if row is not Row.EVERY:
+            return self.evaluator.condition(self._at(condition.value, row))
+        builder = self.evaluator.builder
+        truth = builder.cast(self.evaluator.condition(condition.value), DType.INT32)
+        reduced = self._over_rows(truth, some)
+        zero = builder.constant(0, DType.INT32)
+        return builder.elementwise("gt", reduced, zero, dtype=DType.BOOL)
+
+
+def integer(evaluator: Evaluator, fn: str, *args: Value, hint: str = "") -> Value:
+    """Integer arithmetic on scalars."""
+    return evaluator.builder.elementwise(fn, *args, dtype=DType.INT32, hint=hint)
+
+
+def find_runs(evaluator: Evaluator, ranges: KeyRanges, size: Value) -> Runs:
+    """The runs along ``ranges.axis`` for the block of rows along ``ranges.block``."""
+    axis = ranges.axis
+    tiled = any(g.dim == ranges.block and g.tiled for g in evaluator.builder.grid)
+    rows = Rows(evaluator, ranges.block if tiled else None)
+    found = [_range(rows, conjunct, size, axis) for conjunct in ranges.disjuncts]
+    if not ranges.ordered:
+        found = _sorted(evaluator, found)
+    full: list[Run] = []
+    partial: list[Run] = []
+    end: Value | None = None
+    for n, item in enumerate(found):
+        whole, parts, end = _cut(rows, item, axis, end, n < len(found) - 1)
+        full.extend(whole)
+        partial.extend(parts)
+    return Runs(tuple(full), tuple(partial))
+
+
+def _range(rows: Rows, conjunct: Conjunct, size: Value, axis: str) -> _Range:
+    """[low, high) and the full part, as the analysis's rules have it."""
+    evaluator = rows.evaluator
+    low = _ends(rows, conjunct.lower, loose=True, largest=False)
+    high = _ends(rows, conjunct.upper, loose=True, largest=True)
+    zero = evaluator.builder.constant(0, DType.INT32)
+    name = axis.lower()
+    lows, highs = [v for v in low if v], [v for v in high if v]
+    start = _fold(evaluator, "max", [*lows, zero], f"{name}_low") if lows else zero
+    stop = _fold(evaluator, "min", [*highs, size], f"{name}_high") if highs else size
+    for condition in conjunct.conditions:
+        some = rows.holds(condition, some=True)
+        stop = evaluator.where(some, stop, zero, f"{name}_high")
+    return _Range(start, stop, _full_part(rows, conjunct, start, stop, size))
+
+
+def _full_part(
+    rows: Rows, conjunct: Conjunct, start: Value, stop: Value, size: Value
+) -> tuple[Value, Value] | None:
+    if not conjunct.exact:
+        return None
+    evaluator = rows.evaluator
+    lows = _ends(rows, conjunct.lower, loose=False, largest=True)
+    highs = _ends(rows, conjunct.upper, loose=False, largest=False)
+    if None in lows or None in highs:
+        return None
+    zero = evaluator.builder.constant(0, DType.INT32)
+    low = _fold(evaluator, "max", [*(v for v in lows if v), zero], "") if lows else zero
+    high = _fold(evaluator, "min", [*(v for v in highs if v), size], "") if highs else size
+    for condition in conjunct.conditions:
+        every = rows.holds(condition, some=False)
+        high = evaluator.where(every, high, zero)
+    return low, high
+
+
+def _ends(rows: Rows, bounds: Sequence[Bound], *, loose: bool, largest: bool) -> list[Value | None]:
+    return [rows.extreme(bound, loose=loose, largest=largest) for bound in bounds]
+
+
+def _fold(evaluator: Evaluator, fn: str, values: Sequence[Value], hint: str) -> Value:
+    result = values[0]
+    for n, value in enumerate(values[1:], 2):
+        result = integer(evaluator, fn, result, value, hint=hint if n == len(values) else "")
+    return result
+
+
+def _sorted(evaluator: Evaluator, ranges: list[_Range]) -> list[_Range]:
+    """The ranges by their lower ends: a network of exchanges on numbers."""
+    items = list(ranges)
+    for last in range(len(items) - 1, 0, -1):
+        for n in range(last):
+            items[n], items[n + 1] = _exchange(evaluator, items[n], items[n + 1])
+    return items
+
+
+def _exchange(evaluator: Evaluator, a: _Range, b: _Range) -> tuple[_Range, _Range]:
+    swap = evaluator.builder.elementwise("gt", a.low, b.low, dtype=DType.BOOL)
+
+    def pick(x: Value, y: Value) -> tuple[Value, Value]:
+        return evaluator.where(swap, y, x), evaluator.where(swap, x, y)
+
+    low, high = pick(a.low, b.low), pick(a.high, b.high)
+    zero = evaluator.builder.constant(0, DType.INT32)
+    none = (zero, zero)
+    first, second = a.full or none, b.full or none
+    starts, stops = pick(first[0], second[0]), pick(first[1], second[1])
+    keep = a.full is not None or b.full is not None
+    return (
+        _Range(low[0], high[0], (starts[0], stops[0]) if keep else None),
+        _Range(low[1], high[1], (starts[1], stops[1]) if keep else None),
+    )
+
+
+def _cut(
+    rows: Rows, item: _Range, axis: str, end: Value | None, more: bool
+) -> tuple[list[Run], list[Run], Value | None]:
+    """Blocks of one range that no earlier range took: full ones, partial ones, the new end."""
+    evaluator = rows.evaluator
+    name = axis.lower()
+    low = item.low
+    zero = evaluator.builder.constant(0, DType.INT32)
+    aligned = low == zero or evaluator.builder.constant_of(low) == 0
+    start = low if aligned else _down(evaluator, low, axis, f"{name}_first")
+    if end is not None:
+        start = integer(evaluator, "max", start, end, hint=f"{name}_first")
+    stop = item.high
+    new_end = _up(evaluator, stop, axis, f"{name}_end") if more else None
+    if new_end is not None and end is not None:
+        new_end = integer(evaluator, "max", new_end, end, hint=f"{name}_end")
+    if item.full is None:
+        return [], [Run(start, stop)], new_end
+    full_low, full_high = item.full
+    no_left = end is None and evaluator.builder.constant_of(full_low) == 0
+    if no_left:
+        full_start = start
+    else:
+        full_start = _up(evaluator, full_low, axis, f"{name}_full_start")
+        full_start = integer(evaluator, "max", full_start, start, hint=f"{name}_full_start")
+    full_stop = _down(evaluator, full_high, axis, f"{name}_full_stop")
+    full_stop = integer(evaluator, "max", full_stop, full_start, hint=f"{name}_full_stop")
+    full = [Run(full_start, full_stop)]
+    right = Run(full_stop, stop)
+    if no_left:
+        return full, [right], new_end
+    left_stop = integer(evaluator, "min", full_start, stop, hint=f"{name}_left_stop")
+    return full, [Run(start, left_stop), right], new_end
+
+
+def _down(evaluator: Evaluator, value: Value, axis: str, hint: str) -> Value:
+    """The start of the block that holds position ``value``."""
+    block = evaluator.builder.block(axis)
+    zero = evaluator.builder.constant(0, DType.INT32)
+    natural = integer(evaluator, "max", value, zero)
+    blocks = integer(evaluator, "floordiv", natural, block)
+    return integer(evaluator, "mul", blocks, block, hint=hint)
+
+
+def _up(evaluator: Evaluator, value: Value, axis: str, hint: str) -> Value:
+    """The first start of a block that is not before ``value``."""
+    builder = evaluator.builder
+    block = builder.block(axis)
+    less = integer(evaluator, "sub", block, builder.constant(1, DType.INT32), hint="fill")
+    return _down(evaluator, integer(evaluator, "add", value, less), axis, hint)
+
+
+# --------------------------------------------------------------------------------- the loops
+
+Share = Callable[[Value, Value, Value], tuple[Value, Value]]
+Turn = Callable[[tuple[Value, ...], Expr | None, Value | None], tuple[Value, ...]]
+
+
+def sweep(
+    evaluator: Evaluator,
+    axis: str,
+    ranges: KeyRanges,
+    mask: Expr | None,
+    carried: Sequence[tuple[str, Value]],
+    turn: Turn,
+    share: Share | None = None,
+) -> tuple[Value, ...]:
+    """Visit the blocks of ``axis`` that the ranges admit; what ``carried`` has become.
+
+    ``share`` narrows each run, from a start to a stop by a step, to this program's part of it.
+    ``turn`` gets what is carried, the mask to apply (None in full blocks) and which positions of
+    the block exist (None: all), and gives what is carried on.
+    """
+    builder = evaluator.builder
+    builder.tiles.setdefault(axis, Tile(axis, evaluator.context.blocks.get(axis, 64)))
+    runs = find_runs(evaluator, ranges, evaluator.size(axis))
+    state = tuple(carried)
+    for full, group in ((True, runs.full), (False, runs.partial)):
+        if group:
+            applied = None if full else mask
+            results = _visit(evaluator, axis, group, applied, full, state, turn, share)
+            state = tuple((h, v) for (h, _), v in zip(state, results, strict=True))
+    return tuple(v for _, v in state)
+
+
+def _visit(
+    evaluator: Evaluator,
+    axis: str,
+    group: tuple[Run, ...],
+    mask: Expr | None,
+    full: bool,
+    carried: Sequence[tuple[str, Value]],
+    turn: Turn,
+    share: Share | None,
+) -> tuple[Value, ...]:
+    builder = evaluator.builder
+    name = axis.lower()
+    symbol = builder.tiles[axis].symbol
+    if len(group) == 1:
+        start, stop, step = group[0].start, group[0].stop, symbol
+        variable = f"{name}_start"
+    else:
+        counts = _counts(evaluator, group, axis)
+        start, stop, step = builder.constant(0, DType.INT32), counts[-1], "1"
+        variable = f"{name}_turn"
+    if share is not None:
+        one = builder.constant(1, DType.INT32)
+        start, stop = share(start, stop, one if step == "1" else builder.block(axis))
+    with builder.loop(variable, start, stop, int(step) if step == "1" else step, carried) as loop:
+        begin = loop.variable
+        if len(group) > 1:
+            begin = _begin(evaluator, group, counts, loop.variable, axis)
+        position = builder.range(axis, begin, name)
+        bound = None
+        if not full:
+            bound = builder.elementwise(
+                "lt", position, evaluator.size(axis), dtype=DType.BOOL, hint=f"{name}_exists"
+            )
+        builder.place(axis, position, bound)
+        kind = "every row sees all of it" if full else "the mask applies"
+        builder.comment(f"a block of {axis}: {kind}")
+        loop.yields = turn(loop.carried, mask, bound)
+    return loop.results
+
+
+def _counts(evaluator: Evaluator, group: tuple[Run, ...], axis: str) -> list[Value]:
+    """How many blocks the first n runs have, for n = 1, 2, ..."""
+    builder = evaluator.builder
+    block = builder.block(axis)
+    zero = builder.constant(0, DType.INT32)
+    less = integer(evaluator, "sub", block, builder.constant(1, DType.INT32), hint="fill")
+    totals: list[Value] = []
+    for run in group:
+        length = integer(evaluator, "sub", run.stop, run.start)
+        length = integer(evaluator, "max", length, zero)
+        length = integer(evaluator, "add", length, less)
+        blocks = integer(evaluator, "floordiv", length, block, hint=f"{axis.lower()}_left_blocks")
+        total = blocks if not totals else integer(evaluator, "add", totals[-1], blocks)
+        totals.append(total)
+    return totals
+
+
+def _begin(
+    evaluator: Evaluator, group: tuple[Run, ...], counts: list[Value], turn: Value, axis: str
+) -> Value:
+    """Where the block of a turn begins: the turns walk through the runs one after another."""
+    builder = evaluator.builder
+    block = builder.block(axis)
+    begin = integer(evaluator, "add", group[0].start, integer(evaluator, "mul", turn, block))
+    for run, before in zip(group[1:], counts, strict=False):
+        rest = integer(evaluator, "sub", turn, before)
+        here = integer(evaluator, "add", run.start, integer(evaluator, "mul", rest, block))
+        later = builder.elementwise("ge", turn, before, dtype=DType.BOOL)
+        begin = evaluator.where(later, here, begin, f"{axis.lower()}_start")
+    return begin

@@ -1,0 +1,75 @@
+"""Reductions over an axis that no tile holds: a loop over its blocks with a running result."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ...ir.expression import Expr, Kind, Reduce
+from ...ir.tile import Value
+from ..analysis.conditions import all_of, conditions_of
+from ..analysis.masks.ranges import KeyRanges, key_ranges
+from .evaluation import Evaluator
+from .key_blocks import sweep
+
+
+def _ranges(evaluator: Evaluator, where: Expr | None, axis: str) -> KeyRanges:
+    """What ``where`` admits for the rows that a program takes.
+
+    A bound is one number for a block of rows: a condition that tells other positions of the tile
+    apart gives none, and no block is free of it.
+    """
+    conditions = conditions_of(where)
+    rows = [g.dim for g in evaluator.builder.grid if g.tiled]
+    told = {c: evaluator.tile_axes(c.axes - {axis}) for c in conditions}
+    block = next((d for d in rows if any(told[c] == {d} for c in conditions)), (rows or [""])[0])
+    bounding = [c for c in conditions if told[c] <= {block}]
+    ranges = key_ranges(all_of(bounding), axis, block, evaluator.context.masks)
+    if len(bounding) == len(conditions):
+        return ranges
+    partial = tuple(replace(conjunct, exact=False) for conjunct in ranges.disjuncts)
+    return replace(ranges, disjuncts=partial)
+
+
+def reduce_in_loop(evaluator: Evaluator, expr: Reduce, looped: list[str], hint: str) -> Value:
+    """``expr`` with its long axis walked block by block; of several, the first one by one.
+
+    Axes that a tile holds whole are reduced last, from one result for each of their positions.
+    """
+    from .contraction import as_truth, factors_of, reduced_dtype, step_reduce, sum_by_steps
+
+    whole = tuple(d for d in expr.over if d not in looped)
+    if whole:
+        long = Reduce(expr.op, expr.x, tuple(looped), expr.where)
+        return evaluator.evaluate(Reduce(expr.op, long, whole), hint)
+    if len(looped) > 1:
+        return step_reduce(evaluator, expr, hint)
+    (axis,) = looped
+    if _is_real_sum(expr) and expr.where is None:
+        stepped = sum_by_steps(evaluator, factors_of(expr.x), axis, hint)
+        if stepped is not None:
+            return stepped
+    ranges = _ranges(evaluator, expr.where, axis)
+    axes, dtype = evaluator.tile_axes(expr.axes), reduced_dtype(evaluator, expr)
+    start = evaluator.builder.constant(evaluator.identity(expr.op, dtype), dtype, axes)
+
+    def turn(carried: tuple[Value, ...], mask: object, bound: Value | None) -> tuple[Value, ...]:
+        where = None if mask is None else expr.where
+        return (_joined(evaluator, Reduce(expr.op, expr.x, (axis,), where), carried[0], hint),)
+
+    name = hint or f"{expr.op}_{axis.lower()}"
+    (result,) = sweep(evaluator, axis, ranges, expr.where, [(name, start)], turn)
+    return as_truth(evaluator, expr, result, hint)
+
+
+def _is_real_sum(expr: Reduce) -> bool:
+    return expr.op == "sum" and expr.x.kind is Kind.REAL
+
+
+def _joined(evaluator: Evaluator, block: Reduce, so_far: Value, hint: str) -> Value:
+    """What came of the blocks so far, and of one more."""
+    from .contraction import contract, factors_of, reduce_on_tile
+
+    if _is_real_sum(block):
+        return contract(evaluator, factors_of(block.x), block.over, block.where, hint, so_far)
+    value = evaluator.builder.cast(reduce_on_tile(evaluator, block, ""), so_far.dtype)
+    return evaluator.merge(block.op, so_far, value, hint)

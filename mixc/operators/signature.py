@@ -1,0 +1,71 @@
+"""What a call of an operator is on, as text: operators take tensors in lists, and words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from ..ir.binding import Number
+from ..ir.expression import Kind
+from ..ir.mixer import Mixer
+from ..ir.text import write_mixer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Call:
+    """The names of a call's tensors and numbers, in order.
+
+    ``inputs``, then ``cuts`` (the axes of ``cu_seqlens``, ``*`` for the only one) are tensors;
+    ``params`` are numbers; of ``wanted`` a gradient is asked. The call of a backward pass has
+    ``dtypes``, those of the inputs, and ``gradients``, what it returns. By kernels it takes what it
+    reads, ``given``, a cotangent as ``name=output``; else the inputs again, and all cotangents.
+    """
+
+    inputs: tuple[str, ...]
+    cuts: tuple[str, ...] = ()
+    params: tuple[str, ...] = ()
+    wanted: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
+    gradients: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return "; ".join(" ".join(getattr(self, field.name)) for field in fields(self))
+
+    def numbers(self, mixer: Mixer, values: list[float]) -> dict[str, Number]:
+        """The params by name, each of its own kind again."""
+        found: dict[str, Number] = {}
+        for name, value in zip(self.params, values, strict=True):
+            kind = mixer.param(name).kind
+            found[name] = {Kind.BOOL: bool, Kind.INT: int, Kind.REAL: float}[kind](value)
+        return found
+
+    def cu_seqlens(self, tensors: list[Tensor]) -> Tensor | Mapping[str, Tensor] | None:
+        """The cuts of a call's tensors, as a caller gives them."""
+        cuts = tensors[len(self.inputs) : len(self.inputs) + len(self.cuts)]
+        if self.cuts == ("*",):
+            return cuts[0]
+        return dict(zip(self.cuts, cuts, strict=True)) or None
+
+
+def text_of(mixer: Mixer, backend: str, part: str = "whole") -> str:
+    """What tells a mixer to an operator: its equations, below a line on how it is run.
+
+    ``part`` says which of its parts over stretches is meant; see ``Stepping.part``.
+    """
+    bare = replace(mixer, about="", source="", check=(), bench=())
+    return f"# {backend} {part}\n{write_mixer(bare)}"
+
+
+@lru_cache(maxsize=1024)
+def read_call(text: str) -> Call:
+    """The call that a text says."""
+    return Call(*(tuple(words.split()) for words in text.split(";")))
+
+
+__all__ = ["Call", "read_call", "text_of"]

@@ -1,0 +1,78 @@
+"""From a mixer to the text of its kernels, and what they cost on a target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..ir.mixer import Mixer
+
+if TYPE_CHECKING:
+    from ..backends.triton.binary_report import KernelReport
+    from ..backends.triton.cross_compile import CompileWorkers
+    from ..ir.plan import Plan
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A plan, and the Triton module that it makes."""
+
+    plan: Plan
+    source: str
+
+
+def generate(mixer: Mixer, sizes: Mapping[str, int], dtype: str) -> Generated:
+    """The module of a mixer for a working precision.
+
+    ``sizes`` fixes feature dims; a dim that is left out has 64. Raises ArgumentError for other
+    dims, and UnsupportedError for a term that can't be lowered.
+    """
+    from ..backends.triton.emit import emit_module
+    from ..compiler.pipeline import lower
+
+    check_feature_sizes(mixer, sizes)
+    plan = lower(mixer, sizes, dtype)
+    return Generated(plan, emit_module(plan))
+
+
+def check_feature_sizes(mixer: Mixer, sizes: Mapping[str, int]) -> None:
+    """Refuse sizes of dims that kernels are not compiled for."""
+    from ..ir.binding import suggestion
+    from ..ir.errors import ArgumentError
+    from ..ir.optional import free_dims
+    from ..ir.roles import feature_dims
+
+    features = sorted(feature_dims(mixer))
+    for dim in sizes:
+        if dim in free_dims(mixer) and dim not in features:
+            known = ", ".join(features) or "none"
+            raise ArgumentError(
+                f"the size of {dim} is known at run time only, and any will do; sizes that kernels "
+                f"are compiled for: {known}"
+            )
+        if dim not in features:
+            raise ArgumentError(f"{mixer.name} has no dim {dim!r}{suggestion(dim, features)}")
+
+
+def report(
+    generated: Generated, targets: Sequence[str], workers: CompileWorkers | None = None
+) -> list[KernelReport]:
+    """What every kernel costs on every target: registers, spills, shared memory, instructions.
+
+    ``workers`` are compilers that run already; without them some are started.
+    """
+    from ..backends.triton.cross_compile import cross_compile
+    from ..backends.triton.signatures import kernel_signatures
+    from ..ir.targets import parse_target
+
+    devices = [parse_target(target) for target in targets]
+    signatures = kernel_signatures(generated.plan)
+    if workers is None:
+        return cross_compile(generated.source, signatures, devices)
+    return workers.compile(generated.source, signatures, devices)
+
+
+def as_json(reports: Sequence[KernelReport]) -> dict[str, Any]:
+    """``{"kernels": [...]}``; a kernel that can't be compiled has an ``error``."""
+    return {"kernels": [kernel.as_dict() for kernel in reports]}

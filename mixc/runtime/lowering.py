@@ -1,0 +1,131 @@
+"""What the compiler makes of a mixer: key ranges in closed form, and the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..ir.errors import UnsupportedError
+from ..ir.host import is_host
+from ..ir.mixer import Attention, Mixer
+
+if TYPE_CHECKING:
+    from ..ir.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class StageRanges:
+    """The key ranges of one attention, for a block of rows of ``block``, in closed form.
+
+    ``stage`` is its name, or that of its first result.
+    """
+
+    stage: str
+    over: str
+    block: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedKernel:
+    """One kernel in words."""
+
+    name: str
+    computes: tuple[str, ...]
+    schedule: str
+    reason: str
+    grid: tuple[str, ...]
+    blocks: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Lowering:
+    """What was found; ``obstacle`` is the term that can't be lowered, where there is one.
+
+    ``without_gradient`` is why there is no derivative by kernels, where there is none.
+    """
+
+    ranges: tuple[StageRanges, ...]
+    findings: tuple[str, ...]
+    kernels: tuple[PlannedKernel, ...]
+    obstacle: str | None = None
+    without_gradient: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return asdict(self)
+
+
+def lowering(mixer: Mixer, sizes: Mapping[str, int] = {}, dtype: str = "bfloat16") -> Lowering:
+    """Lower a mixer, and say what was found on the way."""
+    from ..compiler.pipeline import lower
+
+    try:
+        plan = lower(mixer, sizes, dtype)
+    except UnsupportedError as error:
+        return Lowering(tuple(_ranges(mixer, None)), (), (), str(error))
+    kernels = tuple(
+        PlannedKernel(
+            kernel.program.name,
+            kernel.computes,
+            kernel.schedule,
+            kernel.reason,
+            tuple(
+                f"blocks of {axis.dim}" if axis.tiled else axis.dim for axis in kernel.program.grid
+            ),
+            {tile.symbol: tile.block for tile in kernel.program.blocks},
+        )
+        for kernel in plan.kernels
+    )
+    findings = tuple(dict.fromkeys(plan.findings))
+    without = _without_gradient(mixer)
+    return Lowering(tuple(_ranges(mixer, plan)), findings, kernels, without_gradient=without)
+
+
+def _without_gradient(mixer: Mixer) -> str | None:
+    """What stands in the way of a derivative; None where there is one."""
+    from ..compiler.mixers.derivative.differentiate import differentiate
+
+    try:
+        differentiate(mixer)
+    except UnsupportedError as error:
+        return str(error)
+    return None
+
+
+def _ranges(mixer: Mixer, plan: Plan | None) -> Iterator[StageRanges]:
+    from ..compiler.analysis.facts import facts_of
+    from ..compiler.analysis.masks.range_words import describe
+    from ..compiler.analysis.masks.ranges import key_ranges
+    from ..compiler.passes.fold_constants import fold_constants
+
+    facts = facts_of(mixer)
+    flags = {p.name: _flag(mixer, p.name) for p in mixer.params if p.flag and is_host(p.value)}
+    for stage in mixer.stages:
+        if isinstance(stage, Attention):
+            name = stage.name or next((made.name for made in stage.results), mixer.name)
+            block = _block_axis(mixer, stage, plan)
+            lines = ["every key, full"]
+            if stage.mask is not None and block is not None:
+                mask = fold_constants(stage.mask, flags)
+                lines = describe(key_ranges(mask, stage.over, block, facts))
+            yield StageRanges(name, stage.over, block or "", tuple(lines))
+
+
+def _flag(mixer: Mixer, name: str) -> bool:
+    from ..ir.host import evaluate_host
+
+    return bool(evaluate_host(mixer.param(name).value, {}, {}))
+
+
+def _block_axis(mixer: Mixer, stage: Attention, plan: Plan | None) -> str | None:
+    """The query axis that the stage's kernel takes in blocks, else its position of the sequence."""
+    made = {ref.name for ref in stage.results}
+    for kernel in () if plan is None else plan.kernels:
+        tiled = [axis.dim for axis in kernel.program.grid if axis.tiled]
+        if kernel.schedule == "flash" and made & set(kernel.computes) and tiled:
+            return tiled[0]
+    own = mixer.sequence(stage.over)
+    positions = sorted(dim for dim in stage.queries if own and mixer.sequence(dim) == own)
+    return positions[0] if positions else None

@@ -1,0 +1,94 @@
+"""One more case for ``verify``: documents end to end against each document alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..ir.errors import UnsupportedError
+from ..ir.mixer import Mixer
+from ..runtime.documents import Edges, one_by_one
+from ..runtime.overrides import override
+from ..runtime.packing import document_edges, document_tables
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from ..autotune.checking.checking import Case, Runner
+    from ..autotune.checking.gradients import Measure
+    from ..autotune.checking.sampling import VerificationCase
+
+
+def packed_case(
+    mixer: Mixer,
+    trial: VerificationCase,
+    backend: str,
+    runner: Runner,
+    dtype: torch.dtype,
+    device: str = "cpu",
+    measure: Measure | None = None,
+) -> Case | None:
+    """Three documents, one of them empty, by ``runner``; the reference takes them one by one.
+
+    ``trial`` gives the params, and how long the documents are together. Last states, and what
+    is made of them, are left out. None where what is left has one value for a whole sequence, so
+    that no row can hold several documents. ``measure``: what is compared, the outputs by default.
+    """
+    import torch
+
+    from ..autotune.checking.checking import Case, compare, error_limits, excused
+    from ..autotune.checking.gradients import outputs_of
+    from ..autotune.checking.sampling import sample_inputs
+    from ..backends.reference.evaluate import run
+    from ..compiler.mixers.pack.pack_sequences import last_outputs, packing
+
+    fixed = override(mixer, dict(trial.params))
+    try:
+        last = last_outputs(fixed)
+        fixed = replace(fixed, outputs=tuple(o for o in fixed.outputs if o not in last))
+        packed = packing(fixed)
+    except UnsupportedError:
+        return None
+    if not fixed.outputs:
+        return None
+    cu_seqlens = {axis: _thirds(trial.sizes[axis]) for axis in packed.axes}
+    edges = document_edges(packed, fixed, cu_seqlens, {})
+    sizes = {dim: _total(fixed, dim, size, edges) for dim, size in trial.sizes.items()}
+    if packed.per_document:
+        sizes["B"] = 1
+    inputs = sample_inputs(fixed, sizes, dtype, trial.seed)
+    of_documents = sample_inputs(fixed, {**sizes, "B": 3}, dtype, trial.seed)
+    inputs |= {name: of_documents[name] for name in packed.per_document}
+    tables = document_tables(packed, fixed, cu_seqlens, inputs)
+    placed = {name: tensor.to(device) for name, tensor in {**inputs, **tables}.items()}
+
+    def by_reference(precision: torch.dtype) -> Mapping[str, Tensor]:
+        def run_all(given: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+            return one_by_one(fixed, given, edges, sizes, packed.per_document, run_alone)
+
+        def run_alone(own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+            return run(fixed, own, dtype=precision)
+
+        return compared(run_all, inputs)
+
+    compared = measure or outputs_of
+    with torch.no_grad():
+        exact, plain = by_reference(torch.float64), by_reference(dtype)
+        limits = error_limits(dtype, plain, exact)
+        found = compare(runner, packed.mixer, placed, {}, dtype, exact, limits, compared)
+        if found.status == "wrong":
+            found = excused(found, dtype, exact, by_reference(torch.float32))
+    return Case.of(found, backend, str(dtype).removeprefix("torch."), sizes, "packed")
+
+
+def _thirds(length: int) -> Tensor:
+    import torch
+
+    return torch.tensor([0, length // 3, length // 3, length], dtype=torch.int32)
+
+
+def _total(mixer: Mixer, dim: str, size: int, edges: Edges) -> int:
+    along = edges.get(mixer.sequence(dim) or dim)
+    return size if along is None else along[-1]

@@ -1,0 +1,154 @@
+"""Ranking for a GPU that is not here: the model's order, and one whole run with its compiler."""
+
+from dataclasses import replace
+
+import pytest
+
+from mixc.autotune.bench.work import Work
+from mixc.autotune.checking.shapes import GPU_PROPORTIONS, timed_sizes
+from mixc.autotune.results.stored import stored_results
+from mixc.autotune.search.static import MACHINES, modelled_time_us, resident_programs, tune_static
+from mixc.autotune.search.trial import Problem
+from mixc.backends.triton.binary_report import KernelReport
+from mixc.compiler.language.find import find_spec
+from mixc.compiler.language.load import load_file
+from mixc.compiler.pipeline import lower
+from mixc.compiler.schedules.configurations import bind_configuration, knobs, refusal
+from mixc.ir.errors import ArgumentError
+from mixc.ir.targets import TARGETS, parse_target
+from mixc.ir.verify_plan import verify_plan
+
+CAUSAL = load_file(find_spec("causal"))
+SIZES = timed_sizes(CAUSAL, GPU_PROPORTIONS)
+PLAN = lower(CAUSAL, {"D": 128, "E": 128}, "bfloat16")
+PAIRS = 4 * 16 * 4096 * 4097 // 2
+WORK = Work(2.0 * 256 * PAIRS, PAIRS, 0)
+REPORT = KernelReport("k", "cuda:90", 160, 0, 80 << 10, 64, 16)
+
+
+def time_us(configuration=None, **changed):
+    plan = bind_configuration(PLAN, configuration or {})
+    return modelled_time_us(plan, [replace(REPORT, **changed)], SIZES, WORK)
+
+
+def test_no_time_is_below_the_roofline():
+    floor_us = WORK.flops / (MACHINES["cuda:90"].tensor_tflops * 1e6)
+    assert floor_us < time_us() < 4 * floor_us
+
+
+@pytest.mark.parametrize(
+    "worse",
+    [
+        {"spilled_bytes": 64},
+        {"tensor_core_instructions": 0},
+        {"async_copies": 0},
+    ],
+)
+def test_what_a_report_complains_of_costs_time(worse):
+    assert time_us(**worse) > 1.2 * time_us()
+
+
+def test_few_warps_on_a_multiprocessor_cost_time():
+    four = {"num_warps": 4}
+    alone = time_us(four, registers=255, shared_bytes=200 << 10)
+    assert alone > 1.2 * time_us(four, registers=128, shared_bytes=50 << 10)
+
+
+def test_few_rows_per_block_of_keys_cost_time():
+    assert time_us({"block_rows": 16}) > 1.5 * time_us({"block_rows": 128})
+
+
+def test_programs_on_a_multiprocessor():
+    machine = MACHINES["cuda:90"]
+    (kernel,) = PLAN.kernels
+    assert resident_programs(kernel, REPORT, machine) == 1  # 8 warps of 160 registers
+    small = replace(REPORT, registers=64, shared_bytes=16 << 10)
+    assert resident_programs(kernel, small, machine) == 4
+
+
+def test_machines_are_those_that_are_compiled_for():
+    assert set(MACHINES) == {target.name for target in TARGETS}
+
+
+def test_a_plan_with_its_own_defaults_is_the_plan():
+    for name in ("causal", "bigbird", "longformer"):
+        plan = lower(load_file(find_spec(name)), {"D": 64, "E": 64}, "bfloat16")
+        defaults = {knob.name: knob.default for knob in knobs(plan)}
+        assert bind_configuration(plan, defaults) == plan
+
+
+def test_what_was_tuned_for_one_kernel_holds_for_those_that_share_its_work():
+    """By segments, a recurrence has kernels with knobs of their own."""
+    mixer = load_file(find_spec("gla"))
+    sizes = {"D": 64, "E": 64}
+    whole, shared = (lower(mixer, sizes, "bfloat16", splits=n) for n in (1, 4))
+    assert {knob.name for knob in knobs(whole)} >= {"chunk"}
+    assert "chunk" not in {knob.name for knob in knobs(shared)}
+    for plan in (whole, shared):
+        bound = bind_configuration(plan, {"chunk": 32, "num_warps": 2})
+        default = bind_configuration(plan, {})
+        assert bound != default
+        for kernel in bound.kernels:
+            if kernel.schedule == "chunk":
+                assert kernel.program.tile("T").block == 32
+                assert dict(kernel.program.launch)["num_warps"] == 2
+
+
+def test_a_block_table_takes_the_blocks_of_its_reader():
+    plan = lower(load_file(find_spec("bigbird")), {"D": 64, "E": 64}, "bfloat16")
+    bound = bind_configuration(plan, {"block_rows": 32, "block_keys": 16, "num_warps": 2})
+    verify_plan(bound)
+    kinds = {kernel.schedule: kernel for kernel in bound.kernels}
+    table, flash = kinds["block table"].program, kinds["flash"].program
+    for dim in ("I", "J"):
+        assert table.tile(dim).block == flash.tile(dim).block
+    assert bound.block_count("J_blocks") == ("J", 16)
+    assert dict(flash.launch)["num_warps"] == 2
+
+
+def test_knobs_of_several_attentions_say_whose_they_are():
+    plan = lower(load_file(find_spec("longformer")), {"D": 64, "E": 64}, "bfloat16")
+    names = {knob.name for knob in knobs(plan)}
+    programs = [k.program.name for k in plan.kernels if k.schedule == "flash"]
+    assert len(programs) > 1
+    assert {f"{program}.block_rows" for program in programs} <= names
+    changed = bind_configuration(plan, {f"{programs[0]}.block_keys": 16})
+    one, other = (k.program for k in changed.kernels if k.program.name in programs[:2])
+    assert 16 in {tile.block for tile in one.tiles}
+    assert other == next(k.program for k in plan.kernels if k.program.name == programs[1])
+
+
+def test_tiling_of_a_spec_cuts_the_knobs():
+    cut = lower(replace(CAUSAL, tiling=(("I", (64, 128)), ("warps", (4,)))), {}, "bfloat16")
+    choices = {knob.name: knob.choices for knob in knobs(cut)}
+    assert choices["block_rows"] == (64, 128)
+    assert set(choices["num_warps"]) <= {4, 8}
+
+
+def test_a_target_refuses_what_it_has_no_room_for():
+    huge = bind_configuration(
+        PLAN, {"block_rows": 128, "block_keys": 128, "num_stages": 4, "num_warps": 8}
+    )
+    assert "shared memory" in refusal(huge, parse_target("cuda:120"))
+    assert refusal(PLAN, parse_target("cuda:120")) is None
+    wide = bind_configuration(PLAN, {"block_rows": 256, "num_warps": 2, "num_stages": 1})
+    assert "registers" in refusal(wide, parse_target("cuda:90"))
+
+
+def test_a_target_that_is_not_there():
+    with pytest.raises(ArgumentError, match="unknown target"):
+        tune_static(Problem(CAUSAL, "bfloat16", "cuda", SIZES, SIZES), "cuda:91", 1)
+
+
+def test_a_whole_ranking_is_kept_as_modelled(tmp_path, monkeypatch):
+    monkeypatch.setenv("MIXC_DATA", str(tmp_path))
+    sizes = timed_sizes(CAUSAL, GPU_PROPORTIONS, {"D": 64, "E": 64})
+    problem = Problem(CAUSAL, "bfloat16", "cuda", sizes, sizes)
+    tuned = tune_static(problem, "cuda:90", 3, work=WORK, seed=0)
+    assert [t.outcome.message for t in tuned.history.trials if t.outcome.status != "ok"] == []
+    assert tuned.history.trials[0].configuration == tuned.default
+    assert tuned.result.modelled
+    assert tuned.result.time_us <= tuned.result.default_time_us
+    assert list(stored_results([tmp_path / "tuned"])) == [(tuned.path, tuned.result)]
+    again = tune_static(problem, "cuda:90", 3, work=WORK, seed=0)
+    assert again.fresh == 0

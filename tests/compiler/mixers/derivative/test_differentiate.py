@@ -1,0 +1,192 @@
+"""Gradients by the derivative of a mixer against float64 autograd through the reference."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from mixc.autotune.checking.proportions import Proportions, default_sizes
+from mixc.autotune.checking.sampling import sample_inputs, verification_cases
+from mixc.backends.reference.evaluate import run
+from mixc.compiler.language.load import load_file, load_text
+from mixc.compiler.mixers.derivative.differentiate import Derivative, differentiate
+from mixc.compiler.pipeline import lower
+from mixc.ir.binding import Number
+from mixc.ir.errors import UnsupportedError
+from mixc.ir.expression import Kind
+from mixc.ir.mixer import Mixer, Recurrence
+from mixc.ir.optional import without_inputs
+from mixc.ir.verify_mixer import verify_mixer
+
+SPECS = sorted((Path(__file__).parents[4] / "specs").glob("*/*.yaml"))
+SMALL = Proportions(lengths=(11, 7, 5), features=(6, 4, 3), ratio=2, batch=(2, 3), table=5)
+NOT_YET = {"lssar": "looks at other pairs"}
+
+
+def gradients(
+    mixer: Mixer, inputs: Mapping[str, Tensor], params: Mapping[str, Number], seed: int = 0
+) -> tuple[Derivative, dict[str, Tensor], dict[str, Tensor]]:
+    """The derivative of a mixer, the gradients that it gives and those of autograd."""
+    derivative = differentiate(mixer)
+    verify_mixer(derivative.forward)
+    verify_mixer(derivative.backward)
+    trained = {i.name for i in mixer.inputs if i.grad and i.kind is Kind.REAL}
+    leaves = {
+        name: tensor.detach().clone().requires_grad_() if name in trained else tensor
+        for name, tensor in inputs.items()
+    }
+    outputs = run(mixer, leaves, params)
+    generator = torch.Generator().manual_seed(seed)
+    cotangents = {
+        derivative.cotangents[name]: torch.randn(
+            outputs[name].shape, generator=generator, dtype=torch.float64
+        )
+        for name in derivative.cotangents
+    }
+    # An lse of -inf (nothing visible) is a constant.
+    pairs = [(outputs[n], cotangents[c]) for n, c in derivative.cotangents.items()]
+    loss = torch.stack([(torch.where(o.isfinite(), o, 0) * c).sum() for o, c in pairs]).sum()
+    wanted = {n: t for n, t in leaves.items() if t.requires_grad}
+    by_autograd = torch.autograd.grad(loss, list(wanted.values()), materialize_grads=True)
+    with torch.no_grad():
+        kept = run(derivative.forward, inputs, params)
+        given = {**inputs, **{name: kept[name] for name in derivative.kept}, **cotangents}
+        names = [i.name for i in derivative.backward.inputs]
+        found = run(derivative.backward, {name: given[name] for name in names}, params)
+    return (
+        derivative,
+        {name: found[output] for name, output in derivative.gradients.items()},
+        dict(zip(wanted, by_autograd, strict=True)),
+    )
+
+
+def assert_same(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    for name, tensor in wanted.items():
+        if name not in found:  # no output depends on it
+            assert not tensor.any(), name
+            continue
+        assert found[name].shape == tensor.shape, name
+        scale = float(tensor.abs().max()) if tensor.numel() else 0.0
+        torch.testing.assert_close(found[name], tensor, rtol=1e-9, atol=1e-8 * scale + 1e-12)
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_library(path: Path) -> None:
+    mixer = load_file(path)
+    if reason := NOT_YET.get(mixer.name):
+        with pytest.raises(UnsupportedError, match=reason):
+            differentiate(mixer)
+        return
+    params = verification_cases(mixer, {})[1].params  # windows that are shorter than the lengths
+    sizes = default_sizes(mixer, SMALL, params)
+    inputs = sample_inputs(mixer, sizes, torch.float64, params=params)
+    _, found, wanted = gradients(mixer, inputs, params)
+    assert_same(found, wanted)
+
+
+@pytest.mark.parametrize("name", ["gla", "sink", "rwkv7"])
+def test_absent_inputs(name: str) -> None:
+    (mixer,) = (load_file(path) for path in SPECS if path.stem == name)
+    absent = [i.name for i in mixer.inputs if i.default is not None]
+    sizes = default_sizes(mixer, SMALL, {})
+    inputs = sample_inputs(mixer, sizes, torch.float64, absent=absent)
+    _, found, wanted = gradients(without_inputs(mixer, absent), inputs, {})
+    assert_same(found, wanted)
+
+
+ATTENTION = """
+mixer: m
+inputs:
+  q: [B, H, I, D]
+  k: [B, G, J, D]
+  v: [B, G, J, E]
+  bias: [H, I, J]
+  c: [H]
+dims: {I: T, J: T}
+heads: {G: H}
+attention:
+  over: J
+  score: sum(q * k, D) + bias
+  mask: j < i
+EXTRA
+outputs:
+  o: [B, H, I, E]
+MORE
+"""
+
+
+@pytest.mark.parametrize(
+    ("extra", "more"),
+    [
+        ("  output: {o: v}", ""),
+        ("  output: {o: v}\n  lse: l", "  l: [B, H, I]"),
+        ("  output: {o: v}\n  weights: w", "  w: [B, H, I, J]"),
+        ("  output: {o: v}\n  gain: exp(c * (i - j) / 9)\n  lse: l", "  l: [B, H, I]"),
+        ("  normalize: {softmax: {sink: c}}\n  output: {o: v}\n  lse: l", "  l: [B, H, I]"),
+        ("  normalize: {weight: exp(score), denominator: total + exp(c)}\n  output: {o: v}", ""),
+        ("  normalize: {weight: score ** 2, denominator: total + 1}\n  output: {o: v}", ""),
+        ("  normalize: {weight: sigmoid(score), denominator: 1}\n  output: {o: v}", ""),
+        ("  normalize: {weight: score * exp(score), denominator: total}\n  output: {o: v}", ""),
+        ('  output: {o: v, p: "v * v"}', "  p: [B, H, I, E]"),
+    ],
+)
+def test_attention(extra: str, more: str) -> None:
+    """The first row sees nothing: its gradients are 0, and no NaN is anywhere."""
+    mixer = load_text(ATTENTION.replace("EXTRA", extra).replace("MORE", more))
+    sizes = {"B": 2, "H": 4, "G": 2, "T": 7, "I": 7, "J": 7, "D": 3, "E": 5}
+    inputs = sample_inputs(mixer, sizes, torch.float64, seed=3)
+    _, found, wanted = gradients(mixer, inputs, {})
+    assert_same(found, wanted)
+    assert not found["q"][:, :, 0].any()
+
+
+def test_backward_of_softmax_is_two_sweeps() -> None:
+    """One along the queries, for keys and values, one along the keys, for the queries."""
+    (causal,) = (load_file(path) for path in SPECS if path.stem == "causal")
+    derivative = differentiate(causal)
+    assert derivative.kept == ("o", "o_lse")
+    assert derivative.gradients == {"q": "d_q", "k": "d_k", "v": "d_v"}
+    attentions = [s for s in derivative.backward.stages if hasattr(s, "score")]
+    assert [s.over for s in attentions] == ["I", "J"]
+
+
+def test_wanted_and_given() -> None:
+    (lstm,) = (load_file(path) for path in SPECS if path.stem == "lstm")
+    derivative = differentiate(lstm, wanted=["x"], given=["o"])
+    assert derivative.gradients == {"x": "d_x"}
+    assert derivative.cotangents == {"o": "d_o"}
+    assert {i.name for i in derivative.backward.inputs} == {"x", "R", "h0", "c0", "d_o"}
+
+
+def test_a_weight_alone_needs_no_size_of_others() -> None:
+    for path in SPECS:
+        mixer = load_file(path)
+        for entry in mixer.inputs:
+            if entry.held is None or not entry.held.trained:
+                continue
+            try:
+                backward = differentiate(mixer, [entry.name]).backward
+            except UnsupportedError:
+                continue
+            verify_mixer(backward)
+            known = {dim for given in backward.inputs for dim in given.dims}
+            assert known.issuperset(dim for pair in backward.heads for dim in pair)
+
+
+# Each of these once stopped in lowering: a weight read transposed, states that matrices depend on,
+# matrices by group of heads, a solve beside other rows, a long step's gradients of a gradient.
+@pytest.mark.parametrize("name", ["lstm", "elman", "mlstm", "abc", "gsa", "mesa", "titans_chunked"])
+def test_backward_passes_are_lowered(name: str) -> None:
+    derivative = differentiate(load_file(next(p for p in SPECS if p.stem == name)))
+    for mixer in (derivative.forward, derivative.backward):
+        assert lower(mixer, {}, "bfloat16").kernels
+
+
+def test_no_state_of_a_matrix_is_kept_for_every_row() -> None:
+    for name in ("mlstm", "linear_normalized", "abc", "gsa"):
+        mixer = differentiate(load_file(next(p for p in SPECS if p.stem == name))).backward
+        for stage in mixer.stages:
+            if isinstance(stage, Recurrence):
+                assert all(len(ref.axes & {"D", "E", "M"}) < 2 for ref in stage.own), name

@@ -1,0 +1,54 @@
+"""Gradients of what is read by index, or is one number: exact, as kernels have them."""
+
+from __future__ import annotations
+
+import torch
+
+from mixc.autotune.checking.sampling import sample_inputs
+from mixc.backends.reference.evaluate import run
+from mixc.compiler.language.load import load_text
+from mixc.compiler.mixers.derivative.params_as_inputs import params_as_inputs
+
+from ...plans import assert_equal
+from .test_differentiate import assert_same, gradients
+
+SPEC = """
+mixer: m
+inputs:
+  q: [B, H, I, D]
+  k: [B, G, J, D]
+  v: [B, G, J, E]
+  slope: [H]
+  table: [H, S]
+  codes: [V, D]
+  token: {dims: [B, J], dtype: int32}
+  shift: []
+dims: {I: T, J: T}
+heads: {G: H}
+params:
+  sharpness: {default: 1.0, runtime: true}
+attention:
+  over: J
+  score: >
+    sharpness * (sum(q * k, D) + sum(q * at(codes, V=token), D)) - slope * (i - j)
+    + at(table, S=min(i - j, S - 1)) + shift * j
+  mask: j <= i
+  normalize: softmax
+  output: {o: v}
+outputs: {o: [B, H, I, E]}
+"""
+SIZES = {"B": 2, "H": 4, "G": 2, "T": 9, "I": 9, "J": 9, "D": 4, "E": 3, "S": 5, "V": 7}
+
+
+def test_each_has_a_gradient_and_kernels_compute_it() -> None:
+    mixer = params_as_inputs(load_text(SPEC), ["sharpness"])
+    drawn = sample_inputs(mixer, SIZES, torch.float64)
+    inputs = {n: t.double() if t.is_floating_point() else t for n, t in drawn.items()}
+    derivative, found, wanted = gradients(mixer, inputs, {})
+    assert {*found} == {i.name for i in mixer.inputs} - {"token"}
+    assert all(gradient.any() for gradient in wanted.values())
+    assert_same(found, wanted)
+    forward = run(derivative.forward, inputs)
+    known = {**inputs, **forward, "d_o": torch.randn_like(forward["o"])}
+    backward = derivative.backward
+    assert_equal(backward, {i.name: known[i.name] for i in backward.inputs})

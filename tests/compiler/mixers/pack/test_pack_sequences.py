@@ -1,0 +1,300 @@
+"""A packed row gives each document what it gives alone, on the reference."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import mixc
+from mixc.autotune.checking.sampling import default_sizes, sample_inputs
+from mixc.backends.reference.evaluate import run
+from mixc.compiler.analysis.facts import facts_of
+from mixc.compiler.analysis.masks.ranges import Trend, key_ranges
+from mixc.compiler.language.load import load_file, load_text
+from mixc.compiler.mixers.pack.pack_sequences import pack_sequences, packing
+from mixc.compiler.mixers.pack.packing_plan import families_of
+from mixc.ir.errors import UnsupportedError
+from mixc.ir.mixer import Attention, Layout, Mixer
+from mixc.runtime.packing import document_edges, document_tables
+
+LENGTHS = (5, 1, 0, 7, 4)
+HEAD = """
+mixer: packed_example
+inputs: {q: [B, H, I, D], k: [B, G, J, D], v: [B, G, J, E], x: [B, T, C]}
+dims: {I: T, J: T}
+heads: {G: H}
+"""
+
+
+def attention(mask: str, score: str = "sum(q * k, D)", rest: str = "") -> Mixer:
+    return load_text(
+        HEAD
+        + rest
+        + f"attention:\n  over: J\n  score: {score}\n  mask: {mask}\n  output: {{o: v}}\n"
+        + "outputs: {o: [B, H, I, E]}\n"
+    )
+
+
+def mapped(value: str, rest: str = "") -> Mixer:
+    spec = "mixer: packed_example\ninputs: {x: [B, T, C]}\n"
+    return load_text(f"{spec}{rest}map:\n  y: {value}\noutputs: {{y: [B, T, C]}}\n")
+
+
+MASKS = [
+    "j <= i",
+    "j <= i and i - j < 3",
+    "j <= i and (j < 2 or i - j < 2)",
+    "j < 3 or j <= i",
+    "i // 2 == j // 2",
+    "abs(i // 2 - j // 2) <= 1 and (i + j) % 3 != 0",
+    "j >= T // 2",
+    "j == T - 1 or i == 0",
+]
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_masks(mask: str) -> None:
+    check(attention(mask))
+
+
+MAPS = {
+    "positions": "x * t",
+    "lengths": "x / T + (T - t)",
+    "shifted": "shift(x, T, 2) + shift(x, T, -1)",
+    "reversed": "flip(x, T)",
+    "first row": "x - x[T=0]",
+    "last row": "x - x[T=T - 1]",
+    "running sum": "cumsum(x, T)",
+    "running sums": "cumsum(x, T, reverse=true) + cumsum(x, T, exclusive=true)",
+    "outside": "at(x, T=t + 3, fill=7)",
+}
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_maps(name: str) -> None:
+    check(mapped(MAPS[name]))
+
+
+def test_lengths_reach_params_and_lets_without_a_position() -> None:
+    check(
+        attention("i - j < span and j <= i", "sharp * sum(q * k, D)", """
+params:
+  span: max(2, T // 2)
+let:
+  sharp: log(T + 1) / span
+""")
+    )  # fmt: skip
+
+
+def test_lets_of_pairs_are_bounded() -> None:
+    mixer = attention("near or j == 0", rest="let:\n  near: abs(i - j) <= 1\n")
+    check(mixer)
+    packed = pack_sequences(mixer)
+    (stage,) = packed.stages
+    assert isinstance(stage, Attention)
+    ranges = key_ranges(stage.mask, "J", "I", facts_of(packed))
+    assert all(disjunct.exact and disjunct.upper for disjunct in ranges.disjuncts)
+
+
+def test_scores_that_compare_positions() -> None:
+    check(attention("j <= i", "sum(q * k, D) - 0.3 * abs(i - j) + 0.1 * j"))
+    check(attention("j <= i", "sum(rope(q, i, D) * rope(k, j, D), D)"))
+
+
+def test_other_normalisers_see_the_document_only() -> None:
+    text = (
+        HEAD
+        + """
+attention:
+  over: J
+  score: sum(q * k, D)
+  mask: j <= i
+  normalize:
+    weight: relu((i + 1) * sigmoid(score) / sum(sigmoid(score), J) - 0.5)
+    denominator: total + T
+  output: {o: v}
+outputs: {o: [B, H, I, E]}
+"""
+    )
+    check(load_text(text))
+
+
+def test_reductions_with_another_position() -> None:
+    check(mapped("x * p", "dims: {J: T}\nlet:\n  p[T]: sum(where(j <= t, j + 1, 0), J)\n"))
+
+
+def test_blocks_of_a_sequence() -> None:
+    check(
+        mapped(
+            "x - m[N=t // 3]",
+            "dims: {N: (T + 2) // 3}\nlet:\n  m[B, N, C]: mean(x, T, N=t // 3)\n",
+        )
+    )
+
+
+def test_query_and_key_axes_of_their_own() -> None:
+    mixer = load_text("""
+mixer: across
+inputs: {q: [B, H, I, D], k: [B, H, J, D], v: [B, H, J, E]}
+attention:
+  over: J
+  score: sum(q * k, D) / J - 0.1 * i
+  mask: j < i + 2
+  output: {o: v}
+outputs: {o: [B, H, I, E]}
+""")
+    assert packing(mixer).axes == ("I", "J")
+    check(mixer)
+
+
+LIBRARY = ["anchor", "bigbird", "block_sparse", "fox", "landmark", "longformer", "xlnet"]
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+def test_library_specs(name: str) -> None:
+    from mixc.compiler.language.find import find_spec
+
+    check(load_file(Path(find_spec(name))))
+
+
+def test_documents_become_ranges_of_keys() -> None:
+    """Bounds in closed form, monotone in the query: no search and no table of blocks."""
+    packed = pack_sequences(attention("j <= i and (j < 2 or i - j < 3)"))
+    (stage,) = packed.stages
+    assert isinstance(stage, Attention)
+    ranges = key_ranges(stage.mask, "J", "I", facts_of(packed))
+    found = [
+        ([str(b.loose) for b in d.lower], [str(b.loose) for b in d.upper]) for d in ranges.disjuncts
+    ]
+    first, end = "first_t[T=i]", "end_t[T=i]"
+    assert found == [
+        ([first], ["i + 1", f"{first} + 2", end]),
+        (["i - 2", first], ["i + 1", end]),
+    ]
+    for disjunct in ranges.disjuncts:
+        assert disjunct.exact
+        assert all(bound.trend is Trend.RISING for bound in disjunct.bounds)
+
+
+def test_differences_of_positions_stay_as_they_are() -> None:
+    packed = pack_sequences(attention("j <= i", "sum(q * k, D) - 0.3 * (i - j)"))
+    (stage,) = packed.stages
+    assert isinstance(stage, Attention)
+    assert str(stage.score).endswith("- 0.3 * (i - j)")
+    assert "first_t" not in str(stage.score)
+
+
+def test_new_names_do_not_clash() -> None:
+    mixer = mapped("x * first_t * t", "params: {first_t: 2}\n")
+    assert [i.name for i in pack_sequences(mixer).inputs] == ["x", "first_t_"]
+    check(mixer)
+
+
+REFUSED = {
+    "x - mean(x, T)": r"sum\(x, T\)",
+    "x / sqrt(sum(x * x, T, C))": r"sum\(x \* x, T, C\)",
+    "x * scale": r"run-time param scale",
+}
+
+
+@pytest.mark.parametrize("value", REFUSED)
+def test_values_of_a_whole_sequence_are_refused(value: str) -> None:
+    rest = "params: {scale: {default: 1 / T, runtime: true}}\n" if "scale" in value else ""
+    with pytest.raises(UnsupportedError, match=REFUSED[value]) as caught:
+        pack_sequences(mapped(value, rest))
+    assert "packed_example" in str(caught.value)
+    assert "without cu_seqlens" in str(caught.value)
+
+
+def test_nothing_to_pack_is_refused() -> None:
+    mixer = load_text("mixer: plain\ninputs: {x: [B, C]}\nmap: {y: 2 * x}\noutputs: {y: [B, C]}\n")
+    with pytest.raises(UnsupportedError, match="no axis to pack"):
+        pack_sequences(mixer)
+
+
+# What follows runs a mixer on each document alone, and on all of them packed.
+
+
+def check(mixer: Mixer) -> None:
+    packed = packing(mixer)
+    cuts = {
+        axis: torch.tensor([0, *accumulate(n + 2 * place for n in LENGTHS)], dtype=torch.int32)
+        for place, axis in enumerate(packed.axes)
+    }
+    edges = document_edges(packed, mixer, cuts, {})
+    documents = [sampled(mixer, edges, number) for number in range(len(LENGTHS))]
+    for document in documents:  # what has no packed axis is the same for all
+        document.update(
+            (i.name, documents[0][i.name]) for i in mixer.inputs if not packed_axes(mixer, i.layout)
+        )
+    row = {
+        i.name: joined(mixer, i.layout, [document[i.name] for document in documents])
+        for i in mixer.inputs
+    }
+    tables = document_tables(packed, mixer, cuts, row)
+    results = run(packed.mixer, {**row, **tables}, {}, torch.float64)
+    for number, document in enumerate(documents):
+        alone = run(mixer, document, {}, torch.float64)
+        for output in mixer.outputs:
+            own = cut(mixer, output.layout, results[output.name], edges, number)
+            torch.testing.assert_close(own, alone[output.name], rtol=1e-9, atol=1e-9)
+
+
+def sampled(mixer: Mixer, edges: dict[str, list[int]], number: int) -> dict[str, Tensor]:
+    """Inputs of one document."""
+    sizes = {**default_sizes(mixer), "B": 1}
+    families = families_of(mixer)
+    for dim in {*sizes, *edges}:
+        family = families.of(dim)
+        if family is not None:
+            sizes[dim] = edges[family][number + 1] - edges[family][number]
+    return sample_inputs(mixer, sizes, torch.float64, seed=number)
+
+
+def packed_axes(mixer: Mixer, layout: Layout) -> list[tuple[int, str]]:
+    """The tensor axes with a packed dim, and its family."""
+    families = families_of(mixer)
+    found = ((place, families.of(dim)) for place, axis in enumerate(layout) for dim in axis)
+    return [(place, family) for place, family in found if family is not None]
+
+
+def joined(mixer: Mixer, layout: Layout, parts: list[Tensor]) -> Tensor:
+    """The documents end to end; block-diagonal where two axes are packed."""
+    places = [place for place, _ in packed_axes(mixer, layout)]
+    if not places:
+        return parts[0]
+    if len(places) == 1:
+        return torch.cat(parts, places[0])
+    row, column = places
+    blocks = []
+    for number, part in enumerate(parts):
+        wide = []
+        for other, sized in enumerate(parts):
+            shape = list(part.shape)
+            shape[column] = sized.shape[column]
+            wide.append(part if other == number else part.new_ones(shape))
+        blocks.append(torch.cat(wide, column))
+    return torch.cat(blocks, row)
+
+
+def cut(
+    mixer: Mixer, layout: Layout, whole: Tensor, edges: dict[str, list[int]], number: int
+) -> Tensor:
+    """The part of a packed result that belongs to one document."""
+    for place, family in packed_axes(mixer, layout):
+        first, end = edges[family][number : number + 2]
+        whole = whole.narrow(place, first, end - first)
+    return whole
+
+
+def test_packing_has_a_name_in_the_api() -> None:
+    """What the tests above do by hand is one argument of a call."""
+    q = torch.randn(1, 2, 6, 4, dtype=torch.float64)
+    cuts = torch.tensor([0, 2, 6], dtype=torch.int32)
+    causal = mixc.load("causal", backend="reference")
+    alone = [causal(*(3 * [q[:, :, a:b]])) for a, b in ((0, 2), (2, 6))]
+    torch.testing.assert_close(causal(q, q, q, cu_seqlens=cuts), torch.cat(alone, 2))

@@ -1,0 +1,152 @@
+"""mixc tune, bench and tuned: whole paths on small problems, and the forms of their answers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+import mixc
+from mixc.autotune.results.stored import say_once
+from mixc.cli import commands
+
+SPEC = """\
+mixer: small
+inputs: {q: [B, H, I, D], k: [B, H, J, D], v: [B, H, J, E]}
+dims: {I: T, J: T}
+params: {window: 5}
+attention:
+  over: J
+  score: sum(q * k, D)
+  mask: j <= i and i - j < window
+  output: {o: v}
+outputs: {o: [B, H, I, E]}
+"""
+SIZES = ("--size", "T=64", "--size", "D=16", "--size", "E=16", "--size", "H=2")
+TUNE = ("tune", "small.yaml", "--device", "cpu", "--dtype", "fp32", *SIZES)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MIXC_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("MIXC_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "small.yaml").write_text(SPEC)
+    say_once.cache_clear()
+    return tmp_path
+
+
+@pytest.fixture
+def run(folder):
+    return lambda *args: CliRunner().invoke(commands, [str(arg) for arg in args])
+
+
+def test_tune_stores_what_the_next_load_uses(run, folder):
+    result = run(*TUNE, "--trials", "2", "--json")
+    assert result.exit_code == 0, result.output
+    data = json.loads(result.stdout)
+    assert list(data) == [
+        "spec", "device", "dtype", "sizes", "modelled", "trials", "default", "winner", "speedup",
+        "stored", "history",
+    ]  # fmt: skip
+    assert list(data["trials"]) == ["finished", "of_this_run", "failed", "hopeless", "interrupted"]
+    assert (data["trials"]["finished"], data["trials"]["failed"]) == (2, 0)
+    assert not data["trials"]["interrupted"]
+    assert data["history"][0]["configuration"] == data["default"]["configuration"]
+    assert data["winner"]["time_us"] <= data["default"]["time_us"]
+    assert 0 <= data["winner"]["error"] <= data["winner"]["limit"]
+    assert not data["modelled"]
+
+    stored = folder / "data" / "tuned"
+    (path,) = stored.glob("*/*.yaml")
+    assert str(path) == data["stored"]
+    # Another configuration in the file, so that one sees where it comes from.
+    text = path.read_text()
+    changed = dict(data["winner"]["configuration"], block_rows=16, block_keys=32)
+    for name in ("block_rows", "block_keys"):
+        before = f"{name}: {data['winner']['configuration'][name]}"
+        assert before in text
+        text = text.replace(before, f"{name}: {changed[name]}")
+    path.write_text(text)
+    attend = mixc.load("small.yaml")
+    q, k, v = (torch.randn(1, 2, 60, 16) for _ in range(3))
+    exact = mixc.load("small.yaml", backend="reference")(q.double(), k.double(), v.double())
+    torch.testing.assert_close(attend(q, k, v), exact.float(), atol=1e-4, rtol=1e-4)
+    (runner,) = attend._execution._runners.values()
+    (module,) = runner.modules.values()
+    assert {t.dim: t.block for t in module.plan.kernels[0].program.tiles}["I"] == 16
+
+    again = run(*TUNE, "--trials", "2", "--json")
+    told = json.loads(again.stdout)
+    assert told["trials"]["of_this_run"] == 0
+    assert told["winner"]["configuration"] == changed  # at once, from the file
+
+    listed = json.loads(run("tuned", "small", "--json").stdout)["results"]
+    assert [(r["spec"], r["dtype"], r["path"]) for r in listed] == [("small", "float32", str(path))]
+    assert "small" in run("tuned", "small").stdout
+    assert json.loads(run("tuned", "other", "--json").stdout) == {"results": []}
+
+
+def test_a_tune_that_is_killed_goes_on(folder):
+    command = [sys.executable, "-m", "mixc.cli", *TUNE]
+    process = subprocess.Popen(
+        [*command, "--trials", "12"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    line = process.stderr.readline()
+    assert line.split()[0] == "1/12", line
+    time.sleep(0.5)  # somewhere in the second trial
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    resumed = subprocess.run(
+        [*command, "--trials", "2", "--json"], capture_output=True, text=True, check=False
+    )
+    data = json.loads(resumed.stdout)
+    assert resumed.returncode == 0
+    assert data["trials"]["finished"] >= 2
+    assert data["trials"]["of_this_run"] < data["trials"]["finished"]
+    assert data["history"][0]["configuration"] == data["default"]["configuration"]
+
+
+def test_a_device_that_is_not_here_takes_static(run):
+    result = run("tune", "causal", "--device", "cuda:90")
+    assert result.exit_code == 2
+    assert "--static" in result.output
+    assert run("tune", "causal", "--device", "cuda:91", "--static").exit_code == 2
+    assert run("tune", "causal", "--device", "cpu", "--size", "S=3").exit_code == 2
+
+
+def test_nothing_tuned_says_where_results_go(run, folder):
+    assert str(folder / "data" / "tuned") in run("tuned", "small").stdout.replace("\n", "")
+
+
+def test_what_comes_with_mixc_is_listed(run):
+    shown = run("tuned").stdout
+    assert "(modelled)" in shown
+    assert "(with mixc)" in " ".join(shown.split())
+
+
+def test_bench_takes_turns_with_a_peer(run):
+    result = run("bench", "small.yaml", "--device", "cpu", "--peer", "sdpa", "--dtype", "fp32",
+                 *SIZES, "--rounds", "2", "--json")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    (data,) = json.loads(result.stdout)["benchmarks"]
+    assert [(row["name"], row["status"]) for row in data["rows"]] == [
+        ("mixc", "timed"), ("sdpa", "timed"),
+    ]  # fmt: skip
+    assert data["visible_pairs"] == 2 * sum(min(5, i + 1) for i in range(64))
+    table = run(
+        "bench", "small.yaml", "--device", "cpu", "--dtype", "fp32", *SIZES, "--rounds", "2"
+    )
+    assert "GFLOP/s" in table.stdout
+
+
+def test_a_peer_that_is_not_there(run):
+    result = run("bench", "causal", "--peer", "cudnn")
+    assert result.exit_code == 2
+    assert "--peer takes sdpa, " in result.output
+    assert "flex, eager" in result.output

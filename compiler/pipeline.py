@@ -1,20 +1,23 @@
 """All of lowering on one page: from a mixer to checked tile programs.
 
-1. ``without_inputs`` (the caller's): an absent input is its default.
-2. ``fold_constants``: flags are known, and what they make trivial goes.
-3. the planner: names are written out, or get a buffer and a kernel of their own.
-4. the schedules: each kernel becomes a tile program.
-5. ``verify_plan``: every program is checked before a backend sees it.
+Before it come the rewrites of mixers that a call asks for: absent inputs are their defaults
+(``without_inputs``), documents are packed (``mixers/pack``), a stretch goes on from another
+(``mixers/resume``), gradients (``mixers/derivative``). After it a configuration is bound
+(``schedules/configurations``), and a backend writes the programs in its own language.
 
-``MIXC_DUMP=folder`` writes the mixer and the plan as text.
+``MIXC_DUMP=folder`` writes each level's text, for people and exactly; ``lower_on`` goes on from
+such a text.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+from ..ir.data_text import read_data, write_data
 from ..ir.errors import ArgumentError, UnsupportedError
 from ..ir.mixer import Mixer
 from ..ir.plan import Plan
@@ -23,8 +26,12 @@ from ..ir.tile import DType
 from ..ir.tile_text import write_plan
 from ..ir.verify_mixer import verify_mixer
 from ..ir.verify_plan import verify_plan
+from .passes.segment_rows import segment_rows
 from .planning.mixer import plan_mixer
 from .schedules.estimates import WEIGHTS_LIMIT_BYTES
+from .schedules.schedule import schedule_tasks
+
+Level = TypeVar("Level", Mixer, Plan)
 
 _DTYPES: Mapping[str, DType] = {
     "fp32": DType.FLOAT32,
@@ -34,6 +41,21 @@ _DTYPES: Mapping[str, DType] = {
     "float16": DType.FLOAT16,
     "bfloat16": DType.BFLOAT16,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """A rewrite of plans, and why it is there; ``verify_plan`` holds before it and after it."""
+
+    name: str
+    run: Callable[[Plan], Plan]
+    reason: str
+
+
+PASSES: tuple[Pass, ...] = (
+    Pass("segment_rows", segment_rows, "few heads and many rows: segments of rows at once"),
+    Pass("schedule_tasks", schedule_tasks, "a tile program for each task"),
+)
 
 
 def lower(
@@ -65,19 +87,53 @@ def lower(
         known = ", ".join(_DTYPES)
         raise ArgumentError(f"dtype: expected one of {known}, got {dtype!r}")
     verify_mixer(mixer)
-    _dump(mixer, "1_mixer", write_mixer(mixer))
+    _dump(mixer, "1_mixer", mixer, write_mixer)
     try:
         plan = plan_mixer(mixer, sizes, _DTYPES[dtype], splits, recurrence, weight_bytes)
+        return run_passes(plan)
     except UnsupportedError as error:
         raise error.located(mixer.path, mixer.text) from error
-    _dump(mixer, "2_plan", write_plan(plan))
-    verify_plan(plan)
+
+
+def run_passes(plan: Plan, passes: tuple[Pass, ...] = PASSES) -> Plan:
+    """The plan after ``passes``, verified and dumped before the first and after each."""
+    _check(plan, 2, "plan")
+    for number, one in enumerate(passes, 3):
+        plan = one.run(plan)
+        _check(plan, number, one.name)
     return plan
 
 
-def _dump(mixer: Mixer, level: str, text: str) -> None:
+def lower_on(text: str, sizes: Mapping[str, int] = {}, dtype: str = "bfloat16") -> Plan:
+    """The lowered plan of a dumped level: of a mixer, or of a plan after any of the passes.
+
+    ``sizes`` and ``dtype`` are for a mixer, as in ``lower``; a plan has its own.
+
+    Raises ArgumentError with its line where the text is none of ours, and VerificationError where
+    what it says is not sound.
+    """
+    level = read_data(text)
+    match level:
+        case Mixer():
+            return lower(level, sizes, dtype)
+        case Plan(kernels=()):
+            verify_mixer(level.mixer)
+            return run_passes(level)
+        case Plan():
+            verify_plan(level)
+            return level
+    raise ArgumentError(f"expected a mixer or a plan, found a {type(level).__name__}")
+
+
+def _check(plan: Plan, number: int, name: str) -> None:
+    _dump(plan.mixer, f"{number}_{name}", plan, write_plan)
+    verify_plan(plan)
+
+
+def _dump(mixer: Mixer, name: str, level: Level, remarks: Callable[[Level], str]) -> None:
     """With ``MIXC_DUMP=folder``, what a level looks like, for whoever works on the compiler."""
     folder = os.environ.get("MIXC_DUMP")
     if folder:
+        text = write_data(level, remarks(level))
         Path(folder).mkdir(parents=True, exist_ok=True)
-        (Path(folder) / f"{mixer.name}_{level}.txt").write_text(text, encoding="utf-8")
+        (Path(folder) / f"{mixer.name}_{name}.txt").write_text(text, encoding="utf-8")

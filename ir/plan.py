@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from .expression import Expr, Size, call
 from .mixer import Mixer
 from .promises import CommonBlocks
+from .task import Task
 from .tile import BufferArgument, DType, Program
 
 if TYPE_CHECKING:
@@ -46,10 +47,12 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Plan:
-    """Kernels in an order that respects what they read.
+    """Tasks in an order that respects what they read, then their kernels: one for each task.
 
     ``sizes`` and ``params`` are those fixed at compile time; ``findings`` is what the compiler has
-    to say about what it found.
+    to say about what it found, and what it refused for which reason. ``names`` is what the spec
+    calls an expression, ``integers`` how a buffer of integers was computed, ``shares`` into how
+    many parts long axes are dealt out.
     """
 
     mixer: Mixer
@@ -64,6 +67,11 @@ class Plan:
     ] = ()  # (dim of buffers, the dim whose blocks it counts)
     limits: tuple[tuple[str, int], ...] = ()  # dim, up to which length integers take 64 bits
     lengths: tuple[tuple[str, Expr], ...] = ()  # (dim of buffers, its size in those of the mixer)
+    tasks: tuple[Task, ...] = ()
+    names: tuple[tuple[Expr, str], ...] = ()
+    integers: tuple[tuple[str, Expr], ...] = ()
+    shares: int = 1
+    weight_bytes: int = 0  # of the weights of a cell, what a program may keep from row to row
 
     def block_count(self, name: str) -> tuple[str, int]:
         """The dim whose blocks ``name`` counts, and their size in the kernels that use it."""

@@ -39,6 +39,16 @@ class DimRoles:
         """With one more dim of any length."""
         return replace(self, long=self.long | {dim}, weights={**self.weights, dim: 4096})
 
+    def order(self, axes: frozenset[str]) -> tuple[str, ...]:
+        """Axes of a temporary: batch dims, then sequences, then features."""
+
+        def rank(dim: str) -> tuple[int, str]:
+            if dim in self.features:
+                return 2, dim
+            return (1 if dim in self.long else 0), dim
+
+        return tuple(sorted(axes, key=rank))
+
     def cost(self, dims: frozenset[str]) -> int:
         """A rough count of elements, to compare where a value is computed."""
         total = 1

@@ -10,6 +10,7 @@ causal_o(q: float32[B, H, I, D], ...) grid(I by BLOCK_I descending, H, B)
 from __future__ import annotations
 
 from .plan import Plan
+from .task import buffers_of
 from .tile import (
     Argument,
     BufferArgument,
@@ -46,6 +47,11 @@ def write_plan(plan: Plan) -> str:
     for buffer in plan.buffers:
         shape = ", ".join(buffer.dims)
         lines.append(f"  {buffer.role} {buffer.name}: {buffer.dtype.value}[{shape}]")
+    for task in () if plan.kernels else plan.tasks:
+        reads = ", ".join(sorted(buffers_of(task) - {*task.writes}))
+        lines.append(f"  {task.name} ({task.schedule}): {reads} -> {', '.join(task.writes)}")
+        lines.append(f"    {task.about}")
+        lines.append(f"    because {task.reason}")
     for kernel in plan.kernels:
         reads = ", ".join(kernel.reads)
         made = ", ".join(kernel.writes)

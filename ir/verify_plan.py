@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from .errors import ArgumentError, PromiseError, VerificationError
+from .expression import Ref, every_node
 from .plan import Plan
 from .promises import CommonBlocks, WholeBlocks
+from .task import Task, buffers_of
 from .tile import (
     Carried,
     Cast,
@@ -40,26 +42,81 @@ LONGEST = 2**30
 
 
 def verify_plan(plan: Plan) -> None:
-    """Kernels are sound and have names of their own; buffers are written once, then read."""
-    written = {b.name for b in plan.buffers if b.role in ("input", "table")}
-    names = [kernel.program.name for kernel in plan.kernels]
-    for name in names:
-        if names.count(name) > 1:
-            raise VerificationError(f"two kernels are called {name}")
+    """Tasks and kernels are sound and have names of their own; buffers are written, then read.
+
+    Where both are there, each kernel keeps to the buffers that its task names.
+    """
+    if plan.tasks:
+        _verify_steps(plan, [(t.name, _reads(plan, t), t.writes) for t in plan.tasks])
+        for task in plan.tasks:
+            _verify_task(plan, task)
+        if not plan.kernels:
+            return
+    _verify_steps(plan, [(k.program.name, k.reads, k.writes) for k in plan.kernels])
     cut: dict[CommonBlocks, int] = {}
     for kernel in plan.kernels:
         verify_program(kernel.program)
         _cut_alike(kernel.program, cut)
-        for name in kernel.reads:
-            if name not in written:
-                raise VerificationError(f"{kernel.program.name} reads {name} before it is made")
-        for name in kernel.writes:
-            if name in written:
-                raise VerificationError(f"{kernel.program.name} writes {name} a second time")
-            written.add(name)
+    if plan.tasks:
+        verify_kernels(plan)
+
+
+def _verify_steps(plan: Plan, steps: Sequence[tuple[str, Iterable[str], Iterable[str]]]) -> None:
+    """Tasks or kernels, each with its name, what it reads and what it writes."""
+    written = {b.name for b in plan.buffers if b.role in ("input", "table")}
+    names = [name for name, _, _ in steps]
+    for name, reads, writes in steps:
+        if names.count(name) > 1:
+            raise VerificationError(f"two kernels are called {name}")
+        for read in reads:
+            if read not in written:
+                raise VerificationError(f"{name} reads {read} before it is made")
+        for made in writes:
+            if made in written:
+                raise VerificationError(f"{name} writes {made} a second time")
+            written.add(made)
     missing = [o.name for o in plan.mixer.outputs if o.name not in written]
     if missing:
         raise VerificationError(f"no kernel makes the output {missing[0]}")
+
+
+def _reads(plan: Plan, task: Task) -> frozenset[str]:
+    """The buffers that a task reads, of which each name has to be one."""
+    known = {buffer.name for buffer in plan.buffers}
+    reads = buffers_of(task) - {*task.writes}
+    unknown = sorted(reads - known)
+    if unknown:
+        raise VerificationError(f"{task.name} reads {unknown[0]}, which is no buffer")
+    return reads
+
+
+def _verify_task(plan: Plan, task: Task) -> None:
+    """Buffers are read and written along the axes that they have."""
+    dims = {buffer.name: frozenset(buffer.dims) for buffer in plan.buffers}
+    for name in task.writes:
+        if name not in dims:
+            raise VerificationError(f"{task.name} writes {name}, which is no buffer")
+    for node in every_node(task.expressions):
+        if not isinstance(node, Ref) or node.name in task.local:
+            continue
+        if node.dims != dims[node.name]:
+            read, has = (", ".join(sorted(d)) for d in (node.dims, dims[node.name]))
+            raise VerificationError(f"{task.name} reads {node.name}[{read}]; it has [{has}]")
+
+
+def verify_kernels(plan: Plan) -> None:
+    """A kernel for each task, which reads and writes no other buffers than the task names."""
+    if len(plan.kernels) != len(plan.tasks):
+        raise VerificationError(f"{len(plan.tasks)} tasks, but {len(plan.kernels)} kernels")
+    for task, kernel in zip(plan.tasks, plan.kernels, strict=True):
+        name = kernel.program.name
+        if name != task.name:
+            raise VerificationError(f"the kernel of {task.name} is called {name}")
+        if frozenset(kernel.writes) != frozenset(task.writes):
+            raise VerificationError(f"{name} writes {', '.join(kernel.writes)}: not as its task")
+        more = sorted({*kernel.reads} - buffers_of(task))
+        if more:
+            raise VerificationError(f"{name} reads {more[0]}, of which its task says nothing")
 
 
 def verify_program(program: Program) -> None:

@@ -19,13 +19,13 @@ from ...backends.reference.values import Setting as Evaluation
 from ...backends.reference.values import Value
 from ...compiler.analysis.recurrence.classify import classify
 from ...compiler.analysis.recurrence.flatten import flatten
-from ...compiler.analysis.recurrence.forms import NEUTRAL, Affine, Form, Matrix, Reading
 from ...ir.binding import Number, param_values
 from ...ir.errors import UnsupportedError
 from ...ir.expression import Call, Expr, Index, Kind, Literal, Read, Ref, Size, call, transform
 from ...ir.host import evaluate_host
 from ...ir.mixer import Map, Mixer, Recurrence, State
 from ...ir.optional import expressions, without_inputs
+from ...ir.recurrence_forms import NEUTRAL, Affine, Form, Matrix, Reading
 from .chunk_form import Chunks, Factors
 from .scan_form import OPERATIONS, scan
 

@@ -9,19 +9,18 @@ from typing import Literal as OneOf
 
 from ...ir.expression import Expr, Kind, Literal, Ref, call, substitute, with_names
 from ...ir.mixer import Attention
-from ...ir.plan import Buffer, Kernel
+from ...ir.normaliser import Plain, Rescaled, TwoPass
+from ...ir.plan import Buffer
 from ...ir.roles import query_axis
-from ...ir.tile import DType, Program
+from ...ir.task import AttentionTask, BlockTable, BlockTableTask, Split
+from ...ir.tile import DType
 from ..analysis.distances import Distances
 from ..analysis.masks.ranges import key_ranges, needs_block_table
-from ..analysis.normaliser import Plain, Rescaled, TwoPass, classify
+from ..analysis.normaliser import classify
 from ..passes.fold_constants import fold_constants
-from ..schedules.attention import FlashTask, flash, written
-from ..schedules.block_table import BlockTable, block_table
-from ..schedules.defaults import attention_configurations
-from ..schedules.estimates import fits
-from ..schedules.split import Split, merged
-from .workspace import LIGHT, Workspace
+from ..schedules.attention import written
+from ..schedules.split import merged
+from .workspace import Workspace
 
 
 class AttentionPlan:
@@ -52,10 +51,8 @@ class AttentionPlan:
         if splits > 1:
             split = self._declare_split(task, splits)
             task = replace(task, split=split, name=f"{task.name}_shares")
-        made = self._program(task)
-        reason = "the attention itself"
-        results = tuple(r.name for r in stage.results if r.name != stage.weights)
-        work.kernels.append(Kernel(made, "flash", results, reason))
+        table = self._declare_table(task)
+        work.tasks.append(replace(task, table=table))
         if task.split is not None:
             self._merge(task, task.split)
         if stage.weights is not None:
@@ -83,27 +80,8 @@ class AttentionPlan:
 
         return replace(stage, score=distances.replaced(stage.score, store))
 
-    def _program(self, task: FlashTask) -> Program:
-        """The kernel at the first configuration that fits the smallest GPU, or at the leanest."""
-        work = self.work
-        table = self._declare_table(task)
-        made: Program | None = None
-        for configuration in attention_configurations(
-            work.sizes, work.roles.features, work.dtype, task.block, task.over
-        ):
-            context = work.with_blocks(configuration.blocks)
-            made = flash(
-                replace(task, table=table), context, work.with_launch(configuration.launch)
-            )
-            if fits(made):
-                break
-        assert made is not None
-        if table is not None:
-            self._fill_table(task, table, made)
-        return made
-
-    def _declare_table(self, task: FlashTask) -> BlockTable | None:
-        """Buffers for a block table, where the mask's bounds leave too much to visit."""
+    def _declare_table(self, task: AttentionTask) -> BlockTable | None:
+        """A block table, where the mask's bounds leave too much to visit: its task goes before."""
         work = self.work
         if task.mask is None or not needs_block_table(task.ranges):
             return None
@@ -116,25 +94,14 @@ class AttentionPlan:
         rows = (*dims, table.row_blocks)
         for name, shape in ((starts, (*rows, table.key_blocks)), (counts, rows)):
             work.context.buffers[name] = Buffer(name, shape, DType.INT32, "temporary")
-        return table
-
-    def _fill_table(self, task: FlashTask, table: BlockTable, attention: Program) -> None:
-        work = self.work
-        assert task.mask is not None
-        blocks = {dim: attention.tile(dim).block for dim in (task.block, task.over)}
-        made = block_table(
-            work.kernel_name(table.starts),
-            table,
-            task.mask,
-            task.ranges,
-            work.with_blocks(blocks),
-            work.with_launch(LIGHT),
-        )
         reason = "the mask has terms that give no bound on the keys"
         work.findings.append(f"a table of visible blocks: {reason}")
-        work.kernels.append(Kernel(made, "block table", (table.starts, table.counts), reason))
+        about = f"{starts}: blocks of {task.over} with anything visible to a block of rows"
+        name = work.kernel_name(starts)
+        work.tasks.append(BlockTableTask(name, table, task.mask, task.ranges, about, reason))
+        return table
 
-    def _declare_split(self, task: FlashTask, splits: int) -> Split:
+    def _declare_split(self, task: AttentionTask, splits: int) -> Split:
         """Buffers for the partial results of ``splits`` shares of the keys."""
         work, queries = self.work, self.stage.queries
         dim = f"{task.over}_splits"
@@ -153,7 +120,7 @@ class AttentionPlan:
         rescaled = isinstance(task.form, Rescaled)
         return Split(dim, parts, total, declare("m_shares", frozenset()) if rescaled else None)
 
-    def _merge(self, task: FlashTask, split: Split) -> None:
+    def _merge(self, task: AttentionTask, split: Split) -> None:
         """Kernels that bring the shares together."""
         work = self.work
         values = tuple(
@@ -184,7 +151,7 @@ class AttentionPlan:
         outputs: tuple[tuple[str, Expr], ...],
         total: str | None,
         top: str | None,
-    ) -> FlashTask:
+    ) -> AttentionTask:
         work, stage, block = self.work, self.stage, self.block
 
         def ready(expr: Expr) -> Expr:
@@ -194,7 +161,7 @@ class AttentionPlan:
         mask = None if unmasked or stage.mask is None else ready(stage.mask)
         ranges = key_ranges(mask, stage.over, block, work.context.masks)
         values = frozenset[str]().union(*(value.axes for _, value in outputs))
-        return FlashTask(
+        return AttentionTask(
             name=work.kernel_name(stage.outputs[0].name if stage.outputs else "lse"),
             over=stage.over,
             block=block,
@@ -211,6 +178,7 @@ class AttentionPlan:
             total=total,
             top=top,
             about=f"attention over {stage.over}: {work.findings[-1]}",
+            reason="the attention itself",
         )
 
     # ------------------------------------------------------------------------------- results
@@ -243,7 +211,7 @@ class AttentionPlan:
             names[place] = name
         return names[0], names[1]
 
-    def _weights(self, task: FlashTask) -> None:
+    def _weights(self, task: AttentionTask) -> None:
         """The normalised weights as a value: the score once more, against the row's statistics."""
         work, stage, form = self.work, self.stage, task.form
         name = stage.weights

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from ...ir.expression import (
@@ -18,19 +18,10 @@ from ...ir.expression import (
     with_names,
 )
 from ...ir.mixer import Equation, Recurrence, Rounds, State, assignments
-from ...ir.plan import Kernel
+from ...ir.recurrence_forms import Classified, Coupled, Matrix, Reading
+from ...ir.recurrence_tasks import Carrying, ChunkTask
 from ..analysis.recurrence.flatten import Flat
-from ..analysis.recurrence.forms import Classified, Coupled, Matrix, Reading
-from ..passes.segments import Segments
-from ..schedules.chunk import ChunkTask, chunk
-from ..schedules.defaults import chunk_launch, chunk_rows
-from ..schedules.loop import Carrying
-from ..tiles.evaluation import Context
 from .recurrence_context import StageRows, reads
-from .workspace import Launch
-
-# Elements of a state that a program holds beside the chunk's own tiles.
-_HELD = 4096
 
 
 def refusal(stage: Recurrence, classified: Classified) -> str | None:
@@ -40,11 +31,11 @@ def refusal(stage: Recurrence, classified: Classified) -> str | None:
         return "no matrix state"
     if any(isinstance(line, Rounds) for line in stage.step):
         return "an inner loop"
-    if any(_corrections(form) > 1 for form in matrices):
+    if any(form.corrected > 1 for form in matrices):
         return "several corrections in a row"
     if any(len(form.values) > 1 for form in matrices):
         return "a state with more than two axes"
-    forms = {state.name: form for form in matrices for state in states_of(form)}
+    forms = {state.name: form for form in matrices for state in form.states}
     for reading in classified.readings:
         form = forms[reading.state]
         across = reading.axes == form.values and isinstance(form, Matrix) and not form.corrections
@@ -63,21 +54,9 @@ def chunked(classified: Classified) -> list[Matrix | Coupled]:
     return [form for form in classified.components if isinstance(form, Matrix | Coupled)]
 
 
-def states_of(form: Matrix | Coupled) -> tuple[State, ...]:
-    """The states of a component."""
-    return (form.state,) if isinstance(form, Matrix) else form.states
-
-
-def _corrections(form: Matrix | Coupled) -> int:
-    """How many values a row's corrections need of the states before it."""
-    if isinstance(form, Matrix):
-        return len(form.corrections)
-    return len({(w, state) for of in form.corrections for _, w, state in of})
-
-
 def _others(stage: Recurrence, matrices: list[Matrix | Coupled]) -> Recurrence | None:
     """The part of a recurrence that has no matrix state; None if it needs one."""
-    inside = {state.name for form in matrices for state in states_of(form)}
+    inside = {state.name for form in matrices for state in form.states}
     states = {state.name for state in stage.states}
     needed = states - inside
     lines = [line for line, _ in assignments(stage.step)]
@@ -120,7 +99,7 @@ class ChunkPlan:
         if rest.states:
             self._plan_others(rest)
         self._name_own()
-        states = [tuple(self.rows.carrying(s) for s in states_of(form)) for form in matrices]
+        states = [tuple(self.rows.carrying(s) for s in form.states) for form in matrices]
         by_row = [r.ref.name for r in self.classified.readings]
         by_row += [state.before.name for group in states for state in group]
         forms = tuple(self._prepared(form, by_row) for form in matrices)
@@ -213,15 +192,10 @@ class ChunkPlan:
             c.last for _, group in states for c in group if c.last
         )
         whole = {axis for r in readings for axis in r.axes}
-        whole |= {form.axis for form, _ in states if _corrections(form)}
-        exprs = [*_expressions(states, readings), *(e for _, e, _ in own)]
-        grid = self.rows.grid(exprs, _HELD, frozenset(whole))
-        by_entry = any(form.axis in e.axes for form, _ in states for e in _decays(form))
-        corrected = any(_corrections(form) for form, _ in states)
-        every = [state for form, _ in states for state in states_of(form)]
-        largest = max(work.context.sizes.get(d, 64) for state in every for d in state.listed)
-        chunk_size = chunk_rows(by_entry, corrected, len(every) > 1, largest)
-        blocks = {over: chunk_size, **grid.blocks}
+        whole |= {form.axis for form, _ in states if form.corrected}
+        exprs = [e for form, _ in states for e in form.expressions]
+        exprs += [reading.query for reading in readings]
+        grid = self.rows.grid([*exprs, *(e for _, e, _ in own)], frozenset(whole))
         parts = () if self.flat is None else self.flat.parts
         task = ChunkTask(
             work.kernel_name(results[0]),
@@ -233,44 +207,8 @@ class ChunkPlan:
             tuple(d for d in grid.positions if d not in {over, *dict(parts)}),
             grid.tiled,
             parts,
+            None if self.flat is None else self.flat.size,
             about=f"{', '.join(results)}: in chunks along {over}",
+            reason="the recurrence itself",
         )
-        context = work.with_blocks(blocks)
-        if self.flat is not None:
-            context = replace(context, derived={over: self.flat.size})
-        launch = work.with_launch(chunk_launch(chunk_size, largest))
-        if work.splits > 1 and not corrected and self.flat is None:
-            task = self._with_segments(task, context, launch)
-        made = chunk(task, context, launch)
-        work.kernels.append(Kernel(made, "chunk", results, "the recurrence itself"))
-
-    def _with_segments(self, task: ChunkTask, context: Context, launch: Launch) -> ChunkTask:
-        """``task`` for segments of the rows, of which other kernels find the states they start
-        from."""
-        segments = Segments.of(task, self.rows.work)
-        if segments is None:
-            return task
-        self.rows.work.findings.append(f"{self.rows.work.splits} segments of rows at a time")
-        return segments.plan(self.rows, context, launch)
-
-
-def _decays(form: Matrix | Coupled) -> Iterator[Expr]:
-    if isinstance(form, Matrix):
-        yield form.decay
-    else:
-        yield from (e for row in form.decay for e in row if e is not None)
-
-
-def _expressions(
-    states: tuple[tuple[Matrix | Coupled, tuple[Carrying, ...]], ...],
-    readings: tuple[Reading, ...],
-) -> Iterator[Expr]:
-    for form, _ in states:
-        yield from _decays(form)
-        if isinstance(form, Matrix):
-            yield from (e for pair in (*form.corrections, *form.writes) for e in pair)
-        else:
-            yield from (e for of in form.corrections for u, w, _ in of for e in (u, w))
-            yield from (e for of in form.writes for pair in of for e in pair)
-    for reading in readings:
-        yield reading.query
+        work.tasks.append(task)

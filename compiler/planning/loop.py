@@ -7,16 +7,10 @@ from dataclasses import dataclass, field, replace
 
 from ...ir.expression import Expr, Index, Read, Ref, walk, with_names
 from ...ir.mixer import Recurrence
-from ...ir.plan import Kernel
-from ..analysis.recurrence.versions import Handed, Repeated, Step, Version, versions
-from ..schedules.batch_rows import by_products
-from ..schedules.defaults import recurrence_launch
-from ..schedules.loop import Carrying, LoopTask, loop
+from ...ir.recurrence_tasks import Carrying, LoopTask, line_values
+from ...ir.single_assignment import Handed, Repeated, Step, Version
+from ..analysis.recurrence.versions import versions
 from .recurrence_context import StageRows, reads
-from .workspace import LIGHT
-
-# Elements of a state that a program holds: registers of four warps.
-_HELD = 4096
 
 
 @dataclass
@@ -99,7 +93,7 @@ class LoopPlan:
         work, over = self.rows.work, self.stage.over
         results = tuple(n for n, _ in own) + tuple(s.last for s in states if s.last)
         rounds = frozenset(line.over for line in lines if isinstance(line, Repeated))
-        grid = self.rows.grid([*_values(lines), *(e for _, e in own)], _HELD, rounds)
+        grid = self.rows.grid([*line_values(lines), *(e for _, e in own)], rounds)
         task = LoopTask(
             work.kernel_name(results[0]),
             over,
@@ -110,28 +104,14 @@ class LoopPlan:
             tuple(d for d in grid.positions if d not in rounds),
             grid.tiled,
             f"{', '.join(results)}: row by row along {over}",
+            "the recurrence itself",
         )
-        made = by_products(task, work.with_blocks, work.with_launch(LIGHT), work.weight_bytes)
-        if made is None:
-            made = loop(task, work.with_blocks(grid.blocks), work.with_launch(LIGHT))
-        made = replace(made, launch=work.with_launch(recurrence_launch(made)))
-        work.kernels.append(Kernel(made, "loop", results, "the recurrence itself"))
-
-
-def _values(lines: Sequence[Version | Repeated]) -> Iterator[Expr]:
-    for line in lines:
-        match line:
-            case Version(_, _, value):
-                yield value
-            case Repeated(_, inner, handed):
-                yield from _values(inner)
-                for state in handed:
-                    yield from (state.before, state.end)
+        work.tasks.append(task)
 
 
 def _read_elsewhere(lines: Sequence[Version | Repeated]) -> Iterator[str]:
     """Versions that some line reads at other positions than a row's own, ``a[K=1]``."""
-    for node in (node for value in _values(lines) for node in walk(value)):
+    for node in (node for value in line_values(lines) for node in walk(value)):
         if isinstance(node, Read) and isinstance(node.x, Ref):
             computed = any(not isinstance(index, Index) for _, index in node.at)
             yield from [node.x.name] * computed

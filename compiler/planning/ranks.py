@@ -6,15 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...ir.expression import Call, Expr, Index, Kind, Literal, Read, Reduce, Ref, call
-from ...ir.plan import Buffer, Kernel
+from ...ir.plan import Buffer
+from ...ir.task import SelectionTask
 from ...ir.tile import DType
-from ..schedules.defaults import pointwise_blocks
-from ..schedules.selection import Selection, selection
 
 if TYPE_CHECKING:
     from .workspace import Workspace
-
-_LAUNCH = (("num_warps", 4), ("num_stages", 2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +73,12 @@ def selected(work: Workspace, ranks: FirstRanks) -> Expr:
     least, last = (work.free_name(f"{stem}_{part}") for part in ("least", "last"))
     for name, dtype in ((least, DType.FLOAT32), (last, DType.INT32)):
         work.context.buffers[name] = Buffer(name, work.order(rows), dtype, "temporary")
-    task = Selection(x, ranks.over, ranks.kept, least, last)
-    tiled = work.tiled(x, work.order(rows))[-1:]
-    context = work.with_blocks(pointwise_blocks((*tiled, ranks.over)))
-    made = selection(work.kernel_name(least), task, context, tiled, work.with_launch(_LAUNCH))
-    work.kernels.append(Kernel(made, "selection", (least, last), reason))
+    tiled = tuple(work.tiled(x, work.order(rows))[-1:])
+    about = f"{least}, {last}: where the largest of a row end, and their last equal"
+    name = work.kernel_name(least)
+    work.tasks.append(
+        SelectionTask(name, x, ranks.over, ranks.kept, least, last, tiled, about, reason)
+    )
     return ranks.admitted(x, Ref(least, rows, Kind.REAL), Ref(last, rows, Kind.INT))
 
 

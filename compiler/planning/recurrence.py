@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...ir.mixer import Recurrence
+from ...ir.recurrence_forms import Classified, Matrix
 from ..analysis.recurrence.classify import classify
 from ..analysis.recurrence.flatten import Flat, flatten
-from ..analysis.recurrence.forms import Matrix
 from . import chunk as chunk_plan
 from . import scan as scan_plan
 from .chunk import ChunkPlan
@@ -25,19 +25,32 @@ def plan_recurrence(work: Workspace, stage: Recurrence) -> None:
 
 def _plan(rows: StageRows, stage: Recurrence) -> None:
     """``stage``: with names from outside it written out."""
-    if rows.work.recurrence != "loop":
-        needed = [ref.name for ref in stage.own if ref.name in rows.used]
-        flat = flatten(stage)
-        if flat is not None and _in_chunks(rows, flat):
-            return
-        classified = classify(stage, needed)
-        if chunk_plan.refusal(stage, classified) is None:
-            ChunkPlan(rows, stage, classified, _plan).run()
-            return
-        if scan_plan.refusal(stage, classified) is None:
-            ScanPlan(rows, stage, classified).run()
-            return
-    LoopPlan(rows, stage).run()
+    found, names = rows.work.findings, ", ".join(state.name for state in stage.states)
+    if rows.work.recurrence == "loop":
+        found.append(f"{names}: row by row along {stage.over}, as asked")
+        LoopPlan(rows, stage).run()
+        return
+    flat = flatten(stage)
+    if flat is not None and _in_chunks(rows, flat):
+        found.append(f"{names}: rounds laid out in time, in chunks along {flat.axis}")
+        return
+    classified = classify(stage, [ref.name for ref in stage.own if ref.name in rows.used])
+    chunks, scans = chunk_plan.refusal(stage, classified), scan_plan.refusal(stage, classified)
+    if chunks is None:
+        found.append(f"{_matrices(classified)}: in chunks along {stage.over}")
+        ChunkPlan(rows, stage, classified, _plan).run()
+    elif scans is None:
+        found.append(f"{names}: scanned along {stage.over}, since there is {chunks}")
+        ScanPlan(rows, stage, classified).run()
+    else:
+        why = f"not in chunks: {chunks}; not by a scan: {scans}"
+        found.append(f"{names}: row by row along {stage.over}; {why}")
+        LoopPlan(rows, stage).run()
+
+
+def _matrices(classified: Classified) -> str:
+    """The names of the states that go in chunks."""
+    return ", ".join(s.name for form in chunk_plan.chunked(classified) for s in form.states)
 
 
 def _in_chunks(rows: StageRows, flat: Flat) -> bool:

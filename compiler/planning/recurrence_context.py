@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from math import prod
 
 from ...ir.errors import UnsupportedError
 from ...ir.expression import Cumsum, Expr, Index, Kind, Read, Reduce, Ref, Solve, rebuild, walk
@@ -12,21 +11,19 @@ from ...ir.mixer import Line, Mixer, Recurrence, Rounds, Stage, State
 from ...ir.names import names_in
 from ...ir.optional import expressions
 from ...ir.plan import Buffer
+from ...ir.recurrence_tasks import Carrying
 from ...ir.roles import group_of
 from ...ir.tile import DType
-from ..schedules.loop import Carrying
-from ..tiles.evaluation import padded
 from ..tiles.moving import move
 from .workspace import KIND_DTYPE, Workspace
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Dims with one position per program, dims cut into blocks, and the blocks."""
+    """Dims with one position per program, and the one that programs take blocks of."""
 
     positions: tuple[str, ...]
     tiled: tuple[str, ...]
-    blocks: dict[str, int]
 
 
 @dataclass
@@ -143,17 +140,10 @@ class StageRows:
 
     # -------------------------------------------------------------------------------- grid
 
-    def grid(
-        self,
-        values: Iterable[Expr],
-        held: int,
-        whole: frozenset[str] = frozenset(),
-        least: int = 16,
-    ) -> Grid:
+    def grid(self, values: Iterable[Expr], whole: frozenset[str] = frozenset()) -> Grid:
         """The grid of a kernel that computes ``values`` for the stage's states.
 
-        ``held``: about how many elements of a state a program holds; ``whole``: axes that it holds
-        whole whatever the values say; ``least``: the smallest block (dots take no fewer than 16).
+        ``whole``: axes that a program holds whole whatever the values say.
         """
         work, stage = self.work, self.stage
         exprs = list(values)
@@ -170,12 +160,9 @@ class StageRows:
         free = sorted(own - mixed)
         positions = work.order(dims - own - groups)
         if not free:
-            return Grid(positions, (), {})
+            return Grid(positions, ())
         tiled = max(free, key=lambda d: (sizes[d], listed.index(d) if d in listed else -1))
-        rest = prod((sizes[d] for d in own if d != tiled), start=1)
-        block = max(least, min(128, held // max(rest, 1)))
-        block = min(1 << (block.bit_length() - 1), padded(sizes[tiled], 16))
-        return Grid(positions, (tiled,), {tiled: block})
+        return Grid(positions, (tiled,))
 
 
 def reads(expr: Expr, names: frozenset[str]) -> bool:

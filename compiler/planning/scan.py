@@ -8,26 +8,26 @@ from dataclasses import dataclass, replace
 from ...ir.expression import Expr, Ref, with_names
 from ...ir.mixer import Recurrence, Rounds
 from ...ir.names import names_in
-from ...ir.plan import Kernel
-from ..analysis.recurrence.forms import Affine, Classified
-from ..schedules.defaults import recurrence_launch
-from ..schedules.loop import Carrying
-from ..schedules.scan import ScanTask, scan
-from ..tiles.evaluation import padded
+from ...ir.recurrence_forms import Affine, Classified, Dense, Loop
+from ...ir.recurrence_tasks import Carrying, ScanTask
 from .recurrence_context import StageRows, reads
-from .workspace import LIGHT
-
-# Elements of a state, over a block of rows, that a program holds; rows of a block.
-_HELD = 2048
-_ROWS = (16, 64)
 
 
 def refusal(stage: Recurrence, classified: Classified) -> str | None:
     """Why the scan schedule can't compute a recurrence; None if it can."""
     if any(isinstance(line, Rounds) for line in stage.step):
         return "an inner loop"
-    if not all(isinstance(form, Affine) for form in classified.components):
-        return "a state that is not affine"
+    for form in classified.components:
+        match form:
+            case Affine():
+                pass
+            case Loop(states, _, _, reason):
+                names = ", ".join(state.name for state in states)
+                return f"{names}: {reason}"
+            case _:
+                states = (form.state,) if isinstance(form, Dense) else form.states
+                names = ", ".join(state.name for state in states)
+                return f"{names} is a state of matrices"
     return None
 
 
@@ -84,11 +84,7 @@ class ScanPlan:
         results = tuple(n for n, _ in own) + tuple(s.last for s in states if s.last)
         exprs = [*_expressions(forms), *(e for _, e in own)]
         before = names_in(*exprs)
-        grid = self.rows.grid(exprs, _HELD // _ROWS[0], least=4)
-        rows = _HELD
-        for dim in {d for s in self.stage.states for d in s.dims}:
-            rows //= grid.blocks.get(dim, padded(work.context.sizes.get(dim, 1)))
-        blocks = {over: max(_ROWS[0], min(_ROWS[1], rows)), **grid.blocks}
+        grid = self.rows.grid(exprs)
         task = ScanTask(
             work.kernel_name(results[0]),
             over,
@@ -100,10 +96,9 @@ class ScanPlan:
             grid.positions,
             grid.tiled,
             f"{', '.join(results)}: scanned along {over}",
+            "the recurrence itself",
         )
-        made = scan(task, work.with_blocks(blocks), work.with_launch(LIGHT))
-        made = replace(made, launch=work.with_launch(recurrence_launch(made)))
-        work.kernels.append(Kernel(made, "scan", results, "the recurrence itself"))
+        work.tasks.append(task)
 
 
 def _expressions(forms: tuple[Affine, ...]) -> Iterator[Expr]:

@@ -31,21 +31,19 @@ from ...ir.expression import (
 )
 from ...ir.host import Number, evaluate_host
 from ...ir.mixer import Mixer, Recurrence
-from ...ir.plan import Buffer, Kernel, Plan
+from ...ir.names import free_name
+from ...ir.plan import Buffer, Plan
 from ...ir.roles import LARGEST_WHOLE, DimRoles, dim_roles, equal_lengths, solved_dims
-from ...ir.tile import DType, Program
+from ...ir.task import PointwiseTask, RunningSumTask, Task, buffers_of
+from ...ir.tile import DType
 from ..analysis.facts import facts_of, is_natural
 from ..analysis.integer_range import IntegerRanges
 from ..passes.fold_constants import fold_constants
-from ..schedules.defaults import pointwise_blocks, pointwise_choices
-from ..schedules.estimates import WEIGHTS_LIMIT_BYTES, fits
-from ..schedules.pointwise import pointwise, running_sum
+from ..schedules.estimates import WEIGHTS_LIMIT_BYTES
 from ..tiles.evaluation import Context
 from ..tiles.moving import move
 from .ranks import first_ranks, selected
 
-Launch = tuple[tuple[str, int], ...]
-LIGHT: Launch = (("num_warps", 4), ("num_stages", 2))  # kernels that are no attention
 KIND_DTYPE = {Kind.BOOL: DType.BOOL, Kind.INT: DType.INT32}
 
 
@@ -60,7 +58,7 @@ class Workspace:
     roles: DimRoles
     context: Context
     fixed: dict[str, int]  # the context's sizes
-    kernels: list[Kernel] = field(default_factory=list)
+    tasks: list[Task] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
     names: dict[str, Expr] = field(default_factory=dict)  # written-out values by name
     stored: dict[Expr, Ref] = field(default_factory=dict)  # written-out value -> its buffer
@@ -75,19 +73,23 @@ class Workspace:
         """The plan as it stands."""
         return Plan(
             self.mixer,
-            tuple(self.kernels),
+            (),
             tuple(self.context.buffers[b] for b in self._used_buffers()),
             tuple(sorted(self.context.sizes.items())),
             tuple(sorted(self.params.items())),
             self.dtype,
             tuple(self.findings),
             tuple(self.block_counts.items()),
-            tuple(self.context.ranges.limits.items()),
-            tuple(self.lengths.items()),
+            lengths=tuple(self.lengths.items()),
+            tasks=tuple(self.tasks),
+            names=tuple(self.context.names.items()),
+            integers=tuple(self.context.ranges.made.items()),
+            shares=self.splits,
+            weight_bytes=self.weight_bytes,
         )
 
     def _used_buffers(self) -> list[str]:
-        used = {name for k in self.kernels for name in (*k.reads, *k.writes)}
+        used = {name for task in self.tasks for name in buffers_of(task)}
         given = {i.name for i in self.mixer.inputs}
         return [name for name in self.context.buffers if name in used or name in given]
 
@@ -266,12 +268,14 @@ class Workspace:
         return self.free_name(name)
 
     def free_name(self, name: str) -> str:
-        return _free(name, set(self.context.buffers) | {o.name for o in self.mixer.outputs})
+        return free_name(name, set(self.context.buffers) | {o.name for o in self.mixer.outputs})
 
     def free_dim(self, name: str) -> str:
         """A dim that no buffer has, called so or nearly so."""
         taken = {dim for buffer in self.context.buffers.values() for dim in buffer.dims}
-        return _free(name, taken | {dim for output in self.mixer.outputs for dim in output.dims})
+        return free_name(
+            name, taken | {dim for output in self.mixer.outputs for dim in output.dims}
+        )
 
     def add_dim(self, dim: str, size: Expr) -> None:
         """A dim of the plan's own, walked block by block like a sequence."""
@@ -301,40 +305,23 @@ class Workspace:
 
     def compute(self, name: str, expr: Expr, order: tuple[str, ...], reason: str) -> None:
         """A kernel that fills the buffer ``name``."""
-        launch = self.with_launch(LIGHT)
         kernel = self.kernel_name(name)
         if isinstance(expr, Cumsum) and expr.over not in self.context.sizes:
             running = replace(expr, x=self.prepared(expr.x, None, None, inside=True))
-            context = self.with_blocks(pointwise_blocks((expr.over,)))
             about = f"{name}: a running sum along {expr.over}"
-            summed = running_sum(kernel, name, running, context, launch, about)
-            self.kernels.append(Kernel(summed, "running sum", (name,), reason))
+            self.tasks.append(RunningSumTask(kernel, name, running, (), about, reason))
             return
         tiled = [d for d in self.tiled(expr, order) if d not in _systems(expr)]
         block = tiled[0] if tiled else None
         value = rebuild(expr, lambda c: self.prepared(c, block, None, self._is_long(expr)))
         if isinstance(expr, Read) and not self.is_stored(expr.x):
             value = self._prepared_read(expr, block, None, False)
-        looped = tuple(d for n in walk(value) if isinstance(n, Reduce) for d in n.over)
         about = f"{name}: {reason}"
-        made: Program | None = None
-        for blocks in pointwise_choices(tiled, looped):
-            context = self.with_blocks(blocks)
-            made = pointwise(kernel, name, value, context, tiled, launch, about)
-            if fits(made):
-                break
-        assert made is not None
-        self.kernels.append(Kernel(made, "pointwise", (name,), reason))
+        self.tasks.append(PointwiseTask(kernel, name, value, tuple(tiled), about, reason))
 
     def order(self, axes: frozenset[str]) -> tuple[str, ...]:
         """Axes of a temporary: batch dims, then sequences, then features."""
-
-        def rank(dim: str) -> tuple[int, str]:
-            if dim in self.roles.features:
-                return 2, dim
-            return (1 if dim in self.roles.long else 0), dim
-
-        return tuple(sorted(axes, key=rank))
+        return self.roles.order(axes)
 
     def tiled(self, expr: Expr, order: tuple[str, ...]) -> list[str]:
         """The dims that a pointwise kernel cuts into tiles: at most two, the longest."""
@@ -365,28 +352,10 @@ class Workspace:
     def kernel_name(self, result: str) -> str:
         return f"{self.mixer.name}_{result}"
 
-    def with_blocks(self, blocks: Mapping[str, int]) -> Context:
-        allowed = dict(self.mixer.tiling)
-        chosen = {d: _allowed(n, allowed.get(f"block_{d.lower()}")) for d, n in blocks.items()}
-        return replace(self.context, blocks=chosen)
-
-    def with_launch(self, launch: Launch) -> Launch:
-        """Warps and pipeline stages as the spec's ``tiling`` allows them."""
-        allowed = dict(self.mixer.tiling)
-        return tuple(
-            (name, _allowed(number, allowed.get(name.removeprefix("num_"))))
-            for name, number in launch
-        )
-
 
 def _systems(expr: Expr) -> set[str]:
     """Axes along which each position has a system of equations of its own: a tile holds one."""
     return {dim for node in walk(expr) if isinstance(node, Solve) for dim in node.matrix.axes}
-
-
-def _allowed(number: int, choices: tuple[int, ...] | None) -> int:
-    """A knob's value: the compiler's, where the spec does not rule it out."""
-    return number if not choices or number in choices else choices[0]
 
 
 def make_workspace(
@@ -476,12 +445,3 @@ def _fixed_params(mixer: Mixer, sizes: Mapping[str, int]) -> dict[str, Number]:
         except KeyError:
             continue
     return fixed
-
-
-def _free(name: str, taken: set[str]) -> str:
-    """``name``, or with a number that makes it another than those that are taken."""
-    free, count = name, 1
-    while free in taken:
-        count += 1
-        free = f"{name}_{count}"
-    return free

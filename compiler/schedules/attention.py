@@ -12,56 +12,42 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from ...ir.expression import Expr, Kind, Literal, Ref, substitute, walk, with_names
+from ...ir.key_ranges import KeyRanges, Trend
+from ...ir.normaliser import Plain, Rescaled
+from ...ir.task import AttentionTask, Split
 from ...ir.tile import BufferArgument, DType, GridAxis, Program, SizeArgument, Value
-from ..analysis.masks.ranges import KeyRanges, Trend
-from ..analysis.normaliser import Plain, Rescaled
 from ..tiles.builder import Builder
 from ..tiles.contraction import contract, factors_of
-from ..tiles.evaluation import Context, Evaluator
+from ..tiles.evaluation import Context, Evaluator, Launch
 from ..tiles.grid import first_of, place_grid, store_result
 from ..tiles.key_blocks import Share, Turn, sweep
-from .block_table import BlockTable, sweep_listed
-from .split import Split, share_of
+from .block_table import sweep_listed
+from .defaults import attention_configurations
+from .estimates import fits
+from .split import share_of
 
 _LOG2_E = math.log2(math.e)
 
 
-@dataclass(frozen=True)
-class FlashTask:
-    """One attention as a kernel computes it: names written out, statistics in buffers.
+def attention(task: AttentionTask, context: Context) -> Program:
+    """The tile program of an attention.
 
-    ``form`` is how the weights are normalised in one pass. ``outputs`` pair a buffer with what is
-    summed; ``total``, ``top`` and ``lse`` name buffers for the row's sum, the maximum (to base 2)
-    that it is relative to, and the sum's logarithm. Programs that differ in the position of a
-    value's own axis (a batch of values under one score) compute the same weights.
+    At the first configuration that fits the smallest GPU, or at the leanest.
     """
-
-    name: str
-    over: str
-    block: str
-    queries: tuple[str, ...]
-    values: tuple[str, ...]  # axes that only what is summed has
-    score: Expr
-    mask: Expr | None
-    ranges: KeyRanges
-    form: Rescaled | Plain
-    sink: Expr | None
-    gain: Expr | None
-    outputs: tuple[tuple[str, Expr], ...]
-    lse: str | None = None
-    total: str | None = None
-    top: str | None = None
-    about: str = ""
-    table: BlockTable | None = None
-    split: Split | None = None
+    made: Program | None = None
+    for configuration in attention_configurations(context, task.block, task.over):
+        made = flash(task, context.with_blocks(configuration.blocks), configuration.launch)
+        if fits(made):
+            break
+    assert made is not None
+    return made
 
 
-def flash(task: FlashTask, context: Context, launch: tuple[tuple[str, int], ...]) -> Program:
-    """The tile program of an attention."""
+def flash(task: AttentionTask, context: Context, launch: Launch) -> Program:
+    """The tile program of an attention, with the context's blocks."""
     builder = Builder(task.name)
     evaluator = Evaluator(builder, context)
     dims = (*task.queries, *task.values)
@@ -71,7 +57,7 @@ def flash(task: FlashTask, context: Context, launch: tuple[tuple[str, int], ...]
         builder.grid.append(GridAxis(task.split.dim, position))
         builder.place(task.split.dim, position)
         builder.scalar(SizeArgument(task.split.dim))
-    for name in _written(task):
+    for name in task.writes:
         buffer = context.buffers[name]
         builder.buffer(BufferArgument(name, buffer.dims, buffer.dtype, written=True))
     rows = evaluator.tile_axes(task.queries)
@@ -80,15 +66,7 @@ def flash(task: FlashTask, context: Context, launch: tuple[tuple[str, int], ...]
             _rescaled(evaluator, task, task.form, rows)
         case Plain():
             _plain(evaluator, task, task.form, rows)
-    return builder.finish(launch, task.about)
-
-
-def _written(task: FlashTask) -> list[str]:
-    """The buffers that the kernel fills."""
-    split = task.split
-    if split is not None:
-        return [*split.outputs, *filter(None, (split.total, split.top))]
-    return [*(o for o, _ in task.outputs), *filter(None, (task.lse, task.total, task.top))]
+    return builder.finish(context.launch(launch), task.about)
 
 
 def _later_rows_do_more(ranges: KeyRanges) -> bool:
@@ -100,7 +78,7 @@ def _later_rows_do_more(ranges: KeyRanges) -> bool:
 
 
 def _visit(
-    evaluator: Evaluator, task: FlashTask, carried: Sequence[tuple[str, Value]], turn: Turn
+    evaluator: Evaluator, task: AttentionTask, carried: Sequence[tuple[str, Value]], turn: Turn
 ) -> tuple[Value, ...]:
     """Walk the keys: by ranges, or by a table where the mask gives none."""
     share: Share | None = None
@@ -125,7 +103,9 @@ def _store_share(
 # ------------------------------------------------------------------------- exponential weights
 
 
-def _rescaled(evaluator: Evaluator, task: FlashTask, form: Rescaled, rows: frozenset[str]) -> None:
+def _rescaled(
+    evaluator: Evaluator, task: AttentionTask, form: Rescaled, rows: frozenset[str]
+) -> None:
     builder = evaluator.builder
     exponent = written(form.exponent, task.score)
     infinite = builder.constant(-math.inf, DType.FLOAT32)
@@ -176,7 +156,10 @@ def _rescaled(evaluator: Evaluator, task: FlashTask, form: Rescaled, rows: froze
 
 
 def _store_rescaled(
-    evaluator: Evaluator, task: FlashTask, form: Rescaled, state: tuple[Value, Value, list[Value]]
+    evaluator: Evaluator,
+    task: AttentionTask,
+    form: Rescaled,
+    state: tuple[Value, Value, list[Value]],
 ) -> None:
     builder = evaluator.builder
     top, total, sums = state
@@ -223,7 +206,7 @@ def _with_sink(
 
 
 def _in_first_share(
-    evaluator: Evaluator, task: FlashTask, values: list[tuple[Value, float]]
+    evaluator: Evaluator, task: AttentionTask, values: list[tuple[Value, float]]
 ) -> list[Value]:
     """Each value in the first share of the keys, another number in the others."""
     if task.split is None:
@@ -283,7 +266,7 @@ def _in_base_two(evaluator: Evaluator, exponent: Value, hint: str = "") -> Value
 # ------------------------------------------------------------------------------ other weights
 
 
-def _plain(evaluator: Evaluator, task: FlashTask, form: Plain, rows: frozenset[str]) -> None:
+def _plain(evaluator: Evaluator, task: AttentionTask, form: Plain, rows: frozenset[str]) -> None:
     builder = evaluator.builder
     weight_expr = written(form.weight, task.score)
     needs_total = bool(_refs(form.denominator) or task.lse or task.total or task.split)
@@ -339,7 +322,7 @@ def _plain(evaluator: Evaluator, task: FlashTask, form: Plain, rows: frozenset[s
 
 
 def _zero_output(
-    evaluator: Evaluator, task: FlashTask, rows: frozenset[str], value: Expr
+    evaluator: Evaluator, task: AttentionTask, rows: frozenset[str], value: Expr
 ) -> tuple[str, Value]:
     """A running output, zero, with the rows' axes and the value's own."""
     own = evaluator.tile_axes(value.axes - {task.over})
@@ -349,7 +332,7 @@ def _zero_output(
 
 def _weighted_sums(
     evaluator: Evaluator,
-    task: FlashTask,
+    task: AttentionTask,
     weight: Value,
     sums: Sequence[Value],
     visible: Value | None,
@@ -377,7 +360,7 @@ def _weighted_sums(
 
 
 def _store_outputs(
-    evaluator: Evaluator, task: FlashTask, sums: Sequence[Value], denominator: Value | None
+    evaluator: Evaluator, task: AttentionTask, sums: Sequence[Value], denominator: Value | None
 ) -> None:
     builder = evaluator.builder
     for (name, _), value in zip(task.outputs, sums, strict=True):

@@ -7,43 +7,38 @@ reads it once: registers and tensor cores then have something to do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from math import prod
 
 from ...ir.errors import UnsupportedError
+from ...ir.recurrence_tasks import LoopTask
 from ...ir.tile import Dot, For, Program, Value, all_ops, made_by
 from ..tiles.evaluation import Context
-from .loop import LoopTask, loop
-
-Launch = tuple[tuple[str, int], ...]
 
 ROWS = 16  # the fewest that tensor cores take
 _AXES = 2  # of a tile that registers hold
 
 
 def by_products(
-    task: LoopTask,
-    with_blocks: Callable[[Mapping[str, int]], Context],
-    launch: Launch,
-    weight_bytes: int,
+    task: LoopTask, context: Context, rows: Callable[[LoopTask, Context], Program]
 ) -> Program | None:
     """The program with blocks of rows along one of the task's positions.
 
-    None where no sum of a row becomes a product by it, where a tile would have three axes, or the
-    weights take more than ``weight_bytes``.
+    ``rows`` makes a program with given blocks. None where no sum of a row becomes a product by it,
+    where a tile would have three axes, or the weights take more bytes than the context allows.
     """
     if task.tiled:
         return None
-    heads = {dim for pair in with_blocks({}).heads for dim in pair}
+    heads = {dim for pair in context.heads for dim in pair}
     for dim in reversed([d for d in task.positions if d not in heads]):
         others = tuple(d for d in task.positions if d != dim)
         wide = replace(task, positions=others, tiled=(dim,))
         try:
-            made = loop(wide, with_blocks({dim: ROWS}), launch)
+            made = rows(wide, context.with_blocks({dim: ROWS}))
         except UnsupportedError:
             continue
-        if _multiplies(made, dim, weight_bytes):
+        if _multiplies(made, dim, context.weight_bytes):
             return made
     return None
 

@@ -8,45 +8,26 @@ is cheap: it reads no queries and no keys, and heads that share a mask share a t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ...ir.expression import Expr
 from ...ir.promises import CommonBlocks
+from ...ir.task import BlockTable, BlockTableTask
 from ...ir.tile import BufferArgument, DType, Program, Tile, Value
-from ..analysis.masks.ranges import KeyRanges
 from ..tiles.builder import Builder
 from ..tiles.evaluation import Context, Evaluator
 from ..tiles.grid import place_grid
 from ..tiles.key_blocks import Share, Turn, integer, sweep
+from .defaults import LIGHT
 
 
-@dataclass(frozen=True)
-class BlockTable:
-    """Buffers of a table: ``starts`` [*dims, row blocks, key blocks] and ``counts`` without keys.
+def block_table(task: BlockTableTask, context: Context) -> Program:
+    """The tile program that fills a block table.
 
-    ``dims`` are the axes of the mask that are neither rows nor keys; ``row_blocks`` and
-    ``key_blocks`` are the dims that count blocks.
+    Its blocks are those of the attention that reads the table: a promise, kept when all kernels of
+    the plan are there.
     """
-
-    starts: str
-    counts: str
-    dims: tuple[str, ...]
-    block: str
-    over: str
-    row_blocks: str
-    key_blocks: str
-
-
-def block_table(
-    name: str,
-    table: BlockTable,
-    mask: Expr,
-    ranges: KeyRanges,
-    context: Context,
-    launch: tuple[tuple[str, int], ...],
-) -> Program:
-    """The tile program that fills a block table."""
-    builder = Builder(name)
+    table = task.table
+    builder = Builder(task.name)
     evaluator = Evaluator(builder, context)
     place_grid(evaluator, [*table.dims, table.block], table.block)
     for buffer in (table.starts, table.counts):
@@ -65,10 +46,9 @@ def block_table(
         more = builder.cast(some, DType.INT32)
         return (integer(evaluator, "add", count, more, hint="count"),)
 
-    (count,) = sweep(evaluator, table.over, ranges, mask, [("count", zero)], turn)
+    (count,) = sweep(evaluator, table.over, task.ranges, task.mask, [("count", zero)], turn)
     builder.store(table.counts, places, count, None)
-    about = f"{table.starts}: blocks of {table.over} with anything visible to a block of rows"
-    return builder.finish(launch, about)
+    return builder.finish(context.launch(LIGHT), task.about)
 
 
 def _places(evaluator: Evaluator, table: BlockTable) -> list[tuple[str, Value]]:

@@ -18,47 +18,42 @@ from dataclasses import dataclass, replace
 
 from ...ir.expression import Expr, Kind, Ref
 from ...ir.promises import CommonBlocks
+from ...ir.recurrence_forms import Coupled, Matrix, Reading
+from ...ir.recurrence_tasks import Carrying, ChunkTask
 from ...ir.tile import DType, GridAxis, Program, SizeArgument, Tile, Value
-from ..analysis.recurrence.forms import Coupled, Matrix, Reading
 from ..tiles.contraction import contract, factors_of
-from ..tiles.evaluation import Context, Evaluator
+from ..tiles.evaluation import Context, Evaluator, Launch
 from ..tiles.grid import start_rows
 from ..tiles.key_blocks import integer
 from .coupled import CoupledChunk
 from .decay import Decay, Pairs, Request, decay_of, place_rows
-from .loop import Carrying, spread, store_first, store_last
+from .defaults import chunk_launch, chunk_rows
+from .held import held_blocks
+from .loop import spread, store_first, store_last
+
+# Elements of a state that a program holds beside the chunk's own tiles.
+_HELD = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkTask:
-    """Matrix states as a kernel computes them; the rest as in ``LoopTask``.
-
-    ``own`` pairs a buffer with what each row stores there, and says in which rows it does (None:
-    in all). ``parts`` are dims whose positions follow from that of ``over``. ``segment`` is a dim
-    that counts stretches of rows, of which a program takes one.
-    """
-
-    name: str
-    over: str
-    reverse: bool
-    states: tuple[tuple[Matrix | Coupled, tuple[Carrying, ...]], ...]
-    readings: tuple[Reading, ...]
-    own: tuple[tuple[str, Expr, Expr | None], ...]
-    positions: tuple[str, ...]
-    tiled: tuple[str, ...]
-    parts: tuple[tuple[str, Expr], ...] = ()
-    segment: str | None = None
-    about: str = ""
-
-
-def chunk(task: ChunkTask, context: Context, launch: tuple[tuple[str, int], ...]) -> Program:
+def chunk(task: ChunkTask, context: Context) -> Program:
     """The tile program of matrix states, chunk by chunk."""
+    largest = max(context.sizes.get(d, 64) for d in task.listed)
+    by_entry = any(f.axis in e.axes for f, _ in task.states for e in f.decays)
+    rows = chunk_rows(by_entry, task.corrected, len(task.carrying) > 1, largest)
+    held = held_blocks(task, context, _HELD)
+    context = context.with_blocks({task.over: rows, **held})
+    return by_chunks(task, context, chunk_launch(rows, largest))
+
+
+def by_chunks(task: ChunkTask, context: Context, launch: Launch) -> Program:
+    """The tile program of matrix states, with the context's blocks."""
+    if task.size is not None:
+        context = replace(context, derived={task.over: task.size})
     rows, columns, row = task.over, f"{task.over}_2", f"{task.over}_3"
     same = context.equal.get(rows, rows)
     context = replace(context, equal={**context.equal, columns: same, row: same})
-    carrying = [c for _, group in task.states for c in group]
-    written = [*(name for name, _, _ in task.own), *(c.last for c in carrying if c.last)]
-    evaluator = start_rows(task.name, context, task.positions, task.tiled, written)
+    carrying = task.carrying
+    evaluator = start_rows(task.name, context, task.positions, task.tiled, task.writes)
     builder = evaluator.builder
     block = context.blocks.get(rows, 64)
     builder.tiles[rows] = Tile(rows, block)
@@ -74,7 +69,7 @@ def chunk(task: ChunkTask, context: Context, launch: tuple[tuple[str, int], ...]
         made = _Chunk(evaluator, task, pairs)
         turn.yields = made.run(turn.carried)
     store_last(evaluator, carrying, turn.results)
-    return builder.finish(launch, task.about)
+    return builder.finish(context.launch(launch), task.about)
 
 
 def _segment(evaluator: Evaluator, task: ChunkTask) -> tuple[Value, Value]:

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ...ir.expression import Expr, Kind, Ref, call
+from ...ir.recurrence_forms import Affine, Coupled, Reading
+from ...ir.recurrence_tasks import Carrying
 from ...ir.tile import DType, Value
-from ..analysis.recurrence.forms import Affine, Coupled, Reading
 from ..tiles.contraction import accumulate, contract, factors_of
 from ..tiles.evaluation import Evaluator
 from .decay import Pairs
-from .loop import Carrying
 from .scan import Entries, product, reachable
 
 # (key, entry, the states that it is written to)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ...ir.tile import DType, Program
+from ...ir.tile import Program
+from ..tiles.evaluation import Context, Launch
 from .estimates import warps_for_rows
 
 
@@ -18,8 +19,10 @@ class Configuration:
     """Block sizes by dim, and what the launch takes."""
 
     blocks: dict[str, int]
-    launch: tuple[tuple[str, int], ...]
+    launch: Launch
 
+
+LIGHT: Launch = (("num_warps", 4), ("num_stages", 2))  # kernels that are no attention
 
 # (rows, keys, warps, pipeline stages), the fastest first, by the largest feature size.
 _Shape = tuple[int, int, int, int]
@@ -42,12 +45,10 @@ _WIDE: Mapping[int, tuple[_Shape, ...]] = {
 }
 
 
-def attention_configurations(
-    sizes: Mapping[str, int], features: frozenset[str], dtype: DType, block: str, over: str
-) -> Iterator[Configuration]:
-    """Configurations of an attention with these feature sizes, the fastest first."""
-    largest = max((sizes.get(d, 64) for d in features), default=64)
-    table = _NARROW if dtype.is_narrow else _WIDE
+def attention_configurations(context: Context, block: str, over: str) -> Iterator[Configuration]:
+    """Configurations of an attention with the context's feature sizes, the fastest first."""
+    largest = max((context.sizes[d] for d in context.features), default=64)
+    table = _NARROW if context.dtype.is_narrow else _WIDE
     most = next((size for size in table if largest <= size), 512)
     for rows, keys, warps, stages in table[most]:
         launch = (("num_warps", warps), ("num_stages", stages))
@@ -79,11 +80,11 @@ def chunk_rows(by_entry: bool, corrected: bool, several: bool, largest: int) -> 
     return 16 if several and largest > 64 else 32
 
 
-def chunk_launch(rows: int, largest: int) -> tuple[tuple[str, int], ...]:
+def chunk_launch(rows: int, largest: int) -> Launch:
     """Warps and pipeline stages of a chunk kernel."""
     return (("num_warps", 8 if rows * largest > 512 else 4), ("num_stages", 2))
 
 
-def recurrence_launch(program: Program) -> tuple[tuple[str, int], ...]:
+def recurrence_launch(program: Program) -> Launch:
     """Warps and pipeline stages of a kernel that goes row by row, or scans."""
     return (("num_warps", warps_for_rows(program)), ("num_stages", 2))

@@ -7,63 +7,43 @@ step keeps every position to itself; an axis that the step sums over or mixes is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
-from ...ir.expression import Expr, Kind, Ref
+from ...ir.expression import Expr, Kind
+from ...ir.recurrence_tasks import Carrying, LoopTask
+from ...ir.single_assignment import Repeated, Version
 from ...ir.tile import DType, Program, Value
-from ..analysis.recurrence.versions import Repeated, Version
 from ..tiles.builder import KIND_DTYPE
 from ..tiles.evaluation import Context, Evaluator
 from ..tiles.grid import first_of, from_end, start_rows, store_result
 from ..tiles.scope import Loop
+from .batch_rows import by_products
+from .defaults import LIGHT, recurrence_launch
+from .held import held_blocks
+
+# Elements of a state that a program holds: registers of four warps.
+_HELD = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Carrying:
-    """A state in a kernel: what it starts from, its names within a row, where its last value goes.
-
-    ``initial`` has the state's axes or fewer; ``last`` is a buffer, or None.
-    """
-
-    name: str
-    dims: frozenset[str]
-    kind: Kind
-    initial: Expr
-    before: Ref
-    after: Expr
-    last: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class LoopTask:
-    """A recurrence as a kernel computes it: names written out, lines in single assignment.
-
-    ``own`` pairs a buffer with what each row stores there. ``positions`` are the dims of which a
-    program takes one position, ``tiled`` the one of which it takes a block.
-    """
-
-    name: str
-    over: str
-    reverse: bool
-    lines: tuple[Version | Repeated, ...]
-    states: tuple[Carrying, ...]
-    own: tuple[tuple[str, Expr], ...]
-    positions: tuple[str, ...]
-    tiled: tuple[str, ...]
-    about: str = ""
-
-
-def loop(task: LoopTask, context: Context, launch: tuple[tuple[str, int], ...]) -> Program:
+def loop(task: LoopTask, context: Context) -> Program:
     """The tile program of a recurrence, one row after another."""
-    written = [*(name for name, _ in task.own), *(s.last for s in task.states if s.last)]
-    evaluator = start_rows(task.name, context, task.positions, task.tiled, written)
+    made = by_products(task, context, row_by_row)
+    if made is None:
+        blocks = held_blocks(task, context, _HELD)
+        made = row_by_row(task, context.with_blocks(blocks))
+    return replace(made, launch=context.launch(recurrence_launch(made)))
+
+
+def row_by_row(task: LoopTask, context: Context) -> Program:
+    """The tile program of a loop, with the context's blocks."""
+    evaluator = start_rows(task.name, context, task.positions, task.tiled, task.writes)
     builder = evaluator.builder
     starts = [(s.name, spread(evaluator, s, s.initial)) for s in task.states]
     size, zero = evaluator.size(task.over), builder.constant(0, DType.INT32)
     with builder.loop(task.over.lower(), zero, size, 1, starts) as turn:
         _row(evaluator, task, turn)
     store_last(evaluator, task.states, turn.results)
-    return builder.finish(launch, task.about)
+    return builder.finish(context.launch(LIGHT), task.about)
 
 
 def _row(evaluator: Evaluator, task: LoopTask, turn: Loop) -> None:

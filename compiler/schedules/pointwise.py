@@ -8,49 +8,52 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...ir.expression import Cumsum, Expr
+from ...ir.expression import Cumsum, Reduce, walk
+from ...ir.task import PointwiseTask, RunningSumTask
 from ...ir.tile import BufferArgument, DType, Program, Tile, Value
 from ..tiles.builder import Builder
 from ..tiles.compensated import coarse_and_rest, two_sum
 from ..tiles.evaluation import Context, Evaluator
 from ..tiles.grid import place_grid, store_result
+from .defaults import LIGHT, pointwise_blocks, pointwise_choices
+from .estimates import fits
 
 
-def pointwise(
-    name: str,
-    result: str,
-    value: Expr,
-    context: Context,
-    tiled: Sequence[str],
-    launch: tuple[tuple[str, int], ...],
-    about: str = "",
-) -> Program:
-    """The tile program that stores ``value`` to the buffer ``result``, cut along ``tiled``."""
-    builder = Builder(name)
+def pointwise(task: PointwiseTask, context: Context) -> Program:
+    """The tile program that stores a value, at the largest blocks that fit the smallest GPU."""
+    looped = tuple(d for n in walk(task.value) if isinstance(n, Reduce) for d in n.over)
+    made: Program | None = None
+    for blocks in pointwise_choices(task.tiled, looped):
+        made = tile_by_tile(task, context.with_blocks(blocks))
+        if fits(made):
+            break
+    assert made is not None
+    return made
+
+
+def tile_by_tile(task: PointwiseTask, context: Context) -> Program:
+    """The tile program that stores a value, with the context's blocks."""
+    result, tiled = task.result, task.tiled
+    builder = Builder(task.name)
     evaluator = Evaluator(builder, context)
     buffer = context.buffers[result]
     builder.buffer(BufferArgument(result, buffer.dims, buffer.dtype, written=True))
     place_grid(evaluator, [d for d in buffer.dims if d not in tiled], None)
     for dim in tiled:
         place_grid(evaluator, [dim], dim)
-    store_result(evaluator, result, evaluator.evaluate(value, result))
-    return builder.finish(launch, about)
+    store_result(evaluator, result, evaluator.evaluate(task.value, result))
+    return builder.finish(context.launch(LIGHT), task.about)
 
 
-def running_sum(
-    name: str,
-    result: str,
-    value: Cumsum,
-    context: Context,
-    launch: tuple[tuple[str, int], ...],
-    about: str = "",
-) -> Program:
+def running_sum(task: RunningSumTask, context: Context) -> Program:
     """The tile program of a running sum along a long axis, with the sum so far carried.
 
     A real sum is carried with what its roundings lost: it may be large beside what is made of it
     (an angle is of use by its remainder), and row by row the losses would add up.
     """
-    builder = Builder(name)
+    result, value = task.result, task.sum
+    context = context.with_blocks(pointwise_blocks((value.over,)))
+    builder = Builder(task.name)
     evaluator = Evaluator(builder, context)
     buffer, axis = context.buffers[result], value.over
     builder.buffer(BufferArgument(result, buffer.dims, buffer.dtype, written=True))
@@ -79,7 +82,7 @@ def running_sum(
             added = builder.reduce("sum", x, axis)
             turn.yields = (builder.elementwise("add", so_far, added, dtype=dtype),)
         store_result(evaluator, result, stored)
-    return builder.finish(launch, about)
+    return builder.finish(context.launch(LIGHT), task.about)
 
 
 def _compensated(

@@ -10,42 +10,43 @@ that no product can reach is left out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...ir.expression import Expr, Ref
+from ...ir.recurrence_forms import NEUTRAL, Affine
+from ...ir.recurrence_tasks import ScanTask
 from ...ir.tile import DType, Program, Tile, Value
-from ..analysis.recurrence.forms import NEUTRAL, Affine
-from ..tiles.evaluation import Context, Evaluator
+from ..tiles.evaluation import Context, Evaluator, padded
 from ..tiles.grid import start_rows
 from .decay import Pairs, place_rows
-from .loop import Carrying, spread, store_first, store_last
+from .defaults import LIGHT, recurrence_launch
+from .held import held_blocks
+from .loop import spread, store_first, store_last
+
+# Elements of a state, over a block of rows, that a program holds; rows of a block.
+_HELD = 2048
+_ROWS = (16, 64)
 
 
-@dataclass(frozen=True, slots=True)
-class ScanTask:
-    """Affine states as a kernel computes them, component by component; the rest as in ``LoopTask``.
-
-    In the expressions a state ``S`` of an earlier component is ``S.in`` (as the row finds it) and
-    ``S.out`` (as the row leaves it), with the axis ``over``; so it is in ``own``.
-    """
-
-    name: str
-    over: str
-    reverse: bool
-    forms: tuple[Affine, ...]
-    states: tuple[Carrying, ...]
-    own: tuple[tuple[str, Expr], ...]
-    before: frozenset[str]  # states of which some expression reads ``S.in``
-    positions: tuple[str, ...]
-    tiled: tuple[str, ...]
-    about: str = ""
+def scan(task: ScanTask, context: Context) -> Program:
+    """The tile program of affine states, as many rows at a time as registers hold."""
+    made = by_blocks(task, context.with_blocks(_blocks(task, context)))
+    return replace(made, launch=context.launch(recurrence_launch(made)))
 
 
-def scan(task: ScanTask, context: Context, launch: tuple[tuple[str, int], ...]) -> Program:
-    """The tile program of affine states, a block of rows at a time."""
+def _blocks(task: ScanTask, context: Context) -> dict[str, int]:
+    """Rows of a block, and what a program takes of an axis that states keep to themselves."""
+    blocks = held_blocks(task, context, _HELD // _ROWS[0], least=4)
+    rows = _HELD
+    for dim in {d for state in task.states for d in state.dims}:
+        rows //= blocks.get(dim, padded(context.sizes.get(dim, 1)))
+    return {task.over: max(_ROWS[0], min(_ROWS[1], rows)), **blocks}
+
+
+def by_blocks(task: ScanTask, context: Context) -> Program:
+    """The tile program of a scan, with the context's blocks."""
     rows = task.over
-    written = [*(name for name, _ in task.own), *(s.last for s in task.states if s.last)]
-    evaluator = start_rows(task.name, context, task.positions, task.tiled, written)
+    evaluator = start_rows(task.name, context, task.positions, task.tiled, task.writes)
     builder = evaluator.builder
     builder.tiles[rows] = Tile(rows, context.blocks.get(rows, 64))
     starts = [(s.name, spread(evaluator, s, s.initial)) for s in task.states]
@@ -59,7 +60,7 @@ def scan(task: ScanTask, context: Context, launch: tuple[tuple[str, int], ...]) 
             dict(zip(names, turn.carried, strict=True))
         )
     store_last(evaluator, task.states, turn.results)
-    return builder.finish(launch, task.about)
+    return builder.finish(context.launch(LIGHT), task.about)
 
 
 @dataclass

@@ -10,40 +10,26 @@ what is larger takes a turn for each number of the row, and a count of each to k
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import inf
 
-from ...ir.expression import Expr, Size, call
+from ...ir.expression import Size, call
+from ...ir.task import SelectionTask
 from ...ir.tile import BufferArgument, DType, Program, Tile, Value
 from ..tiles.builder import Builder
 from ..tiles.evaluation import Context, Evaluator
 from ..tiles.grid import place_grid, store_result
+from .defaults import LIGHT, pointwise_blocks
 
 Carried = Sequence[tuple[str, Value]]
 # The numbers of a block and what is carried --> what is carried on.
 Turn = Callable[[Value, tuple[Value, ...]], tuple[Value, ...]]
 
 
-@dataclass(frozen=True)
-class Selection:
-    """The ``kept`` largest of ``x`` along ``over``; ``least`` and ``last`` are buffers."""
-
-    x: Expr
-    over: str
-    kept: Expr
-    least: str
-    last: str
-
-
-def selection(
-    name: str,
-    task: Selection,
-    context: Context,
-    tiled: Sequence[str],
-    launch: tuple[tuple[str, int], ...],
-) -> Program:
+def selection(task: SelectionTask, context: Context) -> Program:
     """The tile program that fills the two buffers, cut along ``tiled``."""
-    builder = Builder(name)
+    tiled = task.tiled
+    context = context.with_blocks(pointwise_blocks((*tiled, task.over)))
+    builder = Builder(task.name)
     evaluator = Evaluator(builder, context)
     dims = context.buffers[task.least].dims
     for buffer in (context.buffers[task.least], context.buffers[task.last]):
@@ -56,14 +42,13 @@ def selection(
     least = row.least()
     store_result(evaluator, task.least, least)
     store_result(evaluator, task.last, row.last(least))
-    about = f"{task.least}, {task.last}: where the largest of a row end, and their last equal"
-    return builder.finish(launch, about)
+    return builder.finish(context.launch(LIGHT), task.about)
 
 
 class _Row:
     """The writer of the passes over rows of the tile."""
 
-    def __init__(self, evaluator: Evaluator, task: Selection, rows: frozenset[str]) -> None:
+    def __init__(self, evaluator: Evaluator, task: SelectionTask, rows: frozenset[str]) -> None:
         self.evaluator, self.builder, self.task, self.rows = (
             evaluator,
             evaluator.builder,
@@ -150,6 +135,3 @@ class _Row:
 
     def _whole(self, value: int, axes: frozenset[str] = frozenset()) -> Value:
         return self.builder.constant(value, DType.INT32, axes)
-
-
-__all__ = ["Selection", "selection"]

@@ -8,22 +8,12 @@ that they are relative to; a second kernel brings the shares to one maximum and 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from ...ir.expression import Expr, Kind, Literal, Reduce, Ref, call, with_names
+from ...ir.normaliser import Plain, Rescaled
+from ...ir.task import Split
 from ...ir.tile import DType, Value
-from ..analysis.normaliser import Plain, Rescaled
 from ..tiles.evaluation import Evaluator
-
-
-@dataclass(frozen=True)
-class Split:
-    """``dim`` counts the shares; the other names are buffers of partial results, with it."""
-
-    dim: str
-    outputs: tuple[str, ...]
-    total: str
-    top: str | None
 
 
 def share_of(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 from ...ir.errors import UnsupportedError
@@ -53,6 +53,9 @@ _IDENTITY: Mapping[str, float] = {
 _MERGE = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "max", "all": "min"}
 
 
+Launch = tuple[tuple[str, int], ...]
+
+
 @dataclass(frozen=True)
 class Context:
     """What is fixed while a plan is made.
@@ -74,10 +77,31 @@ class Context:
     derived: Mapping[str, Expr] = field(default_factory=dict)  # sizes of dims that no buffer has
     masks: Facts = field(default_factory=Facts)  # what the mask analysis may take for granted
     ranges: IntegerRanges = field(default_factory=lambda: IntegerRanges({}, {}))
+    features: frozenset[str] = frozenset()  # channels, and what else a tile holds whole
+    tiling: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # what a spec allows
+    weight_bytes: int = 0  # of the weights of a cell, what a program may keep from row to row
 
     def length(self, dim: str) -> int | None:
         """The dim's length where it is fixed."""
         return self.sizes.get(dim)
+
+    def with_blocks(self, blocks: Mapping[str, int]) -> Context:
+        """With blocks of these sizes, as far as the spec's ``tiling`` allows them."""
+        allowed = self.tiling
+        chosen = {d: _allowed(n, allowed.get(f"block_{d.lower()}")) for d, n in blocks.items()}
+        return replace(self, blocks=chosen)
+
+    def launch(self, launch: Launch) -> Launch:
+        """Warps and pipeline stages as the spec's ``tiling`` allows them."""
+        return tuple(
+            (name, _allowed(number, self.tiling.get(name.removeprefix("num_"))))
+            for name, number in launch
+        )
+
+
+def _allowed(number: int, choices: tuple[int, ...] | None) -> int:
+    """A knob's value: the compiler's, where the spec does not rule it out."""
+    return number if not choices or number in choices else choices[0]
 
 
 def padded(size: int, least: int = 1) -> int:

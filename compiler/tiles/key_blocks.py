@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ...ir.expression import Expr, Kind, Ref, substitute
+from ...ir.key_ranges import Bound, Conjunct, KeyRanges, Row, RowCondition
 from ...ir.tile import BufferArgument, DType, Tile, Value
 from ..analysis.facts import placed
-from ..analysis.masks.ranges import Bound, Conjunct, KeyRanges, Row, RowCondition
 from .evaluation import Evaluator
 
 _FAR = 2**30
@@ -96,7 +96,7 @@ class Rows:
         return substitute(value, refs)
 
     def _search(self, search: object, row: Row) -> Value | None:
-        from ..analysis.masks.isolate import Search
+        from ...ir.key_ranges import Search
 
         assert isinstance(search, Search)
         evaluator = self.evaluator

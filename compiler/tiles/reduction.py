@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...ir.expression import Expr, Kind, Reduce
+from ...ir.key_ranges import KeyRanges
 from ...ir.tile import Value
 from ..analysis.conditions import all_of, conditions_of
-from ..analysis.masks.ranges import KeyRanges, key_ranges
+from ..analysis.masks.ranges import key_ranges
 from .evaluation import Evaluator
 from .key_blocks import sweep
 

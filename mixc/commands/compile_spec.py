@@ -54,8 +54,9 @@ def command(
 ) -> None:
     """Generate SPEC's kernels and compile them for a target.
 
-    No GPU is needed. The module goes to -o or to stdout, the report to stderr; with --json the
-    report alone goes to stdout.
+    SPEC may also be a level of the IR that MIXC_DUMP=folder has written (.txt). No GPU is needed.
+    The module goes to -o or to stdout, the report to stderr; with --json the report alone goes to
+    stdout.
     """
     from ..backends.triton.cross_compile import CompileWorkers
     from ..ir.targets import parse_target
@@ -66,9 +67,12 @@ def command(
         parse_target(target)
     if output is not None and not output.parent.is_dir():
         raise click.UsageError(f"there is no folder {output.parent} for {output.name}.")
-    mixer = load_spec(spec, params)
+    mixer = None if spec.endswith(".txt") else load_spec(spec, params)
     with CompileWorkers() as workers:  # they import triton while the spec is lowered
-        generated = compiling.generate(mixer, fixed, dtype)
+        if mixer is None:
+            generated = compiling.generate_from(Path(spec), fixed, dtype)
+        else:
+            generated = compiling.generate(mixer, fixed, dtype)
         reports = compiling.report(generated, targets, workers)
     data = compiling.as_json(reports)
     if output is not None:

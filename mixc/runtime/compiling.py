@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..ir.mixer import Mixer
@@ -33,6 +34,22 @@ def generate(mixer: Mixer, sizes: Mapping[str, int], dtype: str) -> Generated:
 
     check_feature_sizes(mixer, sizes)
     plan = lower(mixer, sizes, dtype)
+    return Generated(plan, emit_module(plan))
+
+
+def generate_from(path: Path, sizes: Mapping[str, int], dtype: str) -> Generated:
+    """The module of a level that ``MIXC_DUMP`` has written: a mixer, or a plan after some passes.
+
+    ``sizes`` and ``dtype`` are for a mixer; a plan has its own.
+    """
+    from ..backends.triton.emit import emit_module
+    from ..compiler.pipeline import lower_on
+    from ..ir.errors import ArgumentError
+
+    try:
+        plan = lower_on(path.read_text(encoding="utf-8"), sizes, dtype)
+    except (ArgumentError, UnicodeDecodeError, OSError) as error:
+        raise ArgumentError(f"{path}: {error}") from error
     return Generated(plan, emit_module(plan))
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from mixc.compiler.language.find import find_spec, library
 from mixc.compiler.language.load import load_file, load_text
-from mixc.compiler.pipeline import lower
+from mixc.compiler.pipeline import PASSES, lower, lower_on
+from mixc.ir.data_text import read_data
 from mixc.ir.errors import ArgumentError, UnsupportedError, VerificationError
 from mixc.ir.expression import Kind, Ref
 from mixc.ir.mixer import Map
@@ -72,8 +73,14 @@ def test_levels_are_dumped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     folder = tmp_path / "dump"
     monkeypatch.setenv("MIXC_DUMP", str(folder))
     plan = lower(MIXER, {"D": 16})
-    assert (folder / "m_1_mixer.txt").read_text() == write_mixer(MIXER)
-    assert (folder / "m_2_plan.txt").read_text() == write_plan(plan)
+    names = sorted(path.name for path in folder.iterdir())
+    passes = [f"m_{n}_{one.name}.txt" for n, one in enumerate(PASSES, 3)]
+    assert names == ["m_1_mixer.txt", "m_2_plan.txt", *passes]
+    texts = [(folder / name).read_text() for name in names]
+    assert read_data(texts[0]) == MIXER
+    assert texts[0].startswith("# " + write_mixer(MIXER).splitlines()[0])
+    assert read_data(texts[-1]) == plan
+    assert all(lower_on(text, {"D": 16}) == plan for text in texts)
 
 
 def test_every_spec_lowers_with_its_keys_in_shares():
@@ -85,7 +92,8 @@ def test_every_spec_lowers_with_its_keys_in_shares():
 PLANS = """
 from mixc.compiler.language.find import library
 from mixc.compiler.language.load import load_file
-from mixc.compiler.pipeline import lower
+from mixc.compiler.pipeline import PASSES, lower, lower_on
+from mixc.ir.data_text import read_data
 from mixc.ir.tile_text import write_plan
 
 for path in library():

@@ -7,9 +7,13 @@ from dataclasses import replace
 import pytest
 
 from mixc.compiler.language.load import load_text
+from mixc.compiler.pipeline import lower
 from mixc.ir.errors import PromiseError, VerificationError
+from mixc.ir.expression import Literal, Ref
+from mixc.ir.node import Kind
 from mixc.ir.plan import Buffer, Kernel, Plan
 from mixc.ir.promises import WholeBlocks
+from mixc.ir.task import AttentionTask
 from mixc.ir.tile import (
     BufferArgument,
     Carried,
@@ -31,7 +35,7 @@ from mixc.ir.tile import (
     Tile,
     Value,
 )
-from mixc.ir.verify_plan import verify_lengths, verify_plan, verify_program
+from mixc.ir.verify_plan import verify_kernels, verify_lengths, verify_plan, verify_program
 
 INT, REAL = DType.INT32, DType.FLOAT32
 START, I_SIZE = Value("i_start", INT), Value("I", INT)
@@ -251,3 +255,53 @@ def test_tiles_that_are_to_match_are_checked() -> None:
     tiles = (Tile("I", 4), Tile("J", 8), sound.tiles[2])
     with pytest.raises(PromiseError, match="I has blocks of 4, J of 8"):
         verify_program(replace(moved, tiles=tiles))
+
+
+def test_each_rule_of_tasks() -> None:
+    """What a task says of its buffers, and what its kernel then does with them."""
+    plan = lower(load_text(SOFTMAX_ROWS), {"D": 16})
+    (task,) = plan.tasks
+    (kernel,) = plan.kernels
+    assert isinstance(task, AttentionTask)
+    verify_plan(replace(plan, kernels=()))
+
+    def broken(**changes: object) -> Plan:
+        return replace(plan, kernels=(), tasks=(replace(task, **changes),))  # type: ignore[arg-type]
+
+    nobody = Ref("nobody", frozenset("J"), Kind.REAL)
+    with pytest.raises(VerificationError, match="m_o reads nobody, which is no buffer"):
+        verify_plan(broken(gain=nobody))
+    flat = Ref("k", frozenset("J"), Kind.REAL)
+    with pytest.raises(VerificationError, match=r"m_o reads k\[J\]; it has \[D, J\]"):
+        verify_plan(broken(gain=flat))
+    with pytest.raises(VerificationError, match="m_o writes elsewhere, which is no buffer"):
+        verify_plan(broken(lse="elsewhere"))
+    with pytest.raises(VerificationError, match="two kernels are called m_o"):
+        verify_plan(replace(plan, kernels=(), tasks=(task, task)))
+    with pytest.raises(VerificationError, match="1 tasks, but 2 kernels"):
+        verify_kernels(replace(plan, kernels=(kernel, kernel)))
+    other = replace(kernel, program=replace(kernel.program, name="other"))
+    with pytest.raises(VerificationError, match="the kernel of m_o is called other"):
+        verify_kernels(replace(plan, kernels=(other,)))
+    without = replace(task, score=Literal(0.0))
+    with pytest.raises(VerificationError, match="m_o reads k, of which its task says nothing"):
+        verify_kernels(replace(plan, tasks=(without,)))
+    fewer = tuple(
+        replace(a, written=False) if isinstance(a, BufferArgument) and a.written else a
+        for a in kernel.program.arguments
+    )
+    reads = replace(kernel, program=replace(kernel.program, arguments=fewer))
+    with pytest.raises(VerificationError, match="m_o writes : not as its task"):
+        verify_kernels(replace(plan, kernels=(reads,)))
+
+
+SOFTMAX_ROWS = """
+mixer: m
+inputs: {q: [I, D], k: [J, D], v: [J, D]}
+attention:
+  over: J
+  score: sum(q * k, D)
+  normalize: softmax
+  output: {o: v}
+outputs: {o: [I, D]}
+"""

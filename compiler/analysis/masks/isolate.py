@@ -18,7 +18,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from ....ir.expression import Call, Expr, Index, Kind, Literal, Read, Ref, Scalar, Size, call
+from ....ir.expression import Call, Expr, Index, Literal, Read, Ref, Scalar, Size, call
+from ....ir.key_ranges import Search
 from ..facts import Facts, in_range, is_positive
 from ..linear import (
     Number,
@@ -36,26 +37,6 @@ from .trend import LIMIT
 
 _DEEPEST = 5
 _FLIPPED = {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le"}
-
-
-@dataclass(frozen=True, slots=True)
-class Search:
-    """Where ``value`` would be put into ``table``, which is sorted along ``dim``.
-
-    With side "left" the number of entries < value, with "right" the number of entries <= value.
-    Other axes of the table line up with those of the value. A bound has it as ``ref``.
-    """
-
-    name: str
-    table: Ref
-    dim: str
-    side: str
-    value: Expr
-
-    @property
-    def ref(self) -> Ref:
-        """The result, as bounds name it."""
-        return Ref(self.name, (self.table.axes - {self.dim}) | self.value.axes, Kind.INT)
 
 
 @dataclass(frozen=True, slots=True)

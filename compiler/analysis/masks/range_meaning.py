@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ....ir.expression import Expr, Literal, Ref, transform
+from ....ir.key_ranges import Bound, Conjunct, KeyRanges, Row, RowCondition
 from ..pointwise import Number, Values, table_entries, value_at
-from .ranges import Bound, Conjunct, KeyRanges, Row, RowCondition
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 
 from ....ir.expression import Call, Expr, Index, Kind, Literal, Scalar, transform
+from ....ir.key_ranges import Bound, Conjunct, KeyRanges, Row, RowCondition
 from ....ir.text import write_expression
 from ..facts import Facts, is_natural
 from .isolate import LIMIT
-from .ranges import Bound, Conjunct, KeyRanges, Row, RowCondition
 
 
 def describe(ranges: KeyRanges) -> list[str]:

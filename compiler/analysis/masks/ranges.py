@@ -33,110 +33,19 @@ and full_hi = i0 + 1.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain, count
 
 from ....ir.expression import Call, Expr, Read, Reduce, Ref, substitute, walk
+from ....ir.key_ranges import Bound, Conjunct, KeyRanges, RowCondition, Search, Trend
 from ....ir.names import names_in
 from ..facts import Facts, look_through
 from ..linear import plus, spread, times
-from .isolate import Condition, Limit, Residual, Search, bounds_of
+from .isolate import Condition, Limit, Residual, bounds_of
 from .normal_form import Conjunction
-from .trend import LIMIT, Trend, trend
+from .trend import LIMIT, trend
 from .unions import conjunctions, is_exact
-
-
-class Row(enum.Enum):
-    """Where over a block of rows a bound takes its extreme."""
-
-    FIRST = "first"  # at i0
-    LAST = "last"  # at i1
-    ANY = "any"  # it does not depend on the row
-    EVERY = "every"  # reduce over the rows of the block
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """``j >= value`` in ``Conjunct.lower``, ``j < value`` (exclusive) in ``Conjunct.upper``.
-
-    ``loose`` and ``tight`` are integer expressions free of j; they are the same expression unless
-    the mask compares real numbers, where they differ by what rounding may do. They may have any
-    axes besides (heads, batch). ``searches`` are binary searches in sorted tables that the values
-    refer to by name (``Ref(search.name)``). ``trend`` is how both move along the block axis.
-    """
-
-    loose: Expr
-    tight: Expr
-    trend: Trend
-    searches: tuple[Search, ...] = ()
-
-    def row(self, largest: bool) -> Row:
-        """The row at which the largest (or smallest) value over a block of rows is found."""
-        match self.trend:
-            case Trend.CONSTANT:
-                return Row.ANY
-            case Trend.RISING:
-                return Row.LAST if largest else Row.FIRST
-            case Trend.FALLING:
-                return Row.FIRST if largest else Row.LAST
-            case _:
-                return Row.EVERY
-
-
-@dataclass(frozen=True, slots=True)
-class RowCondition:
-    """A truth value free of j: a row for which it is false sees nothing of the conjunct.
-
-    ``trend`` is how it moves along the block axis (false < true).
-    """
-
-    value: Expr
-    trend: Trend
-
-    def row(self, some: bool) -> Row:
-        """The row that decides whether it holds for some (or for every) row of a block."""
-        return Bound(self.value, self.value, self.trend).row(largest=some)
-
-
-@dataclass(frozen=True, slots=True)
-class Conjunct:
-    """Bounds and row conditions that hold together; ``residual`` are the terms without a bound.
-
-    ``exact``: the mask is true wherever all bounds and conditions hold. If not, no block of this
-    conjunct is ever full.
-    """
-
-    lower: tuple[Bound, ...]
-    upper: tuple[Bound, ...]
-    conditions: tuple[RowCondition, ...]
-    residual: tuple[Expr, ...] = ()
-    exact: bool = True
-
-    @property
-    def bounds(self) -> tuple[Bound, ...]:
-        """All bounds, lower ones first."""
-        return self.lower + self.upper
-
-
-@dataclass(frozen=True, slots=True)
-class KeyRanges:
-    """The union of the disjuncts' ranges along ``axis``, for blocks of rows along ``block``.
-
-    No disjunct: nothing is ever visible. Where ``ordered``, the lower ends ascend for every block
-    (at most the last disjunct has a lower bound), so that a loop over the union can take each
-    range from the largest end of those before.
-    """
-
-    axis: str
-    block: str
-    disjuncts: tuple[Conjunct, ...]
-
-    @property
-    def ordered(self) -> bool:
-        """Whether the lower ends ascend in this order, whatever the block."""
-        return not any(conjunct.lower for conjunct in self.disjuncts[:-1])
 
 
 def key_ranges(
@@ -251,16 +160,3 @@ def _is_band(disjunct: Conjunct, block: str) -> bool:
         for lower in disjunct.lower
         for upper in disjunct.upper
     )
-
-
-__all__ = [
-    "Bound",
-    "Conjunct",
-    "KeyRanges",
-    "Row",
-    "RowCondition",
-    "Search",
-    "Trend",
-    "key_ranges",
-    "needs_block_table",
-]

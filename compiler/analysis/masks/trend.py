@@ -2,35 +2,13 @@
 
 from __future__ import annotations
 
-import enum
-
 from ....ir.expression import Call, Expr, Index, Literal, Read, Ref
+from ....ir.key_ranges import Trend
 from ..facts import Facts, in_range, is_positive
 from ..linear import linear, plus, times
 
 # No position is as large; every bound that comes from a real number is cut to it.
 LIMIT = 2**30
-
-
-class Trend(enum.Enum):
-    """How a value moves as the position along an axis grows."""
-
-    CONSTANT = "constant"
-    RISING = "rising"  # never falls
-    FALLING = "falling"  # never rises
-    UNKNOWN = "unknown"
-
-    @property
-    def reversed(self) -> Trend:
-        """The trend of the negative."""
-        flipped = {Trend.RISING: Trend.FALLING, Trend.FALLING: Trend.RISING}
-        return flipped.get(self, self)
-
-    def joined(self, other: Trend) -> Trend:
-        """The trend of a function that rises with both values (a sum, max, min)."""
-        if self is Trend.CONSTANT or self is other:
-            return other
-        return self if other is Trend.CONSTANT else Trend.UNKNOWN
 
 
 _RISING_FUNCTIONS = frozenset(

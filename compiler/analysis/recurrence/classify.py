@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 
 from ....ir.expression import Expr, Literal, Reduce, Ref, walk
 from ....ir.mixer import Recurrence, State
+from ....ir.recurrence_forms import Affine, Classified, Coupled, Form, Loop, Matrix
 from .coupled import coupled
 from .dense import dense
 from .dependence import Dependence
 from .evaluation import Evaluation, spread
-from .forms import Affine, Classified, Coupled, Form, Loop, Matrix
 from .kinds import loop_kind
 from .matrix import matrix, own_axes
 from .readings import Readings, WholeError

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ....ir.expression import Expr, Literal
 from ....ir.mixer import State
-from .forms import Coupled
+from ....ir.recurrence_forms import Coupled
 from .matrix import corrections, outer_products, own_axes
 from .polynomial import ZERO, Polynomial, polynomial, written
 from .superposition import Superposition, Term

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ....ir.expression import Call, Index, Literal
 from ....ir.mixer import State
-from .forms import Dense
+from ....ir.recurrence_forms import Dense
 from .polynomial import plus, tidy, times
 from .superposition import Superposition
 

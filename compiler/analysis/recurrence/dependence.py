@@ -9,7 +9,8 @@ from functools import cached_property
 from ....ir.expression import Expr, Ref, walk
 from ....ir.mixer import Recurrence
 from ....ir.names import names_in
-from .versions import Repeated, Step, Version, versions
+from ....ir.single_assignment import Repeated, Step, Version
+from .versions import versions
 
 
 @dataclass

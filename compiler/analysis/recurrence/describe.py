@@ -22,9 +22,9 @@ from ....ir.expression import (
 )
 from ....ir.mixer import Recurrence, State
 from ....ir.names import names_in
+from ....ir.recurrence_forms import Affine, Classified, Coupled, Dense, Form, Loop, Matrix, Reading
 from ..gradients.partials import negative
 from .flatten import Flat
-from .forms import Affine, Classified, Coupled, Dense, Form, Loop, Matrix, Reading
 from .polynomial import NOTHING, plus, times
 
 _KINDS = {

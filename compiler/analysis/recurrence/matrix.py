@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ....ir.expression import Call, Expr, Literal
 from ....ir.mixer import State
-from .forms import Matrix
+from ....ir.recurrence_forms import Matrix
 from .logarithm import logarithm
 from .polynomial import (
     NOTHING,

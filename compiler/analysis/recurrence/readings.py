@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 
 from ....ir.expression import Expr, Kind, Literal, Read, Ref
-from .forms import Reading
+from ....ir.recurrence_forms import Reading
 from .polynomial import Monomial, Polynomial, plus, polynomial, times, written
 from .superposition import Term, summed
 

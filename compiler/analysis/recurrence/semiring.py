@@ -8,8 +8,8 @@ from functools import reduce
 
 from ....ir.expression import Call, Expr, Literal, Ref, call, transform
 from ....ir.mixer import State
+from ....ir.recurrence_forms import NEUTRAL, Affine
 from .evaluation import Evaluation, is_long
-from .forms import NEUTRAL, Affine
 from .logarithm import logarithm
 from .polynomial import ZERO, Monomial, Polynomial, plus, polynomial, tidy, written
 from .superposition import NotLinearError, Superposition, Term

@@ -10,50 +10,7 @@ from dataclasses import dataclass, field
 
 from ....ir.expression import Expr, Ref, call, with_names
 from ....ir.mixer import Equation, Line, Recurrence, Rounds
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """``ref = value``; ``name`` is what the step calls it."""
-
-    ref: Ref
-    name: str
-    value: Expr
-
-
-@dataclass(frozen=True, slots=True)
-class Handed:
-    """A state in an inner loop: its value before the loop, at the start of a round, at the end of
-    one, and after the loop."""
-
-    before: Expr
-    start: Ref
-    end: Expr
-    after: Ref
-
-
-@dataclass(frozen=True, slots=True)
-class Repeated:
-    """An inner loop; ``own`` pairs a name made in it, of a round, with the same name made whole."""
-
-    over: str
-    lines: tuple[Version | Repeated, ...]
-    states: tuple[Handed, ...]
-    own: tuple[tuple[Ref, Ref], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A step in single assignment.
-
-    ``before`` are the states as the row above left them (before any reset), ``after`` as this row
-    leaves them; ``own`` are the step's own names with their last versions.
-    """
-
-    lines: tuple[Version | Repeated, ...]
-    before: tuple[tuple[str, Ref], ...]
-    after: tuple[tuple[str, Expr], ...]
-    own: tuple[tuple[str, Ref], ...]
+from ....ir.single_assignment import Handed, Repeated, Step, Version
 
 
 def versions(recurrence: Recurrence) -> Step:

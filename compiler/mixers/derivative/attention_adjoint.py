@@ -19,9 +19,10 @@ from ....ir.errors import UnsupportedError
 from ....ir.expression import Call, Expr, Index, Kind, Literal, Ref, call, transform, with_names
 from ....ir.mixer import Attention
 from ....ir.names import names_in
+from ....ir.normaliser import Rescaled, TwoPass
 from ...analysis.gradients.derivatives import pullback, sum_to
 from ...analysis.gradients.partials import ONE, ZERO, add, mul
-from ...analysis.normaliser import Rescaled, TwoPass, classify
+from ...analysis.normaliser import classify
 from .adjoints import Adjoints
 from .pair_sums import PairSums
 

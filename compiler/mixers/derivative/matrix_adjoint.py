@@ -23,10 +23,10 @@ from dataclasses import dataclass, field, replace
 from ....ir.expression import Cumsum, Expr, Kind, Literal, Reduce, Ref, call, with_names
 from ....ir.mixer import Equation, Recurrence, State
 from ....ir.names import names_in
+from ....ir.recurrence_forms import Classified, Matrix, Reading
 from ...analysis.gradients.derivatives import pullback, sum_to
 from ...analysis.gradients.partials import ZERO, add, mul
 from ...analysis.recurrence.classify import classify
-from ...analysis.recurrence.forms import Classified, Matrix, Reading
 from .adjoints import Adjoints
 
 

@@ -15,11 +15,11 @@ from mixc.autotune.checking.sampling import default_sizes, sample_inputs
 from mixc.backends.reference.evaluate import run
 from mixc.compiler.analysis.recurrence.classify import classify
 from mixc.compiler.analysis.recurrence.flatten import flatten
-from mixc.compiler.analysis.recurrence.forms import Affine, Matrix
 from mixc.compiler.language.find import library
 from mixc.compiler.language.load import load_file
 from mixc.ir.errors import UnsupportedError
 from mixc.ir.mixer import Mixer, Recurrence
+from mixc.ir.recurrence_forms import Affine, Matrix
 
 
 def library_of_forms() -> dict[str, tuple[Mixer, bool]]:

@@ -8,11 +8,12 @@ import random
 import pytest
 
 from mixc.compiler.analysis.algebra import Symbols, exponential_in, from_sympy, to_sympy
-from mixc.compiler.analysis.normaliser import Plain, Rescaled, TwoPass, classify
+from mixc.compiler.analysis.normaliser import classify
 from mixc.compiler.analysis.pointwise import Values, value_at
 from mixc.ir.errors import UnsupportedError
 from mixc.ir.expression import Cumsum, Expr, Index, Kind, Literal, Reduce, Ref, Scalar, call
 from mixc.ir.mixer import Attention
+from mixc.ir.normaliser import Plain, Rescaled, TwoPass
 
 SCORE = Ref("score", frozenset({"I", "J"}), Kind.REAL)
 TOTAL = Ref("total", frozenset({"I"}), Kind.REAL)

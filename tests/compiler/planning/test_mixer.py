@@ -10,6 +10,7 @@ from mixc.compiler.language.load import load_file, load_text
 from mixc.compiler.pipeline import lower
 from mixc.compiler.schedules.defaults import attention_configurations
 from mixc.compiler.schedules.estimates import fits, shared_bytes
+from mixc.compiler.schedules.schedule import context_of
 from mixc.ir.errors import UnsupportedError
 from mixc.ir.plan import Plan
 from mixc.ir.tile import Dot, DType, For, all_ops
@@ -222,9 +223,7 @@ def test_the_first_configuration_that_fits_is_taken(size: int, dtype: str) -> No
     plan = lower(load_text(text), {"D": size, "E": size}, dtype)
     program = plan.kernels[0].program
     assert fits(program)
-    choices = attention_configurations(
-        {"D": size, "E": size}, frozenset("DE"), plan.dtype, "I", "J"
-    )
+    choices = attention_configurations(context_of(plan), "I", "J")
     taken = [
         c.launch == program.launch and c.blocks["I"] == program.tile("I").block for c in choices
     ]
@@ -280,3 +279,18 @@ def test_dots_are_of_the_working_type() -> None:
         assert dots
         assert {v.dtype for d in dots for v in (d.a, d.b)} == {DType(dtype)}
         assert {d.out.dtype for d in dots} == {DType.FLOAT32}
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("mesa", "row by row along T; not in chunks: a state of two axes that is no matrix"),
+        ("lstm", "row by row along T; not in chunks: no matrix state; not by a scan: h, c: not"),
+        ("mamba", "h: scanned along T, since there is no matrix state"),
+        ("gated_delta", "S: in chunks along T"),
+        ("delta_product", "S: rounds laid out in time, in chunks along TR"),
+    ],
+)
+def test_the_plan_says_why_a_schedule_was_taken(name: str, found: str) -> None:
+    (path,) = [path for path in library() if path.stem == name]
+    assert any(found in finding for finding in lower(load_file(path), {}).findings)

@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixc.compiler.analysis.masks.range_meaning import BlockRange, evaluate_ranges
-from mixc.compiler.analysis.masks.ranges import Row, Trend, key_ranges, needs_block_table
+from mixc.compiler.analysis.masks.ranges import key_ranges, needs_block_table
 from mixc.compiler.analysis.pointwise import Values, value_at
 from mixc.ir.expression import Expr, Kind, Literal, Read, Ref, Scalar, Size, call
+from mixc.ir.key_ranges import Row, Trend
 
 from . import drawn
 from .drawn import (

@@ -16,7 +16,7 @@ from mixc.compiler.analysis.facts import (
     placed,
 )
 from mixc.compiler.analysis.linear import expression, linear, minus, plus, times
-from mixc.compiler.analysis.masks.trend import LIMIT, Trend, trend
+from mixc.compiler.analysis.masks.trend import LIMIT, trend
 from mixc.compiler.analysis.pointwise import Values, value_at
 from mixc.compiler.language.load import load_text
 from mixc.ir.expression import (
@@ -32,6 +32,7 @@ from mixc.ir.expression import (
     Size,
     call,
 )
+from mixc.ir.key_ranges import Trend
 
 from . import drawn
 from .drawn import BLOCK, DOC, FACTS, KEY, QUERY, START, WINDOW

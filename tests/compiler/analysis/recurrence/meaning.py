@@ -9,17 +9,9 @@ from functools import reduce
 
 import numpy as np
 
-from mixc.compiler.analysis.recurrence.forms import (
-    Affine,
-    Classified,
-    Coupled,
-    Dense,
-    Form,
-    Loop,
-    Matrix,
-)
 from mixc.ir.expression import Call, Cumsum, Expr, Index, Literal, Read, Reduce, Ref, Size, call
 from mixc.ir.mixer import Equation, Line, Recurrence
+from mixc.ir.recurrence_forms import Affine, Classified, Coupled, Dense, Form, Loop, Matrix
 
 Sizes = Mapping[str, int]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixc.compiler.analysis.recurrence.forms import Affine, Classified, Coupled, Dense, Form, Matrix
 from mixc.ir.mixer import Recurrence
+from mixc.ir.recurrence_forms import Affine, Classified, Coupled, Dense, Form, Matrix
 
 from .meaning import Value
 from .steps import dims, recurrence

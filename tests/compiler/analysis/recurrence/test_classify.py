@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from mixc.compiler.analysis.recurrence.classify import classify
 from mixc.compiler.analysis.recurrence.describe import describe
-from mixc.compiler.analysis.recurrence.forms import Loop
 from mixc.ir.mixer import Recurrence
+from mixc.ir.recurrence_forms import Loop
 
 from .meaning import Sizes, Value, by_forms, by_rows
 from .published import SIZES, Case, axes, loops, parallel, shape

@@ -13,11 +13,12 @@ import mixc
 from mixc.autotune.checking.sampling import default_sizes, sample_inputs
 from mixc.backends.reference.evaluate import run
 from mixc.compiler.analysis.facts import facts_of
-from mixc.compiler.analysis.masks.ranges import Trend, key_ranges
+from mixc.compiler.analysis.masks.ranges import key_ranges
 from mixc.compiler.language.load import load_file, load_text
 from mixc.compiler.mixers.pack.pack_sequences import pack_sequences, packing
 from mixc.compiler.mixers.pack.packing_plan import families_of
 from mixc.ir.errors import UnsupportedError
+from mixc.ir.key_ranges import Trend
 from mixc.ir.mixer import Attention, Layout, Mixer
 from mixc.runtime.packing import document_edges, document_tables
 

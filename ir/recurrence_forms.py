@@ -8,11 +8,11 @@ each given the ones before it. Inside a form, ``Ref("S.in", ...)`` is the state 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ....ir.expression import Expr, Ref
-from ....ir.mixer import State
+from .expression import Expr, Ref
+from .mixer import State
 
 # What changes nothing under each operation of a semiring.
 NEUTRAL: Mapping[str, float] = {
@@ -63,6 +63,27 @@ class Matrix:
     writes: tuple[tuple[Expr, Expr], ...]
     values: tuple[str, ...] = ()
 
+    @property
+    def states(self) -> tuple[State, ...]:
+        """The state, as one of several."""
+        return (self.state,)
+
+    @property
+    def corrected(self) -> int:
+        """How many values a row's corrections need of the state before it."""
+        return len(self.corrections)
+
+    @property
+    def decays(self) -> Iterator[Expr]:
+        """What the states are multiplied by in a row."""
+        yield self.decay
+
+    @property
+    def expressions(self) -> Iterator[Expr]:
+        """Decays, then corrections and writes, factor by factor."""
+        yield from self.decays
+        yield from (e for pair in (*self.corrections, *self.writes) for e in pair)
+
 
 @dataclass(frozen=True, slots=True)
 class Dense:
@@ -112,6 +133,23 @@ class Coupled:
     corrections: tuple[tuple[tuple[Expr, Expr, str], ...], ...]
     writes: tuple[tuple[tuple[Expr, Expr], ...], ...]
     values: tuple[str, ...] = ()
+
+    @property
+    def corrected(self) -> int:
+        """How many values a row's corrections need of the states before it."""
+        return len({(w, state) for of in self.corrections for _, w, state in of})
+
+    @property
+    def decays(self) -> Iterator[Expr]:
+        """What the states are multiplied by in a row."""
+        yield from (e for row in self.decay for e in row if e is not None)
+
+    @property
+    def expressions(self) -> Iterator[Expr]:
+        """Decays, then corrections and writes, factor by factor."""
+        yield from self.decays
+        yield from (e for of in self.corrections for u, w, _ in of for e in (u, w))
+        yield from (e for of in self.writes for pair in of for e in pair)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,33 @@
+"""How much of a state a program of a recurrence holds."""
+
+from __future__ import annotations
+
+from math import prod
+
+from ...ir.recurrence_tasks import ChunkTask, LoopTask, ScanTask
+from ..tiles.evaluation import Context, padded
+
+# Positions of an axis whose length nobody knows.
+_ANY = 1 << 20
+
+
+def held_blocks(
+    task: ChunkTask | LoopTask | ScanTask, context: Context, held: int, least: int = 16
+) -> dict[str, int]:
+    """The block of the axis that a task's programs share out, beside the axes that they hold whole.
+
+    Args:
+        held: about how many elements of a state a program holds.
+        least: the smallest block (dots take no fewer than 16).
+    """
+    if not task.tiled:
+        return {}
+    (tiled,) = task.tiled
+    values = (value.axes for value in task.row_values)
+    dims = frozenset[str]().union(*(state.dims for state in task.carrying), *values)
+    groups = {group for group, heads in context.heads if heads in dims | {*task.positions}}
+    own = dims - groups - task.walked - {*task.positions}
+    rest = prod((context.sizes.get(d, _ANY) for d in own if d != tiled), start=1)
+    block = max(least, min(128, held // max(rest, 1)))
+    size = context.sizes.get(tiled, _ANY)
+    return {tiled: min(1 << (block.bit_length() - 1), padded(size, 16))}

@@ -1,0 +1,90 @@
+"""From tasks to tile programs: each by the schedule of its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ...ir.plan import Kernel, Plan
+from ...ir.recurrence_tasks import ChunkTask, LoopTask, ScanTask
+from ...ir.roles import dim_roles, equal_lengths
+from ...ir.task import (
+    AttentionTask,
+    BlockTableTask,
+    PointwiseTask,
+    RunningSumTask,
+    SelectionTask,
+    Task,
+)
+from ...ir.tile import Program
+from ..analysis.facts import facts_of
+from ..analysis.integer_range import IntegerRanges
+from ..tiles.evaluation import Context
+from .attention import attention
+from .block_table import block_table
+from .chunk import chunk
+from .loop import loop
+from .pointwise import pointwise, running_sum
+from .scan import scan
+from .selection import selection
+
+SCHEDULES: Mapping[type, Callable[[Any, Context], Program]] = {
+    AttentionTask: attention,
+    BlockTableTask: block_table,
+    ChunkTask: chunk,
+    ScanTask: scan,
+    LoopTask: loop,
+    PointwiseTask: pointwise,
+    RunningSumTask: running_sum,
+    SelectionTask: selection,
+}
+
+
+def schedule(task: Task, context: Context) -> Program:
+    """The tile program of a task, at the blocks that its schedule starts from."""
+    return SCHEDULES[type(task)](task, context)
+
+
+def schedule_tasks(plan: Plan) -> Plan:
+    """Every task as a tile program.
+
+    tasks, no kernels --> a kernel for each task, in the order of the tasks
+    """
+    context = context_of(plan)
+    kernels = tuple(
+        Kernel(schedule(task, context), task.schedule, task.computes, task.reason)
+        for task in plan.tasks
+    )
+    limits = tuple(context.ranges.limits.items())
+    return replace(plan, kernels=kernels, limits=limits).with_common_blocks()
+
+
+def context_of(plan: Plan) -> Context:
+    """What schedules may take for granted: sizes, params and buffers of a plan."""
+    mixer, sizes, params = plan.mixer, dict(plan.sizes), dict(plan.params)
+    return Context(
+        sizes,
+        params,
+        plan.dtype,
+        {buffer.name: buffer for buffer in plan.buffers},
+        dict(plan.names),
+        equal=equal_lengths(mixer),
+        heads=frozenset(mixer.heads),
+        runtime=frozenset(p.name for p in mixer.params if p.runtime),
+        masks=facts_of(mixer, {n: float(v) for n, v in params.items()}),
+        ranges=integer_ranges(plan),
+        features=dim_roles(mixer, sizes).features,
+        tiling=dict(mixer.tiling),
+        weight_bytes=plan.weight_bytes,
+    )
+
+
+def integer_ranges(plan: Plan) -> IntegerRanges:
+    """Where the integers of a plan's tasks lie."""
+    mixer = plan.mixer
+    wide = frozenset(i.name for i in mixer.inputs if i.dtype == "int64")
+    derived = {**dict(mixer.sizes), **dict(plan.lengths)}
+    return IntegerRanges(
+        dict(plan.sizes), dict(plan.params), derived, dict(plan.integers), wide=wide
+    )

@@ -1,0 +1,249 @@
+"""Recurrences as tasks: row by row, in chunks of rows, or as parallel scans."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from .expression import Expr, Kind, Ref
+from .kernel_task import KernelTask
+from .recurrence_forms import Affine, Coupled, Matrix, Reading
+from .single_assignment import Repeated, Version
+
+
+@dataclass(frozen=True, slots=True)
+class Carrying:
+    """A state in a kernel: what it starts from, its names within a row, where its last value goes.
+
+    ``initial`` has the state's axes or fewer; ``last`` is a buffer, or None.
+    """
+
+    name: str
+    dims: frozenset[str]
+    kind: Kind
+    initial: Expr
+    before: Ref
+    after: Expr
+    last: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoopTask(KernelTask):
+    """A recurrence row by row: names written out, lines in single assignment.
+
+    ``own`` pairs a buffer with what each row stores there. ``positions`` are the dims of which a
+    program takes one position, ``tiled`` the one of which it takes a block.
+    """
+
+    schedule: ClassVar[str] = "loop"
+
+    name: str
+    over: str
+    reverse: bool
+    lines: tuple[Version | Repeated, ...]
+    states: tuple[Carrying, ...]
+    own: tuple[tuple[str, Expr], ...]
+    positions: tuple[str, ...]
+    tiled: tuple[str, ...]
+    about: str = ""
+    reason: str = ""
+
+    @property
+    def carrying(self) -> tuple[Carrying, ...]:
+        """The states."""
+        return self.states
+
+    @property
+    def walked(self) -> frozenset[str]:
+        """The axes that a program walks."""
+        rounds = (line.over for line in self.lines if isinstance(line, Repeated))
+        return frozenset({self.over, *rounds})
+
+    @property
+    def row_values(self) -> Iterator[Expr]:
+        """What the lines of a row compute, and its own results."""
+        yield from line_values(self.lines)
+        yield from (value for _, value in self.own)
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """The buffers that the kernel fills: rows, then last values of states."""
+        return (*(name for name, _ in self.own), *_lasts(self.states))
+
+    @property
+    def expressions(self) -> Iterator[Expr]:
+        """Every expression that the kernel evaluates."""
+        yield from self.row_values
+        for state in self.states:
+            yield from (state.initial, state.after)
+
+    @property
+    def local(self) -> frozenset[str]:
+        """Names in the expressions that the kernel itself gives a value."""
+        return frozenset({*_made(self.lines), *(state.before.name for state in self.states)})
+
+
+@dataclass(frozen=True, slots=True)
+class ScanTask(KernelTask):
+    """Affine states, component by component; the rest as in ``LoopTask``.
+
+    In the expressions a state ``S`` of an earlier component is ``S.in`` (as the row finds it) and
+    ``S.out`` (as the row leaves it), with the axis ``over``; so it is in ``own``.
+    """
+
+    schedule: ClassVar[str] = "scan"
+
+    name: str
+    over: str
+    reverse: bool
+    forms: tuple[Affine, ...]
+    states: tuple[Carrying, ...]
+    own: tuple[tuple[str, Expr], ...]
+    before: frozenset[str]  # states of which some expression reads ``S.in``
+    positions: tuple[str, ...]
+    tiled: tuple[str, ...]
+    about: str = ""
+    reason: str = ""
+
+    @property
+    def carrying(self) -> tuple[Carrying, ...]:
+        """The states."""
+        return self.states
+
+    @property
+    def walked(self) -> frozenset[str]:
+        """The axes that a program walks."""
+        return frozenset({self.over})
+
+    @property
+    def row_values(self) -> Iterator[Expr]:
+        """The coefficients and offsets of a row, and its own results."""
+        for form in self.forms:
+            yield from (c for row in form.coefficients for c in row if c is not None)
+            yield from (o for o in form.offsets if o is not None)
+        yield from (value for _, value in self.own)
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """The buffers that the kernel fills: rows, then last values of states."""
+        return (*(name for name, _ in self.own), *_lasts(self.states))
+
+    @property
+    def expressions(self) -> Iterator[Expr]:
+        """Every expression that the kernel evaluates."""
+        yield from self.row_values
+        yield from (state.initial for state in self.states)
+
+    @property
+    def local(self) -> frozenset[str]:
+        """Names in the expressions that the kernel itself gives a value."""
+        return _points(self.states)
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkTask(KernelTask):
+    """Matrix states a chunk of rows at a time; the rest as in ``LoopTask``.
+
+    ``own`` pairs a buffer with what each row stores there, and says in which rows it does (None:
+    in all). ``parts`` are dims whose positions follow from that of ``over``, which then has
+    ``size`` rows. ``segment`` is a dim that counts stretches of rows, of which a program takes one.
+    """
+
+    schedule: ClassVar[str] = "chunk"
+
+    name: str
+    over: str
+    reverse: bool
+    states: tuple[tuple[Matrix | Coupled, tuple[Carrying, ...]], ...]
+    readings: tuple[Reading, ...]
+    own: tuple[tuple[str, Expr, Expr | None], ...]
+    positions: tuple[str, ...]
+    tiled: tuple[str, ...]
+    parts: tuple[tuple[str, Expr], ...] = ()
+    size: Expr | None = None
+    segment: str | None = None
+    about: str = ""
+    reason: str = ""
+
+    @property
+    def carrying(self) -> tuple[Carrying, ...]:
+        """The states of all components."""
+        return tuple(state for _, group in self.states for state in group)
+
+    @property
+    def listed(self) -> frozenset[str]:
+        """The axes that the spec lists for states: those of their matrices."""
+        states = (state for form, _ in self.states for state in form.states)
+        return frozenset(dim for state in states for dim in state.listed)
+
+    @property
+    def walked(self) -> frozenset[str]:
+        """The axes that a program walks, with those whose positions follow."""
+        return frozenset({self.over, *dict(self.parts)})
+
+    @property
+    def corrected(self) -> bool:
+        """Whether some row's writes depend on what the state holds: a triangular solve a chunk."""
+        return any(form.corrected for form, _ in self.states)
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """The buffers that the kernel fills: rows, then last values of states."""
+        return (*(name for name, _, _ in self.own), *_lasts(self.carrying))
+
+    @property
+    def row_values(self) -> Iterator[Expr]:
+        """What a row brings to the states and reads of them, and its own results."""
+        for form, _ in self.states:
+            yield from form.expressions
+        yield from (reading.query for reading in self.readings)
+        yield from (value for _, value, _ in self.own)
+
+    @property
+    def expressions(self) -> Iterator[Expr]:
+        """Every expression that the kernel evaluates."""
+        yield from self.row_values
+        yield from (where for _, _, where in self.own if where is not None)
+        yield from (place for _, place in self.parts)
+        yield from (state.initial for state in self.carrying)
+
+    @property
+    def local(self) -> frozenset[str]:
+        """Names in the expressions that the kernel itself gives a value."""
+        return _points(self.carrying) | {reading.ref.name for reading in self.readings}
+
+
+def _lasts(states: Sequence[Carrying]) -> Iterator[str]:
+    yield from (state.last for state in states if state.last is not None)
+
+
+def _points(states: Sequence[Carrying]) -> frozenset[str]:
+    """The states' names as a row finds and as it leaves them."""
+    ends = {f"{state.name}.{point}" for state in states for point in ("in", "out")}
+    return frozenset({*ends, *(state.before.name for state in states)})
+
+
+def line_values(lines: Sequence[Version | Repeated]) -> Iterator[Expr]:
+    """The expressions of a step's lines, those of inner loops too."""
+    for line in lines:
+        match line:
+            case Version(_, _, value):
+                yield value
+            case Repeated(_, inner, handed):
+                yield from line_values(inner)
+                for state in handed:
+                    yield from (state.before, state.end)
+
+
+def _made(lines: Sequence[Version | Repeated]) -> Iterator[str]:
+    """The versions that lines make."""
+    for line in lines:
+        match line:
+            case Version(ref, _, _):
+                yield ref.name
+            case Repeated(_, inner, handed, own):
+                yield from _made(inner)
+                for state in handed:
+                    yield from (state.start.name, state.after.name)
+                yield from (whole.name for _, whole in own)

@@ -1,0 +1,51 @@
+"""The lines of a step in single assignment, as data: a version of a name per assignment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .expression import Expr, Ref
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """``ref = value``; ``name`` is what the step calls it."""
+
+    ref: Ref
+    name: str
+    value: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """A state in an inner loop: its value before the loop, at the start of a round, at the end of
+    one, and after the loop."""
+
+    before: Expr
+    start: Ref
+    end: Expr
+    after: Ref
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """An inner loop; ``own`` pairs a name made in it, of a round, with the same name made whole."""
+
+    over: str
+    lines: tuple[Version | Repeated, ...]
+    states: tuple[Handed, ...]
+    own: tuple[tuple[Ref, Ref], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step in single assignment.
+
+    ``before`` are the states as the row above left them (before any reset), ``after`` as this row
+    leaves them; ``own`` are the step's own names with their last versions.
+    """
+
+    lines: tuple[Version | Repeated, ...]
+    before: tuple[tuple[str, Ref], ...]
+    after: tuple[tuple[str, Expr], ...]
+    own: tuple[tuple[str, Ref], ...]

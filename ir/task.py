@@ -1,0 +1,248 @@
+"""Tasks: what each kernel of a plan computes, as data, before any block size.
+
+A task names what it computes, over which axes, and the buffers that it writes; the names that its
+expressions read are buffers, or come about inside (``local``). It says nothing of blocks, warps or
+registers: a schedule makes a tile program of it for a target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from .expression import Cumsum, Expr
+from .kernel_task import KernelTask
+from .key_ranges import KeyRanges
+from .names import names_in
+from .normaliser import Plain, Rescaled
+from .recurrence_tasks import ChunkTask, LoopTask, ScanTask
+
+# ------------------------------------------------------------------------------ attention
+
+
+@dataclass(frozen=True, slots=True)
+class BlockTable:
+    """Buffers of a table: ``starts`` [*dims, row blocks, key blocks] and ``counts`` without keys.
+
+    ``dims`` are the axes of the mask that are neither rows nor keys; ``row_blocks`` and
+    ``key_blocks`` are the dims that count blocks.
+    """
+
+    starts: str
+    counts: str
+    dims: tuple[str, ...]
+    block: str
+    over: str
+    row_blocks: str
+    key_blocks: str
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Keys in shares: ``dim`` counts them; the others are buffers of partial results, with it."""
+
+    dim: str
+    outputs: tuple[str, ...]
+    total: str
+    top: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionTask(KernelTask):
+    """One attention: names written out, statistics in buffers.
+
+    ``form`` is how the weights are normalised in one pass. ``outputs`` pair a buffer with what is
+    summed; ``total``, ``top`` and ``lse`` name buffers for the row's sum, the maximum (to base 2)
+    that it is relative to, and the sum's logarithm. Programs that differ in the position of a
+    value's own axis (a batch of values under one score) compute the same weights.
+    """
+
+    schedule: ClassVar[str] = "flash"
+
+    name: str
+    over: str
+    block: str
+    queries: tuple[str, ...]
+    values: tuple[str, ...]  # axes that only what is summed has
+    score: Expr
+    mask: Expr | None
+    ranges: KeyRanges
+    form: Rescaled | Plain
+    sink: Expr | None
+    gain: Expr | None
+    outputs: tuple[tuple[str, Expr], ...]
+    lse: str | None = None
+    total: str | None = None
+    top: str | None = None
+    about: str = ""
+    reason: str = ""
+    table: BlockTable | None = None
+    split: Split | None = None
+
+    @property
+    def computes(self) -> tuple[str, ...]:
+        """The results by name: in shares, other kernels bring them together."""
+        return (*(name for name, _ in self.outputs), *filter(None, (self.lse,)))
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """The buffers that the kernel fills."""
+        if self.split is not None:
+            parts = (self.split.total, self.split.top)
+            return (*self.split.outputs, *filter(None, parts))
+        rows = (self.lse, self.total, self.top)
+        return (*(name for name, _ in self.outputs), *filter(None, rows))
+
+    @property
+    def expressions(self) -> Iterator[Expr]:
+        """Every expression that the kernel evaluates."""
+        yield self.score
+        yield from (e for e in (self.mask, self.sink, self.gain) if e is not None)
+        yield self.form.denominator
+        match self.form:
+            case Rescaled(exponent, factor):
+                yield from (exponent, factor)
+            case Plain(weight):
+                yield weight
+        yield from (value for _, value in self.outputs)
+        yield from _range_terms(self.ranges)
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Buffers that are read beside those of the expressions."""
+        return () if self.table is None else (self.table.starts, self.table.counts)
+
+    @property
+    def local(self) -> frozenset[str]:
+        """Names in the expressions that the kernel itself gives a value."""
+        return frozenset({"score", "total", "scale"}) | _searched(self.ranges)
+
+
+@dataclass(frozen=True, slots=True)
+class BlockTableTask(KernelTask):
+    """Fill a table of the key blocks with anything that a block of rows sees."""
+
+    schedule: ClassVar[str] = "block table"
+
+    name: str
+    table: BlockTable
+    mask: Expr
+    ranges: KeyRanges
+    about: str = ""
+    reason: str = ""
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """The buffers that the kernel fills."""
+        return self.table.starts, self.table.counts
+
+    @property
+    def expressions(self) -> Iterator[Expr]:
+        """Every expression that the kernel evaluates."""
+        yield self.mask
+        yield from _range_terms(self.ranges)
+
+    @property
+    def local(self) -> frozenset[str]:
+        """Names in the expressions that the kernel itself gives a value."""
+        return _searched(self.ranges)
+
+
+def _range_terms(ranges: KeyRanges) -> Iterator[Expr]:
+    for conjunct in ranges.disjuncts:
+        for bound in conjunct.bounds:
+            yield from (bound.loose, bound.tight)
+            for search in bound.searches:
+                yield from (search.table, search.value)
+        yield from (condition.value for condition in conjunct.conditions)
+
+
+def _searched(ranges: KeyRanges) -> frozenset[str]:
+    bounds = (bound for conjunct in ranges.disjuncts for bound in conjunct.bounds)
+    return frozenset(search.name for bound in bounds for search in bound.searches)
+
+
+# -------------------------------------------------------------------------- everything else
+
+
+@dataclass(frozen=True, slots=True)
+class PointwiseTask(KernelTask):
+    """One value into one buffer; programs take tiles along ``tiled``."""
+
+    schedule: ClassVar[str] = "pointwise"
+
+    name: str
+    result: str
+    value: Expr
+    tiled: tuple[str, ...]
+    about: str = ""
+    reason: str = ""
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """The buffers that the kernel fills."""
+        return (self.result,)
+
+    @property
+    def expressions(self) -> Iterator[Expr]:
+        """Every expression that the kernel evaluates."""
+        yield self.value
+
+
+@dataclass(frozen=True, slots=True)
+class RunningSumTask(PointwiseTask):
+    """A running sum along an axis that no tile holds, block by block."""
+
+    schedule: ClassVar[str] = "running sum"
+
+    @property
+    def sum(self) -> Cumsum:
+        """The value, which is a running sum."""
+        assert isinstance(self.value, Cumsum)
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionTask(KernelTask):
+    """Where the ``kept`` largest of ``x`` along ``over`` end, in buffers ``least`` and ``last``."""
+
+    schedule: ClassVar[str] = "selection"
+
+    name: str
+    x: Expr
+    over: str
+    kept: Expr
+    least: str
+    last: str
+    tiled: tuple[str, ...]
+    about: str = ""
+    reason: str = ""
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """The buffers that the kernel fills."""
+        return self.least, self.last
+
+    @property
+    def expressions(self) -> Iterator[Expr]:
+        """Every expression that the kernel evaluates."""
+        yield from (self.x, self.kept)
+
+
+Task = (
+    AttentionTask
+    | BlockTableTask
+    | ChunkTask
+    | ScanTask
+    | LoopTask
+    | PointwiseTask
+    | RunningSumTask
+    | SelectionTask
+)
+
+
+def buffers_of(task: Task) -> frozenset[str]:
+    """The names that a task writes, and those that it reads and does not make: its buffers."""
+    read = names_in(*task.expressions) - task.local
+    return read | {*task.writes, *task.tables}

@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from ...ir.expression import Call, Expr, Index, Kind, Literal, Read, Reduce, Ref, call
-from ...ir.plan import Buffer
-from ...ir.task import SelectionTask
-from ...ir.tile import DType
-
-if TYPE_CHECKING:
-    from .workspace import Workspace
+from ...ir.expression import Call, Expr, Index, Kind, Literal, Read, Reduce, call
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,25 +54,3 @@ def _first(rank: Reduce, kept: Expr) -> FirstRanks | None:
             if y == elsewhere and x.kind is Kind.REAL and over in x.axes:
                 return FirstRanks(x, over, kept)
     return None
-
-
-def selected(work: Workspace, ranks: FirstRanks) -> Expr:
-    """What is among the first of its row, by two numbers for each row that a kernel finds."""
-    reason = f"the largest along {ranks.over} are selected"
-    x = work.prepared(ranks.x, None, None, inside=True)
-    if not work.is_stored(x):
-        x = work.store(work.temporary_name(ranks.x), ranks.x, None, "temporary", reason)
-    rows, stem = x.axes - {ranks.over}, work.temporary_name(ranks.x)
-    least, last = (work.free_name(f"{stem}_{part}") for part in ("least", "last"))
-    for name, dtype in ((least, DType.FLOAT32), (last, DType.INT32)):
-        work.context.buffers[name] = Buffer(name, work.order(rows), dtype, "temporary")
-    tiled = tuple(work.tiled(x, work.order(rows))[-1:])
-    about = f"{least}, {last}: where the largest of a row end, and their last equal"
-    name = work.kernel_name(least)
-    work.tasks.append(
-        SelectionTask(name, x, ranks.over, ranks.kept, least, last, tiled, about, reason)
-    )
-    return ranks.admitted(x, Ref(least, rows, Kind.REAL), Ref(last, rows, Kind.INT))
-
-
-__all__ = ["FirstRanks", "first_ranks", "selected"]

@@ -34,15 +34,15 @@ from ...ir.mixer import Mixer, Recurrence
 from ...ir.names import free_name
 from ...ir.plan import Buffer, Plan
 from ...ir.roles import LARGEST_WHOLE, DimRoles, dim_roles, equal_lengths, solved_dims
-from ...ir.task import PointwiseTask, RunningSumTask, Task, buffers_of
+from ...ir.task import PointwiseTask, RunningSumTask, SelectionTask, Task, buffers_of
 from ...ir.tile import DType
 from ..analysis.facts import facts_of, is_natural
 from ..analysis.integer_range import IntegerRanges
 from ..passes.fold_constants import fold_constants
 from ..schedules.estimates import WEIGHTS_LIMIT_BYTES
-from ..tiles.evaluation import Context
+from ..tiles.context import Context
 from ..tiles.moving import move
-from .ranks import first_ranks, selected
+from .ranks import FirstRanks, first_ranks
 
 KIND_DTYPE = {Kind.BOOL: DType.BOOL, Kind.INT: DType.INT32}
 
@@ -136,7 +136,7 @@ class Workspace:
             return known
         ranks = first_ranks(expr)
         if ranks is not None and ranks.over not in self.context.sizes:
-            return selected(self, ranks)
+            return self._selected(ranks)
         if (
             isinstance(expr, Read)
             and self._by_head(expr)
@@ -150,6 +150,33 @@ class Workspace:
             return self._prepared_read(expr, block, loop, inside)
         deeper = inside or self._is_long(expr)
         return rebuild(expr, lambda child: self.prepared(child, block, loop, deeper))
+
+    def _selected(self, ranks: FirstRanks) -> Expr:
+        """What is among the first of its row, by two numbers for each row that a kernel finds."""
+        reason = f"the largest along {ranks.over} are selected"
+        x = self.prepared(ranks.x, None, None, inside=True)
+        if not self.is_stored(x):
+            x = self.store(self.temporary_name(ranks.x), ranks.x, None, "temporary", reason)
+        rows, stem = x.axes - {ranks.over}, self.temporary_name(ranks.x)
+        least, last = (self.free_name(f"{stem}_{part}") for part in ("least", "last"))
+        for name, dtype in ((least, DType.FLOAT32), (last, DType.INT32)):
+            self.context.buffers[name] = Buffer(name, self.order(rows), dtype, "temporary")
+        tiled = tuple(self.tiled(x, self.order(rows))[-1:])
+        about = f"{least}, {last}: where the largest of a row end, and their last equal"
+        self.tasks.append(
+            SelectionTask(
+                self.kernel_name(least),
+                x,
+                ranks.over,
+                ranks.kept,
+                least,
+                last,
+                tiled,
+                about,
+                reason,
+            )
+        )
+        return ranks.admitted(x, Ref(least, rows, Kind.REAL), Ref(last, rows, Kind.INT))
 
     def _by_head(self, read: Read) -> bool:
         """Whether a read only spreads groups over their heads."""

@@ -20,8 +20,10 @@ from ...ir.normaliser import Plain, Rescaled
 from ...ir.task import AttentionTask, Split
 from ...ir.tile import BufferArgument, DType, GridAxis, Program, SizeArgument, Value
 from ..tiles.builder import Builder
+from ..tiles.context import Context, Launch
 from ..tiles.contraction import contract, factors_of
-from ..tiles.evaluation import Context, Evaluator, Launch
+from ..tiles.evaluation import TileEvaluator
+from ..tiles.evaluator import Evaluator
 from ..tiles.grid import first_of, place_grid, store_result
 from ..tiles.key_blocks import Share, Turn, sweep
 from .block_table import sweep_listed
@@ -49,7 +51,7 @@ def attention(task: AttentionTask, context: Context) -> Program:
 def flash(task: AttentionTask, context: Context, launch: Launch) -> Program:
     """The tile program of an attention, with the context's blocks."""
     builder = Builder(task.name)
-    evaluator = Evaluator(builder, context)
+    evaluator = TileEvaluator(builder, context)
     dims = (*task.queries, *task.values)
     place_grid(evaluator, dims, task.block, descending=_later_rows_do_more(task.ranges))
     if task.split is not None:

@@ -14,7 +14,7 @@ from math import prod
 from ...ir.errors import UnsupportedError
 from ...ir.recurrence_tasks import LoopTask
 from ...ir.tile import Dot, For, Program, Value, all_ops, made_by
-from ..tiles.evaluation import Context
+from ..tiles.context import Context
 
 ROWS = 16  # the fewest that tensor cores take
 _AXES = 2  # of a tile that registers hold

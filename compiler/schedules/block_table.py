@@ -14,7 +14,9 @@ from ...ir.promises import CommonBlocks
 from ...ir.task import BlockTable, BlockTableTask
 from ...ir.tile import BufferArgument, DType, Program, Tile, Value
 from ..tiles.builder import Builder
-from ..tiles.evaluation import Context, Evaluator
+from ..tiles.context import Context
+from ..tiles.evaluation import TileEvaluator
+from ..tiles.evaluator import Evaluator
 from ..tiles.grid import place_grid
 from ..tiles.key_blocks import Share, Turn, integer, sweep
 from .defaults import LIGHT
@@ -28,7 +30,7 @@ def block_table(task: BlockTableTask, context: Context) -> Program:
     """
     table = task.table
     builder = Builder(task.name)
-    evaluator = Evaluator(builder, context)
+    evaluator = TileEvaluator(builder, context)
     place_grid(evaluator, [*table.dims, table.block], table.block)
     for buffer in (table.starts, table.counts):
         given = context.buffers[buffer]

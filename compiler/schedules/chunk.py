@@ -21,8 +21,9 @@ from ...ir.promises import CommonBlocks
 from ...ir.recurrence_forms import Coupled, Matrix, Reading
 from ...ir.recurrence_tasks import Carrying, ChunkTask
 from ...ir.tile import DType, GridAxis, Program, SizeArgument, Tile, Value
+from ..tiles.context import Context, Launch
 from ..tiles.contraction import contract, factors_of
-from ..tiles.evaluation import Context, Evaluator, Launch
+from ..tiles.evaluator import Evaluator
 from ..tiles.grid import start_rows
 from ..tiles.key_blocks import integer
 from .coupled import CoupledChunk

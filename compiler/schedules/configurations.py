@@ -16,7 +16,7 @@ from ...ir.knob import Configuration, Knob, check_configuration
 from ...ir.plan import Kernel, Plan
 from ...ir.targets import Target
 from ...ir.tile import Tile
-from ..tiles.evaluation import padded
+from ..tiles.context import padded
 from .estimates import registers, shared_bytes
 
 _REASONS = {

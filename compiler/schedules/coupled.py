@@ -15,7 +15,7 @@ from ...ir.recurrence_forms import Affine, Coupled, Reading
 from ...ir.recurrence_tasks import Carrying
 from ...ir.tile import DType, Value
 from ..tiles.contraction import accumulate, contract, factors_of
-from ..tiles.evaluation import Evaluator
+from ..tiles.evaluator import Evaluator
 from .decay import Pairs
 from .scan import Entries, product, reachable
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ...ir.expression import Expr, Index, Literal, Ref, call
 from ...ir.tile import DType, Value
 from ..tiles.contraction import contract, factors_of
-from ..tiles.evaluation import Evaluator
+from ..tiles.evaluator import Evaluator
 from ..tiles.grid import from_end
 from ..tiles.key_blocks import integer
 from ..tiles.moving import move

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...ir.tile import Program
-from ..tiles.evaluation import Context, Launch
+from ..tiles.context import Context, Launch
 from .estimates import warps_for_rows
 
 

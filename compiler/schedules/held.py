@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from ...ir.recurrence_tasks import ChunkTask, LoopTask, ScanTask
-from ..tiles.evaluation import Context, padded
+from ..tiles.context import Context, padded
 
 # Positions of an axis whose length nobody knows.
 _ANY = 1 << 20

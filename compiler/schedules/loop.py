@@ -14,7 +14,8 @@ from ...ir.recurrence_tasks import Carrying, LoopTask
 from ...ir.single_assignment import Repeated, Version
 from ...ir.tile import DType, Program, Value
 from ..tiles.builder import KIND_DTYPE
-from ..tiles.evaluation import Context, Evaluator
+from ..tiles.context import Context
+from ..tiles.evaluator import Evaluator
 from ..tiles.grid import first_of, from_end, start_rows, store_result
 from ..tiles.scope import Loop
 from .batch_rows import by_products

@@ -13,7 +13,9 @@ from ...ir.task import PointwiseTask, RunningSumTask
 from ...ir.tile import BufferArgument, DType, Program, Tile, Value
 from ..tiles.builder import Builder
 from ..tiles.compensated import coarse_and_rest, two_sum
-from ..tiles.evaluation import Context, Evaluator
+from ..tiles.context import Context
+from ..tiles.evaluation import TileEvaluator
+from ..tiles.evaluator import Evaluator
 from ..tiles.grid import place_grid, store_result
 from .defaults import LIGHT, pointwise_blocks, pointwise_choices
 from .estimates import fits
@@ -35,7 +37,7 @@ def tile_by_tile(task: PointwiseTask, context: Context) -> Program:
     """The tile program that stores a value, with the context's blocks."""
     result, tiled = task.result, task.tiled
     builder = Builder(task.name)
-    evaluator = Evaluator(builder, context)
+    evaluator = TileEvaluator(builder, context)
     buffer = context.buffers[result]
     builder.buffer(BufferArgument(result, buffer.dims, buffer.dtype, written=True))
     place_grid(evaluator, [d for d in buffer.dims if d not in tiled], None)
@@ -54,7 +56,7 @@ def running_sum(task: RunningSumTask, context: Context) -> Program:
     result, value = task.result, task.sum
     context = context.with_blocks(pointwise_blocks((value.over,)))
     builder = Builder(task.name)
-    evaluator = Evaluator(builder, context)
+    evaluator = TileEvaluator(builder, context)
     buffer, axis = context.buffers[result], value.over
     builder.buffer(BufferArgument(result, buffer.dims, buffer.dtype, written=True))
     place_grid(evaluator, [d for d in buffer.dims if d != axis], None)

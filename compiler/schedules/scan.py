@@ -16,7 +16,8 @@ from ...ir.expression import Expr, Ref
 from ...ir.recurrence_forms import NEUTRAL, Affine
 from ...ir.recurrence_tasks import ScanTask
 from ...ir.tile import DType, Program, Tile, Value
-from ..tiles.evaluation import Context, Evaluator, padded
+from ..tiles.context import Context, padded
+from ..tiles.evaluator import Evaluator
 from ..tiles.grid import start_rows
 from .decay import Pairs, place_rows
 from .defaults import LIGHT, recurrence_launch

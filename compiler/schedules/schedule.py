@@ -20,7 +20,7 @@ from ...ir.task import (
 from ...ir.tile import Program
 from ..analysis.facts import facts_of
 from ..analysis.integer_range import IntegerRanges
-from ..tiles.evaluation import Context
+from ..tiles.context import Context
 from .attention import attention
 from .block_table import block_table
 from .chunk import chunk

@@ -16,7 +16,9 @@ from ...ir.expression import Size, call
 from ...ir.task import SelectionTask
 from ...ir.tile import BufferArgument, DType, Program, Tile, Value
 from ..tiles.builder import Builder
-from ..tiles.evaluation import Context, Evaluator
+from ..tiles.context import Context
+from ..tiles.evaluation import TileEvaluator
+from ..tiles.evaluator import Evaluator
 from ..tiles.grid import place_grid, store_result
 from .defaults import LIGHT, pointwise_blocks
 
@@ -30,7 +32,7 @@ def selection(task: SelectionTask, context: Context) -> Program:
     tiled = task.tiled
     context = context.with_blocks(pointwise_blocks((*tiled, task.over)))
     builder = Builder(task.name)
-    evaluator = Evaluator(builder, context)
+    evaluator = TileEvaluator(builder, context)
     dims = context.buffers[task.least].dims
     for buffer in (context.buffers[task.least], context.buffers[task.last]):
         builder.buffer(BufferArgument(buffer.name, buffer.dims, buffer.dtype, written=True))

@@ -13,7 +13,7 @@ from ...ir.expression import Expr, Kind, Literal, Reduce, Ref, call, with_names
 from ...ir.normaliser import Plain, Rescaled
 from ...ir.task import Split
 from ...ir.tile import DType, Value
-from ..tiles.evaluation import Evaluator
+from ..tiles.evaluator import Evaluator
 
 
 def share_of(

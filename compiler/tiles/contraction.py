@@ -27,7 +27,7 @@ from ...ir.expression import (
 from ...ir.host import is_host
 from ...ir.tile import DType, Value
 from ..analysis.conditions import all_of, conditions_of
-from .evaluation import Evaluator
+from .evaluator import Evaluator
 
 
 def reduce_on_tile(evaluator: Evaluator, expr: Reduce, hint: str) -> Value:

@@ -9,7 +9,9 @@ from ...ir.promises import WholeBlocks
 from ...ir.roles import group_of
 from ...ir.tile import BufferArgument, DType, GridAxis, Tile, Value
 from .builder import Builder
-from .evaluation import Context, Evaluator, padded
+from .context import Context, padded
+from .evaluation import TileEvaluator
+from .evaluator import Evaluator
 
 
 def place_grid(
@@ -45,7 +47,7 @@ def start_rows(
 ) -> Evaluator:
     """A program of a recurrence, its grid placed and the buffers that it fills declared."""
     builder = Builder(name)
-    evaluator = Evaluator(builder, context)
+    evaluator = TileEvaluator(builder, context)
     place_grid(evaluator, positions, None)
     for dim in tiled:
         place_grid(evaluator, [dim], dim)

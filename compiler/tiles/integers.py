@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from ...ir.expression import Expr, Kind
 from ...ir.tile import DType, Value
 from ..analysis.integer_range import IntegerRange
 from .builder import KIND_DTYPE, Builder
-
-if TYPE_CHECKING:
-    from .evaluation import Evaluator
+from .evaluator import Evaluator, clipped
 
 
 def integral(
@@ -44,14 +41,6 @@ def _cut_to_compare(evaluator: Evaluator, args: Sequence[Expr], values: list[Val
         if values[one].dtype is DType.INT64 and values[one].axes < values[other].axes:
             made[one] = clipped(evaluator.builder, values[one], ends.low, ends.high)
     return made
-
-
-def clipped(builder: Builder, value: Value, low: int, high: int) -> Value:
-    """A 64-bit value between two numbers of 32 bits, as 32 bits."""
-    for fn, end in (("max", low), ("min", high)):
-        limit = builder.constant(end, DType.INT64)
-        value = builder.elementwise(fn, value, limit, dtype=DType.INT64)
-    return builder.cast(value, DType.INT32)
 
 
 def whole_power(evaluator: Evaluator, expr: Expr) -> int | None:

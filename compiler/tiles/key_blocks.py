@@ -14,7 +14,7 @@ from ...ir.expression import Expr, Kind, Ref, substitute
 from ...ir.key_ranges import Bound, Conjunct, KeyRanges, Row, RowCondition
 from ...ir.tile import BufferArgument, DType, Tile, Value
 from ..analysis.facts import placed
-from .evaluation import Evaluator
+from .evaluator import Evaluator
 
 _FAR = 2**30
 

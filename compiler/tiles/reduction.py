@@ -9,7 +9,16 @@ from ...ir.key_ranges import KeyRanges
 from ...ir.tile import Value
 from ..analysis.conditions import all_of, conditions_of
 from ..analysis.masks.ranges import key_ranges
-from .evaluation import Evaluator
+from .contraction import (
+    as_truth,
+    contract,
+    factors_of,
+    reduce_on_tile,
+    reduced_dtype,
+    step_reduce,
+    sum_by_steps,
+)
+from .evaluator import Evaluator
 from .key_blocks import sweep
 
 
@@ -36,8 +45,6 @@ def reduce_in_loop(evaluator: Evaluator, expr: Reduce, looped: list[str], hint: 
 
     Axes that a tile holds whole are reduced last, from one result for each of their positions.
     """
-    from .contraction import as_truth, factors_of, reduced_dtype, step_reduce, sum_by_steps
-
     whole = tuple(d for d in expr.over if d not in looped)
     if whole:
         long = Reduce(expr.op, expr.x, tuple(looped), expr.where)
@@ -68,8 +75,6 @@ def _is_real_sum(expr: Reduce) -> bool:
 
 def _joined(evaluator: Evaluator, block: Reduce, so_far: Value, hint: str) -> Value:
     """What came of the blocks so far, and of one more."""
-    from .contraction import contract, factors_of, reduce_on_tile
-
     if _is_real_sum(block):
         return contract(evaluator, factors_of(block.x), block.over, block.where, hint, so_far)
     value = evaluator.builder.cast(reduce_on_tile(evaluator, block, ""), so_far.dtype)

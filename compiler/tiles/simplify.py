@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Protocol
 
 from ...ir.tile import DType, Value
 
-if TYPE_CHECKING:
-    from .builder import Builder
+
+class Arithmetic(Protocol):
+    """What is asked of a builder: numbers that are known, and new ops."""
+
+    @property
+    def shifts(self) -> Mapping[str, tuple[Value, int]]:
+        """Sums of a value and a number, by name."""
+        ...
+
+    def constant_of(self, value: Value) -> float | int | bool | None:
+        """The number that a value is, where it is known."""
+        ...
+
+    def is_natural(self, value: Value) -> bool:
+        """Whether a value is never negative."""
+        ...
+
+    def constant(self, value: int, dtype: DType) -> Value:
+        """A number as a value."""
+        ...
+
+    def elementwise(self, fn: str, *args: Value, dtype: DType) -> Value:
+        """A function of values."""
+        ...
 
 
-def simplify(builder: Builder, fn: str, args: tuple[Value, ...]) -> Value | None:
+def simplify(builder: Arithmetic, fn: str, args: tuple[Value, ...]) -> Value | None:
     """A value equal to ``fn(args)`` that takes less, if one is seen.
 
     x + 0 --> x, (x + 3) - 1 --> x + 2, max(x, 0) --> x for a natural x, min(x, x) --> x, and
@@ -40,7 +63,7 @@ def simplify(builder: Builder, fn: str, args: tuple[Value, ...]) -> Value | None
     return None
 
 
-def _shifted(builder: Builder, value: Value, by: int) -> Value | None:
+def _shifted(builder: Arithmetic, value: Value, by: int) -> Value | None:
     """value + by, through a number that was added before."""
     if by == 0:
         return value

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ...ir.errors import UnsupportedError
 from ...ir.expression import Expr, Index, Ref
 from ...ir.tile import DType, Tile, Value
-from .evaluation import Evaluator
+from .evaluator import Evaluator
 
 
 def read_from_tile(

@@ -92,7 +92,7 @@ def write_data(value: Any, remarks: str = "") -> str:
 def _kept(value: Any) -> Iterator[tuple[Field[Any], Any]]:
     """The fields that are part of a value, and its remarks."""
     for one in fields(value):
-        if one.init and (one.compare or one.name == "about"):
+        if one.init and (one.compare or one.name in ("about", "point")):
             yield one, getattr(value, one.name)
 
 

@@ -24,6 +24,7 @@ from .node import (
     REDUCTIONS,
     TRANSCENDENTAL,
     Kind,
+    Point,
     Span,
     node,
 )
@@ -143,12 +144,14 @@ class Index(Expr):
 class Ref(Expr):
     """A named tensor: an input, a table, a let, or a stage's result.
 
-    Inside a normaliser the names ``score`` and ``total`` stand for the attention's own.
+    Inside a normaliser the names ``score`` and ``total`` stand for the attention's own. ``point``
+    says what else than a tensor the name is; the name alone tells one from another.
     """
 
     name: str
     dims: frozenset[str]
     tensor_kind: Kind
+    point: Point | None = field(default=None, compare=False, repr=False)
 
     @cached_property
     def axes(self) -> frozenset[str]:

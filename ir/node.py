@@ -27,6 +27,23 @@ class Span:
     length: int = 1
 
 
+class At(enum.Enum):
+    """Which of a name's values is meant."""
+
+    BEFORE = "in"  # a state, as the row finds it
+    AFTER = "out"  # a state, as the row leaves it
+    VERSION = "version"  # what one line of a step has made of it
+    ROW = "row"  # a position, or what was found at one: no axis, an integer below any length
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One of the values that a name stands for in turn."""
+
+    of: str
+    at: At
+
+
 # How the kind of an elementwise call follows from the kinds of its arguments.
 PREDICATES = frozenset({"lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not"})
 INTEGRAL = frozenset({"floor", "ceil", "round", "sign_int", "floordiv", "mod", "to_int"})

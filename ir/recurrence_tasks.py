@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from .expression import Expr, Kind, Ref
 from .kernel_task import KernelTask
+from .node import At
 from .recurrence_forms import Affine, Coupled, Matrix, Reading
 from .single_assignment import Repeated, Version
 
@@ -220,8 +221,7 @@ def _lasts(states: Sequence[Carrying]) -> Iterator[str]:
 
 def _points(states: Sequence[Carrying]) -> frozenset[str]:
     """The states' names as a row finds and as it leaves them."""
-    ends = {f"{state.name}.{point}" for state in states for point in ("in", "out")}
-    return frozenset({*ends, *(state.before.name for state in states)})
+    return frozenset(f"{state.name}.{at.value}" for state in states for at in (At.BEFORE, At.AFTER))
 
 
 def line_values(lines: Sequence[Version | Repeated]) -> Iterator[Expr]:

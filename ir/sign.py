@@ -6,24 +6,28 @@ that floor division may be truncating division, and ``max(x, 0)`` may be ``x``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from .tile import Value
 
 
 def keeps_natural(
-    fn: str, args: Sequence[Value], natural: Sequence[bool], number: float | int | bool | None
+    fn: str,
+    args: Sequence[Value],
+    natural: Sequence[bool],
+    number: float | int | bool | None,
+    blocks: Container[str] = (),
 ) -> bool:
     """Whether an elementwise op on integers gives none that is negative.
 
     ``natural`` tells which arguments are not negative, ``number`` what the last one is, if that
-    is known.
+    is known, and ``blocks`` are the names of block sizes.
     """
     if any(a.dtype.is_float for a in args):
         return False
     match fn:
         case "sub":  # a block has one position at least
-            return args[0].name.startswith("BLOCK_") and number in (0, 1)
+            return args[0].name in blocks and number in (0, 1)
         case "add" | "mul" | "floordiv" | "min":
             return all(natural)
         case "mod":

@@ -5,6 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .expression import Expr, Ref
+from .mixer import State
+from .node import At, Point
+
+
+def before_row(state: State, dims: frozenset[str] | None = None) -> Ref:
+    """A state as the row finds it, before any reset; with ``dims``, in every row at once."""
+    return _at(state, At.BEFORE, dims)
+
+
+def after_row(state: State, dims: frozenset[str] | None = None) -> Ref:
+    """A state as the row leaves it; with ``dims``, in every row at once."""
+    return _at(state, At.AFTER, dims)
+
+
+def _at(state: State, at: At, dims: frozenset[str] | None) -> Ref:
+    axes = state.dims if dims is None else dims
+    return Ref(f"{state.name}.{at.value}", axes, state.kind, Point(state.name, at))
 
 
 @dataclass(frozen=True, slots=True)

@@ -389,6 +389,12 @@ class Program:
         tiles = (replace(t, block=blocks.get(t.like or t.dim, t.block)) for t in self.tiles)
         return replace(self, tiles=tuple(tiles))
 
+    def step(self, loop: For) -> int:
+        """How far a loop goes at a turn."""
+        if isinstance(loop.step, int):
+            return loop.step
+        return next(tile.block for tile in self.tiles if tile.symbol == loop.step)
+
     @property
     def blocks(self) -> tuple[Tile, ...]:
         """The tiles whose blocks are numbers of their own."""

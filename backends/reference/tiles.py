@@ -294,11 +294,7 @@ class _Launch:
 
     def _loop(self, op: For) -> None:
         start, stop = (int(self.values[v.name]) for v in (op.start, op.stop))
-        step = (
-            self.program.tile(op.step.removeprefix("BLOCK_")).block
-            if isinstance(op.step, str)
-            else op.step
-        )
+        step = self.program.step(op)
         state = [self.values[c.initial.name] for c in op.carried]
         for turn in range(start, stop, step):
             self.values[op.variable.name] = torch.tensor(turn)

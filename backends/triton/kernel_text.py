@@ -281,7 +281,7 @@ class KernelText:
         constants = [self.constants.get(a.name) for a in op.args]
         signs = [a.name in self.natural for a in op.args]
         if op.out.dtype in (DType.INT32, DType.INT64) and keeps_natural(
-            op.fn, op.args, signs, constants[-1]
+            op.fn, op.args, signs, constants[-1], {tile.symbol for tile in self.program.tiles}
         ):
             self.natural.add(op.out.name)
         whole = op.out.dtype in (DType.INT32, DType.INT64)

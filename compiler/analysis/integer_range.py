@@ -25,6 +25,7 @@ from ...ir.expression import (
     Size,
     walk,
 )
+from ...ir.node import At, Point
 from ...ir.verify_plan import LONGEST
 from .intervals import EVERYTHING, Interval, elementwise
 
@@ -144,9 +145,10 @@ class IntegerRanges:
                 return self.of(self.made[name])
             case Ref(name) if name in self.wide:
                 return ANY_64
-            case Ref(name):
-                position = name.startswith("<")
-                return IntegerRange(-1, self.longest) if position else self.elements
+            case Ref(point=Point(at=At.ROW)):
+                return IntegerRange(-1, self.longest)
+            case Ref():
+                return self.elements
             case Read(x, _, fill):
                 return self.of(x).join(IntegerRange(int(fill), int(fill)))
             case Reduce() | Cumsum():

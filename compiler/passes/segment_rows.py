@@ -16,11 +16,12 @@ from dataclasses import dataclass, field, replace
 from ...ir.expression import Kind, Literal, Ref, call
 from ...ir.mixer import State
 from ...ir.names import free_name
+from ...ir.node import At, Point
 from ...ir.plan import Buffer, Plan
 from ...ir.recurrence_forms import Matrix
 from ...ir.recurrence_tasks import Carrying, ChunkTask, LoopTask
 from ...ir.roles import DimRoles, dim_roles
-from ...ir.single_assignment import Version
+from ...ir.single_assignment import Version, before_row
 from ...ir.task import Task
 from ...ir.tile import DType
 
@@ -113,7 +114,7 @@ class _Segments:
                 yield form, (zero,)
                 dims = left[c.name].axes - {self.dim}
                 one = State(f"{c.name}_left", dims, Literal(1.0), listed=form.state.listed)
-                before = Ref(f"{one.name}.in", dims, Kind.REAL)
+                before = before_row(one)
                 kept = Carrying(
                     one.name, dims, Kind.REAL, one.initial, before, before, left[c.name].name
                 )
@@ -140,7 +141,7 @@ class _Segments:
         for _, c in self.states:
             kept = call("mul", left[c.name], c.before)
             value = call("add", kept, found[c.name])
-            after = Ref(f"{c.name}.next", c.dims, c.kind)
+            after = Ref(f"{c.name}.next", c.dims, c.kind, Point(c.name, At.VERSION))
             lines.append(Version(after, c.name, value))
             states.append(replace(c, after=after))
             own.append((starts[c.name].name, c.before))

@@ -20,6 +20,7 @@ from ...ir.expression import (
 from ...ir.mixer import Equation, Recurrence, Rounds, State, assignments
 from ...ir.recurrence_forms import Classified, Coupled, Matrix, Reading
 from ...ir.recurrence_tasks import Carrying, ChunkTask
+from ...ir.single_assignment import after_row, before_row
 from ..analysis.recurrence.flatten import Flat
 from .recurrence_context import StageRows, reads
 
@@ -135,8 +136,8 @@ class ChunkPlan:
         self.plan_rest(StageRows(work, stage, used, wide=frozenset(names.values())), stage)
         for state in rest.states:
             ref = Ref(names[state.name], state.dims | {stage.over}, state.kind)
-            self.known[f"{state.name}.out"] = ref
-            self.known[f"{state.name}.in"] = self._before(ref, state)
+            self.known[after_row(state).name] = ref
+            self.known[before_row(state).name] = self._before(ref, state)
 
     def _before(self, rows: Ref, state: State) -> Expr:
         """A state before each row: the row above, or the initial value."""

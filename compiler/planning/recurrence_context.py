@@ -13,6 +13,7 @@ from ...ir.optional import expressions
 from ...ir.plan import Buffer
 from ...ir.recurrence_tasks import Carrying
 from ...ir.roles import group_of
+from ...ir.single_assignment import before_row
 from ...ir.tile import DType
 from ..tiles.moving import move
 from .workspace import KIND_DTYPE, Workspace
@@ -126,7 +127,7 @@ class StageRows:
 
     def carrying(self, state: State) -> Carrying:
         """A state as a kernel holds it: ``S.in`` is its name where it is read and where it ends."""
-        before = Ref(f"{state.name}.in", state.dims, state.kind)
+        before = before_row(state)
         last = self.declare(state.name, state.kind) if state.name in self.used else None
         initial = self.work.prepared(state.initial, None, None)
         return Carrying(state.name, state.dims, state.kind, initial, before, before, last)

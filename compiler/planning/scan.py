@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ...ir.expression import Expr, Ref, with_names
+from ...ir.expression import Expr, with_names
 from ...ir.mixer import Recurrence, Rounds
 from ...ir.names import names_in
 from ...ir.recurrence_forms import Affine, Classified, Dense, Loop
 from ...ir.recurrence_tasks import Carrying, ScanTask
+from ...ir.single_assignment import after_row, before_row
 from .recurrence_context import StageRows, reads
 
 
@@ -44,8 +45,8 @@ class ScanPlan:
         forms = [form for form in self.classified.components if isinstance(form, Affine)]
         known: dict[str, Expr] = {}
         for state in self.stage.states:
-            for point in ("in", "out"):
-                ref = Ref(f"{state.name}.{point}", state.dims | {self.stage.over}, state.kind)
+            rows = state.dims | {self.stage.over}
+            for ref in (before_row(state, rows), after_row(state, rows)):
                 known[ref.name] = ref
         names = frozenset(known)
 
@@ -92,7 +93,7 @@ class ScanPlan:
             forms,
             states,
             own,
-            frozenset(s.name for s in states if f"{s.name}.in" in before),
+            frozenset(s.name for s in states if s.before.name in before),
             grid.positions,
             grid.tiled,
             f"{', '.join(results)}: scanned along {over}",

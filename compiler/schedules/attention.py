@@ -352,6 +352,7 @@ def _weighted_sums(
         weight, gain = evaluator.where(visible, gained, zero, "weight"), []
     weight_ref = Ref("weight", weight.axes, Kind.REAL)
     builder.bind(weight_ref, weight, here=True)
+    evaluator.zero_outside.add(weight_ref.name)
     mask = None if visible is None else weight_ref
     made = []
     for (name, value), running in zip(task.outputs, sums, strict=True):

@@ -145,7 +145,7 @@ class _Chunk:
             builder.comment(f"{carrying.name}: what the rows correct, all of the chunk at once")
             terms = self._corrected(form, carrying, decay, scores)
         for reading in read:
-            builder.comment(f"{reading.ref.name.partition('.')[0]}: {carrying.name} read")
+            builder.comment(f"{carrying.name} read")
             if reading.axes == (form.axis,):
                 value = self._from_start(reading.query, carrying, decay, reading.after)
                 for key, entry in terms:

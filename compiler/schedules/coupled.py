@@ -47,7 +47,7 @@ class CoupledChunk:
         terms = self._terms()
         names = [state.name for state in self.form.states]
         for reading in self.readings:
-            builder.comment(f"{reading.ref.name.partition('.')[0]}: {reading.state} read")
+            builder.comment(f"{reading.state} read")
             state = names.index(reading.state)
             value = self._read(reading.query, state, reading.after, terms)
             builder.bind(reading.ref, value, here=True)

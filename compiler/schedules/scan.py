@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ...ir.expression import Expr, Ref
+from ...ir.expression import Expr
 from ...ir.recurrence_forms import NEUTRAL, Affine
 from ...ir.recurrence_tasks import ScanTask
+from ...ir.single_assignment import after_row, before_row
 from ...ir.tile import DType, Program, Tile, Value
 from ..tiles.context import Context, padded
 from ..tiles.evaluator import Evaluator
@@ -75,26 +76,23 @@ class _Block:
     def run(self, carried: Mapping[str, Value]) -> tuple[Value, ...]:
         """What the states have become; the block's own rows are stored."""
         builder, made = self.evaluator.builder, dict[str, Value]()
+        every = {self.task.over}
         for form in self.task.forms:
             names = [state.name for state in form.states]
             start = [carried[name] for name in names]
             builder.comment(f"{', '.join(names)} in every row of the block")
             found = _Maps(self.evaluator, form, self.rows).scanned(start)
             after = _applied(self.evaluator, form, found[0], found[1], start)
-            for name, value in zip(names, after, strict=True):
-                self._bind(f"{name}.out", form, value)
-                made[name] = self.rows.in_last_row(value)
-            for name, value, first in zip(names, after, start, strict=True):
-                if name in self.task.before:
-                    self._bind(f"{name}.in", form, self._above(value, first))
+            for state, value in zip(form.states, after, strict=True):
+                builder.bind(after_row(state, state.dims | every), value, here=True)
+                made[state.name] = self.rows.in_last_row(value)
+            for state, value, first in zip(form.states, after, start, strict=True):
+                if state.name in self.task.before:
+                    above = self._above(value, first)
+                    builder.bind(before_row(state, state.dims | every), above, here=True)
         for name, own in self.task.own:
             store_first(self.evaluator, name, self.evaluator.evaluate(own, name))
         return tuple(made[state.name] for state in self.task.states)
-
-    def _bind(self, name: str, form: Affine, value: Value) -> None:
-        state = next(s for s in form.states if name.startswith(f"{s.name}."))
-        ref = Ref(name, state.dims | {self.task.over}, state.kind)
-        self.evaluator.builder.bind(ref, value, here=True)
 
     def _above(self, value: Value, first: Value) -> Value:
         """The value in the row above each row, ``first`` in the block's first.

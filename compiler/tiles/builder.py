@@ -208,7 +208,9 @@ class Builder:
             out = self.value(hint or _HINTS.get(fn, fn), dtype, axes, level)
             number = self.constant_of(args[-1])
             signs = [self.is_natural(a) for a in args]
-            if dtype in (DType.INT32, DType.INT64) and keeps_natural(fn, args, signs, number):
+            if dtype in (DType.INT32, DType.INT64) and keeps_natural(
+                fn, args, signs, number, {tile.symbol for tile in self.tiles.values()}
+            ):
                 self._natural.add(out.name)
             if fn in ("add", "sub") and isinstance(number, int) and not axes:
                 self.shifts[out.name] = (args[0], number if fn == "add" else -number)

@@ -52,6 +52,7 @@ class Evaluator(ABC):
         self.builder = builder
         builder.reserve([*context.params, *context.runtime])
         self.context = context
+        self.zero_outside: set[str] = set()  # names of values that are 0 where no positions are
 
     def evaluate(self, expr: Expr, hint: str = "") -> Value:
         """The value of ``expr`` on the tile in force."""

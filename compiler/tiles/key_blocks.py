@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ...ir.expression import Expr, Kind, Ref, substitute
-from ...ir.key_ranges import Bound, Conjunct, KeyRanges, Row, RowCondition
+from ...ir.key_ranges import Bound, Conjunct, KeyRanges, Row, RowCondition, Search
+from ...ir.node import At, Point
 from ...ir.tile import BufferArgument, DType, Tile, Value
 from ..analysis.facts import placed
 from .evaluator import Evaluator
@@ -56,7 +57,7 @@ class Rows:
         if self.dim is None or row is Row.ANY:
             return expr
         assert row is not Row.EVERY
-        place = Ref(f"<{row.value} {self.dim}>", frozenset(), Kind.INT)
+        place = _at_row(self.dim, row)
         self.evaluator.builder.bind(place, self._row(row))
         return placed(expr, {self.dim: place})
 
@@ -90,15 +91,10 @@ class Rows:
         return self.evaluator.integer(self._at(self._named(value, bound, row), row))
 
     def _named(self, value: Expr, bound: Bound, row: Row) -> Expr:
-        refs: dict[Expr, Expr] = {
-            s.ref: Ref(f"<{s.name} {row.value}>", frozenset(), Kind.INT) for s in bound.searches
-        }
+        refs: dict[Expr, Expr] = {s.ref: _at_row(s.name, row) for s in bound.searches}
         return substitute(value, refs)
 
-    def _search(self, search: object, row: Row) -> Value | None:
-        from ...ir.key_ranges import Search
-
-        assert isinstance(search, Search)
+    def _search(self, search: Search, row: Row) -> Value | None:
         evaluator = self.evaluator
         buffer = evaluator.context.buffers.get(search.table.name)
         if buffer is None or self.dim in search.table.axes:
@@ -113,7 +109,7 @@ class Rows:
         found = evaluator.builder.search(
             buffer.name, index, search.dim, evaluator.size(search.dim), value, search.side
         )
-        evaluator.builder.bind(Ref(f"<{search.name} {row.value}>", frozenset(), Kind.INT), found)
+        evaluator.builder.bind(_at_row(search.name, row), found)
         return found
 
     def _over_rows(self, value: Value, largest: bool) -> Value:
@@ -387,3 +383,8 @@ def _begin(
         later = builder.elementwise("ge", turn, before, dtype=DType.BOOL)
         begin = evaluator.where(later, here, begin, f"{axis.lower()}_start")
     return begin
+
+
+def _at_row(of: str, row: Row) -> Ref:
+    """A position, or what a search finds, at the first or the last row of a block."""
+    return Ref(f"{of} at the {row.value} row", frozenset(), Kind.INT, Point(of, At.ROW))

@@ -54,12 +54,12 @@ def pictures(
     a few positions, and what has a default has that. ``sizes`` fixes dims; lengths that it leaves
     out are such that windows and blocks can be seen.
     """
-    from ..compiler.mixers.pack.packing_plan import query_axis
+    from ..compiler.mixers.pack.packing_plan import paired_axis
 
     found = []
     for number, stage in enumerate(mixer.stages):
         if isinstance(stage, Attention):
-            row = query_axis(mixer, stage)
+            row = paired_axis(mixer, stage)
             if row is not None:
                 found.append(_picture(mixer, number, row, sizes, params))
     return found

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from ....ir.expression import Expr, Literal, Reduce, Ref, walk
 from ....ir.mixer import Recurrence, State
 from ....ir.recurrence_forms import Affine, Classified, Coupled, Form, Loop, Matrix
+from ....ir.single_assignment import after_row, before_row
 from .coupled import coupled
 from .dense import dense
 from .dependence import Dependence
@@ -107,7 +108,7 @@ class _Attempt:
 
     def evaluation(self, states: Sequence[State]) -> Evaluation:
         """The step's values with ``states`` unknown."""
-        current = {f"{s.name}.in": Ref(f"{s.name}.in", s.dims, s.kind) for s in states}
+        current = {before_row(s).name: before_row(s) for s in states}
         return Evaluation(
             self.search.dependence,
             {**self.unknown, **current},
@@ -168,7 +169,7 @@ class _Attempt:
 
     def _hints(self, states: tuple[State, ...]) -> tuple[str, ...]:
         """The axes along which reads contract the states, the most frequent first."""
-        names = frozenset(f"{s.name}.in" for s in states)
+        names = frozenset(before_row(s).name for s in states)
         own = set(own_axes(states[0]))
         counts: Counter[str] = Counter()
         for value in self.search.dependence.values.values():
@@ -188,13 +189,12 @@ class _Attempt:
         states = form.states if isinstance(form, Affine | Coupled | Loop) else (form.state,)
         for state in states:
             finals = [n for n, s in self.search.dependence.finals.items() if s == state.name]
-            places = {f"{state.name}.in": [f"{state.name}.in"], f"{state.name}.out": finals}
-            for point, names in places.items():
+            points = {before_row: [before_row(state).name], after_row: finals}
+            for at, names in points.items():
                 if isinstance(form, Matrix | Coupled):
-                    self.unknown |= dict.fromkeys(names, Ref(point, state.dims, state.kind))
+                    self.unknown |= dict.fromkeys(names, at(state))
                 else:
-                    row = Ref(point, state.dims | {over}, state.kind)
-                    self.known |= dict.fromkeys(names, row)
+                    self.known |= dict.fromkeys(names, at(state, state.dims | {over}))
             if isinstance(form, Matrix | Coupled):
                 self.readings.own[state.name] = (form.axis, *form.values)
             else:
@@ -207,11 +207,11 @@ class _Attempt:
         after = dict(self.search.dependence.step.after)[state.name]
         value = self._before_add(state, after)
         if value is not None and value.children:
-            row = Ref(f"{state.name}.out", state.dims | {self.search.recurrence.over}, state.kind)
+            row = after_row(state, state.dims | {self.search.recurrence.over})
             self.finals.setdefault(value, row)
 
     def _before_add(self, state: State, after: Expr) -> Expr | None:
-        known = {k: v for k, v in self.known.items() if not _is(v, f"{state.name}.out")}
+        known = {k: v for k, v in self.known.items() if not _is(v, after_row(state).name)}
         evaluation = self.evaluation(())
         evaluation.known = known
         try:

@@ -20,8 +20,9 @@ def components(
 
     graph = networkx.DiGraph()
     graph.add_nodes_from(state.name for state in recurrence.states)
+    found = {before.name: state for state, before in dependence.step.before}
     for name, value in dependence.step.after:
-        graph.add_edges_from((read.removesuffix(".in"), name) for read in dependence.of(value))
+        graph.add_edges_from((found[read], name) for read in dependence.of(value))
     for together in joined:
         ring = sorted(together)
         graph.add_edges_from(zip(ring, [*ring[1:], ring[0]], strict=True))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ....ir.expression import Expr, Literal
 from ....ir.mixer import State
 from ....ir.recurrence_forms import Coupled
+from ....ir.single_assignment import before_row
 from .matrix import corrections, outer_products, own_axes
 from .polynomial import ZERO, Polynomial, polynomial, written
 from .superposition import Superposition, Term
@@ -78,4 +79,4 @@ def _corrections(
 
 
 def _of(term: Term, state: State) -> bool:
-    return term.state.name == f"{state.name}.in"
+    return term.state.name == before_row(state).name

@@ -89,7 +89,8 @@ class Dependence:
 
     def lines(self, names: frozenset[str]) -> Iterator[Expr]:
         """Every value that depends on one of ``names`` and that one of their last values needs."""
-        wanted = [value for state, value in self.step.after if f"{state}.in" in names]
+        before = dict(self.step.before)
+        wanted = [value for state, value in self.step.after if before[state].name in names]
         seen: set[str] = set()
         while wanted:
             expr = wanted.pop()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import assert_never
@@ -11,7 +10,6 @@ from ....ir.expression import (
     Call,
     Expr,
     Index,
-    Kind,
     Literal,
     Read,
     Reduce,
@@ -22,7 +20,9 @@ from ....ir.expression import (
 )
 from ....ir.mixer import Recurrence, State
 from ....ir.names import names_in
+from ....ir.node import At, Point
 from ....ir.recurrence_forms import Affine, Classified, Coupled, Dense, Form, Loop, Matrix, Reading
+from ....ir.single_assignment import after_row, before_row
 from ..gradients.partials import negative
 from .flatten import Flat
 from .polynomial import NOTHING, plus, times
@@ -33,7 +33,6 @@ _KINDS = {
     "dots": "row by row, with products inside",
 }
 LONGEST = 400  # characters
-_VERSION = re.compile(r"\.\d+$")
 
 
 def describe(
@@ -165,7 +164,7 @@ class _Writer:
 
     def before(self, state: State) -> Ref:
         """The state before the row."""
-        return Ref(f"{state.name}.in", state.dims | {self.over}, state.kind)
+        return before_row(state, state.dims | {self.over})
 
     def equation(self, state: State, value: Expr) -> str:
         """``S[t] = value``."""
@@ -195,15 +194,17 @@ class _Writer:
         reading = self.readings.get(expr.name)
         if reading is not None:
             return self._reading(reading)
-        name = _VERSION.sub("", expr.name)
-        for suffix, row in ((".in", self.earlier), (".out", self.now)):
-            if name.endswith(suffix):
-                name = f"{name.removesuffix(suffix)}[{row}]"
+        name = expr.name if expr.point is None else expr.point.of
+        match expr.point:
+            case Point(at=At.BEFORE):
+                name = f"{name}[{self.earlier}]"
+            case Point(at=At.AFTER):
+                name = f"{name}[{self.now}]"
         return Ref(self.origins.get(name, name), expr.dims, expr.kind)
 
     def _reading(self, reading: Reading) -> Expr:
         state = self.states[reading.state]
-        row = Ref(f"{state.name}.{'out' if reading.after else 'in'}", state.dims, Kind.REAL)
+        row = after_row(state) if reading.after else before_row(state)
         value: Expr = Read(row, reading.at) if reading.at else row
         return self._named(Reduce("sum", times(reading.query, value), reading.axes))
 
@@ -251,5 +252,5 @@ def _mentions(value: Expr, name: str) -> bool:
 
 def _is_named(term: Expr) -> bool:
     """Whether a term says nothing beside its reason."""
-    inner = isinstance(term, Ref) and _VERSION.search(term.name)
-    return isinstance(term, Literal) or bool(inner)
+    inner = isinstance(term, Ref) and term.point is not None and term.point.at is At.VERSION
+    return isinstance(term, Literal) or inner

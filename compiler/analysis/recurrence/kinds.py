@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping
 
 from ....ir.expression import Call, Cumsum, Expr, Read, Reduce, Ref, Solve, walk
 from ....ir.mixer import State
+from ....ir.single_assignment import before_row
 from .dependence import Dependence
 
 
 def loop_kind(states: tuple[State, ...], dependence: Dependence, over: str) -> str:
     """``elementwise``, ``mixing`` or ``dots``."""
-    names = frozenset(f"{s.name}.in" for s in states)
+    names = frozenset(before_row(s).name for s in states)
     worst = "elementwise"
     for expr in dependence.lines(names):
         if isinstance(expr, Ref) and expr.name in dependence.opaque:  # an inner loop

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 
 from ....ir.expression import Expr, Kind, Literal, Read, Ref
+from ....ir.node import At
 from ....ir.recurrence_forms import Reading
 from .polynomial import Monomial, Polynomial, plus, polynomial, times, written
 from .superposition import Term, summed
@@ -38,13 +39,14 @@ class Readings:
         Raises:
             WholeError: it is no contraction of one own axis by a query without the others.
         """
-        state, point = term.state.name.rsplit(".", 1)
+        assert term.state.point is not None
+        state, point = term.state.point.of, term.state.point.at
         own = self.own[state]
         axis = next((a for a in own if a in term.over), None)
         if axis is None or {dim for dim, _ in term.moved} & set(own):
             raise WholeError(state, term.value)
         parts = [
-            self._settle_one(term, state, point == "out", axis, monomial)
+            self._settle_one(term, state, point is At.AFTER, axis, monomial)
             for monomial in self._parts(term, axis)
         ]
         return reduce(plus, parts)

@@ -9,6 +9,7 @@ from functools import reduce
 from ....ir.expression import Call, Expr, Literal, Ref, call, transform
 from ....ir.mixer import State
 from ....ir.recurrence_forms import NEUTRAL, Affine
+from ....ir.single_assignment import before_row
 from .evaluation import Evaluation, is_long
 from .logarithm import logarithm
 from .polynomial import ZERO, Monomial, Polynomial, plus, polynomial, tidy, written
@@ -47,7 +48,7 @@ def _offset(free: Expr) -> Expr | None:
 def _place(states: Sequence[State], term: Term) -> int:
     if term.over or term.moved:
         raise NotLinearError(term.value, "not elementwise")
-    place = next(i for i, s in enumerate(states) if f"{s.name}.in" == term.state.name)
+    place = next(i for i, s in enumerate(states) if before_row(s) == term.state)
     if any(s.dims != states[0].dims for s in states):
         raise NotLinearError(term.value, "states of different axes")
     return place
@@ -95,7 +96,7 @@ def tropical(
             return None
         for value in found:
             given = dict(value.coefficients)
-            rows.append(tuple(_tidied(given.get(f"{s.name}.in")) for s in states))
+            rows.append(tuple(_tidied(given.get(before_row(s).name)) for s in states))
         return _form(
             states, addition, "add", tuple(rows), tuple(_tidied(v.offset) for v in found), over
         )

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ....ir.expression import Expr, Ref, call, with_names
+from ....ir.expression import Expr, Kind, Ref, call, with_names
 from ....ir.mixer import Equation, Line, Recurrence, Rounds
-from ....ir.single_assignment import Handed, Repeated, Step, Version
+from ....ir.node import At, Point
+from ....ir.single_assignment import Handed, Repeated, Step, Version, before_row
 
 
 def versions(recurrence: Recurrence) -> Step:
     """The step of a recurrence in single assignment."""
     namer = _Namer({state.name: state.ref for state in recurrence.states})
-    before = {s.name: Ref(f"{s.name}.in", s.dims, s.kind) for s in recurrence.states}
+    before = {state.name: before_row(state) for state in recurrence.states}
     namer.now.update(before)
     lines: list[Version | Repeated] = []
     if recurrence.reset is not None:
@@ -39,16 +40,17 @@ class _Namer:
     now: dict[str, Expr] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
 
-    def fresh(self, name: str) -> str:
+    def version(self, name: str, axes: frozenset[str], kind: Kind) -> Ref:
+        """A new version of a name."""
         self.counts[name] = self.counts.get(name, -1) + 1
-        return f"{name}.{self.counts[name]}"
+        return Ref(f"{name}.{self.counts[name]}", axes, kind, Point(name, At.VERSION))
 
     def assign(self, equation: Equation) -> Version:
         name = equation.name
         value = with_names(equation.value, self.now)
         axes = self.states[name].dims if name in self.states else value.axes
         kind = self.states[name].tensor_kind if name in self.states else value.kind
-        ref = Ref(self.fresh(name), axes, kind)
+        ref = self.version(name, axes, kind)
         self.now[name] = ref
         return Version(ref, name, value)
 
@@ -62,7 +64,7 @@ class _Namer:
         outside = dict(self.now)
         starts: dict[str, Ref] = {}
         for name, state in self.states.items():
-            starts[name] = Ref(self.fresh(name), state.dims, state.tensor_kind)
+            starts[name] = self.version(name, state.dims, state.tensor_kind)
             self.now[name] = starts[name]
         lines = self.lines(rounds.step)
         handed: list[Handed] = []
@@ -73,12 +75,12 @@ class _Namer:
                 if now == starts[name]:  # no round changes it
                     self.now[name] = outside[name]
                     continue
-                after = Ref(self.fresh(name), state.dims, state.tensor_kind)
+                after = self.version(name, state.dims, state.tensor_kind)
                 handed.append(Handed(outside[name], starts[name], now, after))
                 self.now[name] = after
             elif now != outside.get(name):
                 assert isinstance(now, Ref)
-                whole = Ref(self.fresh(name), now.axes | {rounds.over}, now.kind)
+                whole = self.version(name, now.axes | {rounds.over}, now.kind)
                 own.append((now, whole))
                 self.now[name] = whole
         unchanged = {s: outside[n] for n, s in starts.items() if self.now[n] == outside[n]}

@@ -32,7 +32,7 @@ from ....ir.stages import changed, values
 from ..resume.sequence_axis import last_values
 from .document_positions import DocumentRewrite
 from .pack_recurrence import BATCH, pack_recurrence, per_document
-from .packing_plan import Families, PackingTable, families_of, packing_error, query_axis
+from .packing_plan import Families, PackingTable, families_of, packing_error, paired_axis
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def _stage(stage: Stage, mixer: Mixer, families: Families) -> Stage:
         return replace(stage, equations=tuple(_equation(e, families) for e in stage.equations))
     if isinstance(stage, Recurrence):
         return pack_recurrence(stage, mixer, families)
-    origin = query_axis(mixer, stage)
+    origin = paired_axis(mixer, stage)
     packed = [d for d in (stage.over, *sorted(stage.queries)) if families.of(d) and d != origin]
     if origin is None or families.of(origin) is None:
         if families.of(stage.over):

@@ -9,6 +9,7 @@ from typing import Literal as OneOf
 from ....ir.errors import UnsupportedError
 from ....ir.expression import Call, Expr, Index, Kind, Read, Ref, Size, call, walk
 from ....ir.mixer import Attention, Input, Mixer, Recurrence
+from ....ir.roles import query_axis
 from ....ir.stages import names_taken
 from ...analysis.linear import linear
 
@@ -185,26 +186,15 @@ def _cross_axes(mixer: Mixer) -> list[tuple[str, str]]:
     found = []
     for stage in mixer.stages:
         if isinstance(stage, Attention):
-            origin = query_axis(mixer, stage)
+            origin = paired_axis(mixer, stage)
             if origin is not None:
                 found.append((origin, stage.over))
     return found
 
 
-def query_axis(mixer: Mixer, stage: Attention) -> str | None:
-    """The query axis whose positions are paired with the keys: of one sequence with them, or of
-    some sequence, or, without sequences, the last one that the keys of the score don't have."""
-    own = mixer.sequence(stage.over)
-    for wanted in (lambda s: s is not None and s == own, lambda s: s is not None):
-        positions = sorted(dim for dim in stage.queries if wanted(mixer.sequence(dim)))
-        if positions:
-            return positions[0]
-    if mixer.sequences:
+def paired_axis(mixer: Mixer, stage: Attention) -> str | None:
+    """The query axis whose positions are paired with the keys, where it can hold documents."""
+    if not stage.queries:
         return None
-    keyed = frozenset[str]().union(
-        *(n.axes for n in walk(stage.score) if isinstance(n, Ref) and stage.over in n.axes)
-    )
-    heads = {dim for pair in mixer.heads for dim in pair}
-    order = [dim for given in mixer.inputs for dim in given.dims]
-    choices = [d for d in order if d in stage.queries and d not in keyed and d not in heads]
-    return choices[-1] if choices else None
+    axis = query_axis(mixer, stage)
+    return axis if not mixer.sequences or mixer.sequence(axis) is not None else None

@@ -164,6 +164,13 @@ class Fusion:
         for operand in operands(self.makers[value.name]):
             yield from self.bases(operand)
 
+    def root(self, value: Value, over: str, other: str) -> tuple[Value, str, str]:
+        """The value that this one is by another name, and what two axes are called there."""
+        while isinstance(maker := self.makers.get(value.name), Rename):
+            over, other = (maker.axis if a == maker.to else a for a in (over, other))
+            value = maker.x
+        return value, over, other
+
     # ---------------------------------------------------------------------------- scheduling
 
     def _schedule_all(self, body: tuple[Op, ...]) -> None:

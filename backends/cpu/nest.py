@@ -9,13 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from ...ir.tile import Cast, Constant, DType, Elementwise, Range, Reduce, Value
 from .functions import SCALAR_TYPE, VECTOR_TYPE, Text, write_call, write_cast, write_number
-
-if TYPE_CHECKING:
-    from .kernel_text import KernelText
+from .kernel_scope import Array, KernelScope
 
 Lines = list[str]
 _REDUCE_START: Mapping[str, tuple[float, int]] = {
@@ -30,7 +27,7 @@ _REDUCE_START: Mapping[str, tuple[float, int]] = {
 class NestText:
     """The writer of one nest; ``vector``: the last axis runs along vectors."""
 
-    kernel: KernelText
+    kernel: KernelScope
     axes: tuple[str, ...]  # in array order
     over: str | None = None
     vector: bool = True
@@ -319,6 +316,20 @@ def write_together(op: str, a: str, b: str, vector: bool = False, quick: bool = 
             return f"{a} | {b}" if vector else f"{a} || {b}"
         case _:
             return f"{a} & {b}" if vector else f"{a} && {b}"
+
+
+def fill(kernel: KernelScope, array: Array, value: Value) -> None:
+    """Write a value to an array of its own axes."""
+    nest = NestText(kernel, array.axes, vector=kernel.in_vectors(array.axes))
+    nest.store(array.name, array.axes, nest.value(value))
+    kernel.add(*nest.lines())
+
+
+def declared(kernel: KernelScope, value: Value) -> str:
+    """The name of a value's array, made and filled where there is none yet."""
+    if value.name not in kernel.arrays:
+        fill(kernel, kernel.declare(value), value)
+    return kernel.arrays[value.name].name
 
 
 def _indent(lines: Lines) -> Lines:

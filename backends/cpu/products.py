@@ -1,77 +1,15 @@
-"""Dots as C++, and the forms in which they read their operands.
-
-``rows``: bfloat16 with the summed axis last. ``pairs``: two bfloat16 of adjacent summed positions
-side by side. ``columns``: floats with the result's columns last. ``pointer`` and ``vectors``:
-floats where they lie in memory, to be read number by number or in vectors.
-"""
+"""Dots as C++, and how each of their operands is made or read (see ``operand_forms``)."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from typing import TYPE_CHECKING
-
-from ...ir.tile import Constant, Dot, DType, Elementwise, Load, Value, all_ops
+from ...ir.tile import Constant, Dot, Elementwise, Value
+from .kernel_scope import KernelScope
 from .layout import dot_operands
-
-if TYPE_CHECKING:
-    from .kernel_text import KernelText
-
-
-def _paired(kernel: KernelText, dot: Dot) -> bool:
-    return kernel.target.paired_dot and dot.a.dtype is DType.BFLOAT16
+from .nest import fill
+from .operand_forms import is_paired
 
 
-def operand_requests(kernel: KernelText) -> tuple[set[str], dict[str, set[tuple[str, str]]]]:
-    """Which values need a plain array, and which other forms dots want of which values."""
-    forms: dict[str, set[tuple[str, str]]] = defaultdict(set)
-    plain: set[str] = set()
-    for op in all_ops(kernel.program.body):
-        if not isinstance(op, Dot):
-            continue
-        operands = dot_operands(op, kernel.layout)
-        for operand, axis in ((operands.left, operands.row), (operands.right, operands.column)):
-            value, over, other = kernel.root(operand, op.over, axis)
-            form = _form(kernel, op, value, over, other, operand is operands.left)
-            if form is None:
-                plain.add(value.name)
-            else:
-                forms[value.name].add((form, over))
-    return plain, forms
-
-
-def _form(
-    kernel: KernelText, dot: Dot, value: Value, over: str, other: str, left: bool
-) -> str | None:
-    """How a dot wants an operand; None: as numbers, the way the layout has them."""
-    if _paired(kernel, dot):
-        return "rows" if left and _rows_in_memory(kernel, value, over, other) else "pairs"
-    if left:
-        loaded = isinstance(kernel.fusion.makers.get(value.name), Load)
-        return "pointer" if loaded and value.dtype is DType.FLOAT32 else None
-    if _rows_of_vectors(kernel, value, other):
-        return "vectors"
-    return None if kernel.layout.of(value) == (over, other) else "columns"
-
-
-def _rows_of_vectors(kernel: KernelText, value: Value, column: str) -> bool:
-    """Whether a loaded operand lies in memory with its columns side by side."""
-    maker = kernel.fusion.makers.get(value.name)
-    if not isinstance(maker, Load) or value.dtype is not DType.FLOAT32:
-        return False
-    dims = [next(iter(v.axes)) for _, v in maker.index if len(v.axes) == 1]
-    return bool(dims) and dims[-1] == column
-
-
-def _rows_in_memory(kernel: KernelText, value: Value, over: str, other: str) -> bool:
-    """Whether pairs along ``over`` lie side by side already."""
-    maker = kernel.fusion.makers.get(value.name)
-    if isinstance(maker, Load):
-        dims = [next(iter(v.axes)) for _, v in maker.index if len(v.axes) == 1]
-        return bool(dims) and dims[-1] == over
-    return kernel.layout.of(value) == (other, over)
-
-
-def declare_form(kernel: KernelText, value: Value, form: str, over: str) -> str:
+def declare_form(kernel: KernelScope, value: Value, form: str, over: str) -> str:
     """Declare the array of a form."""
     name = kernel.fresh(f"{value.name}_{form}")
     size = kernel.size(kernel.layout.of(value))
@@ -82,7 +20,7 @@ def declare_form(kernel: KernelText, value: Value, form: str, over: str) -> str:
     return name
 
 
-def late_forms(kernel: KernelText, value: Value) -> None:
+def late_forms(kernel: KernelScope, value: Value) -> None:
     """Forms that are made from the plain array."""
     for form, over in sorted(kernel.operand_forms.get(value.name, ())):
         form = "columns" if form == "vectors" else form
@@ -100,12 +38,12 @@ def late_forms(kernel: KernelText, value: Value) -> None:
         )
 
 
-def write_dot(kernel: KernelText, op: Dot) -> None:
+def write_dot(kernel: KernelScope, op: Dot) -> None:
     """Multiply two tiles, in place where the sums so far are not read again."""
     operands = dot_operands(op, kernel.layout)
     start, scale = _start_dot(kernel, op, operands.row, operands.column)
     out = kernel.arrays[op.out.name].name
-    kind = "mx::Pairs" if _paired(kernel, op) else "mx::Floats"
+    kind = "mx::Pairs" if is_paired(kernel.target, op) else "mx::Floats"
     m, n, k = (kernel.blocks[a] for a in (operands.row, operands.column, op.over))
     assert n % kernel.target.lanes == 0, "columns of a product fill vectors"
     left = _left(kernel, operands.left, operands.row, op)
@@ -122,14 +60,14 @@ def write_dot(kernel: KernelText, op: Dot) -> None:
     kernel.add(f"mx::{name}<{shape}>({', '.join([out, *left, *right, *scale])});")
 
 
-def _start_dot(kernel: KernelText, op: Dot, row: str, column: str) -> tuple[str, list[str]]:
+def _start_dot(kernel: KernelScope, op: Dot, row: str, column: str) -> tuple[str, list[str]]:
     """What the sums start from: nothing, the array itself, or the array times a factor."""
     acc = op.acc
     if acc is None or _is_zero(kernel, acc):
         kernel.declare(op.out)
         return "ZERO", []
     source, factor = _scaled(kernel, acc)
-    read = {kernel.root(v, "", "")[0].name for v in (op.a, op.b)}
+    read = {kernel.fusion.root(v, "", "")[0].name for v in (op.a, op.b)}
     if source is not None and source.name not in read and kernel.may_overwrite(source, op.out, op):
         kernel.take(op.out, source)
         if factor is None:
@@ -137,16 +75,16 @@ def _start_dot(kernel: KernelText, op: Dot, row: str, column: str) -> tuple[str,
         start = "ROWS_SCALED" if factor.axes == {row} else "COLUMNS_SCALED"
         return start, [kernel.arrays[factor.name].name]
     array = kernel.declare(op.out)
-    kernel.fill(array, acc)
+    fill(kernel, array, acc)
     return "OUT", []
 
 
-def _is_zero(kernel: KernelText, value: Value) -> bool:
+def _is_zero(kernel: KernelScope, value: Value) -> bool:
     maker = kernel.fusion.makers.get(value.name)
     return isinstance(maker, Constant) and maker.value == 0
 
 
-def _scaled(kernel: KernelText, acc: Value) -> tuple[Value | None, Value | None]:
+def _scaled(kernel: KernelScope, acc: Value) -> tuple[Value | None, Value | None]:
     """The array and the factor per row or column whose product ``acc`` is, if it is one."""
     if acc.name in kernel.arrays and kernel.arrays[acc.name].axes == kernel.layout.of(acc):
         return acc, None
@@ -160,28 +98,28 @@ def _scaled(kernel: KernelText, acc: Value) -> tuple[Value | None, Value | None]
     return None, None
 
 
-def _left(kernel: KernelText, operand: Value, axis: str, op: Dot) -> list[str]:
-    value, over, row = kernel.root(operand, op.over, axis)
+def _left(kernel: KernelScope, operand: Value, axis: str, op: Dot) -> list[str]:
+    value, over, row = kernel.fusion.root(operand, op.over, axis)
     direct = kernel.direct.get((value.name, over))
     if direct is not None:
         return list(direct)
     forms = kernel.forms[value.name]
-    if _paired(kernel, op) and ("rows", over) in forms:
+    if is_paired(kernel.target, op) and ("rows", over) in forms:
         return [forms["rows", over], str(kernel.blocks[over]), "2"]
-    if _paired(kernel, op):
+    if is_paired(kernel.target, op):
         return [f"(const uint16_t*){forms['pairs', over]}", "2", str(2 * kernel.blocks[row])]
     array = kernel.arrays[value.name]
     inner = {array.axes[0]: kernel.blocks[array.axes[1]], array.axes[1]: 1}
     return [array.name, str(inner[row]), str(inner[over])]
 
 
-def _right(kernel: KernelText, operand: Value, axis: str, op: Dot) -> tuple[str, str]:
-    value, over, column = kernel.root(operand, op.over, axis)
+def _right(kernel: KernelScope, operand: Value, axis: str, op: Dot) -> tuple[str, str]:
+    value, over, column = kernel.fusion.root(operand, op.over, axis)
     direct = kernel.direct_right.get((value.name, over))
     if direct is not None:
         return direct
     forms, width = kernel.forms[value.name], str(kernel.blocks[column])
-    if _paired(kernel, op):
+    if is_paired(kernel.target, op):
         return forms["pairs", over], width
     if kernel.layout.of(value)[0] != over:
         return forms["columns", over], width

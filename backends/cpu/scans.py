@@ -6,19 +6,15 @@ along the vectors, sums by shifts within them and anything else number by number
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ...ir.tile import Combine, DType, Scan, Value, made_by
 from .functions import SCALAR_TYPE, VECTOR_TYPE, Text
-from .nest import NestText, write_start, write_together
-
-if TYPE_CHECKING:
-    from .kernel_text import KernelText
+from .kernel_scope import KernelScope
+from .nest import NestText, declared, write_start, write_together
 
 
-def write_scan(kernel: KernelText, op: Scan) -> None:
+def write_scan(kernel: KernelScope, op: Scan) -> None:
     """Running sums, products or maxima."""
-    source, array = kernel.declared(op.x), kernel.declare(op.out)
+    source, array = declared(kernel, op.x), kernel.declare(op.out)
     vector = kernel.in_vectors(array.axes)
     if vector and array.axes[-1] == op.over and op.out.dtype.is_float:
         columns = kernel.blocks[op.over]
@@ -35,10 +31,10 @@ def write_scan(kernel: KernelText, op: Scan) -> None:
     kernel.add(*nest.lines())
 
 
-def write_combine(kernel: KernelText, op: Combine) -> None:
+def write_combine(kernel: KernelScope, op: Combine) -> None:
     """Running values of an associative function of several."""
     for x in op.xs:
-        kernel.declared(x)
+        declared(kernel, x)
     arrays = [kernel.declare(out) for out in op.outs]
     nest = _nest(kernel, op, arrays[0].axes)
     so_far = [_so_far(nest, out, "0") for out in op.outs]
@@ -59,7 +55,7 @@ def write_combine(kernel: KernelText, op: Combine) -> None:
     kernel.add(*nest.lines())
 
 
-def _nest(kernel: KernelText, op: Scan | Combine, axes: tuple[str, ...]) -> NestText:
+def _nest(kernel: KernelScope, op: Scan | Combine, axes: tuple[str, ...]) -> NestText:
     """A nest in which the axis is walked innermost, in the op's direction."""
     vector = kernel.in_vectors(axes) and axes[-1] != op.over
     return NestText(

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ...ir.tile import Rename, Solve, Substitute, Value
-from .nest import NestText
-
-if TYPE_CHECKING:
-    from .kernel_text import Array, KernelText
+from .kernel_scope import Array, KernelScope
+from .nest import NestText, declared
 
 
-def write_rename(kernel: KernelText, op: Rename) -> None:
+def write_rename(kernel: KernelScope, op: Rename) -> None:
     """The same array under other axes; a copy where they then lie out of order."""
     if not kernel.needs_plain(op.out):
         return
-    kernel.declared(op.x)
+    declared(kernel, op.x)
     kernel.arrays[op.out.name] = kernel.renamed(op)
     _as_laid_out(kernel, op.out)
 
 
-def write_substitute(kernel: KernelText, op: Substitute) -> None:
+def write_substitute(kernel: KernelScope, op: Substitute) -> None:
     """A copy of the right-hand side, in which each row takes in those before it."""
-    kernel.declared(op.a)
+    declared(kernel, op.a)
     a = kernel.arrays[op.a.name]
     order = (op.rows, *kernel.layout.sort(op.out.axes - {op.rows}))
     columns = kernel.size(order) // kernel.blocks[op.rows]
@@ -35,7 +31,7 @@ def write_substitute(kernel: KernelText, op: Substitute) -> None:
     _finish(kernel, op.out, name, order)
 
 
-def write_solve(kernel: KernelText, op: Solve) -> None:
+def write_solve(kernel: KernelScope, op: Solve) -> None:
     """Elimination in copies of both sides."""
     others = kernel.layout.sort(op.out.axes - {op.right})
     matrix = _in_order(kernel, op.matrix, (op.left, op.right), op.matrix)
@@ -50,7 +46,7 @@ def write_solve(kernel: KernelText, op: Solve) -> None:
     _finish(kernel, op.out, name, order)
 
 
-def _strides(kernel: KernelText, array: Array) -> dict[str, int]:
+def _strides(kernel: KernelScope, array: Array) -> dict[str, int]:
     strides, step = {}, 1
     for axis in reversed(array.axes):
         strides[axis] = step
@@ -58,15 +54,15 @@ def _strides(kernel: KernelText, array: Array) -> dict[str, int]:
     return strides
 
 
-def _new(kernel: KernelText, hint: Value, order: tuple[str, ...]) -> str:
+def _new(kernel: KernelScope, hint: Value, order: tuple[str, ...]) -> str:
     name = kernel.fresh(hint.name)
     kernel.local("float", name, kernel.size(order))
     return name
 
 
-def _in_order(kernel: KernelText, x: Value, order: tuple[str, ...], hint: Value) -> str:
+def _in_order(kernel: KernelScope, x: Value, order: tuple[str, ...], hint: Value) -> str:
     """A fresh copy of a value with its axes in a given order; missing ones repeat it."""
-    kernel.declared(x)
+    declared(kernel, x)
     name = _new(kernel, hint, order)
     array = kernel.arrays[x.name].axes
     ordered = array[-1] == order[-1]
@@ -76,13 +72,13 @@ def _in_order(kernel: KernelText, x: Value, order: tuple[str, ...], hint: Value)
     return name
 
 
-def _finish(kernel: KernelText, out: Value, name: str, order: tuple[str, ...]) -> None:
+def _finish(kernel: KernelScope, out: Value, name: str, order: tuple[str, ...]) -> None:
     """Let ``out`` be the array that has been filled, in the order that the layout wants."""
     kernel.bind(out, name, order)
     _as_laid_out(kernel, out)
 
 
-def _as_laid_out(kernel: KernelText, out: Value) -> None:
+def _as_laid_out(kernel: KernelScope, out: Value) -> None:
     """A copy of the array behind ``out`` where its axes are not in the layout's order."""
     order = kernel.layout.of(out)
     if kernel.arrays[out.name].axes != order:

@@ -8,23 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from ...ir.tile import DType, Elementwise, Load, Search, Store, Value
 from .functions import ARRAY_TYPE, MEMORY_TYPE, Text, write_number
+from .kernel_scope import KernelScope
 from .memory import Access
-from .nest import NestText
+from .nest import NestText, declared
 from .products import declare_form, late_forms
-
-if TYPE_CHECKING:
-    from .kernel_text import KernelText
 
 _ROWS_AHEAD = 8  # two microseconds, some times the latency of memory
 
 Axes = tuple[str | None, ...]  # of a tile as rows and columns; None: a single one
 
 
-def write_load(kernel: KernelText, op: Load) -> None:
+def write_load(kernel: KernelScope, op: Load) -> None:
     """Bring a tile into the forms that its readers want."""
     if not op.out.axes:
         _load_number(kernel, op)
@@ -46,7 +43,7 @@ def write_load(kernel: KernelText, op: Load) -> None:
         _LOAD_FORMS[form](kernel, op, access, over)
 
 
-def _load_number(kernel: KernelText, op: Load) -> None:
+def _load_number(kernel: KernelScope, op: Load) -> None:
     terms = [f"int64_t({kernel.scalar(v).code}) * {op.buffer}_stride_{d}" for d, v in op.index]
     code = f"mx::widen({op.buffer}[{' + '.join(terms) or '0'}])"
     if op.mask is not None:
@@ -55,7 +52,7 @@ def _load_number(kernel: KernelText, op: Load) -> None:
     kernel.declare_scalar(op.out, code)
 
 
-def _load_plain(kernel: KernelText, op: Load, access: Access) -> None:
+def _load_plain(kernel: KernelScope, op: Load, access: Access) -> None:
     array = kernel.declare(op.out)
     axes = array.axes if len(array.axes) == 2 else (None, *array.axes)
     fill = write_number(op.fill, op.out.dtype)
@@ -68,7 +65,7 @@ def _load_plain(kernel: KernelText, op: Load, access: Access) -> None:
         _prefetch(kernel, op, access)
 
 
-def _load_part(kernel: KernelText, op: Load, access: Access) -> None:
+def _load_part(kernel: KernelScope, op: Load, access: Access) -> None:
     """A tile of which the first positions may be missing, too: a read at another place."""
     array = kernel.declare(op.out)
     axes = array.axes if len(array.axes) == 2 else (None, *array.axes)
@@ -79,7 +76,7 @@ def _load_part(kernel: KernelText, op: Load, access: Access) -> None:
     _tile_call(kernel, "load_part", array.name, access, axes, *firsts, fill)
 
 
-def _prefetch(kernel: KernelText, op: Load, access: Access) -> None:
+def _prefetch(kernel: KernelScope, op: Load, access: Access) -> None:
     """Ask for a later row: rows that others lie between are more than the hardware foresees."""
     for dim, value in op.index:
         if kernel.row is not None and _moves_with(kernel, value, kernel.row):
@@ -87,7 +84,7 @@ def _prefetch(kernel: KernelText, op: Load, access: Access) -> None:
             kernel.add(f"mx::prefetch<{kernel.size(kernel.layout.of(op.out))}>({ahead});")
 
 
-def _moves_with(kernel: KernelText, value: Value, row: Value) -> bool:
+def _moves_with(kernel: KernelScope, value: Value, row: Value) -> bool:
     """Whether an index is a loop's variable, or that and a number."""
     match kernel.fusion.makers.get(value.name):
         case Elementwise(_, "add", (first, _)) if not value.axes:
@@ -96,7 +93,7 @@ def _moves_with(kernel: KernelText, value: Value, row: Value) -> bool:
 
 
 def _tile_call(
-    kernel: KernelText,
+    kernel: KernelScope,
     name: str,
     to: str,
     access: Access,
@@ -110,7 +107,7 @@ def _tile_call(
     kernel.add(f"mx::{name}<{', '.join(blocks)}>({', '.join(args)});")
 
 
-def _counts(kernel: KernelText, access: Access, axes: Axes) -> list[str]:
+def _counts(kernel: KernelScope, access: Access, axes: Axes) -> list[str]:
     found = []
     for axis in axes:
         if axis is None:
@@ -122,25 +119,25 @@ def _counts(kernel: KernelText, access: Access, axes: Axes) -> list[str]:
     return found
 
 
-def _clipped(kernel: KernelText, bounds: Mapping[str, str], axis: str, unbounded: str) -> str:
+def _clipped(kernel: KernelScope, bounds: Mapping[str, str], axis: str, unbounded: str) -> str:
     """A bound of an axis, within its block."""
     return f"mx::clip({bounds[axis]}, {kernel.blocks[axis]})" if axis in bounds else unbounded
 
 
-def _load_columns(kernel: KernelText, op: Load, access: Access, over: str) -> None:
+def _load_columns(kernel: KernelScope, op: Load, access: Access, over: str) -> None:
     (other,) = op.out.axes - {over}
     name = declare_form(kernel, op.out, "columns", over)
     fill = write_number(op.fill, op.out.dtype)
     _tile_call(kernel, "load_tile", name, access, (over, other), fill)
 
 
-def _load_pairs(kernel: KernelText, op: Load, access: Access, over: str) -> None:
+def _load_pairs(kernel: KernelScope, op: Load, access: Access, over: str) -> None:
     (other,) = op.out.axes - {over}
     name = declare_form(kernel, op.out, "pairs", over)
     _tile_call(kernel, "load_pairs", name, access, (over, other))
 
 
-def _load_rows(kernel: KernelText, op: Load, access: Access, over: str) -> None:
+def _load_rows(kernel: KernelScope, op: Load, access: Access, over: str) -> None:
     """Where rows lie in memory as a dot wants them they are read there, else copied."""
     (other,) = op.out.axes - {over}
     name = declare_form(kernel, op.out, "rows", over)
@@ -154,7 +151,7 @@ def _load_rows(kernel: KernelText, op: Load, access: Access, over: str) -> None:
     kernel.direct[op.out.name, over] = (pointer, stride, "2")
 
 
-def _load_pointer(kernel: KernelText, op: Load, access: Access, over: str) -> None:
+def _load_pointer(kernel: KernelScope, op: Load, access: Access, over: str) -> None:
     """Numbers that a dot spreads over vectors may lie anyhow: no copy while all exist."""
     (other,) = op.out.axes - {over}
     axes = kernel.layout.of(op.out)
@@ -175,7 +172,7 @@ def _load_pointer(kernel: KernelText, op: Load, access: Access, over: str) -> No
     kernel.direct[op.out.name, over] = (pointer, stride, step)
 
 
-def _load_vectors(kernel: KernelText, op: Load, access: Access, over: str) -> None:
+def _load_vectors(kernel: KernelScope, op: Load, access: Access, over: str) -> None:
     """Where columns lie side by side and all exist they are read in place, else copied."""
     (column,) = op.out.axes - {over}
     pointer, stride = kernel.fresh(f"{op.out.name}_at"), kernel.fresh(f"{op.out.name}_row")
@@ -190,12 +187,12 @@ def _load_vectors(kernel: KernelText, op: Load, access: Access, over: str) -> No
     kernel.direct_right[op.out.name, over] = (pointer, stride)
 
 
-def _whole(kernel: KernelText, access: Access) -> list[str]:
+def _whole(kernel: KernelScope, access: Access) -> list[str]:
     counts = [f"{count} >= {kernel.blocks[axis]}" for axis, count in access.counts.items()]
     return [*access.whether, *counts]
 
 
-def _gather(kernel: KernelText, op: Load) -> None:
+def _gather(kernel: KernelScope, op: Load) -> None:
     array = kernel.arrays[op.out.name]
     nest = NestText(kernel, array.axes, vector=False)
     code = f"mx::widen({op.buffer}[{_address(kernel, nest, op)}])"
@@ -206,12 +203,12 @@ def _gather(kernel: KernelText, op: Load) -> None:
     kernel.add(*nest.lines())
 
 
-def _address(kernel: KernelText, nest: NestText, op: Load | Store) -> str:
+def _address(kernel: KernelScope, nest: NestText, op: Load | Store) -> str:
     terms = [f"int64_t({nest.value(v).code}) * {op.buffer}_stride_{d}" for d, v in op.index]
     return " + ".join(terms) or "0"
 
 
-def write_store(kernel: KernelText, op: Store) -> None:
+def write_store(kernel: KernelScope, op: Store) -> None:
     """Write a tile to memory."""
     axes = kernel.layout.sort(frozenset[str]().union(*(v.axes for _, v in op.index)))
     kind = MEMORY_TYPE[kernel.program.buffers[op.buffer].dtype]
@@ -222,7 +219,7 @@ def write_store(kernel: KernelText, op: Store) -> None:
         assert access is not None
         placed = axes if len(axes) == 2 else (None, *axes)
         pointer = replace(access, pointer=f"({kind}*)({access.pointer})")
-        _store_call(kernel, pointer, kernel.declared(op.value), placed)
+        _store_call(kernel, pointer, declared(kernel, op.value), placed)
         return
     nest = NestText(kernel, axes, vector=False)
     value = nest.value(op.value)
@@ -235,7 +232,7 @@ def write_store(kernel: KernelText, op: Store) -> None:
 
 
 def _store_call(
-    kernel: KernelText, access: Access, array: str, axes: tuple[str | None, ...]
+    kernel: KernelScope, access: Access, array: str, axes: tuple[str | None, ...]
 ) -> None:
     blocks = [str(kernel.blocks[a]) if a else "1" for a in axes]
     strides = [access.strides[a] if a else "0" for a in axes]
@@ -243,7 +240,7 @@ def _store_call(
     kernel.add(f"mx::store_tile<{', '.join(blocks)}>({', '.join(args)});")
 
 
-def write_search(kernel: KernelText, op: Search) -> None:
+def write_search(kernel: KernelScope, op: Search) -> None:
     """Find a number's place in a sorted table."""
     terms = [
         f"int64_t({kernel.scalar(v).code}) * {op.buffer}_stride_{d}"
@@ -257,7 +254,7 @@ def write_search(kernel: KernelText, op: Search) -> None:
     kernel.declare_scalar(op.out, f"mx::search_sorted<{right}>({', '.join(args)})")
 
 
-_LOAD_FORMS: Mapping[str, Callable[[KernelText, Load, Access, str], None]] = {
+_LOAD_FORMS: Mapping[str, Callable[[KernelScope, Load, Access, str], None]] = {
     "pairs": _load_pairs,
     "columns": _load_columns,
     "vectors": _load_vectors,

@@ -58,7 +58,7 @@ def _load_plain(kernel: KernelScope, op: Load, access: Access) -> None:
     fill = write_number(op.fill, op.out.dtype)
     if not op.out.dtype.is_float:
         sign = "-" if op.out.dtype is DType.BOOL else ""
-        fill = f"{ARRAY_TYPE[op.out.dtype]}({sign}int32_t({fill}))"
+        fill = f"{sign}{ARRAY_TYPE[op.out.dtype]}({fill})"
     name = "load_flags" if op.out.dtype is DType.BOOL else "load_tile"
     _tile_call(kernel, name, array.name, access, axes, fill)
     if len(array.axes) == 1:

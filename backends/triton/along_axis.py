@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .kernel_text import KernelText
 
 _REDUCTION = {"sum": "tl.sum", "max": "tl.max", "min": "tl.min"}
+_COMBINED = {"prod": "_multiply", "any": "_either", "all": "_both"}  # of device functions
 _RUNNING = {"sum": "tl.cumsum", "prod": "tl.cumprod"}
 
 
@@ -38,8 +39,8 @@ def write_reduce(kernel: KernelText, op: Reduce) -> None:
     if op.op in _REDUCTION:
         code = f"{_REDUCTION[op.op]}({text.code}, {axis})"
     else:
-        kernel.device.add("prod")
-        code = f"tl.reduce({text.code}, {axis}, _multiply)"
+        kernel.device.add(op.op)
+        code = f"tl.reduce({text.code}, {axis}, {_COMBINED[op.op]})"
     kernel.define(op, op.out, Text(code, ATOM, text.reads))
 
 

@@ -212,6 +212,14 @@ def _modulo(a, b):
 def _multiply(a, b):
     return a * b
 """,
+    "any": """
+def _either(a, b):
+    return a | b
+""",
+    "all": """
+def _both(a, b):
+    return a & b
+""",
     "larger": """
 def _larger(a, b):
     return tl.maximum(a, b)
@@ -284,6 +292,8 @@ def write_call(
     if fn in ("floordiv", "mod") and natural:
         sign = "//" if fn == "floordiv" else "%"
         return Text(f"{args[0].at(PRODUCT)} {sign} {args[1].at(UNARY)}", QUOTIENT, reads), None
+    if fn == "detach":
+        return args[0], None
     if fn == "relu":
         return Text(f"tl.maximum({args[0].code}, 0)", ATOM, reads), None
     if fn in _PREFIX:

@@ -47,6 +47,7 @@ MX_INLINE vi iota() {
 MX_INLINE vf select(vi c, vf a, vf b) { return c ? a : b; }
 MX_INLINE vi select(vi c, vi a, vi b) { return c ? a : b; }
 MX_INLINE vl to_long(vi x) { return __builtin_convertvector(x, vl); }
+MX_INLINE vl to_long(vf x) { return __builtin_convertvector(x, vl); }
 MX_INLINE vl select(vi c, vl a, vl b) { return to_long(c) ? a : b; }
 template <class T> MX_INLINE T select(bool c, T a, T b) { return c ? a : b; }
 MX_INLINE vf to_float(vi x) { return __builtin_convertvector(x, vf); }

@@ -309,9 +309,8 @@ class LoadedMixer:
 
     def show(self) -> None:
         """Print what ``mixc show`` prints: equations, key ranges, the mask, the plan."""
-        from .commands.options import console
-        from .commands.show_spec import write
         from .runtime.lowering import lowering
         from .show.mask_picture import pictures
+        from .show.written import console, write
 
         write(console(), self.mixer, lowering(self.mixer), pictures(self.mixer))

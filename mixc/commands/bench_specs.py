@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..show.written import console
 from .options import (
     answer,
-    console,
     dim_sizes,
     dtype_option,
     json_option,

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
+from ..show.written import console
 from .compile_spec import write, write_whole
 from .options import (
     answer,
-    console,
     dim_sizes,
     dtype_option,
     json_option,

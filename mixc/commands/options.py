@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from ..show.written import console
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,14 +109,3 @@ def answer(data: Any, as_json: bool, write: Callable[[Console], None]) -> None:
         click.echo(json.dumps(data, indent=2))
         return
     write(console())
-
-
-def console(stderr: bool = False) -> Console:
-    """Where a person reads; as wide as the terminal, 100 columns where there is none."""
-    from rich.console import Console
-
-    return Console(stderr=stderr, highlight=False, width=None if _on_terminal(stderr) else 100)
-
-
-def _on_terminal(stderr: bool) -> bool:
-    return (sys.stderr if stderr else sys.stdout).isatty()

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from ..show.written import console
 from .options import (
     answer,
-    console,
     dim_sizes,
     dtype_option,
     json_option,

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from ..show.written import console
 from .options import (
     answer,
     assignments,
-    console,
     dim_sizes,
     dtype_option,
     json_option,

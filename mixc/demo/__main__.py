@@ -62,7 +62,7 @@ class Outcome:
 
 def main() -> None:
     """Run the demo; exit code 1 where a kernel was wrong."""
-    from ..commands.options import console
+    from ..show.written import console
 
     started, out = time.monotonic(), console()
     with tempfile.TemporaryDirectory() as folder:
@@ -134,19 +134,20 @@ def heading(out: Console, title: str) -> None:
 
 def try_spec(spec: str, params: dict[str, int], out: Console) -> Outcome:
     """Show, compile, verify and run one spec, printing each step."""
-    from ..commands import compile_spec, show_spec, verify_table
+    from ..commands import compile_spec, verify_table
     from ..compiler.language.find import find_spec
     from ..compiler.language.load import load_file
     from ..runtime import compiling
     from ..runtime.lowering import lowering
     from ..runtime.overrides import override
     from ..show.mask_picture import pictures
+    from ..show.written import write
     from ..verifying.verification import verify_mixer
 
     mixer = override(load_file(find_spec(spec)), params)
     found = lowering(mixer)
     heading(out, f"mixc show {mixer.name}")
-    show_spec.write(out, mixer, found, pictures(mixer))
+    write(out, mixer, found, pictures(mixer))
     heading(out, f"mixc compile {mixer.name} --target {TARGET}")
     sizes = dict.fromkeys(("D", "E"), CHANNELS)
     reports = compiling.report(compiling.generate(mixer, sizes, "bfloat16"), [TARGET])

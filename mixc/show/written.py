@@ -1,0 +1,84 @@
+"""A mixer as a person reads it: equations, key ranges, masks and plan, on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rich.console import Console
+
+    from ..ir.mixer import Mixer
+    from ..runtime.lowering import Lowering
+    from .mask_picture import MaskPicture
+
+
+def write(
+    console: Console, mixer: Mixer, found: Lowering, masks: Sequence[MaskPicture] = ()
+) -> None:
+    """The equations, the key ranges, the masks and the plan, in this order."""
+    from .mask_picture import terminal_lines
+
+    write_equations(console, mixer)
+    for ranges in found.ranges:
+        rows = f", for the rows of a block of {ranges.block}" if ranges.block else ""
+        title = f"key ranges of {ranges.stage} over {ranges.over}{rows}"
+        write_section(console, title, ranges.lines)
+    for mask in masks:
+        write_section(console, f"mask of {mask.title}", terminal_lines(mask))
+    write_section(console, "found", found.findings)
+    write_section(console, "plan", list(plan_lines(found)))
+
+
+def plan_lines(found: Lowering) -> Iterator[str]:
+    """Two lines per kernel: what it is, and how its programs are cut."""
+    for number, kernel in enumerate(found.kernels, 1):
+        yield f"{number}. {kernel.name} ({kernel.schedule}): {', '.join(kernel.computes)}"
+        blocks = ", ".join(f"{name} = {size}" for name, size in kernel.blocks.items())
+        yield f"   {kernel.reason}; a program per {', '.join(kernel.grid)}; {blocks}"
+    if found.kernels and found.without_gradient is not None:
+        yield f"gradients: by torch on a CPU, and there far slower: {found.without_gradient}"
+    elif found.kernels:
+        return
+    elif found.obstacle is None:
+        yield "nothing to compute"
+    else:
+        yield found.obstacle
+        yield "so a CPU runs this by torch, often 10 to 1000 times slower; a GPU refuses it"
+
+
+def write_equations(console: Console, mixer: Mixer) -> None:
+    """What the spec says, line by line with axes."""
+    from rich.text import Text
+
+    from .description import describe
+
+    console.print(Text(mixer.name, style="bold"))
+    for remark in (mixer.about, mixer.source):
+        if remark:
+            console.print(Text(" ".join(remark.split())))
+    for section in describe(mixer):
+        write_section(console, section.title, [str(line) for line in section.lines])
+
+
+def write_section(console: Console, title: str, lines: Sequence[str]) -> None:
+    """Lines under a title; nothing where there are none."""
+    from rich.text import Text
+
+    if lines:
+        console.print(Text(f"\n{title}", style="bold"))
+    for line in lines:
+        console.print(Text(f"  {line}"), soft_wrap=True)
+
+
+def console(stderr: bool = False) -> Console:
+    """Where a person reads; as wide as the terminal, 100 columns where there is none."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, width=None if _on_terminal(stderr) else 100)
+
+
+def _on_terminal(stderr: bool) -> bool:
+    return (sys.stderr if stderr else sys.stdout).isatty()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Literal as OneOf
 
 from .expression import Expr, Kind, Ref, Span
 
@@ -225,7 +226,52 @@ def assignments(
                 yield from assignments(lines, (*rounds, over))
 
 
-Stage = Attention | Map | Recurrence
+Rule = OneOf["top", "above", "mass"]
+
+
+@dataclass(frozen=True, slots=True)
+class Select:
+    """For each row, which positions along ``over`` (several axes: of them together) are chosen.
+
+    The candidates, where ``among`` is true and the score is a number, are ordered by falling
+    score, equal ones by position (row-major over several axes). ``rule`` and ``bound``, a value of
+    the row, say how many of them are kept: ``top``: that many, or all where there are fewer;
+    ``above``: those with a larger score; ``mass``: the fewest that have this share of the softmax
+    over the candidates. What ``always`` admits is chosen too, whatever ``among`` says of it.
+    ``output`` names the choice, a truth value for each row and position; ``listed`` names the
+    positions as numbers along the axis ``slots``: the kept ones, best first, then the others by
+    position, then -1; what finds no room there is left out. A choice has no gradient.
+    """
+
+    over: tuple[str, ...]
+    score: Expr
+    rule: Rule
+    bound: Expr
+    among: Expr | None = None
+    always: Expr | None = None
+    output: str = "selected"
+    listed: str | None = None
+    slots: str | None = None
+    name: str | None = None
+    texts: tuple[tuple[str, str], ...] = field(default=(), compare=False)  # (clause, as written)
+
+    @property
+    def queries(self) -> frozenset[str]:
+        """The axes that have a choice of their own: all other than ``over``."""
+        parts = (self.score, self.bound, self.among, self.always)
+        axes = frozenset[str]().union(*(p.axes for p in parts if p is not None))
+        return axes - {*self.over}
+
+    @property
+    def results(self) -> tuple[Ref, ...]:
+        """Every name that the stage makes, with its axes."""
+        chosen = Ref(self.output, self.queries | {*self.over}, Kind.BOOL)
+        if self.listed is None or self.slots is None:
+            return (chosen,)
+        return chosen, Ref(self.listed, self.queries | {self.slots}, Kind.INT)
+
+
+Stage = Attention | Map | Recurrence | Select
 
 
 @dataclass(frozen=True, slots=True)

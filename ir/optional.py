@@ -21,7 +21,20 @@ from .expression import (
     rebuild,
     walk,
 )
-from .mixer import Attention, Equation, Line, Map, Mixer, Recurrence, Rounds, Stage, assignments
+from .mixer import (
+    Attention,
+    Equation,
+    Line,
+    Map,
+    Mixer,
+    Recurrence,
+    Rounds,
+    Select,
+    Stage,
+    assignments,
+)
+from .stages import changed as with_changed
+from .stages import values
 
 
 def without_inputs(mixer: Mixer, names: Iterable[str]) -> Mixer:
@@ -55,6 +68,8 @@ def free_dims(mixer: Mixer) -> frozenset[str]:
     for stage in mixer.stages:
         if isinstance(stage, Recurrence):
             found |= {stage.over}.union(*(state.dims for state in stage.states))
+        elif isinstance(stage, Select) and stage.slots is not None:
+            found.add(stage.slots)
     for expr in expressions(mixer):
         found |= _dims(expr)
     return frozenset(found)
@@ -76,6 +91,8 @@ def expressions(mixer: Mixer) -> list[Expr]:
                 found += [state.initial for state in stage.states]
                 found += [] if stage.reset is None else [stage.reset]
                 found += [equation.value for equation, _ in assignments(stage.step)]
+            case Select():
+                found += [value for _, value in values(stage)]
     return found
 
 
@@ -142,6 +159,11 @@ class _Change:
                 return self._attention(stage)
             case Recurrence():
                 return self._recurrence(stage)
+            case Select():
+                made = with_changed(stage, self.expr)
+                made = replace(made, score=_along(made.score, *stage.over))
+                self.values |= {result.name: result for result in made.results}
+                return made
 
     def _recurrence(self, stage: Recurrence) -> Recurrence:
         """The recurrence with the axes that still flow into its states."""

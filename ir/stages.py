@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import overload
 
 from .expression import Expr
-from .mixer import Attention, Line, Map, Mixer, Recurrence, Rounds, Stage, assignments
+from .mixer import Attention, Line, Map, Mixer, Recurrence, Rounds, Select, Stage, assignments
 
 
 def values(stage: Stage) -> Iterator[tuple[str, Expr]]:
@@ -26,10 +26,17 @@ def values(stage: Stage) -> Iterator[tuple[str, Expr]]:
             if stage.reset is not None:
                 yield "reset", stage.reset
             yield from ((e.name, e.value) for e, _ in assignments(stage.step))
+        case Select():
+            for clause in ("score", "among", "bound", "always"):
+                part: Expr | None = getattr(stage, clause)
+                if part is not None:
+                    yield clause, part
 
 
 @overload
 def changed(stage: Attention, change: Callable[[Expr], Expr]) -> Attention: ...
+@overload
+def changed(stage: Select, change: Callable[[Expr], Expr]) -> Select: ...
 @overload
 def changed(stage: Stage, change: Callable[[Expr], Expr]) -> Stage: ...
 def changed(stage: Stage, change: Callable[[Expr], Expr]) -> Stage:
@@ -57,6 +64,14 @@ def changed(stage: Stage, change: Callable[[Expr], Expr]) -> Stage:
             states = tuple(replace(s, initial=change(s.initial)) for s in stage.states)
             step = tuple(changed_line(line, change) for line in stage.step)
             return replace(stage, states=states, step=step, reset=maybe(stage.reset))
+        case Select():
+            return replace(
+                stage,
+                score=change(stage.score),
+                bound=change(stage.bound),
+                among=maybe(stage.among),
+                always=maybe(stage.always),
+            )
 
 
 def changed_line(line: Line, change: Callable[[Expr], Expr]) -> Line:

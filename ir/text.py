@@ -30,6 +30,7 @@ from .mixer import (
     Mixer,
     Recurrence,
     Rounds,
+    Select,
     Stage,
     State,
 )
@@ -222,6 +223,8 @@ class _Dump:
                 body = _block("attention", self.attention(stage))
             case Recurrence():
                 body = _block("recurrence", self.recurrence(stage))
+            case Select():
+                body = _block("select", self.select(stage))
         lines = [*([f"name: {stage.name}"] if stage.name else []), *body]
         yield f"- {lines[0]}"
         yield from (f"  {line}" for line in lines[1:])
@@ -244,6 +247,19 @@ class _Dump:
         for clause in ("lse", "weights"):
             if (name := getattr(stage, clause)) is not None:
                 yield f"{clause}: {name}"
+
+    def select(self, stage: Select) -> Iterator[str]:
+        over = stage.over[0] if len(stage.over) == 1 else f"[{', '.join(stage.over)}]"
+        yield f"over: {over}  # for each of [{', '.join(sorted(stage.queries))}]"
+        yield self.clause("score", stage.score)
+        if stage.among is not None:
+            yield self.clause("among", stage.among)
+        yield from _block("keep", [f"{stage.rule}: {self.expression(stage.bound)}"])
+        if stage.always is not None:
+            yield self.clause("always", stage.always)
+        yield f"output: {stage.output}"
+        if stage.listed is not None:
+            yield from _block("list", [f"name: {stage.listed}", f"axis: {stage.slots}"])
 
     def recurrence(self, stage: Recurrence) -> Iterator[str]:
         yield f"over: {stage.over}"
@@ -296,7 +312,7 @@ def _made(stage: Stage) -> Iterator[str]:
     match stage:
         case Map(equations):
             yield from (equation.name for equation in equations)
-        case Attention() | Recurrence():
+        case Attention() | Recurrence() | Select():
             yield from (result.name for result in stage.results)
 
 

@@ -31,10 +31,12 @@ from .mixer import (
     Mixer,
     Recurrence,
     Rounds,
+    Select,
     Stage,
     State,
     assignments,
 )
+from .stages import values
 
 
 def verify_mixer(mixer: Mixer) -> None:
@@ -112,6 +114,9 @@ class _Verifier:
             case Recurrence():
                 _Step(self, stage).verify()
                 self.names |= {result.name: result for result in stage.results}
+            case Select():
+                self.select(stage)
+                self.names |= {result.name: result for result in stage.results}
 
     def attention(self, stage: Attention) -> None:
         for clause in ("score", "mask", "gain", "sink"):
@@ -132,6 +137,21 @@ class _Verifier:
             raise self.fail("denominator", "has axes that are no query axes")
         for output in stage.outputs:
             self.expression(output.value, f"output {output.name}", self.names)
+
+    def select(self, stage: Select) -> None:
+        for clause, value in values(stage):
+            self.expression(value, clause, self.names)
+            if clause in ("among", "always") and value.kind is not Kind.BOOL:
+                raise self.fail(clause, "is not boolean")
+        over = {*stage.over}
+        if not over or len(over) != len(stage.over) or not over <= stage.score.axes:
+            raise self.fail("select", "is over an axis twice, or over one that the score lacks")
+        if over & stage.bound.axes or (stage.rule == "top" and stage.bound.kind is Kind.REAL):
+            raise self.fail(stage.rule, "is no number of a row")
+        if (stage.listed is None) != (stage.slots is None):
+            raise self.fail("list", "lacks its name or its axis")
+        if stage.slots is not None and stage.slots in stage.queries | over:
+            raise self.fail("list", f"is along {stage.slots}, which the choice has already")
 
     def normalizer(self, value: Expr, what: str, own: list[Ref]) -> None:
         errors = []

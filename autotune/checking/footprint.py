@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ...ir.expression import Call, Expr, Kind, Reduce
-from ...ir.mixer import Attention, Map, Mixer, Recurrence, assignments
+from ...ir.mixer import Attention, Map, Mixer, Recurrence, Select, assignments
+from ...ir.stages import values
 
 _BYTES = 8  # of a number in the reference
 # Values as large as the largest that are alive at once: it, what it is made of, a result.
@@ -51,6 +52,10 @@ def _values(mixer: Mixer) -> Iterator[frozenset[str]]:
                 parts = (stage.score, stage.mask, stage.gain, *(o.value for o in stage.outputs))
                 for part in parts:
                     yield from () if part is None else _in_memory(part)
+            case Select():
+                yield stage.queries | {*stage.over}
+                for _, part in values(stage):
+                    yield from _in_memory(part)
             case Recurrence():
                 yield from (frozenset(state.dims) for state in stage.states)
                 yield from (own.axes for own in stage.own)

@@ -11,6 +11,7 @@ from ...ir.solving import FromAxis, FromDim, FromSizes, Source, size_sources
 from ..triton.host import host_text
 from ..triton.lines import wrap
 from .forms import Statements
+from .selection import choose_text
 from .terms import DTYPES
 from .text import Piece, bare
 
@@ -55,7 +56,8 @@ def reference_function(mixer: Mixer, name: str = "reference") -> Reference:
 
 
 def _helpers(text: Statements) -> tuple[str, ...]:
-    return (READ.strip(),) if "read" in text.used else ()
+    helpers = {"read": READ.strip(), "choose": choose_text()}
+    return tuple(helper for name, helper in helpers.items() if name in text.used)
 
 
 def _function(name: str, mixer: Mixer, text: Statements, head: list[str]) -> str:

@@ -26,6 +26,8 @@ from ...ir.mixer import (
     Mixer,
     Recurrence,
     Rounds,
+    Select,
+    Stage,
     State,
     assignments,
 )
@@ -34,6 +36,7 @@ from ...ir.optional import expressions
 from ..reference.bodies import moves
 from ..reference.scope import shared_nodes
 from ..triton.lines import comment, wrap
+from .selection import write_select
 from .terms import Terms, factors_of
 from .text import ATOM, UNARY, Order, Piece, order_of
 
@@ -119,7 +122,7 @@ class Statements:
             self._places[dim] = Piece(name, (dim,), Kind.INT)
         return self._places[dim]
 
-    def stage(self, stage: Attention | Map | Recurrence) -> None:
+    def stage(self, stage: Stage) -> None:
         """The statements of one stage."""
         match stage:
             case Map(equations):
@@ -129,6 +132,8 @@ class Statements:
                 _Attend(self, stage).run()
             case Recurrence():
                 _Loop(self, stage).run()
+            case Select():
+                write_select(self, stage)
 
 
 def _names(mixer: Mixer) -> dict[str, None]:

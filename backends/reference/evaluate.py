@@ -13,11 +13,12 @@ from torch import Tensor
 
 from ...ir.binding import Number, bind_sizes, param_values, params_in
 from ...ir.expression import Expr, Kind
-from ...ir.mixer import Attention, Input, Layout, Map, Mixer, Output, Recurrence
+from ...ir.mixer import Attention, Input, Layout, Map, Mixer, Output, Recurrence, Select
 from ...ir.optional import expressions, without_inputs
 from .attention import attend
 from .recurrence import recur
 from .scope import Scope, shared_nodes
+from .select import select
 from .values import Setting, Value
 
 
@@ -56,6 +57,8 @@ def run(
                 scope.names.update(attend(setting, stage, scope.value_with))
             case Recurrence():
                 scope.names.update(recur(stage, scope))
+            case Select():
+                scope.names.update(select(setting, stage, scope.value))
     return {o.name: _laid_out(setting, o, scope.named(o.name)) for o in mixer.outputs}
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ...ir.expression import Call, Cumsum, Expr, Kind, Read, Reduce, Ref, Solve
-from ...ir.mixer import Attention, Map, Mixer, Recurrence, assignments
+from ...ir.mixer import Attention, Map, Mixer, Recurrence, Select, Stage, assignments
 
 _LINEAR = frozenset("add sub mul div neg where".split())
 _NONE: frozenset[str] = frozenset()
@@ -36,7 +36,7 @@ class _Search:
     factors: set[str] = field(default_factory=set)
     others: set[str] = field(default_factory=set)  # arguments of other functions
 
-    def stage(self, stage: Attention | Map | Recurrence) -> None:
+    def stage(self, stage: Stage) -> None:
         match stage:
             case Map(equations):
                 for equation in equations:
@@ -46,6 +46,8 @@ class _Search:
                 self.others |= _NONE if stage.sink is None else self.linear(stage.sink)
                 for output in stage.outputs:
                     self.factors |= self.linear(output.value)
+            case Select():
+                self.others |= self.linear(stage.score)
             case Recurrence():
                 for equation, _ in assignments(stage.step):
                     found = self.linear(equation.value)

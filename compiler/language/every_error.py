@@ -15,9 +15,9 @@ from .text.source import Source
 MOST = 20
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _DIM = re.compile(r"\b[A-Z]\w*")
-_MAKING = frozenset({"lse", "weights"})  # keys whose value is a name
+_MAKING = frozenset({"lse", "weights", "output", "list"})  # keys whose value is a name
 _LISTS = frozenset({"stages", "step"})  # whose items stand for themselves
-_EXPRESSIONS = frozenset({"let", "define", "attention", "recurrence", "map", "stages"})
+_EXPRESSIONS = frozenset({"let", "define", "attention", "recurrence", "select", "map", "stages"})
 
 
 def every_error(text: str, path: str = "<text>") -> list[SpecError]:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ...ir.expression import Expr, Ref
-from ...ir.mixer import Attention, Equation, Map, Mixer, assignments
+from ...ir.mixer import Attention, Equation, Map, Mixer, Select, assignments
+from ...ir.stages import values
 from .names.scope import MAX_HEIGHT, MAX_NODES
 from .text.source import Source
 
@@ -71,6 +72,10 @@ def _equations(mixer: Mixer) -> Iterator[Equation]:
             yield from (Equation(f"output {o.name}", o.value, span=o.span) for o in stage.outputs)
         elif isinstance(stage, Map):
             yield from stage.equations
+        elif isinstance(stage, Select):
+            yield from (
+                Equation(f"the {name}", value, span=value.span) for name, value in values(stage)
+            )
         else:
             yield from (line for line, _ in assignments(stage.step))
 

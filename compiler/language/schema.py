@@ -42,7 +42,6 @@ from .text.source import closest, listed
 
 LATER = {
     "convolution": "the form `convolution`",
-    "select": "the form `select`",
     "parts": "`parts` in an attention",
     "carry": "`carry` in an attention",
     "feedback": "`feedback` in an attention",
@@ -191,6 +190,41 @@ class AttentionSpec(Section):
     let: Expressions = {}
 
 
+class KeepSpec(Section):
+    """How many of the candidates of a selection are kept."""
+
+    title: ClassVar[str] = "what is kept"
+    top: Expression | None = None
+    above: Expression | None = None
+    mass: Expression | None = None
+
+
+class ListSpec(Section):
+    """The positions of a selection as a list."""
+
+    title: ClassVar[str] = "a list of positions"
+    name: Label
+    axis: Label
+
+
+class SelectSpec(Section):
+    """For each row, which positions along the axis ``over`` are chosen."""
+
+    title: ClassVar[str] = "a selection"
+    annotated: ClassVar[frozenset[str]] = frozenset({"score", "among", "always"})
+    over: Annotated[
+        Annotated[Label, Tag("text")] | Annotated[Axes, Tag("items")],
+        Discriminator(shape("an axis, or a list of axes,", "text", "items")),
+    ]
+    score: Expression
+    among: Expression | None = None
+    keep: KeepSpec
+    always: Expression | None = None
+    output: Label | None = None
+    list: ListSpec | None = None
+    let: Expressions = {}
+
+
 class StateSpec(Section):
     """A state with more than its axes."""
 
@@ -238,6 +272,7 @@ class StageSpec(Section):
     name: Label | None = None
     attention: AttentionSpec | None = None
     recurrence: RecurrenceSpec | None = None
+    select: SelectSpec | None = None
     map: Expressions | None = None
     let: Expressions = {}
     like: Label | None = None
@@ -261,6 +296,7 @@ class SpecDocument(Section):
     define: Expressions = {}
     attention: AttentionSpec | None = None
     recurrence: RecurrenceSpec | None = None
+    select: SelectSpec | None = None
     map: Expressions | None = None
     stages: Annotated[tuple[StageSpec, ...], BeforeValidator(as_items)] | None = None
     outputs: Annotated[dict[Key, Axes], BeforeValidator(as_pairs)]
@@ -296,7 +332,8 @@ def _located(document: Block, error: ValidationError) -> SpecError:
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of the language, for editors."""
     schema = SpecDocument.model_json_schema()
-    _admit_annotations(schema["$defs"]["AttentionSpec"], AttentionSpec.annotated)
+    for section in (AttentionSpec, SelectSpec):
+        _admit_annotations(schema["$defs"][section.__name__], section.annotated)
     dialect = "https://json-schema.org/draft/2020-12/schema"
     return {"$schema": dialect, **schema, "title": "mixc spec"}
 
@@ -319,6 +356,7 @@ __all__ = [
     "ParamSpec",
     "RecurrenceSpec",
     "RoundsSpec",
+    "SelectSpec",
     "SpecDocument",
     "StageSpec",
     "StateSpec",

@@ -7,12 +7,13 @@ from dataclasses import replace
 
 from ...ir.errors import UnsupportedError
 from ...ir.expression import Expr, Ref
-from ...ir.mixer import Attention, Equation, Map, Mixer, Output, Recurrence
+from ...ir.mixer import Attention, Equation, Map, Mixer, Output, Recurrence, Select
 from ...ir.plan import Plan
 from ...ir.tile import DType
 from ..schedules.estimates import WEIGHTS_LIMIT_BYTES
 from .attention import AttentionPlan
 from .recurrence import plan_recurrence
+from .select import plan_select
 from .workspace import Workspace, make_workspace
 
 
@@ -44,6 +45,8 @@ def plan_mixer(
                     _define(work, equation)
             case Recurrence():
                 plan_recurrence(work, stage)
+            case Select():
+                plan_select(work, stage)
     for output in mixer.outputs:
         _output(work, output)
     return work.plan()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..ir.expression import Cumsum, Index, Read, Reduce, Size, Solve, walk
-from ..ir.mixer import Attention, Layout, Mixer, Recurrence
+from ..ir.mixer import Attention, Layout, Mixer, Recurrence, Select
 from ..ir.optional import expressions
 from .recording import recording_of
 
@@ -63,6 +63,7 @@ def _bound(mixer: Mixer) -> set[str]:
     found = {dim for pair in (*mixer.sequences, *mixer.heads) for dim in pair}
     found |= {dim for dim, _ in mixer.sizes} | {dim for t in mixer.tables for dim in t.dims}
     found |= {stage.over for stage in mixer.stages if isinstance(stage, Attention | Recurrence)}
+    found |= {dim for stage in mixer.stages if isinstance(stage, Select) for dim in stage.over}
     values = [*expressions(mixer), *(param.value for param in mixer.params)]
     for node in (node for value in (*values, *dict(mixer.sizes).values()) for node in walk(value)):
         match node:

@@ -17,6 +17,7 @@ from ..ir.mixer import (
     Output,
     Param,
     Recurrence,
+    Select,
     Stage,
     State,
     Table,
@@ -161,8 +162,25 @@ def _stage(stage: Stage, order: AxisOrder) -> Section:
             way = ", backward" if stage.reverse else ""
             lines = tuple(_recurrence(stage, order))
             return Section(f"recurrence{title} over {stage.over}{way}", lines)
+        case Select():
+            lines = tuple(_select(stage, order))
+            return Section(f"select{title} over {', '.join(stage.over)}", lines)
         case _:
             assert_never(stage)
+
+
+def _select(stage: Select, order: AxisOrder) -> Iterator[Line]:
+    texts = dict(stage.texts)
+    clauses = {"among": stage.among, "score": stage.score, stage.rule: stage.bound}
+    for name, value in (clauses | {"always": stage.always}).items():
+        if value is not None:
+            text = " ".join(texts.get(name, str(value)).split())
+            yield Line(name, order.of(value.axes), text)
+    chosen, *lists = stage.results
+    yield Line(chosen.name, order.of(chosen.axes), note="true where chosen")
+    for made in lists:
+        note = f"the positions chosen along {' and '.join(stage.over)}, best first, then -1"
+        yield Line(made.name, order.of(made.axes), note=note)
 
 
 def _attention(stage: Attention, order: AxisOrder) -> Iterator[Line]:

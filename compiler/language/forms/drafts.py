@@ -13,9 +13,10 @@ from ..text.grammar import parse_target
 from ..text.positions import Text, clip
 from ..text.source import closest, listed
 from .renaming import Renaming
+from .select import names_made
 from .step import assigned
 
-_FORMS = ("attention", "recurrence", "map")
+_FORMS = ("attention", "recurrence", "select", "map")
 
 
 def draft_stages(spec: SpecDocument, top: Scope) -> tuple[Draft, ...]:
@@ -54,6 +55,8 @@ class Draft:
             own = (target.name for target in assigned(recurrence.step))
             for name in dict.fromkeys((*map(str, recurrence.state), *own)):
                 yield self.renaming.made(name)
+        if self.form.select is not None:
+            yield from (self.renaming.made(name) for name in names_made(self.form.select))
 
 
 def _drafts(spec: SpecDocument, scope: Scope) -> list[Draft]:
@@ -76,7 +79,7 @@ def _form_count(spec: SpecDocument, given: list[str]) -> SpecError:
         return spec.block.source.error(
             spec.block.span,
             "the spec has no form",
-            allowed="one of attention, recurrence, map, stages",
+            allowed=f"one of {', '.join(_FORMS)}, stages",
             do="add `attention:` with what it computes",
         )
     return spec.key(given[1]).error(
@@ -103,7 +106,7 @@ def _draft(stage: StageSpec, number: int, names: dict[str, StageSpec], scope: Sc
         raise stage.block.source.error(
             stage.block.span,
             f"a stage with {' and '.join(given) or 'no form'}",
-            allowed="exactly one of attention, recurrence, map, like",
+            allowed=f"exactly one of {', '.join(_FORMS)}, like",
         )
     if stage.like is None:
         for key in ("suffix", "with_"):

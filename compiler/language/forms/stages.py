@@ -10,7 +10,7 @@ from ....ir.names import names_in
 from ..names.definitions import Lets, check_annotation, flat, reads_results, resolve
 from ..names.names import check_name
 from ..names.scope import Argument, Barred, Binding, Clash, Scope
-from ..schema import RecurrenceSpec, Word
+from ..schema import RecurrenceSpec, SelectSpec, Word
 from ..terms.complexes import PARTS, Complex, parts, together
 from ..terms.infer import infer
 from ..text.grammar import parse, parse_target
@@ -19,6 +19,7 @@ from .attention import read_attention
 from .drafts import Draft
 from .recurrence import read_recurrence
 from .renaming import Renaming
+from .select import places_made, read_select
 
 
 def read_stages(drafts: tuple[Draft, ...], scope: Scope, lets: Lets) -> tuple[Stage, ...]:
@@ -61,6 +62,8 @@ class _Stages:
             return (self.attention(draft, local),)
         if draft.form.recurrence is not None:
             return self.recurrence(draft, draft.form.recurrence, local)
+        if draft.form.select is not None:
+            return (self.select(draft, draft.form.select, local),)
         return (self.map(draft, local),)
 
     def replaced(self, draft: Draft) -> Scope:
@@ -90,6 +93,14 @@ class _Stages:
         for number, (result, place) in enumerate(zip(stage.results, given, strict=True)):
             if result.name in names[:number]:
                 raise place.error(f"`{result.name}` is made twice by this stage")
+            self.make(result, draft.label, place)
+        return stage
+
+    def select(self, draft: Draft, spec: SelectSpec, local: Scope) -> Stage:
+        self.lets.declare(spec.let, local)
+        stage = read_select(spec, local, draft.name, draft.renaming)
+        self.lets.finish(local)
+        for result, place in zip(stage.results, places_made(spec), strict=True):
             self.make(result, draft.label, place)
         return stage
 

@@ -22,6 +22,7 @@ from ....ir.mixer import (
     Output,
     Param,
     Recurrence,
+    Select,
     Stage,
 )
 from ....ir.names import names_in
@@ -36,7 +37,7 @@ from .recurrence_adjoint import recurrence_adjoint
 from .rounds_in_time import rounds_in_time
 from .states_apart import states_apart
 
-Node = Equation | Attention | Recurrence
+Node = Equation | Attention | Recurrence | Select
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,8 @@ class _Derivation:
                     found.append(Input(output.name, output.layout, result.kind, output.dtype))
                 else:
                     layout = self._layout(result.axes)
-                    found.append(Input(result.name, layout, result.kind, "float32"))
+                    dtype = {Kind.REAL: "float32", Kind.INT: "int32"}.get(result.kind)
+                    found.append(Input(result.name, layout, result.kind, dtype))
         return tuple(found)
 
     def _layout(self, axes: frozenset[str]) -> Layout:
@@ -213,7 +215,7 @@ def active_names(mixer: Mixer, wanted: Collection[str]) -> frozenset[str]:
             case Equation(name, value):
                 if _depends(value, active):
                     active.add(name)
-            case Attention() | Recurrence():
+            case Attention() | Recurrence() | Select():
                 if any(_depends(value, active) for _, value in values(node)):
                     active |= {r.name for r in node.results if r.kind is Kind.REAL}
     return frozenset(active)

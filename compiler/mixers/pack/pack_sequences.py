@@ -27,11 +27,12 @@ from ....ir.expression import (
     transform,
     walk,
 )
-from ....ir.mixer import Attention, Equation, Input, Map, Mixer, Output, Recurrence, Stage
+from ....ir.mixer import Attention, Equation, Input, Map, Mixer, Output, Recurrence, Select, Stage
 from ....ir.stages import changed, values
 from ..resume.sequence_axis import last_values
 from .document_positions import DocumentRewrite
 from .pack_recurrence import BATCH, pack_recurrence, per_document
+from .pack_select import pack_select
 from .packing_plan import Families, PackingTable, families_of, packing_error, paired_axis
 
 
@@ -67,7 +68,7 @@ def packing(mixer: Mixer) -> Packing:
     _check_last(mixer, families)
     opened = _without_lengths_apart(mixer, families)
     lets = tuple(_equation(let, families) for let in opened.lets)
-    stages = tuple(_stage(stage, opened, families) for stage in opened.stages)
+    stages = tuple(made for stage in opened.stages for made in _stages(stage, opened, families))
     _check_outputs(mixer, opened, families)
     derived = dict(families.derived)
     apart = tuple(entry.name for entry in per_document(opened, families))
@@ -172,7 +173,13 @@ def _equation(equation: Equation, families: Families) -> Equation:
     return replace(equation, value=DocumentRewrite(families)(equation.value))
 
 
-def _stage(stage: Stage, mixer: Mixer, families: Families) -> Stage:
+def _stages(stage: Stage, mixer: Mixer, families: Families) -> tuple[Stage, ...]:
+    if isinstance(stage, Select):
+        return pack_select(stage, mixer, families)
+    return (_stage(stage, mixer, families),)
+
+
+def _stage(stage: Attention | Map | Recurrence, mixer: Mixer, families: Families) -> Stage:
     if isinstance(stage, Map):
         return replace(stage, equations=tuple(_equation(e, families) for e in stage.equations))
     if isinstance(stage, Recurrence):

@@ -29,7 +29,7 @@ from ....ir.expression import (
     rebuild,
     walk,
 )
-from ....ir.mixer import Attention, Equation, Layout, Map, Mixer, Recurrence, Stage, State
+from ....ir.mixer import Attention, Equation, Layout, Map, Mixer, Recurrence, Select, Stage, State
 from ....ir.stages import changed, values
 from ...analysis.linear import expression, linear
 from ...analysis.row_reach import rows_back
@@ -96,6 +96,8 @@ class _Continue:
             case Recurrence():
                 self._check_rounds(stage)
                 return changed(stage, self)
+            case Select():
+                return self._select(stage)
 
     def _attention(self, stage: Attention) -> Stage:
         if self.axis.has(stage.over):
@@ -107,6 +109,14 @@ class _Continue:
         reached = stage.queries.union(*(o.value.axes for o in stage.outputs))
         for self.what, value in values(stage):
             self._check_whole(value, reached)
+        return changed(stage, self)
+
+    def _select(self, stage: Select) -> Stage:
+        for dim in stage.over:
+            if self.axis.has(dim):
+                raise self.axis.error("a selection needs the scores of every row", Index(dim))
+        for self.what, value in values(stage):
+            self._check_whole(value, stage.queries | {*stage.over})
         return changed(stage, self)
 
     def _check_rounds(self, stage: Recurrence) -> None:

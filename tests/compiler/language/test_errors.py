@@ -167,7 +167,7 @@ CASES = {
     "small axis": ("[B, H, I, D]", "[B, H, I, d]", "3:16", "`d` is no axis", "write `D`"),
     "heads unknown": ("{G: H}", "{G: K}", "9:12", "`K` is no dim of this spec"),
     "heads in a ring": ("{G: H}", "{G: H, H: G}", "9:9", "contain each other"),
-    "select": ("attention:", "select:", "15:1", "not yet: the form `select`"),
+    "select": ("attention:", "select:", "18:3", "unknown key `mask` in a selection"),
     "convolution": ("attention:", "convolution:", "15:1", "not yet: the form `convolution`"),
     "parts": ("  over: J", "  parts: []\n  over: J", "16:3", "not yet: `parts`"),
     "carry": ("  over: J", "  carry: {k: k}\n  over: J", "16:3", "not yet: `carry`"),

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from dataclasses import dataclass
 
 from ...ir.expression import Expr, Kind, Scalar, walk
 from ...ir.mixer import Input, Mixer, Output
 from ...ir.solving import FromAxis, FromDim, FromSizes, Source, size_sources
+from ..reference.choice import choose
 from ..triton.host import host_text
 from ..triton.lines import wrap
 from .forms import Statements
-from .selection import choose_text
 from .terms import DTYPES
 from .text import Piece, bare
 
@@ -55,8 +56,15 @@ def reference_function(mixer: Mixer, name: str = "reference") -> Reference:
     return Reference(_function(name, mixer, text, head.lines(sources)), _helpers(text))
 
 
+def _choose_text() -> str:
+    """The function that chooses, as the reference has it, without the names of types."""
+    lines = inspect.getsource(choose).splitlines()
+    body = next(n for n, line in enumerate(lines) if line.endswith(":")) + 1
+    return "\n".join(["def choose(score, among, rule, bound, always, slots):", *lines[body:]])
+
+
 def _helpers(text: Statements) -> tuple[str, ...]:
-    helpers = {"read": READ.strip(), "choose": choose_text()}
+    helpers = {"read": READ.strip(), "choose": _choose_text()}
     return tuple(helper for name, helper in helpers.items() if name in text.used)
 
 

@@ -130,3 +130,76 @@ outputs: {selected: [I, J], l: [I, S]}
         own = run(mixer, {"x": x[low:high, low:high]})
         assert torch.equal(made["selected"][low:high, low:high], own["selected"])
         assert torch.equal(made["l"][low:high], own["l"])
+
+
+NSA = """
+mixer: nsa
+inputs:
+  q: [B, T, G*R, D]
+  k: [B, J, G, D]
+  v: [B, J, G, E]
+  g_cmp: [B, T, G*R]
+  g_slc: [B, T, G*R]
+  g_swa: [B, T, G*R]
+params: {block: 64, keep: 16, window: 512, scale: D ** -0.5}
+dims: {J: T, N: (T + block - 1) // block}
+let:
+  kc: mean(k, J, N=j // block)
+  vc: mean(v, J, N=j // block)
+  s: scale * sum(q * k, D)
+  whole: (n + 1) * block - 1 <= t
+  forced: n == 0 or n == t // block or n == t // block - 1
+stages:
+  - attention:
+      over: N
+      score: scale * sum(q * kc, D)
+      mask: whole
+      weights: p
+      output: {cmp: vc}
+  - select:
+      over: N
+      score: where(forced, 1, mean(p, R))
+      among: whole or forced
+      keep: {top: keep}
+  - attention:
+      over: J
+      score: s
+      mask: j <= t and at(selected, N=j // block)
+      output: {slc: v}
+  - attention: {over: J, score: s, mask: j <= t and t - j < window, output: {swa: v}}
+  - map: {o: g_cmp * cmp + g_slc * slc + g_swa * swa}
+outputs: {o: [B, T, G*R, E]}
+"""
+
+
+def test_native_sparse_attention_is_its_formula_row_by_row():
+    rows, groups, ratio, block, keep, window = 27, 2, 3, 4, 3, 6
+    torch.manual_seed(0)
+    q = torch.randn(1, rows, groups * ratio, 8).double()
+    k, v = (torch.randn(1, rows, groups, size).double() for size in (8, 5))
+    gates = torch.rand(3, 1, rows, groups * ratio).double()
+    given = {"q": q, "k": k, "v": v, **dict(zip(("g_cmp", "g_slc", "g_swa"), gates, strict=True))}
+    params = {"block": block, "keep": keep, "window": window}
+    o = run(load_text(NSA), given, params)["o"][0]
+    blocks = range(-(-rows // block))
+    for t, g in itertools.product(range(rows), range(groups)):
+        keys, values = k[0, :, g], v[0, :, g]
+        whole = [n for n in blocks if (n + 1) * block <= t + 1]
+        short = [[x[n * block : (n + 1) * block].mean(0) for n in whole] for x in (keys, values)]
+        heads = range(g * ratio, (g + 1) * ratio)
+        shares = {h: _softmax(q[0, t, h], torch.stack(short[0])) for h in heads if whole}
+        likes = {n: sum(shares[h][n] for h in heads) / ratio for n in whole}
+        likes |= dict.fromkeys({0, t // block, t // block - 1} - {-1}, 1)
+        best = sorted(likes, key=lambda n: (-float(likes[n]), n))[:keep]
+        chosen = [j for j in range(t + 1) if j // block in best]
+        near = list(range(max(0, t - window + 1), t + 1))
+        for h in heads:
+            parts = [_softmax(q[0, t, h], keys[js]) @ values[js] for js in (chosen, near)]
+            first = shares[h] @ torch.stack(short[1]) if whole else torch.zeros(5).double()
+            made = sum(gate[0, t, h] * x for gate, x in zip(gates, (first, *parts), strict=True))
+            torch.testing.assert_close(o[t, h], made)
+
+
+def _softmax(query, keys):
+    """The weights of some keys for one query."""
+    return torch.softmax(keys @ query * query.shape[-1] ** -0.5, 0)

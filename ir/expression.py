@@ -153,6 +153,11 @@ class Ref(Expr):
     tensor_kind: Kind
     point: Point | None = field(default=None, compare=False, repr=False)
 
+    @property
+    def called(self) -> str:
+        """What a step calls it, whichever of the name's values it is."""
+        return self.name if self.point is None else self.point.of
+
     @cached_property
     def axes(self) -> frozenset[str]:
         return self.dims

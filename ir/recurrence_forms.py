@@ -101,6 +101,11 @@ class Dense:
     offset: Expr | None
     constant: bool
 
+    @property
+    def states(self) -> tuple[State, ...]:
+        """The state, as one of several."""
+        return (self.state,)
+
 
 @dataclass(frozen=True, slots=True)
 class Affine:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from .expression import Expr, Kind, Ref
 from .kernel_task import KernelTask
+from .names import names_in
 from .node import At
 from .recurrence_forms import Affine, Coupled, Matrix, Reading
-from .single_assignment import Repeated, Version
+from .single_assignment import Repeated, Version, point_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +30,46 @@ class Carrying:
     last: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class LoopTask(KernelTask):
-    """A recurrence row by row: names written out, lines in single assignment.
+class RecurrenceTask(KernelTask):
+    """States, and rows along ``over``.
 
     ``own`` pairs a buffer with what each row stores there. ``positions`` are the dims of which a
     program takes one position, ``tiled`` the one of which it takes a block.
     """
+
+    __slots__ = ()
+
+    over: str
+    states: tuple[Any, ...]
+    own: tuple[tuple[Any, ...], ...]
+    positions: tuple[str, ...]
+    tiled: tuple[str, ...]
+
+    @property
+    def carrying(self) -> tuple[Carrying, ...]:
+        """The states as the kernel carries them."""
+        return self.states
+
+    @property
+    def walked(self) -> frozenset[str]:
+        """The axes that a program walks."""
+        return frozenset({self.over})
+
+    @property
+    def row_values(self) -> Iterator[Expr]:
+        """What is computed in every row, its own results among it."""
+        raise NotImplementedError
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """The buffers that the kernel fills: rows, then last values of states."""
+        lasts = (state.last for state in self.carrying if state.last is not None)
+        return (*(name for name, *_ in self.own), *lasts)
+
+
+@dataclass(frozen=True, slots=True)
+class LoopTask(RecurrenceTask):
+    """A recurrence row by row: names written out, lines in single assignment."""
 
     schedule: ClassVar[str] = "loop"
 
@@ -51,11 +85,6 @@ class LoopTask(KernelTask):
     reason: str = ""
 
     @property
-    def carrying(self) -> tuple[Carrying, ...]:
-        """The states."""
-        return self.states
-
-    @property
     def walked(self) -> frozenset[str]:
         """The axes that a program walks."""
         rounds = (line.over for line in self.lines if isinstance(line, Repeated))
@@ -66,11 +95,6 @@ class LoopTask(KernelTask):
         """What the lines of a row compute, and its own results."""
         yield from line_values(self.lines)
         yield from (value for _, value in self.own)
-
-    @property
-    def writes(self) -> tuple[str, ...]:
-        """The buffers that the kernel fills: rows, then last values of states."""
-        return (*(name for name, _ in self.own), *_lasts(self.states))
 
     @property
     def expressions(self) -> Iterator[Expr]:
@@ -86,8 +110,8 @@ class LoopTask(KernelTask):
 
 
 @dataclass(frozen=True, slots=True)
-class ScanTask(KernelTask):
-    """Affine states, component by component; the rest as in ``LoopTask``.
+class ScanTask(RecurrenceTask):
+    """Affine states, component by component.
 
     In the expressions a state ``S`` of an earlier component is ``S.in`` (as the row finds it) and
     ``S.out`` (as the row leaves it), with the axis ``over``; so it is in ``own``.
@@ -101,21 +125,10 @@ class ScanTask(KernelTask):
     forms: tuple[Affine, ...]
     states: tuple[Carrying, ...]
     own: tuple[tuple[str, Expr], ...]
-    before: frozenset[str]  # states of which some expression reads ``S.in``
     positions: tuple[str, ...]
     tiled: tuple[str, ...]
     about: str = ""
     reason: str = ""
-
-    @property
-    def carrying(self) -> tuple[Carrying, ...]:
-        """The states."""
-        return self.states
-
-    @property
-    def walked(self) -> frozenset[str]:
-        """The axes that a program walks."""
-        return frozenset({self.over})
 
     @property
     def row_values(self) -> Iterator[Expr]:
@@ -124,11 +137,6 @@ class ScanTask(KernelTask):
             yield from (c for row in form.coefficients for c in row if c is not None)
             yield from (o for o in form.offsets if o is not None)
         yield from (value for _, value in self.own)
-
-    @property
-    def writes(self) -> tuple[str, ...]:
-        """The buffers that the kernel fills: rows, then last values of states."""
-        return (*(name for name, _ in self.own), *_lasts(self.states))
 
     @property
     def expressions(self) -> Iterator[Expr]:
@@ -141,14 +149,20 @@ class ScanTask(KernelTask):
         """Names in the expressions that the kernel itself gives a value."""
         return _points(self.states)
 
+    @property
+    def read_before(self) -> frozenset[str]:
+        """The states that some expression reads as the row finds them."""
+        read = names_in(*self.row_values)
+        return frozenset(state.name for state in self.states if state.before.name in read)
+
 
 @dataclass(frozen=True, slots=True)
-class ChunkTask(KernelTask):
-    """Matrix states a chunk of rows at a time; the rest as in ``LoopTask``.
+class ChunkTask(RecurrenceTask):
+    """Matrix states a chunk of rows at a time.
 
-    ``own`` pairs a buffer with what each row stores there, and says in which rows it does (None:
-    in all). ``parts`` are dims whose positions follow from that of ``over``, which then has
-    ``size`` rows. ``segment`` is a dim that counts stretches of rows, of which a program takes one.
+    ``own`` says besides in which rows a value is stored (None: in all). ``parts`` are dims whose
+    positions follow from that of ``over``, which then has ``size`` rows. ``segment`` is a dim that
+    counts stretches of rows, of which a program takes one.
     """
 
     schedule: ClassVar[str] = "chunk"
@@ -189,11 +203,6 @@ class ChunkTask(KernelTask):
         return any(form.corrected for form, _ in self.states)
 
     @property
-    def writes(self) -> tuple[str, ...]:
-        """The buffers that the kernel fills: rows, then last values of states."""
-        return (*(name for name, _, _ in self.own), *_lasts(self.carrying))
-
-    @property
     def row_values(self) -> Iterator[Expr]:
         """What a row brings to the states and reads of them, and its own results."""
         for form, _ in self.states:
@@ -215,13 +224,9 @@ class ChunkTask(KernelTask):
         return _points(self.carrying) | {reading.ref.name for reading in self.readings}
 
 
-def _lasts(states: Sequence[Carrying]) -> Iterator[str]:
-    yield from (state.last for state in states if state.last is not None)
-
-
 def _points(states: Sequence[Carrying]) -> frozenset[str]:
     """The states' names as a row finds and as it leaves them."""
-    return frozenset(f"{state.name}.{at.value}" for state in states for at in (At.BEFORE, At.AFTER))
+    return frozenset(point_name(state.name, at) for state in states for at in (At.BEFORE, At.AFTER))
 
 
 def line_values(lines: Sequence[Version | Repeated]) -> Iterator[Expr]:

@@ -19,9 +19,14 @@ def after_row(state: State, dims: frozenset[str] | None = None) -> Ref:
     return _at(state, At.AFTER, dims)
 
 
+def point_name(state: str, at: At) -> str:
+    """The name of a state before or after a row."""
+    return f"{state}.{at.value}"
+
+
 def _at(state: State, at: At, dims: frozenset[str] | None) -> Ref:
     axes = state.dims if dims is None else dims
-    return Ref(f"{state.name}.{at.value}", axes, state.kind, Point(state.name, at))
+    return Ref(point_name(state.name, at), axes, state.kind, Point(state.name, at))
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,9 +194,6 @@ class ChunkPlan:
         )
         whole = {axis for r in readings for axis in r.axes}
         whole |= {form.axis for form, _ in states if form.corrected}
-        exprs = [e for form, _ in states for e in form.expressions]
-        exprs += [reading.query for reading in readings]
-        grid = self.rows.grid([*exprs, *(e for _, e, _ in own)], frozenset(whole))
         parts = () if self.flat is None else self.flat.parts
         task = ChunkTask(
             work.kernel_name(results[0]),
@@ -205,11 +202,11 @@ class ChunkPlan:
             states,
             readings,
             own,
-            tuple(d for d in grid.positions if d not in {over, *dict(parts)}),
-            grid.tiled,
+            (),
+            (),
             parts,
             None if self.flat is None else self.flat.size,
             about=f"{', '.join(results)}: in chunks along {over}",
             reason="the recurrence itself",
         )
-        work.tasks.append(task)
+        work.tasks.append(self.rows.placed(task, frozenset(whole)))

@@ -92,8 +92,6 @@ class LoopPlan:
     ) -> None:
         work, over = self.rows.work, self.stage.over
         results = tuple(n for n, _ in own) + tuple(s.last for s in states if s.last)
-        rounds = frozenset(line.over for line in lines if isinstance(line, Repeated))
-        grid = self.rows.grid([*line_values(lines), *(e for _, e in own)], rounds)
         task = LoopTask(
             work.kernel_name(results[0]),
             over,
@@ -101,12 +99,12 @@ class LoopPlan:
             lines,
             states,
             own,
-            tuple(d for d in grid.positions if d not in rounds),
-            grid.tiled,
+            (),
+            (),
             f"{', '.join(results)}: row by row along {over}",
             "the recurrence itself",
         )
-        work.tasks.append(task)
+        work.tasks.append(self.rows.placed(task))
 
 
 def _read_elsewhere(lines: Sequence[Version | Repeated]) -> Iterator[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from ...ir.errors import UnsupportedError
 from ...ir.expression import Cumsum, Expr, Index, Kind, Read, Reduce, Ref, Solve, rebuild, walk
@@ -11,20 +12,14 @@ from ...ir.mixer import Line, Mixer, Recurrence, Rounds, Stage, State
 from ...ir.names import names_in
 from ...ir.optional import expressions
 from ...ir.plan import Buffer
-from ...ir.recurrence_tasks import Carrying
+from ...ir.recurrence_tasks import Carrying, ChunkTask, LoopTask, ScanTask
 from ...ir.roles import group_of
 from ...ir.single_assignment import before_row
 from ...ir.tile import DType
 from ..tiles.moving import move
 from .workspace import KIND_DTYPE, Workspace
 
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """Dims with one position per program, and the one that programs take blocks of."""
-
-    positions: tuple[str, ...]
-    tiled: tuple[str, ...]
+Placed = TypeVar("Placed", ChunkTask, LoopTask, ScanTask)
 
 
 @dataclass
@@ -141,13 +136,21 @@ class StageRows:
 
     # -------------------------------------------------------------------------------- grid
 
-    def grid(self, values: Iterable[Expr], whole: frozenset[str] = frozenset()) -> Grid:
-        """The grid of a kernel that computes ``values`` for the stage's states.
+    def placed(self, task: Placed, whole: frozenset[str] = frozenset()) -> Placed:
+        """A task of the stage with its grid, as what its rows compute allows.
 
         ``whole``: axes that a program holds whole whatever the values say.
         """
+        whole |= task.walked - {task.over}
+        positions, tiled = self._grid(tuple(task.row_values), whole)
+        kept = tuple(dim for dim in positions if dim not in task.walked)
+        return replace(task, positions=kept, tiled=tiled)
+
+    def _grid(
+        self, exprs: Sequence[Expr], whole: frozenset[str]
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Dims with one position per program, and the one that programs take blocks of."""
         work, stage = self.work, self.stage
-        exprs = list(values)
         dims = frozenset[str]().union(*(s.dims for s in stage.states), *(e.axes for e in exprs))
         dims -= {stage.over}
         groups = {g for g, h in work.context.heads if h in dims}
@@ -161,9 +164,9 @@ class StageRows:
         free = sorted(own - mixed)
         positions = work.order(dims - own - groups)
         if not free:
-            return Grid(positions, ())
+            return positions, ()
         tiled = max(free, key=lambda d: (sizes[d], listed.index(d) if d in listed else -1))
-        return Grid(positions, (tiled,))
+        return positions, (tiled,)
 
 
 def reads(expr: Expr, names: frozenset[str]) -> bool:

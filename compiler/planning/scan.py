@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ...ir.expression import Expr, with_names
 from ...ir.mixer import Recurrence, Rounds
-from ...ir.names import names_in
-from ...ir.recurrence_forms import Affine, Classified, Dense, Loop
+from ...ir.recurrence_forms import Affine, Classified, Loop
 from ...ir.recurrence_tasks import Carrying, ScanTask
 from ...ir.single_assignment import after_row, before_row
 from .recurrence_context import StageRows, reads
@@ -19,15 +17,13 @@ def refusal(stage: Recurrence, classified: Classified) -> str | None:
     if any(isinstance(line, Rounds) for line in stage.step):
         return "an inner loop"
     for form in classified.components:
+        names = ", ".join(state.name for state in form.states)
         match form:
             case Affine():
                 pass
-            case Loop(states, _, _, reason):
-                names = ", ".join(state.name for state in states)
-                return f"{names}: {reason}"
+            case Loop():
+                return f"{names}: {form.reason}"
             case _:
-                states = (form.state,) if isinstance(form, Dense) else form.states
-                names = ", ".join(state.name for state in states)
                 return f"{names} is a state of matrices"
     return None
 
@@ -83,9 +79,6 @@ class ScanPlan:
     ) -> None:
         work, over = self.rows.work, self.stage.over
         results = tuple(n for n, _ in own) + tuple(s.last for s in states if s.last)
-        exprs = [*_expressions(forms), *(e for _, e in own)]
-        before = names_in(*exprs)
-        grid = self.rows.grid(exprs)
         task = ScanTask(
             work.kernel_name(results[0]),
             over,
@@ -93,17 +86,9 @@ class ScanPlan:
             forms,
             states,
             own,
-            frozenset(s.name for s in states if s.before.name in before),
-            grid.positions,
-            grid.tiled,
+            (),
+            (),
             f"{', '.join(results)}: scanned along {over}",
             "the recurrence itself",
         )
-        work.tasks.append(task)
-
-
-def _expressions(forms: tuple[Affine, ...]) -> Iterator[Expr]:
-    for form in forms:
-        for row in form.coefficients:
-            yield from (c for c in row if c is not None)
-        yield from (o for o in form.offsets if o is not None)
+        work.tasks.append(self.rows.placed(task))

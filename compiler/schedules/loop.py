@@ -79,7 +79,7 @@ def _rounds(evaluator: Evaluator, rounds: Repeated) -> None:
     builder = evaluator.builder
     carried = []
     for state in rounds.states:
-        name = state.after.point.of if state.after.point else state.after.name
+        name = state.after.called
         value = evaluator.evaluate(state.before, name)
         carried.append((name, _with_axes(evaluator, value, state.start.dims, state.start.kind)))
     zero, size = builder.constant(0, DType.INT32), evaluator.size(rounds.over)

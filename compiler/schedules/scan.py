@@ -76,7 +76,7 @@ class _Block:
     def run(self, carried: Mapping[str, Value]) -> tuple[Value, ...]:
         """What the states have become; the block's own rows are stored."""
         builder, made = self.evaluator.builder, dict[str, Value]()
-        every = {self.task.over}
+        every, read_before = {self.task.over}, self.task.read_before
         for form in self.task.forms:
             names = [state.name for state in form.states]
             start = [carried[name] for name in names]
@@ -87,7 +87,7 @@ class _Block:
                 builder.bind(after_row(state, state.dims | every), value, here=True)
                 made[state.name] = self.rows.in_last_row(value)
             for state, value, first in zip(form.states, after, start, strict=True):
-                if state.name in self.task.before:
+                if state.name in read_before:
                     above = self._above(value, first)
                     builder.bind(before_row(state, state.dims | every), above, here=True)
         for name, own in self.task.own:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from ....ir.expression import Expr, Literal, Reduce, Ref, walk
 from ....ir.mixer import Recurrence, State
-from ....ir.recurrence_forms import Affine, Classified, Coupled, Form, Loop, Matrix
+from ....ir.recurrence_forms import Classified, Coupled, Form, Loop, Matrix
 from ....ir.single_assignment import after_row, before_row
 from .coupled import coupled
 from .dense import dense
@@ -186,8 +186,7 @@ class _Attempt:
         """Later components see what this one gives."""
         self.forms.append(form)
         over = self.search.recurrence.over
-        states = form.states if isinstance(form, Affine | Coupled | Loop) else (form.state,)
-        for state in states:
+        for state in form.states:
             finals = [n for n, s in self.search.dependence.finals.items() if s == state.name]
             points = {before_row: [before_row(state).name], after_row: finals}
             for at, names in points.items():

@@ -194,7 +194,7 @@ class _Writer:
         reading = self.readings.get(expr.name)
         if reading is not None:
             return self._reading(reading)
-        name = expr.name if expr.point is None else expr.point.of
+        name = expr.called
         match expr.point:
             case Point(at=At.BEFORE):
                 name = f"{name}[{self.earlier}]"

@@ -14,6 +14,3 @@ def plan_select(work: Workspace, stage: Select) -> None:
         UnsupportedError: a rule that no schedule computes.
     """
     raise UnsupportedError(f"{work.mixer.name}: selections have no kernels yet: {stage.output}")
-
-
-__all__ = ["plan_select"]

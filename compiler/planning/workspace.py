@@ -17,12 +17,14 @@ from ...ir.expression import (
     Call,
     Cumsum,
     Expr,
+    Index,
     Kind,
     Literal,
     Read,
     Reduce,
     Ref,
     Scalar,
+    Size,
     Solve,
     call,
     rebuild,
@@ -33,14 +35,13 @@ from ...ir.host import Number, evaluate_host
 from ...ir.mixer import Mixer, Recurrence
 from ...ir.names import free_name
 from ...ir.plan import Buffer, Plan
-from ...ir.roles import LARGEST_WHOLE, DimRoles, dim_roles, equal_lengths, solved_dims
+from ...ir.roles import LARGEST_WHOLE, DimRoles, dim_roles, solved_dims
 from ...ir.task import PointwiseTask, RunningSumTask, SelectionTask, Task, buffers_of
 from ...ir.tile import DType
-from ..analysis.facts import facts_of, is_natural
-from ..analysis.integer_range import IntegerRanges
+from ..analysis.facts import is_natural
 from ..passes.fold_constants import fold_constants
 from ..schedules.estimates import WEIGHTS_LIMIT_BYTES
-from ..tiles.context import Context
+from ..tiles.context import Context, context_of
 from ..tiles.moving import move
 from .ranks import FirstRanks, first_ranks
 
@@ -250,8 +251,6 @@ class Workspace:
         return call("where", inside_of, value, fill)
 
     def _range_tests(self, dim: str, index: Expr) -> list[Expr]:
-        from ...ir.expression import Index, Size
-
         equal = self.context.equal
         match index:
             case Index(other) if equal.get(other, other) == equal.get(dim, dim):
@@ -407,18 +406,7 @@ def make_workspace(
         t.name: Buffer(t.name, t.dims, KIND_DTYPE.get(t.kind, DType.FLOAT32), "table")
         for t in mixer.tables
     }
-    masks = facts_of(mixer, {n: float(v) for n, v in params.items()})
-    context = Context(
-        fixed,
-        params,
-        dtype,
-        {**given, **tables},
-        equal=equal_lengths(mixer),
-        heads=frozenset(mixer.heads),
-        runtime=frozenset(p.name for p in mixer.params if p.runtime),
-        masks=masks,
-        ranges=IntegerRanges(fixed, params, dict(mixer.sizes), {}, wide=_wide_inputs(mixer)),
-    )
+    context = context_of(mixer, fixed, params, dtype, {**given, **tables})
     return Workspace(
         mixer,
         sizes,
@@ -431,10 +419,6 @@ def make_workspace(
         recurrence=recurrence,
         weight_bytes=weight_bytes,
     )
-
-
-def _wide_inputs(mixer: Mixer) -> frozenset[str]:
-    return frozenset(i.name for i in mixer.inputs if i.dtype == "int64")
 
 
 def _derived(mixer: Mixer, fixed: Mapping[str, int]) -> dict[str, int]:

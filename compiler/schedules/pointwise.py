@@ -17,6 +17,7 @@ from ..tiles.context import Context
 from ..tiles.evaluation import TileEvaluator
 from ..tiles.evaluator import Evaluator
 from ..tiles.grid import place_grid, store_result
+from ..tiles.key_blocks import integer
 from .defaults import LIGHT, pointwise_blocks, pointwise_choices
 from .estimates import fits
 
@@ -115,8 +116,6 @@ def _scan(builder: Builder, value: Cumsum, x: Value) -> Value:
 
 def _from_the_end(evaluator: Evaluator, begin: Value, axis: str) -> Value:
     """The start of the block as far from the last one as ``begin`` is from the first."""
-    from ..tiles.key_blocks import integer
-
     builder = evaluator.builder
     block = builder.block(axis)
     one = builder.constant(1, DType.INT32)

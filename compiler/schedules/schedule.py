@@ -8,7 +8,7 @@ from typing import Any
 
 from ...ir.plan import Kernel, Plan
 from ...ir.recurrence_tasks import ChunkTask, LoopTask, ScanTask
-from ...ir.roles import dim_roles, equal_lengths
+from ...ir.roles import dim_roles
 from ...ir.task import (
     AttentionTask,
     BlockTableTask,
@@ -18,9 +18,7 @@ from ...ir.task import (
     Task,
 )
 from ...ir.tile import Program
-from ..analysis.facts import facts_of
-from ..analysis.integer_range import IntegerRanges
-from ..tiles.context import Context
+from ..tiles.context import Context, context_of
 from .attention import attention
 from .block_table import block_table
 from .chunk import chunk
@@ -51,7 +49,7 @@ def schedule_tasks(plan: Plan) -> Plan:
 
     tasks, no kernels --> a kernel for each task, in the order of the tasks
     """
-    context = context_of(plan)
+    context = plan_context(plan)
     kernels = tuple(
         Kernel(schedule(task, context), task.schedule, task.computes, task.reason)
         for task in plan.tasks
@@ -60,31 +58,23 @@ def schedule_tasks(plan: Plan) -> Plan:
     return replace(plan, kernels=kernels, limits=limits).with_common_blocks()
 
 
-def context_of(plan: Plan) -> Context:
+def plan_context(plan: Plan) -> Context:
     """What schedules may take for granted: sizes, params and buffers of a plan."""
-    mixer, sizes, params = plan.mixer, dict(plan.sizes), dict(plan.params)
-    return Context(
+    mixer, sizes = plan.mixer, dict(plan.sizes)
+    buffers = {buffer.name: buffer for buffer in plan.buffers}
+    context = context_of(
+        mixer,
         sizes,
-        params,
+        dict(plan.params),
         plan.dtype,
-        {buffer.name: buffer for buffer in plan.buffers},
-        dict(plan.names),
-        equal=equal_lengths(mixer),
-        heads=frozenset(mixer.heads),
-        runtime=frozenset(p.name for p in mixer.params if p.runtime),
-        masks=facts_of(mixer, {n: float(v) for n, v in params.items()}),
-        ranges=integer_ranges(plan),
+        buffers,
+        dict(plan.lengths),
+        dict(plan.integers),
+    )
+    return replace(
+        context,
+        names=dict(plan.names),
         features=dim_roles(mixer, sizes).features,
         tiling=dict(mixer.tiling),
         weight_bytes=plan.weight_bytes,
-    )
-
-
-def integer_ranges(plan: Plan) -> IntegerRanges:
-    """Where the integers of a plan's tasks lie."""
-    mixer = plan.mixer
-    wide = frozenset(i.name for i in mixer.inputs if i.dtype == "int64")
-    derived = {**dict(mixer.sizes), **dict(plan.lengths)}
-    return IntegerRanges(
-        dict(plan.sizes), dict(plan.params), derived, dict(plan.integers), wide=wide
     )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from ...ir.expression import (
-    Expr,
-)
+from ...ir.expression import Expr
+from ...ir.mixer import Mixer
 from ...ir.plan import Buffer
+from ...ir.roles import equal_lengths
 from ...ir.tile import DType
-from ..analysis.facts import Facts
+from ..analysis.facts import Facts, facts_of
 from ..analysis.integer_range import IntegerRanges
 
 Launch = tuple[tuple[str, int], ...]
@@ -57,6 +57,34 @@ class Context:
             (name, _allowed(number, self.tiling.get(name.removeprefix("num_"))))
             for name, number in launch
         )
+
+
+def context_of(
+    mixer: Mixer,
+    sizes: Mapping[str, int],
+    params: Mapping[str, int | float | bool],
+    dtype: DType,
+    buffers: dict[str, Buffer],
+    lengths: Mapping[str, Expr] = {},
+    integers: Mapping[str, Expr] = {},
+) -> Context:
+    """What a mixer's declarations say, with the sizes and params that compile time knows.
+
+    ``lengths`` are sizes of further dims, ``integers`` what is in buffers of integers.
+    """
+    wide = frozenset(i.name for i in mixer.inputs if i.dtype == "int64")
+    derived = {**dict(mixer.sizes), **lengths}
+    return Context(
+        sizes,
+        params,
+        dtype,
+        buffers,
+        equal=equal_lengths(mixer),
+        heads=frozenset(mixer.heads),
+        runtime=frozenset(p.name for p in mixer.params if p.runtime),
+        masks=facts_of(mixer, {name: float(value) for name, value in params.items()}),
+        ranges=IntegerRanges(sizes, params, derived, dict(integers), wide=wide),
+    )
 
 
 def _allowed(number: int, choices: tuple[int, ...] | None) -> int:

@@ -10,7 +10,7 @@ from mixc.compiler.language.load import load_file, load_text
 from mixc.compiler.pipeline import lower
 from mixc.compiler.schedules.defaults import attention_configurations
 from mixc.compiler.schedules.estimates import fits, shared_bytes
-from mixc.compiler.schedules.schedule import context_of
+from mixc.compiler.schedules.schedule import plan_context
 from mixc.ir.errors import UnsupportedError
 from mixc.ir.plan import Plan
 from mixc.ir.tile import Dot, DType, For, all_ops
@@ -223,7 +223,7 @@ def test_the_first_configuration_that_fits_is_taken(size: int, dtype: str) -> No
     plan = lower(load_text(text), {"D": size, "E": size}, dtype)
     program = plan.kernels[0].program
     assert fits(program)
-    choices = attention_configurations(context_of(plan), "I", "J")
+    choices = attention_configurations(plan_context(plan), "I", "J")
     taken = [
         c.launch == program.launch and c.blocks["I"] == program.tile("I").block for c in choices
     ]

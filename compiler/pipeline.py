@@ -97,10 +97,14 @@ def lower(
 
 def run_passes(plan: Plan, passes: tuple[Pass, ...] = PASSES) -> Plan:
     """The plan after ``passes``, verified and dumped before the first and after each."""
-    _check(plan, 2, "plan")
+    _dump(plan.mixer, "2_plan", plan, write_plan)
+    verify_plan(plan)
     for number, one in enumerate(passes, 3):
-        plan = one.run(plan)
-        _check(plan, number, one.name)
+        made = one.run(plan)
+        _dump(made.mixer, f"{number}_{one.name}", made, write_plan)
+        if made is not plan:  # what a pass leaves alone has been seen already
+            verify_plan(made)
+        plan = made
     return plan
 
 
@@ -123,11 +127,6 @@ def lower_on(text: str, sizes: Mapping[str, int] = {}, dtype: str = "bfloat16") 
             verify_plan(level)
             return level
     raise ArgumentError(f"expected a mixer or a plan, found a {type(level).__name__}")
-
-
-def _check(plan: Plan, number: int, name: str) -> None:
-    _dump(plan.mixer, f"{number}_{name}", plan, write_plan)
-    verify_plan(plan)
 
 
 def _dump(mixer: Mixer, name: str, level: Level, remarks: Callable[[Level], str]) -> None:

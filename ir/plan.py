@@ -49,8 +49,8 @@ class Kernel:
 class Plan:
     """Tasks in an order that respects what they read, then their kernels: one for each task.
 
-    ``sizes`` and ``params`` are those fixed at compile time; ``findings`` is what the compiler has
-    to say about what it found, and what it refused for which reason. ``names`` is what the spec
+    ``sizes`` and ``params`` are those fixed at compile time; ``findings`` are what was found,
+    then a colon and why, with what was refused for which reason. ``names`` is what the spec
     calls an expression, ``integers`` how a buffer of integers was computed, ``shares`` into how
     many parts long axes are dealt out.
     """

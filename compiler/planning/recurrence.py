@@ -27,24 +27,24 @@ def _plan(rows: StageRows, stage: Recurrence) -> None:
     """``stage``: with names from outside it written out."""
     found, names = rows.work.findings, ", ".join(state.name for state in stage.states)
     if rows.work.recurrence == "loop":
-        found.append(f"{names}: row by row along {stage.over}, as asked")
+        found.append(f"{names} row by row along {stage.over}: as asked")
         LoopPlan(rows, stage).run()
         return
     flat = flatten(stage)
     if flat is not None and _in_chunks(rows, flat):
-        found.append(f"{names}: rounds laid out in time, in chunks along {flat.axis}")
+        found.append(f"{names} in chunks along {flat.axis}: its rounds laid out in time")
         return
     classified = classify(stage, [ref.name for ref in stage.own if ref.name in rows.used])
     chunks, scans = chunk_plan.refusal(stage, classified), scan_plan.refusal(stage, classified)
     if chunks is None:
-        found.append(f"{_matrices(classified)}: in chunks along {stage.over}")
+        found.append(f"{_matrices(classified)} in chunks along {stage.over}")
         ChunkPlan(rows, stage, classified, _plan).run()
     elif scans is None:
-        found.append(f"{names}: scanned along {stage.over}, since there is {chunks}")
+        found.append(f"{names} scanned along {stage.over}: {chunks}")
         ScanPlan(rows, stage, classified).run()
     else:
         why = f"not in chunks: {chunks}; not by a scan: {scans}"
-        found.append(f"{names}: row by row along {stage.over}; {why}")
+        found.append(f"{names} row by row along {stage.over}: {why}")
         LoopPlan(rows, stage).run()
 
 

@@ -284,11 +284,11 @@ def test_dots_are_of_the_working_type() -> None:
 @pytest.mark.parametrize(
     ("name", "found"),
     [
-        ("mesa", "row by row along T; not in chunks: a state of two axes that is no matrix"),
-        ("lstm", "row by row along T; not in chunks: no matrix state; not by a scan: h, c: not"),
-        ("mamba", "h: scanned along T, since there is no matrix state"),
-        ("gated_delta", "S: in chunks along T"),
-        ("delta_product", "S: rounds laid out in time, in chunks along TR"),
+        ("mesa", "KK, KV row by row along T: not in chunks: a state of two axes that is no matrix"),
+        ("lstm", "h, c row by row along T: not in chunks: no matrix state; not by a scan: h, c: not"),
+        ("mamba", "h scanned along T: no matrix state"),
+        ("gated_delta", "S in chunks along T"),
+        ("delta_product", "S in chunks along TR: its rounds laid out in time"),
     ],
 )
 def test_the_plan_says_why_a_schedule_was_taken(name: str, found: str) -> None:

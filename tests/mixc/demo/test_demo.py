@@ -22,6 +22,7 @@ def test_the_demo_ends_well(tmp_path, tmp_path_factory):
         assert f"{name}: {cases} cases, all right" in text
         assert f"{name}_o" in summary
     assert "in chunks and step by step differ by" in text
+    assert "S in chunks along T" in summary
     assert summary.count(" < ") == 7
     assert re.search(r"loss 5\.\d+ -> [34]\.\d+ nats per byte", text)
     assert "winner" in text

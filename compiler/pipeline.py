@@ -113,13 +113,16 @@ def lower_on(text: str, sizes: Mapping[str, int] = {}, dtype: str = "bfloat16") 
 
     ``sizes`` and ``dtype`` are for a mixer, as in ``lower``; a plan has its own.
 
-    Raises ArgumentError with its line where the text is none of ours, and VerificationError where
-    what it says is not sound.
+    Raises ArgumentError with its line where the text is none of ours, or where there are sizes for
+    a plan, and VerificationError where what it says is not sound.
     """
     level = read_data(text)
     match level:
         case Mixer():
             return lower(level, sizes, dtype)
+        case Plan() if sizes:
+            has = ", ".join(f"{dim} = {size}" for dim, size in level.sizes)
+            raise ArgumentError(f"the plan is made for {has or 'any size'}: sizes are for a mixer")
         case Plan(kernels=()):
             verify_mixer(level.mixer)
             return run_passes(level)

@@ -67,7 +67,10 @@ def command(
         parse_target(target)
     if output is not None and not output.parent.is_dir():
         raise click.UsageError(f"there is no folder {output.parent} for {output.name}.")
-    mixer = None if spec.endswith(".txt") else load_spec(spec, params)
+    dumped = spec.endswith(".txt")
+    if dumped and params:
+        raise click.UsageError(f"{spec} is no spec: its params are set, and --param is for specs.")
+    mixer = None if dumped else load_spec(spec, params)
     with CompileWorkers() as workers:  # they import triton while the spec is lowered
         if mixer is None:
             generated = compiling.generate_from(Path(spec), fixed, dtype)

@@ -48,7 +48,9 @@ def generate_from(path: Path, sizes: Mapping[str, int], dtype: str) -> Generated
 
     try:
         plan = lower_on(path.read_text(encoding="utf-8"), sizes, dtype)
-    except (ArgumentError, UnicodeDecodeError, OSError) as error:
+    except OSError as error:
+        raise ArgumentError(f"{path}: can't be read: {error.strerror}") from error
+    except (ArgumentError, UnicodeDecodeError) as error:
         raise ArgumentError(f"{path}: {error}") from error
     return Generated(plan, emit_module(plan))
 

@@ -80,7 +80,10 @@ def test_levels_are_dumped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert read_data(texts[0]) == MIXER
     assert texts[0].startswith("# " + write_mixer(MIXER).splitlines()[0])
     assert read_data(texts[-1]) == plan
-    assert all(lower_on(text, {"D": 16}) == plan for text in texts)
+    assert lower_on(texts[0], {"D": 16}) == plan
+    assert all(lower_on(text) == plan for text in texts[1:])
+    with pytest.raises(ArgumentError, match="made for D = 16: sizes are for a mixer"):
+        lower_on(texts[1], {"D": 32})
 
 
 def test_every_spec_lowers_with_its_keys_in_shares():

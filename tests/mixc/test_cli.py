@@ -343,3 +343,22 @@ def test_the_commands_import_nothing_heavy():
     )
     result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
     assert result.stdout.decode().split() == ["causal:", "ok"]
+
+
+def test_a_dumped_level_is_taken_up_again(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("MIXC_DUMP", "levels")
+    assert run("compile", "retention", "--size", "D=16", "-o", "whole.py").exit_code == 0
+    monkeypatch.delenv("MIXC_DUMP")
+    level = "levels/retention_2_plan.txt"
+    assert run("compile", level, "-o", "again.py").exit_code == 0
+    assert (tmp_path / "again.py").read_text() == (tmp_path / "whole.py").read_text()
+    for more, said in (
+        (("--size", "D=32"), f"{level}: the plan is made for D = 16"),
+        (("--param", "scale=1"), "no spec: its params are set"),
+    ):
+        result = run("compile", level, *more)
+        assert result.exit_code == 2
+        assert said in " ".join(result.output.split())
+    result = run("compile", "none.txt")
+    assert result.exit_code == 2
+    assert "none.txt: can't be read: No such file or directory" in result.output

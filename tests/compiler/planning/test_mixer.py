@@ -285,7 +285,10 @@ def test_dots_are_of_the_working_type() -> None:
     ("name", "found"),
     [
         ("mesa", "KK, KV row by row along T: not in chunks: a state of two axes that is no matrix"),
-        ("lstm", "h, c row by row along T: not in chunks: no matrix state; not by a scan: h, c: not"),
+        (
+            "lstm",
+            "h, c row by row along T: not in chunks: no matrix state; not by a scan: h, c: not",
+        ),
         ("mamba", "h scanned along T: no matrix state"),
         ("gated_delta", "S in chunks along T"),
         ("delta_product", "S in chunks along TR: its rounds laid out in time"),

@@ -1,7 +1,7 @@
 """All of lowering on one page: from a mixer to checked tile programs.
 
 Before it come the rewrites of mixers that a call asks for: absent inputs are their defaults
-(``without_inputs``), documents are packed (``mixers/pack``), a stretch goes on from another
+(``without_inputs``), documents are packed (``mixers/pack``), a segment goes on from another
 (``mixers/resume``), gradients (``mixers/derivative``). After it a configuration is bound
 (``schedules/configurations``), and a backend writes the programs in its own language.
 

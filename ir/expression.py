@@ -304,11 +304,11 @@ def call_kind(fn: str, args: tuple[Expr, ...]) -> Kind:
         return max(Kind.INT, *(a.kind for a in args))
     if fn == "pow":
         base, power = args
-        return Kind.INT if base.kind <= Kind.INT and is_natural(power) else Kind.REAL
+        return Kind.INT if base.kind <= Kind.INT and is_nonnegative(power) else Kind.REAL
     return Kind.REAL
 
 
-def is_natural(expr: Expr) -> bool:
+def is_nonnegative(expr: Expr) -> bool:
     """Whether an expression is an integer that can't be negative, as far as its form shows."""
     if expr.kind is Kind.REAL:
         return False
@@ -318,13 +318,13 @@ def is_natural(expr: Expr) -> bool:
         case Size() | Index():
             return True
         case Call("add" | "mul" | "floordiv" | "mod" | "min", args):
-            return all(is_natural(a) for a in args)
+            return all(is_nonnegative(a) for a in args)
         case Call("max", args):
-            return any(is_natural(a) for a in args)
+            return any(is_nonnegative(a) for a in args)
         case Call("abs" | "relu"):
             return True
         case Call("where", (_, yes, no)):
-            return is_natural(yes) and is_natural(no)
+            return is_nonnegative(yes) and is_nonnegative(no)
         case _:
             return expr.kind is Kind.BOOL
 
@@ -487,7 +487,7 @@ __all__ = [
     "call",
     "call_kind",
     "every_node",
-    "is_natural",
+    "is_nonnegative",
     "rebuild",
     "shared",
     "substitute",

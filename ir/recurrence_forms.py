@@ -44,24 +44,24 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """S' = decay * S + sum of u * sum(w * S, axis) + sum of k * v: the chunk form.
+    """S' = decay * S + sum of u * sum(w * S, key_axis) + sum of k * v: the chunk form.
 
-    ``decay`` has no axis of the state's own but ``axis`` (a number, a scalar per row, or one per
-    entry of the axis); ``log_decay`` is its logarithm where the decay is an exponential. The
-    corrections (u, w) have ``axis`` and none of the state's other axes. A write is (k, v): k has
-    ``axis`` or nothing of the state's own, v the rest. ``values`` are the axes along which states
-    are independent columns: decay, u, w and k lack them, v lacks ``axis``. All the state's other
-    axes are a batch, which anything may have. Where the error of a delta rule is written back,
-    u is k itself, and the sign is in w.
+    ``decay`` has no axis of the state's own but ``key_axis`` (a number, a scalar per row, or one
+    per entry of the axis); ``log_decay`` is its logarithm where the decay is an exponential. The
+    corrections (u, w) have ``key_axis`` and none of the state's other axes. A write is (k, v): k
+    has ``key_axis`` or nothing of the state's own, v the rest. ``value_axes`` are the axes along
+    which states are independent columns: decay, u, w and k lack them, v lacks ``key_axis``. All the
+    state's other axes are a batch, which anything may have. Where the error of a delta rule is
+    written back, u is k itself, and the sign is in w.
     """
 
     state: State
-    axis: str
+    key_axis: str
     decay: Expr
     log_decay: Expr | None
     corrections: tuple[tuple[Expr, Expr], ...]
     writes: tuple[tuple[Expr, Expr], ...]
-    values: tuple[str, ...] = ()
+    value_axes: tuple[str, ...] = ()
 
     @property
     def states(self) -> tuple[State, ...]:
@@ -128,16 +128,16 @@ class Affine:
 class Coupled:
     """Matrix states of one shape that mix by scalars: S_i' = sum of a_ij * S_j + ... (momentum).
 
-    ``decay[i][j]`` are scalars of the row; corrections, writes and ``values`` are as in
+    ``decay[i][j]`` are scalars of the row; corrections, writes and ``value_axes`` are as in
     ``Matrix``, a correction naming the state that it reads.
     """
 
     states: tuple[State, ...]
-    axis: str
+    key_axis: str
     decay: tuple[tuple[Expr | None, ...], ...]
     corrections: tuple[tuple[tuple[Expr, Expr, str], ...], ...]
     writes: tuple[tuple[tuple[Expr, Expr], ...], ...]
-    values: tuple[str, ...] = ()
+    value_axes: tuple[str, ...] = ()
 
     @property
     def corrected(self) -> int:

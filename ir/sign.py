@@ -11,16 +11,16 @@ from collections.abc import Container, Sequence
 from .tile import Value
 
 
-def keeps_natural(
+def keeps_nonnegative(
     fn: str,
     args: Sequence[Value],
-    natural: Sequence[bool],
+    nonnegative: Sequence[bool],
     number: float | int | bool | None,
     blocks: Container[str] = (),
 ) -> bool:
     """Whether an elementwise op on integers gives none that is negative.
 
-    ``natural`` tells which arguments are not negative, ``number`` what the last one is, if that
+    ``nonnegative`` tells which arguments are not negative, ``number`` what the last one is, if that
     is known, and ``blocks`` are the names of block sizes.
     """
     if any(a.dtype.is_float for a in args):
@@ -29,13 +29,13 @@ def keeps_natural(
         case "sub":  # a block has one position at least
             return args[0].name in blocks and number in (0, 1)
         case "add" | "mul" | "floordiv" | "min":
-            return all(natural)
+            return all(nonnegative)
         case "mod":
-            return natural[1]
+            return nonnegative[1]
         case "max":
-            return any(natural)
+            return any(nonnegative)
         case "where":
-            return natural[1] and natural[2]
+            return nonnegative[1] and nonnegative[2]
         case "abs" | "relu":
             return True
     return False

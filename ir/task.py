@@ -44,8 +44,8 @@ class Split:
 
     dim: str
     outputs: tuple[str, ...]
-    total: str
-    top: str | None
+    row_sum: str
+    row_max: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +53,9 @@ class AttentionTask(KernelTask):
     """One attention: names written out, statistics in buffers.
 
     ``form`` is how the weights are normalised in one pass. ``outputs`` pair a buffer with what is
-    summed; ``total``, ``top`` and ``lse`` name buffers for the row's sum, the maximum (to base 2)
-    that it is relative to, and the sum's logarithm. Programs that differ in the position of a
-    value's own axis (a batch of values under one score) compute the same weights.
+    summed; ``row_sum``, ``row_max`` and ``lse`` name buffers for the row's sum, the maximum (to
+    base 2) that it is relative to, and the sum's logarithm. Programs that differ in the position of
+    a value's own axis (a batch of values under one score) compute the same weights.
     """
 
     schedule: ClassVar[str] = "flash"
@@ -73,8 +73,8 @@ class AttentionTask(KernelTask):
     gain: Expr | None
     outputs: tuple[tuple[str, Expr], ...]
     lse: str | None = None
-    total: str | None = None
-    top: str | None = None
+    row_sum: str | None = None
+    row_max: str | None = None
     about: str = ""
     reason: str = ""
     table: BlockTable | None = None
@@ -89,9 +89,9 @@ class AttentionTask(KernelTask):
     def writes(self) -> tuple[str, ...]:
         """The buffers that the kernel fills."""
         if self.split is not None:
-            parts = (self.split.total, self.split.top)
+            parts = (self.split.row_sum, self.split.row_max)
             return (*self.split.outputs, *filter(None, parts))
-        rows = (self.lse, self.total, self.top)
+        rows = (self.lse, self.row_sum, self.row_max)
         return (*(name for name, _ in self.outputs), *filter(None, rows))
 
     @property

@@ -79,13 +79,13 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class BufferArgument:
-    """A tensor in memory, with one stride per dim; ``natural``: its integers are not negative."""
+    """A tensor in memory, with one stride per dim; ``nonnegative``: no integer in it is < 0."""
 
     name: str
     dims: tuple[str, ...]
     dtype: DType
     written: bool = False
-    natural: bool = False
+    nonnegative: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +99,14 @@ class SizeArgument:
 class HostArgument:
     """A number that the host computes from sizes and params before the launch.
 
-    ``fixed``: all it depends on is known at compile time; ``natural``: it is never negative.
+    ``fixed``: all it depends on is known at compile time; ``nonnegative``: it is never negative.
     """
 
     name: str
     dtype: DType
     value: Expr
     fixed: bool = False
-    natural: bool = False
+    nonnegative: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class ParamArgument:
     name: str
     dtype: DType
     runtime: bool = False
-    natural: bool = False
+    nonnegative: bool = False
 
 
 Argument = BufferArgument | SizeArgument | HostArgument | ParamArgument

@@ -118,7 +118,7 @@ class LoadedMixer:
     along the sequence and don't see each other; cross attention takes one for each axis,
     ``{"I": ..., "J": ...}``.
 
-    A sequence may come in stretches: with ``return_state`` a call gives (outputs, state), and
+    A sequence may come in segmentes: with ``return_state`` a call gives (outputs, state), and
     ``state`` continues from one. Any split gives what one pass gives:
 
     >>> import torch
@@ -254,7 +254,7 @@ class LoadedMixer:
 
     @property
     def only_first(self) -> frozenset[str]:
-        """The inputs of the first stretch alone: what only ``initial`` reads."""
+        """The inputs of the first segment alone: what only ``initial`` reads."""
         return frozenset(self._stepping.continued.only_first)
 
     def _outputs(self, results: Mapping[str, Tensor]) -> Any:

@@ -16,7 +16,7 @@ from ...ir.expression import Call, Expr, Index, Kind, Literal, Read, Reduce, Ref
 from ...ir.host import evaluate_host, is_host
 from ...ir.mixer import Attention, Mixer
 from ...ir.roles import query_axis
-from .work import written_out
+from .work import inlined
 
 PRODUCT = Ref("score", frozenset(), Kind.REAL)  # the scaled product, in what is left of a score
 
@@ -128,14 +128,14 @@ class _Reader:
         return DotProduct(query, key, value, axes, left, mask, output, read, sink, others)
 
     def _plain(self, expr: Expr) -> Expr:
-        """Lets written out, host numbers as literals."""
+        """Lets inlined, host numbers as literals."""
 
         def folded(node: Expr) -> Expr:
             if is_host(node):
                 return Literal(evaluate_host(node, self.sizes, self.params))
             return rebuild(node, folded)
 
-        return fold_constants(folded(written_out(self.mixer, expr)), self.params, self.sizes)
+        return fold_constants(folded(inlined(self.mixer, expr)), self.params, self.sizes)
 
     def _product(self, score: Expr) -> Reduce:
         sums = {n for n in walk(score) if isinstance(n, Reduce) and n.op == "sum"}

@@ -143,7 +143,7 @@ class ParallelForm:
         for classified in self.forms.values():
             for form in classified.components:
                 if isinstance(form, Matrix):
-                    inner |= {form.axis, *form.values}
+                    inner |= {form.key_axis, *form.value_axes}
                 elif not isinstance(form, Affine):
                     raise UnsupportedError(_no_form(form))
                 else:
@@ -237,7 +237,7 @@ class _Stage:
     def _matrix(self, form: Matrix) -> dict[str, Value]:
         if len(form.corrections) > 1:
             raise UnsupportedError("several corrections per row")
-        axis, values = (form.axis,), form.values
+        axis, values = (form.key_axis,), form.value_axes
         batch = self._batch(form.state.dims, form)
         factors = Factors(
             self._log_decay(form, batch),
@@ -263,11 +263,11 @@ class _Stage:
         return {form.state.name: self.setting.reordered(state)}
 
     def _batch(self, dims: frozenset[str], form: Matrix) -> tuple[str, ...]:
-        return self.setting.ordered(dims - {form.axis, *form.values, self.over})
+        return self.setting.ordered(dims - {form.key_axis, *form.value_axes, self.over})
 
     def _read(self, reading: Reading, chunks: Chunks, form: Matrix, batch: tuple[str, ...]) -> None:
-        along = reading.axes == (form.axis,)
-        if not along and reading.axes != form.values:
+        along = reading.axes == (form.key_axis,)
+        if not along and reading.axes != form.value_axes:
             raise UnsupportedError("a state is read along some of the axes of its values")
         names = {dim: self._same(dim, index) for dim, index in reading.at}
         if None in names.values():
@@ -278,7 +278,7 @@ class _Stage:
         query = self._rows(reading.query, batch, reading.axes)
         read = chunks.read if along else chunks.read_values
         rows = self._turned(read(query, reading.after))
-        dims = (*batch, self.over, *(form.values if along else (form.axis,)))
+        dims = (*batch, self.over, *(form.value_axes if along else (form.key_axis,)))
         value = Value(rows.reshape([self.setting.sizes[d] for d in dims]), dims)
         self.scope.names[reading.ref.name] = self.setting.reordered(value)
 
@@ -287,7 +287,7 @@ class _Stage:
         if log == Literal(0) or form.decay == Literal(1):
             return None
         value = self.value(log)
-        own = (form.axis,) if form.axis in value.dims else ()
+        own = (form.key_axis,) if form.key_axis in value.dims else ()
         time = (self.over,) if self.over in value.dims else ()
         tensor = self.setting.expanded(value, (*batch, *time, *own))
         dims = (*batch, *time, *own)

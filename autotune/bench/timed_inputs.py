@@ -11,7 +11,7 @@ from ...ir.binding import Number
 from ...ir.expression import Call, Expr, Kind, Read, Ref, walk
 from ...ir.mixer import Attention, Mixer, Recurrence
 from ..checking.sampling import sample_inputs
-from .work import written_out
+from .work import inlined
 
 _DOCUMENTS = 4
 # Of how many tokens one is seen by all rows: Longformer has a question's, at the front.
@@ -68,7 +68,7 @@ def timed_inputs(
 def _marks(mixer: Mixer) -> set[str]:
     """Booleans of tokens, each of which alone lets rows see a key: `near or is_global[j]`."""
     masks = [
-        written_out(mixer, stage.mask)
+        inlined(mixer, stage.mask)
         for stage in mixer.stages
         if isinstance(stage, Attention) and stage.mask is not None
     ]

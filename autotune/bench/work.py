@@ -76,7 +76,7 @@ def work_of(
 def flops_per_pair(mixer: Mixer, stage: Attention, sizes: Mapping[str, int]) -> float:
     """Two per term of each sum in the score that every pair has its own of, and per value."""
     row = query_axis(mixer, stage)
-    sums = {n for n in walk(written_out(mixer, stage.score)) if isinstance(n, Reduce)}
+    sums = {n for n in walk(inlined(mixer, stage.score)) if isinstance(n, Reduce)}
     own = [n for n in sums if {row, stage.over} <= n.axes]
     score = sum(prod(sizes[d] for d in n.over) for n in own)
     kept = stage.queries | {stage.over}
@@ -127,13 +127,13 @@ def _operations(node: Expr, loops: set[str], sizes: Mapping[str, int]) -> float:
     return float(prod(sizes[dim] for dim in axes))
 
 
-def written_out(mixer: Mixer, expr: Expr) -> Expr:
+def inlined(mixer: Mixer, expr: Expr) -> Expr:
     """``expr`` with the lets of the mixer in place of their names."""
     lets = {let.name: let.value for let in mixer.lets}
 
     def value(node: Expr) -> Expr | None:
         if isinstance(node, Ref) and node.name in lets:
-            return written_out(mixer, lets[node.name])
+            return inlined(mixer, lets[node.name])
         return None
 
     return transform(expr, value)
@@ -150,7 +150,7 @@ def visible_pairs(
     axes = stage.queries | {stage.over}
     if stage.mask is None:
         return prod(sizes[d] for d in axes)
-    mask = written_out(mixer, stage.mask)
+    mask = inlined(mixer, stage.mask)
     alike = prod(sizes[d] for d in axes - mask.axes)
     values = _values(mixer, mask, sizes, tensors)
     if values is None:

@@ -41,7 +41,7 @@ from .functions import (
 from .fusion import Nest, Step
 from .kernel_scope import KernelScope
 from .nest import declared, fill
-from .products import late_forms, write_dot
+from .products import pack_operands, write_dot
 from .scans import write_combine, write_scan
 from .sinks import write_nest
 from .systems import write_rename, write_solve, write_substitute
@@ -175,9 +175,9 @@ class KernelText(KernelScope):
         self.yields.append({v.name: c.inner for v, c in pairs if v.axes})
         for carried in op.carried:
             if carried.inner.axes:
-                late_forms(self, carried.inner)
+                pack_operands(self, carried.inner)
         self._body(op.body)
-        self._hand_over(op)
+        self._carry_on(op)
         self.yields.pop()
         self.loops_around -= 1
         self.row = around
@@ -187,7 +187,7 @@ class KernelText(KernelScope):
             if carried.out.axes:
                 array = self.arrays[carried.inner.name]
                 self.bind(carried.out, array.name, array.axes)
-                late_forms(self, carried.out)
+                pack_operands(self, carried.out)
             else:
                 self.scalars[carried.out.name] = self.scalars[carried.inner.name]
 
@@ -202,7 +202,7 @@ class KernelText(KernelScope):
         else:
             fill(self, self.declare(inner), initial)
 
-    def _hand_over(self, op: For) -> None:
+    def _carry_on(self, op: For) -> None:
         """Give each carried variable its new value; all are read before any is written."""
         pending = []
         inner = {c.inner.name for c in op.carried}
@@ -228,7 +228,7 @@ class KernelText(KernelScope):
         """Make the forms in which dots want what an op has made."""
         if isinstance(step, Dot | Scan | Combine | Substitute | Solve):
             for value in made_by(step):
-                late_forms(self, value)
+                pack_operands(self, value)
 
 
 _WRITERS: Mapping[type[Step], Callable[[KernelText, Any], None]] = {

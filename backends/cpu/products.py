@@ -20,7 +20,7 @@ def declare_form(kernel: KernelScope, value: Value, form: str, over: str) -> str
     return name
 
 
-def late_forms(kernel: KernelScope, value: Value) -> None:
+def pack_operands(kernel: KernelScope, value: Value) -> None:
     """Forms that are made from the plain array."""
     for form, over in sorted(kernel.operand_forms.get(value.name, ())):
         form = "columns" if form == "vectors" else form

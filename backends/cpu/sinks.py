@@ -7,7 +7,7 @@ from .functions import SCALAR_TYPE, Text
 from .fusion import Nest
 from .kernel_scope import KernelScope
 from .nest import NestText
-from .products import declare_form, late_forms
+from .products import declare_form, pack_operands
 
 
 def write_nest(kernel: KernelScope, nest: Nest) -> None:
@@ -26,7 +26,7 @@ def write_nest(kernel: KernelScope, nest: Nest) -> None:
     text.make(nest.sinks, overwritten)
     kernel.add(*text.lines())
     for sink in nest.sinks:
-        late_forms(kernel, sink.out)
+        pack_operands(kernel, sink.out)
 
 
 def _declare_sink(

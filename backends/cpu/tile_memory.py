@@ -14,7 +14,7 @@ from .functions import ARRAY_TYPE, MEMORY_TYPE, Text, write_number
 from .kernel_scope import KernelScope
 from .memory import Access
 from .nest import NestText, declared
-from .products import declare_form, late_forms
+from .products import declare_form, pack_operands
 
 _ROWS_AHEAD = 8  # two microseconds, some times the latency of memory
 
@@ -31,11 +31,11 @@ def write_load(kernel: KernelScope, op: Load) -> None:
     if access is None or set(access.strides) != set(op.out.axes) or flags:
         kernel.declare(op.out)
         _gather(kernel, op)
-        late_forms(kernel, op.out)
+        pack_operands(kernel, op.out)
         return
     if access.firsts:
         _load_part(kernel, op, access)
-        late_forms(kernel, op.out)
+        pack_operands(kernel, op.out)
         return
     if kernel.needs_plain(op.out):
         _load_plain(kernel, op, access)

@@ -68,8 +68,8 @@ def write_rename(kernel: KernelText, op: Rename) -> None:
     text = kernel.turned(text, tuple(renamed), kernel.layout.of(out))
     if x.name in kernel.constants:
         kernel.constants[out.name] = kernel.constants[x.name]
-    if x.name in kernel.natural:
-        kernel.natural.add(out.name)
+    if x.name in kernel.nonnegative:
+        kernel.nonnegative.add(out.name)
     if text.code.isidentifier() or kernel.uses[out.name] == 1 or x.name in kernel.constants:
         kernel.texts[out.name] = text
     else:

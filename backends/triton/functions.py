@@ -271,12 +271,12 @@ def write_call(
     fn: str,
     args: list[Text],
     constants: list[float | int | bool | None],
-    natural: bool = False,
+    nonnegative: bool = False,
     integral: bool = False,
 ) -> tuple[Text, str | None]:
     """The text of an elementwise op, and the device function that it needs, if any.
 
-    ``constants`` are the numbers behind the arguments, where they are such; ``natural``: both
+    ``constants`` are the numbers behind the arguments, where they are such; ``nonnegative``: both
     operands of an integer division are known not to be negative, so that truncating is flooring.
     ``integral``: the result is an integer.
     """
@@ -289,7 +289,7 @@ def write_call(
         left = level + 1 if level == COMPARE else QUOTIENT if fn == "mul" else level
         whole = QUOTIENT if fn == "mul" and args[0].level == QUOTIENT else level
         return Text(f"{args[0].at(left)} {sign} {args[1].at(right)}", whole, reads), None
-    if fn in ("floordiv", "mod") and natural:
+    if fn in ("floordiv", "mod") and nonnegative:
         sign = "//" if fn == "floordiv" else "%"
         return Text(f"{args[0].at(PRODUCT)} {sign} {args[1].at(UNARY)}", QUOTIENT, reads), None
     if fn == "detach":

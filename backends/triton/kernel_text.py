@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...ir.sign import keeps_natural
+from ...ir.sign import keeps_nonnegative
 from ...ir.tile import (
     Carried,
     Cast,
@@ -98,7 +98,7 @@ class KernelText:
         self.conditions: dict[str, Elementwise] = {}
         self.texts: dict[str, Text] = {}
         self.constants: dict[str, float | int | bool] = {}
-        self.natural: set[str] = set()
+        self.nonnegative: set[str] = set()
         self._bases: dict[object, str] = {}
         self._taken: set[str] = {a for a in argument_names(program)}
         self._bodies = [_Body(1)]
@@ -135,16 +135,16 @@ class KernelText:
             match argument:
                 case SizeArgument(dim):
                     self.name_value(dim, dim)
-                    self.natural.add(dim)
+                    self.nonnegative.add(dim)
                 case HostArgument(arg) | ParamArgument(arg):
                     self.name_value(arg, arg)
-                    if argument.natural:
-                        self.natural.add(arg)
+                    if argument.nonnegative:
+                        self.nonnegative.add(arg)
                 case _:
                     pass
         for tile in self.program.blocks:
             self.name_value(tile.symbol, tile.symbol)
-            self.natural.add(tile.symbol)
+            self.nonnegative.add(tile.symbol)
         positions = [axis.position.name for axis in grid_axes(self.program)]
         names = {position: self.unique(position) for position in positions}
         for line in grid_lines(self.program, names, sizes):
@@ -152,7 +152,7 @@ class KernelText:
         for position, name in names.items():
             self.name_value(position, name)
             self._grid_names.add(position)
-            self.natural.add(position)
+            self.nonnegative.add(position)
 
     # ------------------------------------------------------------------------------- ops
 
@@ -234,7 +234,7 @@ class KernelText:
         if not op.out.axes:
             self.texts[op.out.name] = write_number(op.value)
             if op.value >= 0:
-                self.natural.add(op.out.name)
+                self.nonnegative.add(op.out.name)
             return
         shape = f"[{self.blocks(self.layout.of(op.out))}]"
         dtype = TRITON_TYPE[op.out.dtype]
@@ -262,8 +262,8 @@ class KernelText:
             if op.out.name not in self._computed:  # it only places loads and stores
                 return
             code = f"{self.texts[op.start.name].at(SUM)} + {offset}"
-        if op.start is None or op.start.name in self.natural:
-            self.natural.add(op.out.name)
+        if op.start is None or op.start.name in self.nonnegative:
+            self.nonnegative.add(op.out.name)
         self._bodies[-1].add(f"{name} = {code}")
         self.name_value(op.out.name, name)
 
@@ -279,11 +279,11 @@ class KernelText:
         order = self.layout.of(op.out)
         args = [self.shaped(a, order) for a in op.args]
         constants = [self.constants.get(a.name) for a in op.args]
-        signs = [a.name in self.natural for a in op.args]
-        if op.out.dtype in (DType.INT32, DType.INT64) and keeps_natural(
+        signs = [a.name in self.nonnegative for a in op.args]
+        if op.out.dtype in (DType.INT32, DType.INT64) and keeps_nonnegative(
             op.fn, op.args, signs, constants[-1], {tile.symbol for tile in self.program.tiles}
         ):
-            self.natural.add(op.out.name)
+            self.nonnegative.add(op.out.name)
         whole = op.out.dtype in (DType.INT32, DType.INT64)
         text, device = write_call(op.fn, args, constants, all(signs), whole)
         if device is not None:
@@ -305,8 +305,8 @@ class KernelText:
 
     def _cast(self, op: Cast) -> None:
         text = self.shaped(op.x, self.layout.of(op.out))
-        if op.x.name in self.natural:
-            self.natural.add(op.out.name)
+        if op.x.name in self.nonnegative:
+            self.nonnegative.add(op.out.name)
         if op.x.name in self._compile_time:  # a plain number, which meets any type
             self.texts[op.out.name] = text
             return
@@ -361,8 +361,8 @@ class KernelText:
         before = set(self._taken)
         variable = self.unique(op.variable.name)
         self.name_value(op.variable.name, variable)
-        if op.start.name in self.natural:
-            self.natural.add(op.variable.name)
+        if op.start.name in self.nonnegative:
+            self.nonnegative.add(op.variable.name)
         start, stop = (self.texts[v.name].code for v in (op.start, op.stop))
         step = "" if op.step == 1 else f", {op.step}"
         loop = "range"
@@ -372,7 +372,7 @@ class KernelText:
         outer = self._bodies[-1]
         self._bodies.append(_Body(outer.depth + 1))
         self._write_ops(op.body)
-        self._hand_over(variables, [self.texts[v.name] for v in op.yields])
+        self._carry_on(variables, [self.texts[v.name] for v in op.yields])
         inner = self._bodies.pop()
         self._taken = before | set(self._bases.values()) | self._kept
         outer.add(f"for {variable} in {loop}({start}, {stop}{step}):")
@@ -402,7 +402,7 @@ class KernelText:
     def _uses_left(self, value: Value) -> bool:
         return self.uses[value.name] == 1
 
-    def _hand_over(self, variables: list[str], texts: list[Text]) -> None:
+    def _carry_on(self, variables: list[str], texts: list[Text]) -> None:
         """Assign what the next turn gets, no variable before its old value was read."""
         pending = [(v, t) for v, t in zip(variables, texts, strict=True) if t.code != v]
         while pending:

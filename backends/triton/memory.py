@@ -24,8 +24,8 @@ def write_load(kernel: KernelText, op: Load) -> None:
         fill = write_number(op.fill).code
         mask = _mask(kernel, op.mask, order)
         code = f"tl.load({pointer.code}, mask={mask.code}, other={fill})"
-    if kernel.program.buffers[op.buffer].natural:
-        kernel.natural.add(op.out.name)
+    if kernel.program.buffers[op.buffer].nonnegative:
+        kernel.nonnegative.add(op.out.name)
     name = kernel.unique(op.out.name)
     kernel.statement(f"{name} = {code}")
     kernel.name_value(op.out.name, name)
@@ -55,7 +55,7 @@ def write_search(kernel: KernelText, op: Search) -> None:
     ]
     name = kernel.unique(op.out.name)
     kernel.statement(f"{name} = _search_sorted({', '.join(args)})")
-    kernel.natural.add(op.out.name)
+    kernel.nonnegative.add(op.out.name)
     kernel.name_value(op.out.name, name)
 
 

@@ -124,8 +124,8 @@ def is_positive(expr: Expr, facts: Facts) -> bool:
         case Scalar(name) | Ref(name):
             return name in facts.positive
         case Call("add", (a, b)):
-            return (is_positive(a, facts) and is_natural(b, facts)) or (
-                is_natural(a, facts) and is_positive(b, facts)
+            return (is_positive(a, facts) and is_nonnegative(b, facts)) or (
+                is_nonnegative(a, facts) and is_positive(b, facts)
             )
         case Call("mul" | "min", (a, b)) | Call("where", (_, a, b)):
             return is_positive(a, facts) and is_positive(b, facts)
@@ -141,7 +141,7 @@ def is_positive(expr: Expr, facts: Facts) -> bool:
             return False
 
 
-def is_natural(expr: Expr, facts: Facts) -> bool:
+def is_nonnegative(expr: Expr, facts: Facts) -> bool:
     """Whether ``expr`` is shown to be 0 or greater."""
     match expr:
         case Literal(value):
@@ -149,11 +149,11 @@ def is_natural(expr: Expr, facts: Facts) -> bool:
         case Index():
             return True
         case Call("add" | "mul" | "min", (a, b)) | Call("where", (_, a, b)):
-            return is_natural(a, facts) and is_natural(b, facts)
+            return is_nonnegative(a, facts) and is_nonnegative(b, facts)
         case Call("max", (a, b)):
-            return is_natural(a, facts) or is_natural(b, facts)
+            return is_nonnegative(a, facts) or is_nonnegative(b, facts)
         case Call("floordiv" | "mod" | "div", (a, b)):
-            return (is_natural(a, facts) or expr.fn == "mod") and is_positive(b, facts)
+            return (is_nonnegative(a, facts) or expr.fn == "mod") and is_positive(b, facts)
         case Call("abs" | "relu", _):
             return True
         case _:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ...ir.expression import Call, Expr, Index, Kind, Literal, Ref, Scalar, Size, call, is_natural
+from ...ir.expression import (
+    Call,
+    Expr,
+    Index,
+    Kind,
+    Literal,
+    Ref,
+    Scalar,
+    Size,
+    call,
+    is_nonnegative,
+)
 from ...ir.mixer import Mixer
 from .linear import linear, plus
 
@@ -78,7 +89,7 @@ class _Bounds:
                 return Reach(a.rows - b.rows, _minus(a.low, b.high), _minus(a.high, b.low))
             case "neg", [a]:
                 return Reach(-a.rows, _minus(0, a.high), _minus(0, a.low))
-            case "mod", [_, b] if b.rows == 0 and b.low == b.high and is_natural(b.low):
+            case "mod", [_, b] if b.rows == 0 and b.low == b.high and is_nonnegative(b.low):
                 return Reach(0, Literal(0), plus(b.low, -1))
             case "max", [a, b]:
                 return _larger(a, b)
@@ -97,7 +108,7 @@ class _Bounds:
         for whole, size in ((left, right), (right, left)):
             if isinstance(whole, Call) and whole.fn == "floordiv" and whole.args[1] == size:
                 inner = self(whole.args[0])  # x // n * n is x - x % n
-                if inner is None or not is_natural(size):
+                if inner is None or not is_nonnegative(size):
                     return None
                 return Reach(inner.rows, plus(inner.low, 1, call("neg", size)), inner.high)
         a, b = self(left), self(right)
@@ -106,7 +117,7 @@ class _Bounds:
         for one, factor in ((a, b), (b, a)):
             if isinstance(factor.low, Literal) and factor.low == factor.high and not factor.rows:
                 return _scaled(one, int(factor.low.value))
-        if a.rows or b.rows or not is_natural(a.low) or not is_natural(b.low):
+        if a.rows or b.rows or not is_nonnegative(a.low) or not is_nonnegative(b.low):
             return None
         return Reach(0, call("mul", a.low, b.low), call("mul", a.high, b.high))
 
@@ -151,7 +162,7 @@ def is_at_most_zero(bound: Expr) -> bool:
             return any(is_at_most_zero(arg) for arg in args)
         case _:
             form = linear(bound)
-            falling = all(c < 0 and is_natural(term) for term, c in form.terms)
+            falling = all(c < 0 and is_nonnegative(term) for term, c in form.terms)
             return falling and form.constant <= 0
 
 

@@ -34,7 +34,7 @@ class Extents:
         return extent(expr)
 
 
-def check_written_out(mixer: Mixer, source: Source) -> None:
+def check_inlined(mixer: Mixer, source: Source) -> None:
     """Refuse what becomes too large, at the line where it does.
 
     Raises:
@@ -80,4 +80,4 @@ def _equations(mixer: Mixer) -> Iterator[Equation]:
             yield from (line for line, _ in assignments(stage.step))
 
 
-__all__ = ["Extents", "check_written_out"]
+__all__ = ["Extents", "check_inlined"]

@@ -11,7 +11,7 @@ from .forms.drafts import draft_stages
 from .forms.outputs import read_outputs
 from .forms.stages import read_stages
 from .head import prose
-from .limits import check_written_out
+from .limits import check_inlined
 from .names.collect import check_sizes_known, collect_dims, ordered_sizes, read_sizes
 from .names.definitions import Lets, read_macros
 from .names.inputs import read_inputs
@@ -128,7 +128,7 @@ def _load(spec: SpecDocument, context: Context) -> Mixer:
         check_span=spec.key("check").span if spec.check else None,
         bench=tuple(_sizes(row, context) for row in spec.bench),
     )
-    check_written_out(mixer, context.source)
+    check_inlined(mixer, context.source)
     return mixer
 
 

@@ -20,39 +20,39 @@ from ..analysis.normaliser import classify
 from ..passes.fold_constants import fold_constants
 from ..schedules.attention import written
 from ..schedules.split import merged
-from .workspace import Workspace
+from .plan_builder import PlanBuilder
 
 
 class AttentionPlan:
     """The kernels of one attention: statistics first where one pass can't do, then the pass."""
 
-    def __init__(self, work: Workspace, stage: Attention) -> None:
-        self.work = work
+    def __init__(self, builder: PlanBuilder, stage: Attention) -> None:
+        self.builder = builder
         self.stage = stage
         self.form = classify(stage)
-        self.block = query_axis(work.mixer, stage)
+        self.block = query_axis(builder.mixer, stage)
 
     def run(self) -> None:
         """Plan it, and make its results known to later stages."""
-        work = self.work
+        builder = self.builder
         stage = self.stage = self._with_distances()
         form = self.form
         if isinstance(form, TwoPass):
-            work.findings.append(f"two passes: {form.reason}")
+            builder.findings.append(f"two passes: {form.reason}")
             form = self._with_statistics(form)
         else:
-            work.findings.append(f"one pass: {form.reason}")
+            builder.findings.append(f"one pass: {form.reason}")
         outputs = self._declare_outputs()
         if stage.lse is not None:
             self._declare_result(stage.lse, stage.queries, DType.FLOAT32)
-        total, top = self._declare_statistics(form)
-        task = self._task(form, outputs, total, top)
-        splits = 1 if stage.weights is not None else work.splits
+        row_sum, row_max = self._declare_statistics(form)
+        task = self._task(form, outputs, row_sum, row_max)
+        splits = 1 if stage.weights is not None else builder.splits
         if splits > 1:
             split = self._declare_split(task, splits)
             task = replace(task, split=split, name=f"{task.name}_shares")
         table = self._declare_table(task)
-        work.tasks.append(replace(task, table=table))
+        builder.tasks.append(replace(task, table=table))
         if task.split is not None:
             self._merge(task, task.split)
         if stage.weights is not None:
@@ -63,66 +63,66 @@ class AttentionPlan:
 
         Not where the keys are shared out: few queries meet most distances once.
         """
-        work, stage = self.work, self.stage
-        if work.splits > 1:
+        builder, stage = self.builder, self.stage
+        if builder.splits > 1:
             return stage
-        dim = work.free_dim(f"{self.block}_to_{stage.over}")
+        dim = builder.free_dim(f"{self.block}_to_{stage.over}")
         distances = Distances(self.block, stage.over, dim)
 
         def store(term: Expr, part: Expr) -> Ref:
-            if dim not in work.lengths:
-                work.add_dim(dim, distances.count)
+            if dim not in builder.lengths:
+                builder.add_dim(dim, distances.count)
             i, j = self.block.lower(), stage.over.lower()
             reason = f"it depends on {i} - {j} alone: computed once for each distance"
-            called = work.context.names.get(part) or work.temporary_name(term)
-            name = work.free_name(f"{called.removesuffix('_made')}_by_distance")
-            return work.store(name, term, None, "temporary", reason)
+            called = builder.context.names.get(part) or builder.temporary_name(term)
+            name = builder.free_name(f"{called.removesuffix('_made')}_by_distance")
+            return builder.store(name, term, None, "temporary", reason)
 
         return replace(stage, score=distances.replaced(stage.score, store))
 
     def _declare_table(self, task: AttentionTask) -> BlockTable | None:
         """A block table, where the mask's bounds leave too much to visit: its task goes before."""
-        work = self.work
+        builder = self.builder
         if task.mask is None or not needs_block_table(task.ranges):
             return None
-        dims = work.order(task.mask.axes - {task.block, task.over})
-        starts = work.free_name(f"{task.outputs[0][0]}_blocks")
-        counts = work.free_name(f"{task.outputs[0][0]}_block_count")
-        blocks = [work.free_dim(f"{dim}_blocks") for dim in (task.block, task.over)]
+        dims = builder.order(task.mask.axes - {task.block, task.over})
+        starts = builder.free_name(f"{task.outputs[0][0]}_blocks")
+        counts = builder.free_name(f"{task.outputs[0][0]}_block_count")
+        blocks = [builder.free_dim(f"{dim}_blocks") for dim in (task.block, task.over)]
         table = BlockTable(starts, counts, dims, task.block, task.over, *blocks)
-        work.block_counts |= {table.row_blocks: task.block, table.key_blocks: task.over}
+        builder.block_counts |= {table.row_blocks: task.block, table.key_blocks: task.over}
         rows = (*dims, table.row_blocks)
         for name, shape in ((starts, (*rows, table.key_blocks)), (counts, rows)):
-            work.context.buffers[name] = Buffer(name, shape, DType.INT32, "temporary")
+            builder.context.buffers[name] = Buffer(name, shape, DType.INT32, "temporary")
         reason = "the mask has terms that give no bound on the keys"
-        work.findings.append(f"a table of visible blocks: {reason}")
+        builder.findings.append(f"a table of visible blocks: {reason}")
         about = f"{starts}: blocks of {task.over} with anything visible to a block of rows"
-        name = work.kernel_name(starts)
-        work.tasks.append(BlockTableTask(name, table, task.mask, task.ranges, about, reason))
+        name = builder.kernel_name(starts)
+        builder.tasks.append(BlockTableTask(name, table, task.mask, task.ranges, about, reason))
         return table
 
     def _declare_split(self, task: AttentionTask, splits: int) -> Split:
         """Buffers for the partial results of ``splits`` shares of the keys."""
-        work, queries = self.work, self.stage.queries
+        builder, queries = self.builder, self.stage.queries
         dim = f"{task.over}_splits"
-        work.fixed[dim] = splits
+        builder.fixed[dim] = splits
 
         def declare(hint: str, axes: frozenset[str]) -> str:
-            name = work.free_name(hint)
-            dims = (*work.order(queries), dim, *work.order(axes - queries))
-            work.context.buffers[name] = Buffer(name, dims, DType.FLOAT32, "temporary")
+            name = builder.free_name(hint)
+            dims = (*builder.order(queries), dim, *builder.order(axes - queries))
+            builder.context.buffers[name] = Buffer(name, dims, DType.FLOAT32, "temporary")
             return name
 
         parts = tuple(
             declare(f"{name}_shares", value.axes - {task.over}) for name, value in task.outputs
         )
-        total = declare("total_shares", frozenset())
+        row_sum = declare("total_shares", frozenset())
         rescaled = isinstance(task.form, Rescaled)
-        return Split(dim, parts, total, declare("m_shares", frozenset()) if rescaled else None)
+        return Split(dim, parts, row_sum, declare("m_shares", frozenset()) if rescaled else None)
 
     def _merge(self, task: AttentionTask, split: Split) -> None:
         """Kernels that bring the shares together."""
-        work = self.work
+        builder = self.builder
         values = tuple(
             Ref(name, value.axes - {task.over}, Kind.REAL) for name, value in task.outputs
         )
@@ -131,17 +131,17 @@ class AttentionPlan:
         if task.lse is not None:
             merges.append((task.lse, lse))
         for name, value in merges:
-            buffer = work.context.buffers[name]
-            work.compute(name, value, buffer.dims, "it merges the shares of the keys")
+            buffer = builder.context.buffers[name]
+            builder.compute(name, value, buffer.dims, "it merges the shares of the keys")
 
     def _with_statistics(self, form: TwoPass) -> Rescaled | Plain:
         """The normaliser with its statistics in buffers that kernels before it fill."""
-        work, stage = self.work, self.stage
+        builder, stage = self.builder, self.stage
         known: dict[Expr, Expr] = {}
         for name, reduction in form.statistics:
             value = written(substitute(reduction, known), stage.score)
-            free = work.free_name(name)
-            ref = work.store(free, value, None, "temporary", f"the weights need it: {name}")
+            free = builder.free_name(name)
+            ref = builder.store(free, value, None, "temporary", f"the weights need it: {name}")
             known[Ref(name, reduction.axes, reduction.kind)] = ref
         return _each(form.then, lambda expr: substitute(expr, known))
 
@@ -149,24 +149,24 @@ class AttentionPlan:
         self,
         form: Rescaled | Plain,
         outputs: tuple[tuple[str, Expr], ...],
-        total: str | None,
-        top: str | None,
+        row_sum: str | None,
+        row_max: str | None,
     ) -> AttentionTask:
-        work, stage, block = self.work, self.stage, self.block
+        builder, stage, block = self.builder, self.stage, self.block
 
         def ready(expr: Expr) -> Expr:
-            return work.prepared(expr, block, stage.over, inside=True)
+            return builder.materialised(expr, block, stage.over, inside=True)
 
         unmasked = stage.mask is None or stage.mask == Literal(True)
         mask = None if unmasked or stage.mask is None else ready(stage.mask)
-        ranges = key_ranges(mask, stage.over, block, work.context.masks)
+        ranges = key_ranges(mask, stage.over, block, builder.context.masks)
         values = frozenset[str]().union(*(value.axes for _, value in outputs))
         return AttentionTask(
-            name=work.kernel_name(stage.outputs[0].name if stage.outputs else "lse"),
+            name=builder.kernel_name(stage.outputs[0].name if stage.outputs else "lse"),
             over=stage.over,
             block=block,
-            queries=work.order(stage.queries),
-            values=work.order(values - stage.queries - {stage.over}),
+            queries=builder.order(stage.queries),
+            values=builder.order(values - stage.queries - {stage.over}),
             score=ready(stage.score),
             mask=mask,
             ranges=ranges,
@@ -175,9 +175,9 @@ class AttentionPlan:
             gain=None if stage.gain is None else ready(stage.gain),
             outputs=tuple((name, ready(value)) for name, value in outputs),
             lse=stage.lse,
-            total=total,
-            top=top,
-            about=f"attention over {stage.over}: {work.findings[-1]}",
+            row_sum=row_sum,
+            row_max=row_max,
+            about=f"attention over {stage.over}: {builder.findings[-1]}",
             reason="the attention itself",
         )
 
@@ -191,56 +191,56 @@ class AttentionPlan:
         return tuple(outputs)
 
     def _declare_result(self, name: str, axes: frozenset[str], dtype: DType | None) -> None:
-        work = self.work
-        output = next((o for o in work.mixer.outputs if o.name == name), None)
+        builder = self.builder
+        output = next((o for o in builder.mixer.outputs if o.name == name), None)
         direct = output is not None and frozenset(output.dims) == axes
-        dims = output.dims if output is not None and direct else work.order(axes)
+        dims = output.dims if output is not None and direct else builder.order(axes)
         role: OneOf["output", "temporary"] = "output" if direct else "temporary"
-        work.context.buffers[name] = Buffer(name, dims, dtype or work.dtype, role)
-        work.names[name] = Ref(name, axes, Kind.REAL)
+        builder.context.buffers[name] = Buffer(name, dims, dtype or builder.dtype, role)
+        builder.names[name] = Ref(name, axes, Kind.REAL)
 
     def _declare_statistics(self, form: Rescaled | Plain) -> tuple[str | None, str | None]:
         """Buffers for what the weights are computed from, where they are wanted as a value."""
         if self.stage.weights is None:
             return None, None
         names: list[str | None] = [None, None]
-        wanted = ("total", "top") if isinstance(form, Rescaled) else ("total",)
+        wanted = ("row_sum", "row_max") if isinstance(form, Rescaled) else ("row_sum",)
         for place, hint in enumerate(wanted):
-            name = self.work.free_name(hint)
+            name = self.builder.free_name(hint)
             self._declare_result(name, self.stage.queries, DType.FLOAT32)
             names[place] = name
         return names[0], names[1]
 
     def _weights(self, task: AttentionTask) -> None:
         """The normalised weights as a value: the score once more, against the row's statistics."""
-        work, stage, form = self.work, self.stage, task.form
+        builder, stage, form = self.builder, self.stage, task.form
         name = stage.weights
         assert name is not None
-        total = Ref(task.total or "", stage.queries, Kind.REAL)
+        row_sum = Ref(task.row_sum or "", stage.queries, Kind.REAL)
         match form:
             case Rescaled():
-                top = Ref(task.top or "", stage.queries, Kind.REAL)
+                row_max = Ref(task.row_max or "", stage.queries, Kind.REAL)
                 exponent = call("mul", written(form.exponent, task.score), math.log2(math.e))
-                value: Expr = call("exp2", call("sub", exponent, top))
+                value: Expr = call("exp2", call("sub", exponent, row_max))
                 if form.factor != Literal(1):
                     value = call("mul", written(form.factor, task.score), value)
                 denominator = with_names(
-                    form.denominator, {"total": total, "scale": call("exp2", top)}
+                    form.denominator, {"total": row_sum, "scale": call("exp2", row_max)}
                 )
             case Plain():
                 value = written(form.weight, task.score)
-                denominator = with_names(form.denominator, {"total": total})
+                denominator = with_names(form.denominator, {"total": row_sum})
         visible: Expr = call("ne", denominator, 0.0)
         if task.mask is not None:
             visible = call("and", task.mask, visible)
         if denominator != Literal(1.0):
             value = call("div", value, denominator)
-        value = fold_constants(call("where", visible, value, 0.0), work.params)
-        output = next((o for o in work.mixer.outputs if o.name == name), None)
+        value = fold_constants(call("where", visible, value, 0.0), builder.params)
+        output = next((o for o in builder.mixer.outputs if o.name == name), None)
         dims = output.dims if output is not None else None
         role: OneOf["output", "temporary"] = "temporary" if output is None else "output"
-        made = work.store(name, value, dims, role, "the weights as a value")
-        work.names[name] = Ref(made.name, stage.queries | {stage.over}, Kind.REAL)
+        made = builder.store(name, value, dims, role, "the weights as a value")
+        builder.names[name] = Ref(made.name, stage.queries | {stage.over}, Kind.REAL)
 
 
 def _each(form: Rescaled | Plain, change: Callable[[Expr], Expr]) -> Rescaled | Plain:

@@ -22,7 +22,7 @@ from ...ir.recurrence_forms import Classified, Coupled, Matrix, Reading
 from ...ir.recurrence_tasks import Carrying, ChunkTask
 from ...ir.single_assignment import after_row, before_row
 from ..analysis.recurrence.flatten import Flat
-from .recurrence_context import StageRows, reads
+from .recurrence_context import RecurrenceContext, reads
 
 
 def refusal(stage: Recurrence, classified: Classified) -> str | None:
@@ -34,13 +34,15 @@ def refusal(stage: Recurrence, classified: Classified) -> str | None:
         return "an inner loop"
     if any(form.corrected > 1 for form in matrices):
         return "several corrections in a row"
-    if any(len(form.values) > 1 for form in matrices):
+    if any(len(form.value_axes) > 1 for form in matrices):
         return "a state with more than two axes"
     forms = {state.name: form for form in matrices for state in form.states}
     for reading in classified.readings:
         form = forms[reading.state]
-        across = reading.axes == form.values and isinstance(form, Matrix) and not form.corrections
-        if reading.at or not (reading.axes == (form.axis,) or across):
+        across = (
+            reading.axes == form.value_axes and isinstance(form, Matrix) and not form.corrections
+        )
+        if reading.at or not (reading.axes == (form.key_axis,) or across):
             return f"{reading.state} is read over {', '.join(reading.axes)}"
     rest = _others(stage, matrices)
     if rest is None:
@@ -85,10 +87,10 @@ def _others(stage: Recurrence, matrices: list[Matrix | Coupled]) -> Recurrence |
 class ChunkPlan:
     """A recurrence whose matrix states go chunk by chunk."""
 
-    rows: StageRows
-    stage: Recurrence  # names written out
+    context: RecurrenceContext
+    stage: Recurrence  # names inlined
     classified: Classified
-    plan_rest: Callable[[StageRows, Recurrence], None]
+    plan_rest: Callable[[RecurrenceContext, Recurrence], None]
     flat: Flat | None = None  # where ``stage`` is another with its rounds laid out in time
     known: dict[str, Expr] = field(default_factory=dict)  # rows of states that are no matrices
 
@@ -100,7 +102,7 @@ class ChunkPlan:
         if rest.states:
             self._plan_others(rest)
         self._name_own()
-        states = [tuple(self.rows.carrying(s) for s in form.states) for form in matrices]
+        states = [tuple(self.context.carrying(s) for s in form.states) for form in matrices]
         by_row = [r.ref.name for r in self.classified.readings]
         by_row += [state.before.name for group in states for state in group]
         forms = tuple(self._prepared(form, by_row) for form in matrices)
@@ -108,9 +110,9 @@ class ChunkPlan:
             replace(r, query=self._known(r.query, by_row)) for r in self.classified.readings
         )
         own = tuple(
-            (self.rows.declare(name, value.kind), self._known(value, by_row), self._where(name))
+            (self.context.declare(name, value.kind), self._known(value, by_row), self._where(name))
             for name, value in self.classified.own
-            if name in self.rows.used and reads(value, frozenset(by_row))
+            if name in self.context.used and reads(value, frozenset(by_row))
         )
         if own or any(state.last for group in states for state in group):
             self._kernel(tuple(zip(forms, states, strict=True)), readings, own)
@@ -128,12 +130,16 @@ class ChunkPlan:
 
     def _plan_others(self, rest: Recurrence) -> None:
         """States that are no matrices, with their rows kept."""
-        work = self.rows.work
-        names = {state.name: work.free_name(f"{state.name}_rows") for state in rest.states}
+        builder = self.context.builder
+        names = {state.name: builder.free_name(f"{state.name}_rows") for state in rest.states}
         lines = tuple(Equation(names[state.name], state.ref) for state in rest.states)
         stage = replace(rest, step=(*rest.step, *lines))
-        used = frozenset(names.values()) | {s.name for s in rest.states if s.name in self.rows.used}
-        self.plan_rest(StageRows(work, stage, used, wide=frozenset(names.values())), stage)
+        used = frozenset(names.values()) | {
+            s.name for s in rest.states if s.name in self.context.used
+        }
+        self.plan_rest(
+            RecurrenceContext(builder, stage, used, wide=frozenset(names.values())), stage
+        )
         for state in rest.states:
             ref = Ref(names[state.name], state.dims | {stage.over}, state.kind)
             self.known[after_row(state).name] = ref
@@ -152,15 +158,15 @@ class ChunkPlan:
         return call("where", call("eq", Index(over), first), state.initial, value)
 
     def _name_own(self) -> None:
-        """Names of the step that no matrix goes into are written out where they are read."""
+        """Names of the step that no matrix goes into are inlined where they are read."""
         readings = frozenset(reading.ref.name for reading in self.classified.readings)
         for name, value in self.classified.own:
             if not reads(value, readings):
                 written = with_names(value, self.known)
-                self.rows.work.names[name] = self.rows.work.named(name, written)
+                self.context.builder.names[name] = self.context.builder.named(name, written)
 
     def _known(self, expr: Expr, by_row: list[str]) -> Expr:
-        return self.rows.prepared(with_names(expr, self.known), by_row)
+        return self.context.materialised(with_names(expr, self.known), by_row)
 
     def _prepared(self, form: Matrix | Coupled, by_row: list[str]) -> Matrix | Coupled:
         def known(expr: Expr) -> Expr:
@@ -188,15 +194,15 @@ class ChunkPlan:
         readings: tuple[Reading, ...],
         own: tuple[tuple[str, Expr, Expr | None], ...],
     ) -> None:
-        work, over = self.rows.work, self.stage.over
+        builder, over = self.context.builder, self.stage.over
         results = tuple(n for n, _, _ in own) + tuple(
             c.last for _, group in states for c in group if c.last
         )
         whole = {axis for r in readings for axis in r.axes}
-        whole |= {form.axis for form, _ in states if form.corrected}
+        whole |= {form.key_axis for form, _ in states if form.corrected}
         parts = () if self.flat is None else self.flat.parts
         task = ChunkTask(
-            work.kernel_name(results[0]),
+            builder.kernel_name(results[0]),
             over,
             self.stage.reverse,
             states,
@@ -209,4 +215,4 @@ class ChunkPlan:
             about=f"{', '.join(results)}: in chunks along {over}",
             reason="the recurrence itself",
         )
-        work.tasks.append(self.rows.placed(task, frozenset(whole)))
+        builder.tasks.append(self.context.placed(task, frozenset(whole)))

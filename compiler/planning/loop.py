@@ -10,21 +10,21 @@ from ...ir.mixer import Recurrence
 from ...ir.recurrence_tasks import Carrying, LoopTask, line_values
 from ...ir.single_assignment import Handed, Repeated, Step, Version
 from ..analysis.recurrence.versions import versions
-from .recurrence_context import StageRows, reads
+from .recurrence_context import RecurrenceContext, reads
 
 
 @dataclass
 class LoopPlan:
-    """A recurrence, its names written out, row by row in one kernel."""
+    """A recurrence, its names inlined, row by row in one kernel."""
 
-    rows: StageRows
+    context: RecurrenceContext
     stage: Recurrence
     written: dict[str, Expr] = field(default_factory=dict)  # versions that are no values of a row
     states: set[str] = field(default_factory=set)  # versions that come about row by row
 
     def run(self) -> None:
         """Plan it, and make its results known to later stages."""
-        rows, step = self.rows, versions(self.stage)
+        context, step = self.context, versions(self.stage)
         self.states = {ref.name for _, ref in step.before}
         self.read_elsewhere = {*_read_elsewhere(step.lines)}
         lines = self._without_free(step.lines)
@@ -32,15 +32,15 @@ class LoopPlan:
         for name, ref in step.own:
             value = self.written.get(ref.name)
             if value is not None and not reads(value, frozenset(self.states)):
-                rows.work.names[name] = rows.work.named(name, value)
-            elif name in rows.used:
-                own.append((rows.declare(name, ref.kind), ref if value is None else value))
+                context.builder.names[name] = context.builder.named(name, value)
+            elif name in context.used:
+                own.append((context.declare(name, ref.kind), ref if value is None else value))
         states = tuple(self._carrying(step, name) for name, _ in step.before)
         if own or any(state.last for state in states):
             self._kernel(tuple(lines), states, tuple(own))
 
     def _without_free(self, lines: Sequence[Version | Repeated]) -> list[Version | Repeated]:
-        """The lines of the loop; those that no state goes into are written out where read."""
+        """The lines of the loop; those that no state goes into are inlined where read."""
         names = {state.name for state in self.stage.states}
         kept: list[Version | Repeated] = []
         for line in lines:
@@ -49,12 +49,12 @@ class LoopPlan:
                     value = with_names(value, self.written)
                     by_row = name in names or reads(value, frozenset(self.states))
                     if by_row:
-                        value = self.rows.prepared(value, self.states)
+                        value = self.context.materialised(value, self.states)
                         self.states.add(ref.name)
                     if name in names or (by_row and ref.name not in self.read_elsewhere):
                         kept.append(Version(ref, name, value))
                     else:
-                        self.written[ref.name] = self.rows.work.named(name, value)
+                        self.written[ref.name] = self.context.builder.named(name, value)
                 case Repeated():
                     kept.append(self._repeated(line))
         return kept
@@ -77,12 +77,12 @@ class LoopPlan:
         return Repeated(rounds.over, tuple(body), changed, ())
 
     def _value(self, expr: Expr) -> Expr:
-        return self.rows.prepared(with_names(expr, self.written), self.states)
+        return self.context.materialised(with_names(expr, self.written), self.states)
 
     def _carrying(self, step: Step, name: str) -> Carrying:
         state = next(s for s in self.stage.states if s.name == name)
         after = with_names(dict(step.after)[name], self.written)
-        return replace(self.rows.carrying(state), after=after)
+        return replace(self.context.carrying(state), after=after)
 
     def _kernel(
         self,
@@ -90,10 +90,10 @@ class LoopPlan:
         states: tuple[Carrying, ...],
         own: tuple[tuple[str, Expr], ...],
     ) -> None:
-        work, over = self.rows.work, self.stage.over
+        builder, over = self.context.builder, self.stage.over
         results = tuple(n for n, _ in own) + tuple(s.last for s in states if s.last)
         task = LoopTask(
-            work.kernel_name(results[0]),
+            builder.kernel_name(results[0]),
             over,
             self.stage.reverse,
             lines,
@@ -104,7 +104,7 @@ class LoopPlan:
             f"{', '.join(results)}: row by row along {over}",
             "the recurrence itself",
         )
-        work.tasks.append(self.rows.placed(task))
+        builder.tasks.append(self.context.placed(task))
 
 
 def _read_elsewhere(lines: Sequence[Version | Repeated]) -> Iterator[str]:

@@ -12,9 +12,9 @@ from ...ir.plan import Plan
 from ...ir.tile import DType
 from ..schedules.estimates import WEIGHTS_LIMIT_BYTES
 from .attention import AttentionPlan
+from .plan_builder import PlanBuilder, plan_builder
 from .recurrence import plan_recurrence
 from .select import plan_select
-from .workspace import Workspace, make_workspace
 
 
 def plan_mixer(
@@ -33,62 +33,64 @@ def plan_mixer(
         recurrence: the schedule of recurrences that several fit: chunk, or loop for few rows.
         weight_bytes: of the weights of a cell, what a program may keep from row to row.
     """
-    work = make_workspace(mixer, sizes, dtype, splits, recurrence, weight_bytes)
+    builder = plan_builder(mixer, sizes, dtype, splits, recurrence, weight_bytes)
     for let in mixer.lets:
-        _define(work, let)
+        _define(builder, let)
     for stage in mixer.stages:
         match stage:
             case Attention():
-                _attention(work, stage)
+                _attention(builder, stage)
             case Map(equations):
                 for equation in equations:
-                    _define(work, equation)
+                    _define(builder, equation)
             case Recurrence():
-                plan_recurrence(work, stage)
+                plan_recurrence(builder, stage)
             case Select():
-                plan_select(work, stage)
+                plan_select(builder, stage)
     for output in mixer.outputs:
-        _output(work, output)
-    return work.plan()
+        _output(builder, output)
+    return builder.plan()
 
 
-def _define(work: Workspace, equation: Equation) -> None:
-    value = work.written_out(equation.value)
-    work.names[equation.name] = work.named(equation.name, value)
+def _define(builder: PlanBuilder, equation: Equation) -> None:
+    value = builder.inlined(equation.value)
+    builder.names[equation.name] = builder.named(equation.name, value)
 
 
-def _output(work: Workspace, output: Output) -> None:
+def _output(builder: PlanBuilder, output: Output) -> None:
     name = output.name
-    value = work.names.get(name)
+    value = builder.names.get(name)
     if value is None:
-        raise UnsupportedError(f"{work.mixer.name}: nothing computes the output {name}")
-    if isinstance(value, Ref) and value.name == name and work.role(name) == "output":
+        raise UnsupportedError(f"{builder.mixer.name}: nothing computes the output {name}")
+    if isinstance(value, Ref) and value.name == name and builder.role(name) == "output":
         return
-    work.store(name, value, output.dims, "output", "an output of the mixer")
+    builder.store(name, value, output.dims, "output", "an output of the mixer")
 
 
-def _attention(work: Workspace, stage: Attention) -> None:
-    """The stage with every name written out, planned."""
+def _attention(builder: PlanBuilder, stage: Attention) -> None:
+    """The stage with every name inlined, planned."""
 
     def maybe(expr: Expr | None) -> Expr | None:
-        return None if expr is None else work.written_out(expr)
+        return None if expr is None else builder.inlined(expr)
 
     changed = replace(
         stage,
-        score=work.written_out(stage.score),
+        score=builder.inlined(stage.score),
         mask=maybe(stage.mask),
         sink=maybe(stage.sink),
         gain=maybe(stage.gain),
-        weight=_normaliser_part(work, stage.weight),
-        denominator=_normaliser_part(work, stage.denominator),
-        outputs=tuple(replace(o, value=work.written_out(o.value)) for o in stage.outputs),
+        weight=_normaliser_part(builder, stage.weight),
+        denominator=_normaliser_part(builder, stage.denominator),
+        outputs=tuple(replace(o, value=builder.inlined(o.value)) for o in stage.outputs),
     )
-    AttentionPlan(work, changed).run()
+    AttentionPlan(builder, changed).run()
 
 
-def _normaliser_part(work: Workspace, expr: Expr) -> Expr:
-    """A normaliser's expression with names written out; score and total stay names."""
-    saved: dict[str, Expr] = {n: work.names.pop(n) for n in ("score", "total") if n in work.names}
-    made = work.written_out(expr)
-    work.names.update(saved)
+def _normaliser_part(builder: PlanBuilder, expr: Expr) -> Expr:
+    """A normaliser's expression with names inlined; score and total stay names."""
+    saved: dict[str, Expr] = {
+        n: builder.names.pop(n) for n in ("score", "total") if n in builder.names
+    }
+    made = builder.inlined(expr)
+    builder.names.update(saved)
     return made

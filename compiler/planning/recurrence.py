@@ -12,40 +12,40 @@ from . import chunk as chunk_plan
 from . import scan as scan_plan
 from .chunk import ChunkPlan
 from .loop import LoopPlan
-from .recurrence_context import StageRows, names_read
+from .plan_builder import PlanBuilder
+from .recurrence_context import RecurrenceContext, names_read
 from .scan import ScanPlan
-from .workspace import Workspace
 
 
-def plan_recurrence(work: Workspace, stage: Recurrence) -> None:
+def plan_recurrence(builder: PlanBuilder, stage: Recurrence) -> None:
     """Plan a recurrence, and make its results known to later stages."""
-    rows = StageRows(work, stage, names_read(work.mixer, stage))
-    _plan(rows, rows.written_out())
+    context = RecurrenceContext(builder, stage, names_read(builder.mixer, stage))
+    _plan(context, context.inlined())
 
 
-def _plan(rows: StageRows, stage: Recurrence) -> None:
-    """``stage``: with names from outside it written out."""
-    found, names = rows.work.findings, ", ".join(state.name for state in stage.states)
-    if rows.work.recurrence == "loop":
+def _plan(context: RecurrenceContext, stage: Recurrence) -> None:
+    """``stage``: with names from outside it inlined."""
+    found, names = context.builder.findings, ", ".join(state.name for state in stage.states)
+    if context.builder.recurrence == "loop":
         found.append(f"{names} row by row along {stage.over}: as asked")
-        LoopPlan(rows, stage).run()
+        LoopPlan(context, stage).run()
         return
     flat = flatten(stage)
-    if flat is not None and _in_chunks(rows, flat):
+    if flat is not None and _in_chunks(context, flat):
         found.append(f"{names} in chunks along {flat.axis}: its rounds laid out in time")
         return
-    classified = classify(stage, [ref.name for ref in stage.own if ref.name in rows.used])
+    classified = classify(stage, [ref.name for ref in stage.own if ref.name in context.used])
     chunks, scans = chunk_plan.refusal(stage, classified), scan_plan.refusal(stage, classified)
     if chunks is None:
         found.append(f"{_matrices(classified)} in chunks along {stage.over}")
-        ChunkPlan(rows, stage, classified, _plan).run()
+        ChunkPlan(context, stage, classified, _plan).run()
     elif scans is None:
         found.append(f"{names} scanned along {stage.over}: {chunks}")
-        ScanPlan(rows, stage, classified).run()
+        ScanPlan(context, stage, classified).run()
     else:
         why = f"not in chunks: {chunks}; not by a scan: {scans}"
         found.append(f"{names} row by row along {stage.over}: {why}")
-        LoopPlan(rows, stage).run()
+        LoopPlan(context, stage).run()
 
 
 def _matrices(classified: Classified) -> str:
@@ -53,14 +53,14 @@ def _matrices(classified: Classified) -> str:
     return ", ".join(s.name for form in chunk_plan.chunked(classified) for s in form.states)
 
 
-def _in_chunks(rows: StageRows, flat: Flat) -> bool:
+def _in_chunks(context: RecurrenceContext, flat: Flat) -> bool:
     """Plan a recurrence with an inner loop in chunks of its rounds; whether that is possible."""
-    names = {ref.name: name for name, ref, _ in flat.rows if name in rows.used}
+    names = {ref.name: name for name, ref, _ in flat.rows if name in context.used}
     classified = classify(flat.recurrence, names.keys())
     if chunk_plan.refusal(flat.recurrence, classified) is not None:
         return False
     if any(not isinstance(form, Matrix) for form in classified.components):
         return False
     own = tuple((names[name], value) for name, value in classified.own if name in names)
-    ChunkPlan(rows, flat.recurrence, replace(classified, own=own), _plan, flat).run()
+    ChunkPlan(context, flat.recurrence, replace(classified, own=own), _plan, flat).run()
     return True

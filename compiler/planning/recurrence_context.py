@@ -1,4 +1,4 @@
-"""What the kernels of a recurrence share: its expressions written out, buffers, and the grid."""
+"""What the kernels of a recurrence share: its expressions inlined, buffers, and the grid."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from ...ir.roles import group_of
 from ...ir.single_assignment import before_row
 from ...ir.tile import DType
 from ..tiles.moving import move
-from .workspace import KIND_DTYPE, Workspace
+from .plan_builder import KIND_DTYPE, PlanBuilder
 
 Placed = TypeVar("Placed", ChunkTask, LoopTask, ScanTask)
 
 
 @dataclass
-class StageRows:
+class RecurrenceContext:
     """A recurrence being planned.
 
     ``used`` are the names that something after it reads; ``wide`` those kept in float32.
     """
 
-    work: Workspace
+    builder: PlanBuilder
     stage: Recurrence
     used: frozenset[str]
     wide: frozenset[str] = frozenset()
@@ -40,10 +40,10 @@ class StageRows:
 
     # ------------------------------------------------------------------------- expressions
 
-    def written_out(self) -> Recurrence:
-        """The stage with every name from outside written out, and no reads by group of heads."""
-        work, stage = self.work, self.stage
-        saved = {name: work.names.pop(name) for name in self.axes if name in work.names}
+    def inlined(self) -> Recurrence:
+        """The stage with every name from outside inlined, and no reads by group of heads."""
+        builder, stage = self.builder, self.stage
+        saved = {name: builder.names.pop(name) for name in self.axes if name in builder.names}
 
         def line(one: Line) -> Line:
             match one:
@@ -55,45 +55,47 @@ class StageRows:
         states = tuple(replace(s, initial=self.outside(s.initial)) for s in stage.states)
         reset = None if stage.reset is None else self.outside(stage.reset)
         step = tuple(line(one) for one in stage.step)
-        work.names.update(saved)
+        builder.names.update(saved)
         return replace(stage, states=states, step=step, reset=reset)
 
     def outside(self, expr: Expr) -> Expr:
-        """``expr`` with names from outside the stage written out."""
-        return self.ungrouped(self.work.written_out(expr))
+        """``expr`` with names from outside the stage inlined."""
+        return self.ungrouped(self.builder.inlined(expr))
 
     def ungrouped(self, expr: Expr) -> Expr:
         """Without the reads that spread groups over their heads: a program has one of each."""
         if isinstance(expr, Read):
-            kept = tuple((d, e) for d, e in expr.at if (d, *e.axes) not in self.work.context.heads)
+            kept = tuple(
+                (d, e) for d, e in expr.at if (d, *e.axes) not in self.builder.context.heads
+            )
             if len(kept) < len(expr.at):
                 inner = self.ungrouped(expr.x)
                 return replace(expr, x=inner, at=kept) if kept else inner
         return rebuild(expr, self.ungrouped)
 
-    def prepared(self, expr: Expr, states: Iterable[str]) -> Expr:
+    def materialised(self, expr: Expr, states: Iterable[str]) -> Expr:
         """``expr`` with what is better computed for all rows at once in buffers.
 
         ``states``: names of values that come about row by row.
         """
         names = frozenset(states)
         if reads(expr, names):
-            return rebuild(expr, lambda child: self.prepared(child, names))
-        work = self.work
+            return rebuild(expr, lambda child: self.materialised(child, names))
+        builder = self.builder
         if self._is_product(expr):
             expr = self._by_head(expr)
-            stored = work.stored.get(expr)
-            return stored or work.store(
-                work.temporary_name(expr), expr, None, "temporary", "a product for all rows"
+            stored = builder.stored.get(expr)
+            return stored or builder.store(
+                builder.temporary_name(expr), expr, None, "temporary", "a product for all rows"
             )
         if expr.children and not isinstance(expr, Read | Cumsum):
-            expr = rebuild(expr, lambda child: self.prepared(child, names))
-        return work.prepared(expr, None, None, inside=True)
+            expr = rebuild(expr, lambda child: self.materialised(child, names))
+        return builder.materialised(expr, None, None, inside=True)
 
     def _by_head(self, expr: Expr) -> Expr:
         """What has values for heads and for groups of them, for heads alone: as it is stored."""
         at: dict[str, Expr] = {}
-        for group, head in self.work.context.heads:
+        for group, head in self.builder.context.heads:
             if {group, head} <= expr.axes:
                 at[group] = group_of(group, head)
         return move(expr, at) if at else expr
@@ -109,30 +111,30 @@ class StageRows:
 
     def declare(self, name: str, kind: Kind) -> str:
         """The buffer of a result: an output of the mixer, or a temporary."""
-        work, axes = self.work, self.axes[name]
-        output = next((o for o in work.mixer.outputs if o.name == name), None)
-        dims = work.order(axes) if output is None else output.dims
+        builder, axes = self.builder, self.axes[name]
+        output = next((o for o in builder.mixer.outputs if o.name == name), None)
+        dims = builder.order(axes) if output is None else output.dims
         dtype = KIND_DTYPE.get(kind, DType.FLOAT32)
         if dtype is DType.FLOAT32 and self.stage.over in axes and self._is_narrow(name, axes):
-            dtype = work.dtype
+            dtype = builder.dtype
         role = "temporary" if output is None else "output"
-        work.context.buffers[name] = Buffer(name, dims, dtype, role)  # type: ignore[arg-type]
-        work.names[name] = Ref(name, axes, kind)
+        builder.context.buffers[name] = Buffer(name, dims, dtype, role)  # type: ignore[arg-type]
+        builder.names[name] = Ref(name, axes, kind)
         return name
 
     def carrying(self, state: State) -> Carrying:
         """A state as a kernel holds it: ``S.in`` is its name where it is read and where it ends."""
         before = before_row(state)
         last = self.declare(state.name, state.kind) if state.name in self.used else None
-        initial = self.work.prepared(state.initial, None, None)
+        initial = self.builder.materialised(state.initial, None, None)
         return Carrying(state.name, state.dims, state.kind, initial, before, before, last)
 
     def _is_narrow(self, name: str, axes: frozenset[str]) -> bool:
         """Whether rows are kept in the working precision: outputs, and what has channels."""
         if name in self.wide:
             return False
-        outputs = {output.name for output in self.work.mixer.outputs}
-        return name in outputs or bool(axes & self.work.roles.features)
+        outputs = {output.name for output in self.builder.mixer.outputs}
+        return name in outputs or bool(axes & self.builder.roles.features)
 
     # -------------------------------------------------------------------------------- grid
 
@@ -150,19 +152,19 @@ class StageRows:
         self, exprs: Sequence[Expr], whole: frozenset[str]
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Dims with one position per program, and the one that programs take blocks of."""
-        work, stage = self.work, self.stage
+        builder, stage = self.builder, self.stage
         dims = frozenset[str]().union(*(s.dims for s in stage.states), *(e.axes for e in exprs))
         dims -= {stage.over}
-        groups = {g for g, h in work.context.heads if h in dims}
+        groups = {g for g, h in builder.context.heads if h in dims}
         mixed = mixed_axes(exprs) | whole
         listed = [d for s in stage.states for d in s.listed]
-        own = frozenset(d for d in dims if d in work.context.sizes or d in listed)
-        sizes = {d: work.context.sizes.get(d, 1 << 20) for d in own}
+        own = frozenset(d for d in dims if d in builder.context.sizes or d in listed)
+        sizes = {d: builder.context.sizes.get(d, 1 << 20) for d in own}
         for dim in sorted(own & mixed):
-            if dim not in work.context.sizes:
-                raise _too_long(work.mixer.name, dim, exprs)
+            if dim not in builder.context.sizes:
+                raise _too_long(builder.mixer.name, dim, exprs)
         free = sorted(own - mixed)
-        positions = work.order(dims - own - groups)
+        positions = builder.order(dims - own - groups)
         if not free:
             return positions, ()
         tiled = max(free, key=lambda d: (sizes[d], listed.index(d) if d in listed else -1))

@@ -9,7 +9,7 @@ from ...ir.mixer import Recurrence, Rounds
 from ...ir.recurrence_forms import Affine, Classified, Loop
 from ...ir.recurrence_tasks import Carrying, ScanTask
 from ...ir.single_assignment import after_row, before_row
-from .recurrence_context import StageRows, reads
+from .recurrence_context import RecurrenceContext, reads
 
 
 def refusal(stage: Recurrence, classified: Classified) -> str | None:
@@ -30,9 +30,9 @@ def refusal(stage: Recurrence, classified: Classified) -> str | None:
 
 @dataclass
 class ScanPlan:
-    """A recurrence, its names written out, as scans in one kernel."""
+    """A recurrence, its names inlined, as scans in one kernel."""
 
-    rows: StageRows
+    context: RecurrenceContext
     stage: Recurrence
     classified: Classified
 
@@ -47,16 +47,16 @@ class ScanPlan:
         names = frozenset(known)
 
         def written(expr: Expr) -> Expr:
-            return self.rows.prepared(with_names(expr, known), names)
+            return self.context.materialised(with_names(expr, known), names)
 
         own = []
         for name, value in self.classified.own:
             if reads(value, names):
-                if name in self.rows.used:
-                    own.append((self.rows.declare(name, value.kind), written(value)))
+                if name in self.context.used:
+                    own.append((self.context.declare(name, value.kind), written(value)))
             else:
-                self.rows.work.names[name] = self.rows.work.named(name, value)
-        states = tuple(self.rows.carrying(state) for state in self.stage.states)
+                self.context.builder.names[name] = self.context.builder.named(name, value)
+        states = tuple(self.context.carrying(state) for state in self.stage.states)
         if own or any(state.last for state in states):
             made = tuple(
                 replace(
@@ -77,10 +77,10 @@ class ScanPlan:
         states: tuple[Carrying, ...],
         own: tuple[tuple[str, Expr], ...],
     ) -> None:
-        work, over = self.rows.work, self.stage.over
+        builder, over = self.context.builder, self.stage.over
         results = tuple(n for n, _ in own) + tuple(s.last for s in states if s.last)
         task = ScanTask(
-            work.kernel_name(results[0]),
+            builder.kernel_name(results[0]),
             over,
             self.stage.reverse,
             forms,
@@ -91,4 +91,4 @@ class ScanPlan:
             f"{', '.join(results)}: scanned along {over}",
             "the recurrence itself",
         )
-        work.tasks.append(self.rows.placed(task))
+        builder.tasks.append(self.context.placed(task))

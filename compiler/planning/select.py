@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from ...ir.errors import UnsupportedError
 from ...ir.mixer import Select
-from .workspace import Workspace
+from .plan_builder import PlanBuilder
 
 
-def plan_select(work: Workspace, stage: Select) -> None:
+def plan_select(builder: PlanBuilder, stage: Select) -> None:
     """The kernels of a selection.
 
     Raises:
         UnsupportedError: a rule that no schedule computes.
     """
-    raise UnsupportedError(f"{work.mixer.name}: selections have no kernels yet: {stage.output}")
+    raise UnsupportedError(f"{builder.mixer.name}: selections have no kernels yet: {stage.output}")

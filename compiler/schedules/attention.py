@@ -1,7 +1,7 @@
 """The attention schedule: one pass over the keys with a running normaliser.
 
 Where the weight is exponential in the score, w(s - m) = w(s) w(-m), sums taken against one
-maximum m are brought to another by a factor; so one pass keeps m, the total and the outputs, all
+maximum m are brought to another by a factor; so one pass keeps m, the row_sum and the outputs, all
 relative to the largest score so far (Milakov and Gimelshein 2018, arXiv 1805.02867; Dao et al.
 2022, arXiv 2205.14135). Other elementwise weights need no maximum. Exponentials are taken to
 base 2: a score is kept as it is and multiplied by log2(e) in the operation that takes the maximum
@@ -25,7 +25,7 @@ from ..tiles.contraction import contract, factors_of
 from ..tiles.evaluation import TileEvaluator
 from ..tiles.evaluator import Evaluator
 from ..tiles.grid import first_of, place_grid, store_result
-from ..tiles.key_blocks import Share, Turn, sweep
+from ..tiles.key_blocks import LoopBody, Share, sweep
 from .block_table import sweep_listed
 from .defaults import attention_configurations
 from .estimates import fits
@@ -80,26 +80,26 @@ def _later_rows_do_more(ranges: KeyRanges) -> bool:
 
 
 def _visit(
-    evaluator: Evaluator, task: AttentionTask, carried: Sequence[tuple[str, Value]], turn: Turn
+    evaluator: Evaluator, task: AttentionTask, carried: Sequence[tuple[str, Value]], body: LoopBody
 ) -> tuple[Value, ...]:
     """Walk the keys: by ranges, or by a table where the mask gives none."""
     share: Share | None = None
     if task.split is not None:
         share = partial(share_of, evaluator, task.split)
     if task.table is not None:
-        return sweep_listed(evaluator, task.table, task.mask, carried, turn, share)
-    return sweep(evaluator, task.over, task.ranges, task.mask, carried, turn, share)
+        return sweep_listed(evaluator, task.table, task.mask, carried, body, share)
+    return sweep(evaluator, task.over, task.ranges, task.mask, carried, body, share)
 
 
 def _store_share(
-    evaluator: Evaluator, split: Split, top: Value | None, total: Value, sums: Sequence[Value]
+    evaluator: Evaluator, split: Split, row_max: Value | None, row_sum: Value, sums: Sequence[Value]
 ) -> None:
     """What a share of the keys gives, for the kernel that merges shares."""
     for name, value in zip(split.outputs, sums, strict=True):
         _store(evaluator, name, value)
-    _store(evaluator, split.total, total)
-    if split.top is not None and top is not None:
-        _store(evaluator, split.top, top)
+    _store(evaluator, split.row_sum, row_sum)
+    if split.row_max is not None and row_max is not None:
+        _store(evaluator, split.row_max, row_max)
 
 
 # ------------------------------------------------------------------------- exponential weights
@@ -111,18 +111,18 @@ def _rescaled(
     builder = evaluator.builder
     exponent = written(form.exponent, task.score)
     infinite = builder.constant(-math.inf, DType.FLOAT32)
-    top: Value = builder.constant(form.start, DType.FLOAT32, rows)
-    total: Value = builder.constant(0.0, DType.FLOAT32, rows)
+    row_max: Value = builder.constant(form.start, DType.FLOAT32, rows)
+    row_sum: Value = builder.constant(0.0, DType.FLOAT32, rows)
     if task.sink is not None:
-        top, total = _with_sink(evaluator, task.sink, form, rows)
-        top, total = _in_first_share(evaluator, task, [(top, form.start), (total, 0.0)])
+        row_max, row_sum = _with_sink(evaluator, task.sink, form, rows)
+        row_max, row_sum = _in_first_share(evaluator, task, [(row_max, form.start), (row_sum, 0.0)])
     outputs = [_zero_output(evaluator, task, rows, value) for _, value in task.outputs]
-    carried = [("m", top), ("total", total), *outputs]
+    carried = [("m", row_max), ("total", row_sum), *outputs]
 
-    def turn(
+    def body(
         state: tuple[Value, ...], mask: Expr | None, exists: Value | None
     ) -> tuple[Value, ...]:
-        top, total, *sums = state
+        row_max, row_sum, *sums = state
         score = evaluator.real(exponent, "score")
         visible = exists
         if mask is not None:
@@ -131,30 +131,30 @@ def _rescaled(
             score = evaluator.where(visible, score, infinite, "score")
         score = evaluator.spread(score, rows | {task.over}, score.name)
         largest = builder.reduce("max", score, task.over, "score_max")
-        block_top = _in_base_two(evaluator, largest)
-        new_top = builder.elementwise("max", top, block_top, dtype=DType.FLOAT32, hint="m_new")
-        safe = _finite(evaluator, new_top)
+        block_max = _in_base_two(evaluator, largest)
+        new_max = builder.elementwise("max", row_max, block_max, dtype=DType.FLOAT32, hint="m_new")
+        safe = _finite(evaluator, new_max)
         weight = _exp2(evaluator, _in_base_two(evaluator, score), safe, "weight")
         if form.factor != Literal(1):
             weight = _with_factor(evaluator, weight, written(form.factor, task.score), visible)
-        rescale = _exp2(evaluator, top, safe, "rescale")
-        kept = builder.elementwise("mul", total, rescale, dtype=DType.FLOAT32)
+        rescale = _exp2(evaluator, row_max, safe, "rescale")
+        kept = builder.elementwise("mul", row_sum, rescale, dtype=DType.FLOAT32)
         added = builder.reduce("sum", weight, task.over, "added")
-        new_total = builder.elementwise("add", kept, added, dtype=DType.FLOAT32)
+        new_sum = builder.elementwise("add", kept, added, dtype=DType.FLOAT32)
         kept_sums = [
             builder.elementwise("mul", s, rescale, dtype=DType.FLOAT32, hint=f"{name}_sum")
             for s, (name, _) in zip(sums, task.outputs, strict=True)
         ]
         hidden = visible if mask is not None else None
-        return (new_top, new_total, *_weighted_sums(evaluator, task, weight, kept_sums, hidden))
+        return (new_max, new_sum, *_weighted_sums(evaluator, task, weight, kept_sums, hidden))
 
-    top, total, *sums = _visit(evaluator, task, carried, turn)
+    row_max, row_sum, *sums = _visit(evaluator, task, carried, body)
     if task.split is not None:
         builder.comment("store this share")
-        _store_share(evaluator, task.split, top, total, sums)
+        _store_share(evaluator, task.split, row_max, row_sum, sums)
         return
     builder.comment("normalise and store")
-    _store_rescaled(evaluator, task, form, (top, total, sums))
+    _store_rescaled(evaluator, task, form, (row_max, row_sum, sums))
 
 
 def _store_rescaled(
@@ -164,28 +164,28 @@ def _store_rescaled(
     state: tuple[Value, Value, list[Value]],
 ) -> None:
     builder = evaluator.builder
-    top, total, sums = state
-    axes = total.axes
-    total_ref, scale_ref = Ref("total", axes, Kind.REAL), Ref("scale", axes, Kind.REAL)
-    builder.bind(total_ref, total)
+    row_max, row_sum, sums = state
+    axes = row_sum.axes
+    sum_ref, scale_ref = Ref("total", axes, Kind.REAL), Ref("scale", axes, Kind.REAL)
+    builder.bind(sum_ref, row_sum)
     denominator_expr = substitute(
         form.denominator,
-        {r: total_ref if r.name == "total" else scale_ref for r in _refs(form.denominator)},
+        {r: sum_ref if r.name == "total" else scale_ref for r in _refs(form.denominator)},
     )
     if scale_ref in set(walk(denominator_expr)):
-        scale = builder.elementwise("exp2", _finite(evaluator, top), dtype=DType.FLOAT32)
+        scale = builder.elementwise("exp2", _finite(evaluator, row_max), dtype=DType.FLOAT32)
         builder.bind(scale_ref, scale)
     _store_outputs(evaluator, task, sums, evaluator.real(denominator_expr))
-    if task.total is not None and task.top is not None:
-        _store(evaluator, task.total, total)
-        _store(evaluator, task.top, _finite(evaluator, top))
+    if task.row_sum is not None and task.row_max is not None:
+        _store(evaluator, task.row_sum, row_sum)
+        _store(evaluator, task.row_max, _finite(evaluator, row_max))
     if task.lse is not None:
-        log2 = builder.elementwise("log2", total, dtype=DType.FLOAT32)
-        log2 = builder.elementwise("add", _finite(evaluator, top), log2, dtype=DType.FLOAT32)
+        log2 = builder.elementwise("log2", row_sum, dtype=DType.FLOAT32)
+        log2 = builder.elementwise("add", _finite(evaluator, row_max), log2, dtype=DType.FLOAT32)
         per_bit = builder.constant(1 / _LOG2_E, DType.FLOAT32)
         lse = builder.elementwise("mul", log2, per_bit, dtype=DType.FLOAT32, hint="lse")
         zero = builder.constant(0.0, DType.FLOAT32)
-        some = builder.elementwise("gt", total, zero, dtype=DType.BOOL)
+        some = builder.elementwise("gt", row_sum, zero, dtype=DType.BOOL)
         empty = builder.constant(-math.inf, DType.FLOAT32)
         _store(evaluator, task.lse, evaluator.where(some, lse, empty, "lse"))
 
@@ -193,18 +193,18 @@ def _store_rescaled(
 def _with_sink(
     evaluator: Evaluator, sink: Expr, form: Rescaled, rows: frozenset[str]
 ) -> tuple[Value, Value]:
-    """Maximum and total to start from, when a logit without a value has been seen."""
+    """Maximum and row_sum to start from, when a logit without a value has been seen."""
     builder = evaluator.builder
     logit = evaluator.real(written(form.exponent, sink), "sink")
     logit = _in_base_two(evaluator, evaluator.spread(logit, rows, logit.name), "sink_log2e")
     least = builder.constant(form.start, DType.FLOAT32)
-    top = logit
+    row_max = logit
     if form.start > -math.inf:
-        top = builder.elementwise("max", logit, least, dtype=DType.FLOAT32, hint="m")
-    total = _exp2(evaluator, logit, _finite(evaluator, top), "total")
+        row_max = builder.elementwise("max", logit, least, dtype=DType.FLOAT32, hint="m")
+    row_sum = _exp2(evaluator, logit, _finite(evaluator, row_max), "total")
     if form.factor != Literal(1):
-        total = _with_factor(evaluator, total, written(form.factor, sink), None)
-    return top, total
+        row_sum = _with_factor(evaluator, row_sum, written(form.factor, sink), None)
+    return row_max, row_sum
 
 
 def _in_first_share(
@@ -238,13 +238,13 @@ def _refs(expr: Expr) -> list[Ref]:
     return [n for n in walk(expr) if isinstance(n, Ref) and n.name in ("total", "scale")]
 
 
-def _finite(evaluator: Evaluator, top: Value) -> Value:
+def _finite(evaluator: Evaluator, row_max: Value) -> Value:
     """The maximum, or 0 for a row that has seen nothing: so that no inf - inf arises."""
     builder = evaluator.builder
     infinite = builder.constant(-math.inf, DType.FLOAT32)
     zero = builder.constant(0.0, DType.FLOAT32)
-    some = builder.elementwise("gt", top, infinite, dtype=DType.BOOL)
-    return evaluator.where(some, top, zero, "m_safe")
+    some = builder.elementwise("gt", row_max, infinite, dtype=DType.BOOL)
+    return evaluator.where(some, row_max, zero, "m_safe")
 
 
 def _exp2(evaluator: Evaluator, a: Value, b: Value, hint: str) -> Value:
@@ -271,17 +271,17 @@ def _in_base_two(evaluator: Evaluator, exponent: Value, hint: str = "") -> Value
 def _plain(evaluator: Evaluator, task: AttentionTask, form: Plain, rows: frozenset[str]) -> None:
     builder = evaluator.builder
     weight_expr = written(form.weight, task.score)
-    needs_total = bool(_refs(form.denominator) or task.lse or task.total or task.split)
-    total: Value = builder.constant(0.0, DType.FLOAT32, rows)
+    needs_sum = bool(_refs(form.denominator) or task.lse or task.row_sum or task.split)
+    row_sum: Value = builder.constant(0.0, DType.FLOAT32, rows)
     if task.sink is not None:
         sink = evaluator.real(written(form.weight, task.sink), "sink")
-        total = evaluator.spread(sink, rows, sink.name)
-        (total,) = _in_first_share(evaluator, task, [(total, 0.0)])
+        row_sum = evaluator.spread(sink, rows, sink.name)
+        (row_sum,) = _in_first_share(evaluator, task, [(row_sum, 0.0)])
     outputs = [_zero_output(evaluator, task, rows, value) for _, value in task.outputs]
-    carried = [*([("total", total)] if needs_total else []), *outputs]
+    carried = [*([("total", row_sum)] if needs_sum else []), *outputs]
     zero = builder.constant(0.0, DType.FLOAT32)
 
-    def turn(
+    def body(
         state: tuple[Value, ...], mask: Expr | None, exists: Value | None
     ) -> tuple[Value, ...]:
         weight = evaluator.real(weight_expr, "weight")
@@ -291,33 +291,33 @@ def _plain(evaluator: Evaluator, task: AttentionTask, form: Plain, rows: frozens
         if visible is not None:
             weight = evaluator.where(visible, weight, zero, "weight")
         weight = evaluator.spread(weight, rows | {task.over}, weight.name)
-        sums = list(state[1:] if needs_total else state)
+        sums = list(state[1:] if needs_sum else state)
         made: list[Value] = []
-        if needs_total:
+        if needs_sum:
             added = builder.reduce("sum", weight, task.over, "added")
             made.append(builder.elementwise("add", state[0], added, dtype=DType.FLOAT32))
         hidden = visible if mask is not None else None
         return (*made, *_weighted_sums(evaluator, task, weight, sums, hidden))
 
-    results = _visit(evaluator, task, carried, turn)
+    results = _visit(evaluator, task, carried, body)
     if task.split is not None:
         builder.comment("store this share")
         _store_share(evaluator, task.split, None, results[0], results[1:])
         return
     builder.comment("normalise and store")
-    sums = list(results[1:] if needs_total else results)
-    if needs_total:
-        total = results[0]
-        builder.bind(Ref("total", total.axes, Kind.REAL), total)
-    total_ref = Ref("total", total.axes, Kind.REAL)
-    denominator = substitute(form.denominator, dict.fromkeys(_refs(form.denominator), total_ref))
+    sums = list(results[1:] if needs_sum else results)
+    if needs_sum:
+        row_sum = results[0]
+        builder.bind(Ref("total", row_sum.axes, Kind.REAL), row_sum)
+    sum_ref = Ref("total", row_sum.axes, Kind.REAL)
+    denominator = substitute(form.denominator, dict.fromkeys(_refs(form.denominator), sum_ref))
     value = None if denominator in (Literal(1), Literal(1.0)) else evaluator.real(denominator)
     _store_outputs(evaluator, task, sums, value)
     if task.lse is not None:
-        log = builder.elementwise("log", total, dtype=DType.FLOAT32, hint="lse")
+        log = builder.elementwise("log", row_sum, dtype=DType.FLOAT32, hint="lse")
         _store(evaluator, task.lse, log)
-    if task.total is not None:
-        _store(evaluator, task.total, total)
+    if task.row_sum is not None:
+        _store(evaluator, task.row_sum, row_sum)
 
 
 # ------------------------------------------------------------------------------------- shared

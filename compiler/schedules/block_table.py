@@ -18,7 +18,7 @@ from ..tiles.context import Context
 from ..tiles.evaluation import TileEvaluator
 from ..tiles.evaluator import Evaluator
 from ..tiles.grid import place_grid
-from ..tiles.key_blocks import Share, Turn, integer, sweep
+from ..tiles.key_blocks import LoopBody, Share, integer, sweep
 from .defaults import LIGHT
 
 
@@ -38,7 +38,7 @@ def block_table(task: BlockTableTask, context: Context) -> Program:
     places = _places(evaluator, table)
     zero = builder.constant(0, DType.INT32)
 
-    def turn(
+    def body(
         state: tuple[Value, ...], applied: Expr | None, exists: Value | None
     ) -> tuple[Value, ...]:
         (count,) = state
@@ -48,7 +48,7 @@ def block_table(task: BlockTableTask, context: Context) -> Program:
         more = builder.cast(some, DType.INT32)
         return (integer(evaluator, "add", count, more, hint="count"),)
 
-    (count,) = sweep(evaluator, table.over, task.ranges, task.mask, [("count", zero)], turn)
+    (count,) = sweep(evaluator, table.over, task.ranges, task.mask, [("count", zero)], body)
     builder.store(table.counts, places, count, None)
     return builder.finish(context.launch(LIGHT), task.about)
 
@@ -88,7 +88,7 @@ def sweep_listed(
     table: BlockTable,
     mask: Expr | None,
     carried: Sequence[tuple[str, Value]],
-    turn: Turn,
+    body: LoopBody,
     share: Share | None = None,
 ) -> tuple[Value, ...]:
     """Visit the blocks that a table lists (this program's share), the mask applied in each."""
@@ -96,7 +96,7 @@ def sweep_listed(
     builder.tiles.setdefault(axis, Tile(axis, evaluator.context.blocks.get(axis, 64)))
     for name in (table.starts, table.counts):
         given = evaluator.context.buffers[name]
-        builder.buffer(BufferArgument(name, given.dims, given.dtype, natural=True))
+        builder.buffer(BufferArgument(name, given.dims, given.dtype, nonnegative=True))
     places = _places(evaluator, table)
     count = builder.load(table.counts, places, hint="count")
     zero = builder.constant(0, DType.INT32)
@@ -113,5 +113,5 @@ def sweep_listed(
         bound = builder.elementwise("lt", position, size, dtype=DType.BOOL, hint=f"{name}_exists")
         builder.place(axis, position, bound)
         builder.comment(f"a listed block of {axis}: the mask applies")
-        loop.yields = turn(loop.carried, mask, bound)
+        loop.yields = body(loop.carried, mask, bound)
     return loop.results

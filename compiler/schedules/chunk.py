@@ -39,7 +39,7 @@ _HELD = 4096
 def chunk(task: ChunkTask, context: Context) -> Program:
     """The tile program of matrix states, chunk by chunk."""
     largest = max(context.sizes.get(d, 64) for d in task.listed)
-    by_entry = any(f.axis in e.axes for f, _ in task.states for e in f.decays)
+    by_entry = any(f.key_axis in e.axes for f, _ in task.states for e in f.decays)
     rows = chunk_rows(by_entry, task.corrected, len(task.carrying) > 1, largest)
     held = held_blocks(task, context, _HELD)
     context = context.with_blocks({task.over: rows, **held})
@@ -62,14 +62,14 @@ def by_chunks(task: ChunkTask, context: Context, launch: Launch) -> Program:
     first, end = _segment(evaluator, task)
     starts = [(c.name, spread(evaluator, c, c.initial)) for c in carrying]
     begin, step = f"{rows.lower()}_start", builder.tiles[rows].symbol
-    with builder.loop(begin, first, end, step, starts) as turn:
-        pairs = place_pairs(evaluator, turn.variable, rows, task.reverse)
+    with builder.loop(begin, first, end, step, starts) as loop:
+        pairs = place_pairs(evaluator, loop.variable, rows, task.reverse)
         for dim, place in task.parts:
             exists = builder.bound(rows)
             builder.place(dim, evaluator.integer(place, dim.lower()), exists)
         made = _Chunk(evaluator, task, pairs)
-        turn.yields = made.run(turn.carried)
-    store_last(evaluator, carrying, turn.results)
+        loop.yields = made.run(loop.carried)
+    store_last(evaluator, carrying, loop.results)
     return builder.finish(context.launch(launch), task.about)
 
 
@@ -136,9 +136,9 @@ class _Chunk:
     def _state(self, form: Matrix, carrying: Carrying, start: Value) -> Value:
         """Readings of one state, bound; then the state after the chunk."""
         builder = self.evaluator.builder
-        decay = decay_of(self.pairs, form.decay, form.axis)
+        decay = decay_of(self.pairs, form.decay, form.key_axis)
         read = [r for r in self.task.readings if r.state == form.state.name]
-        wanted = self._wanted(form, [r for r in read if r.axes == (form.axis,)])
+        wanted = self._wanted(form, [r for r in read if r.axes == (form.key_axis,)])
         scores = dict(zip(wanted, decay.scores([*wanted]), strict=True))
         terms = list(form.writes)
         if form.corrections:
@@ -146,7 +146,7 @@ class _Chunk:
             terms = self._corrected(form, carrying, decay, scores)
         for reading in read:
             builder.comment(f"{carrying.name} read")
-            if reading.axes == (form.axis,):
+            if reading.axes == (form.key_axis,):
                 value = self._from_start(reading.query, carrying, decay, reading.after)
                 for key, entry in terms:
                     pair = scores[reading.query, key, reading.after]
@@ -186,7 +186,9 @@ class _Chunk:
         rows, columns = self.pairs.rows, self.pairs.columns
         value = self.evaluator.masked(value, rows, 0.0)
         solved = builder.substitute(scores[w, u, False], value, rows, columns, "corrected")
-        ref = Ref(f"{carrying.name}.corrected", form.state.dims - {form.axis} | {rows}, Kind.REAL)
+        ref = Ref(
+            f"{carrying.name}.corrected", form.state.dims - {form.key_axis} | {rows}, Kind.REAL
+        )
         builder.bind(ref, solved, here=True)
         return [*others, (u, ref)]
 

@@ -75,7 +75,7 @@ class CoupledChunk:
         solved = builder.substitute(
             matrix, seen, self.pairs.rows, self.pairs.columns, "corrections"
         )
-        axes = self.form.states[0].dims - {self.form.axis} | {self.pairs.rows}
+        axes = self.form.states[0].dims - {self.form.key_axis} | {self.pairs.rows}
         ref = Ref(f"{source}.corrections", axes, Kind.REAL)
         builder.bind(ref, solved, here=True)
         return self._together(
@@ -107,7 +107,7 @@ class CoupledChunk:
                     *factors_of(query),
                     self.carrying[j].before,
                 ]
-                values.append(contract(self.evaluator, factors, (self.form.axis,)))
+                values.append(contract(self.evaluator, factors, (self.form.key_axis,)))
         value = self._sum(values)
         for key, entry, targets in terms:
             pair = self._pair(query, key, state, after, targets)
@@ -121,7 +121,7 @@ class CoupledChunk:
         """What row t reads of ``state`` of what row s wrote to ``targets``, 0 where unseen."""
         evaluator, builder = self.evaluator, self.evaluator.builder
         factors = [*factors_of(left), *factors_of(self.pairs.at_column(right))]
-        score = contract(evaluator, factors, (self.form.axis,), hint="score")
+        score = contract(evaluator, factors, (self.form.key_axis,), hint="score")
         between = self._between(after)
         kept = self._sum([between[state, j] for j in sorted(targets) if (state, j) in between])
         score = builder.elementwise("mul", score, kept, dtype=DType.FLOAT32, hint="score")

@@ -17,7 +17,7 @@ from ..tiles.moving import move
 # (left, right, whether a row sees its own write)
 Request = tuple[Expr, Expr, bool]
 # (column, decay from it to each row, what is carried) --> what is carried on
-ColumnTurn = Callable[[Value, Mapping[bool, Value], tuple[Value, ...]], list[Value]]
+ColumnBody = Callable[[Value, Mapping[bool, Value], tuple[Value, ...]], list[Value]]
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,7 @@ class Factors(Decay):
         pairs = frozenset({self.pairs.rows, self.pairs.columns})
         zero = self.builder.constant(0.0, DType.FLOAT32, pairs)
 
-        def turn(
+        def body(
             column: Value, kept: Mapping[bool, Value], scores: tuple[Value, ...]
         ) -> list[Value]:
             return [
@@ -248,7 +248,7 @@ class Factors(Decay):
                 for left, r, score in zip(lefts, requests, scores, strict=True)
             ]
 
-        return self._walk_columns(points, [("score", zero) for _ in requests], turn)
+        return self._walk_columns(points, [("score", zero) for _ in requests], body)
 
     def _spread_by_columns(self, weights: Value, key: Expr, after: bool) -> Value:
         """``spread`` one column at a time, from the last."""
@@ -257,7 +257,7 @@ class Factors(Decay):
         zero = builder.constant(0.0, DType.FLOAT32, axes)
         seen = self._masked(weights, after)
 
-        def turn(column: Value, kept: Mapping[bool, Value], sums: tuple[Value, ...]) -> list[Value]:
+        def body(column: Value, kept: Mapping[bool, Value], sums: tuple[Value, ...]) -> list[Value]:
             here = pairs.compare("eq", pairs.column_number, column)
             none = builder.constant(0.0, DType.FLOAT32)
             weight = builder.reduce("sum", self.evaluator.where(here, seen, none), pairs.columns)
@@ -266,14 +266,14 @@ class Factors(Decay):
             term = builder.elementwise("mul", weight, term, dtype=DType.FLOAT32)
             return [builder.elementwise("add", sums[0], term, dtype=DType.FLOAT32)]
 
-        return self._walk_columns([after], [("spread", zero)], turn)[0]
+        return self._walk_columns([after], [("spread", zero)], body)[0]
 
     def _walk_columns(
-        self, points: Sequence[bool], carried: Sequence[tuple[str, Value]], turn: ColumnTurn
+        self, points: Sequence[bool], carried: Sequence[tuple[str, Value]], body: ColumnBody
     ) -> list[Value]:
         """Visit the chunk's columns from the last to the first.
 
-        ``turn`` gets the column, the decay from it to each row (by whether the row's own counts),
+        ``body`` gets the column, the decay from it to each row (by whether the row's own counts),
         and what is carried; it gives what is carried on.
         """
         pairs, builder = self.pairs, self.builder
@@ -288,7 +288,7 @@ class Factors(Decay):
                 later = pairs.compare("gt", pairs.row_number, column, more=0 if after else 1)
                 step = pairs.one_where(later, factor)
                 kept[after] = builder.elementwise("mul", kept[after], step, dtype=DType.FLOAT32)
-            made = turn(column, kept, loop.carried[len(points) :])
+            made = body(column, kept, loop.carried[len(points) :])
             loop.yields = (*(kept[after] for after in points), *made)
         return list(loop.results[len(points) :])
 

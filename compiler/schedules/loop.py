@@ -41,25 +41,25 @@ def row_by_row(task: LoopTask, context: Context) -> Program:
     builder = evaluator.builder
     starts = [(s.name, spread(evaluator, s, s.initial)) for s in task.states]
     size, zero = evaluator.size(task.over), builder.constant(0, DType.INT32)
-    with builder.loop(task.over.lower(), zero, size, 1, starts) as turn:
-        _row(evaluator, task, turn)
-    store_last(evaluator, task.states, turn.results)
+    with builder.loop(task.over.lower(), zero, size, 1, starts) as loop:
+        _row(evaluator, task, loop)
+    store_last(evaluator, task.states, loop.results)
     return builder.finish(context.launch(LIGHT), task.about)
 
 
-def _row(evaluator: Evaluator, task: LoopTask, turn: Loop) -> None:
+def _row(evaluator: Evaluator, task: LoopTask, loop: Loop) -> None:
     """What one row computes, stores and hands over."""
     builder = evaluator.builder
-    row = turn.variable
+    row = loop.variable
     if task.reverse:
         row = from_end(evaluator, task.over, row, f"{task.over.lower()}_row")
     builder.place(task.over, row)
-    for state, value in zip(task.states, turn.carried, strict=True):
+    for state, value in zip(task.states, loop.carried, strict=True):
         builder.bind(state.before, value)
     compute_lines(evaluator, task.lines)
     for name, own in task.own:
         store_first(evaluator, name, evaluator.evaluate(own, name))
-    turn.yields = tuple(spread(evaluator, state, state.after) for state in task.states)
+    loop.yields = tuple(spread(evaluator, state, state.after) for state in task.states)
 
 
 def compute_lines(evaluator: Evaluator, lines: Sequence[Version | Repeated]) -> None:
@@ -83,16 +83,16 @@ def _rounds(evaluator: Evaluator, rounds: Repeated) -> None:
         value = evaluator.evaluate(state.before, name)
         carried.append((name, _with_axes(evaluator, value, state.start.dims, state.start.kind)))
     zero, size = builder.constant(0, DType.INT32), evaluator.size(rounds.over)
-    with builder.loop(rounds.over.lower(), zero, size, 1, carried) as turn:
-        builder.place(rounds.over, turn.variable)
-        for state, value in zip(rounds.states, turn.carried, strict=True):
+    with builder.loop(rounds.over.lower(), zero, size, 1, carried) as loop:
+        builder.place(rounds.over, loop.variable)
+        for state, value in zip(rounds.states, loop.carried, strict=True):
             builder.bind(state.start, value)
         compute_lines(evaluator, rounds.lines)
-        turn.yields = tuple(
+        loop.yields = tuple(
             _with_axes(evaluator, evaluator.evaluate(s.end), s.start.dims, s.start.kind)
             for s in rounds.states
         )
-    for state, value in zip(rounds.states, turn.results, strict=True):
+    for state, value in zip(rounds.states, loop.results, strict=True):
         builder.bind(state.after, value, here=True)
 
 

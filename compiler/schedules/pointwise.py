@@ -68,8 +68,8 @@ def running_sum(task: RunningSumTask, context: Context) -> Program:
     rows = evaluator.tile_axes(d for d in buffer.dims if d != axis)
     start = builder.constant(0.0 if dtype.is_float else 0, dtype, rows)
     carried = [("so_far", start), ("lost", start)][: 2 if dtype.is_float else 1]
-    with builder.loop(f"{axis.lower()}_start", zero, size, block.name, carried) as turn:
-        begin = turn.variable
+    with builder.loop(f"{axis.lower()}_start", zero, size, block.name, carried) as loop:
+        begin = loop.variable
         if value.reverse:
             begin = _from_the_end(evaluator, begin, axis)
         position = builder.range(axis, begin, axis.lower())
@@ -77,13 +77,13 @@ def running_sum(task: RunningSumTask, context: Context) -> Program:
         builder.place(axis, position, bound)
         x = evaluator.masked(builder.cast(evaluator.evaluate(value.x), dtype), axis, 0)
         if dtype.is_float:
-            turn.yields, stored = _compensated(builder, value, x, turn.carried, result)
+            loop.yields, stored = _compensated(builder, value, x, loop.carried, result)
         else:
-            (so_far,) = turn.carried
+            (so_far,) = loop.carried
             running = _scan(builder, value, x)
             stored = builder.elementwise("add", so_far, running, dtype=dtype, hint=result)
             added = builder.reduce("sum", x, axis)
-            turn.yields = (builder.elementwise("add", so_far, added, dtype=dtype),)
+            loop.yields = (builder.elementwise("add", so_far, added, dtype=dtype),)
         store_result(evaluator, result, stored)
     return builder.finish(context.launch(LIGHT), task.about)
 

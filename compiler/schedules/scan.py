@@ -54,14 +54,14 @@ def by_blocks(task: ScanTask, context: Context) -> Program:
     starts = [(s.name, spread(evaluator, s, s.initial)) for s in task.states]
     zero, step = builder.constant(0, DType.INT32), builder.tiles[rows].symbol
     begin = f"{rows.lower()}_start"
-    with builder.loop(begin, zero, evaluator.size(rows), step, starts) as turn:
-        number = place_rows(evaluator, rows, rows, turn.variable, task.reverse, rows.lower())
-        block = Pairs(evaluator, rows, rows, rows, number, number, turn.variable, task.reverse)
+    with builder.loop(begin, zero, evaluator.size(rows), step, starts) as loop:
+        number = place_rows(evaluator, rows, rows, loop.variable, task.reverse, rows.lower())
+        block = Pairs(evaluator, rows, rows, rows, number, number, loop.variable, task.reverse)
         names = [state.name for state in task.states]
-        turn.yields = _Block(evaluator, task, block).run(
-            dict(zip(names, turn.carried, strict=True))
+        loop.yields = _Block(evaluator, task, block).run(
+            dict(zip(names, loop.carried, strict=True))
         )
-    store_last(evaluator, task.states, turn.results)
+    store_last(evaluator, task.states, loop.results)
     return builder.finish(context.launch(LIGHT), task.about)
 
 

@@ -24,7 +24,7 @@ from .defaults import LIGHT, pointwise_blocks
 
 Carried = Sequence[tuple[str, Value]]
 # The numbers of a block and what is carried --> what is carried on.
-Turn = Callable[[Value, tuple[Value, ...]], tuple[Value, ...]]
+LoopBody = Callable[[Value, tuple[Value, ...]], tuple[Value, ...]]
 
 
 def selection(task: SelectionTask, context: Context) -> Program:
@@ -68,7 +68,7 @@ class _Row:
         with builder.loop("turn", self._whole(0), turns, 1, start) as loop:
             (so_far,) = loop.carried
 
-            def turn(x: Value, state: tuple[Value, ...]) -> tuple[Value, ...]:
+            def body(x: Value, state: tuple[Value, ...]) -> tuple[Value, ...]:
                 as_large = self._compared("ge", x, so_far)
                 smaller = self.evaluator.where(
                     self._compared("lt", x, so_far), x, self._number(-inf)
@@ -78,7 +78,7 @@ class _Row:
                 return self._counted(as_large, state[0]), following
 
             start = [("count", self._whole(0, self.rows)), ("following", self._number(-inf))]
-            count, following = self._walk(start, turn)
+            count, following = self._walk(start, body)
             enough = self._compared("ge", count, self.kept)
             loop.yields = (self.evaluator.where(enough, so_far, following),)
         return loop.results[0]
@@ -93,7 +93,7 @@ class _Row:
         )
         room = builder.elementwise("sub", self.kept, larger, dtype=DType.INT32, hint="room")
 
-        def turn(x: Value, state: tuple[Value, ...]) -> tuple[Value, ...]:
+        def body(x: Value, state: tuple[Value, ...]) -> tuple[Value, ...]:
             equal = self._compared("eq", x, least)
             number = builder.scan(self._flag(equal), over)
             number = builder.elementwise("add", number, state[0], dtype=DType.INT32)
@@ -104,10 +104,10 @@ class _Row:
             further = builder.elementwise("max", state[1], best, dtype=DType.INT32)
             return self._counted(equal, state[0]), further
 
-        _, last = self._walk([("equals", none), ("last", self._whole(-1, self.rows))], turn)
+        _, last = self._walk([("equals", none), ("last", self._whole(-1, self.rows))], body)
         return last
 
-    def _walk(self, carried: Carried, turn: Turn) -> tuple[Value, ...]:
+    def _walk(self, carried: Carried, body: LoopBody) -> tuple[Value, ...]:
         """One pass over the axis."""
         builder, over = self.builder, self.task.over
         size, block = self.evaluator.size(over), builder.block(over)
@@ -119,7 +119,7 @@ class _Row:
             x = builder.cast(self.evaluator.evaluate(self.task.x), DType.FLOAT32)
             # What does not exist is not compared: it is no number.
             x = self.evaluator.where(exists, x, builder.constant(float("nan"), DType.FLOAT32))
-            loop.yields = turn(x, loop.carried)
+            loop.yields = body(x, loop.carried)
         return loop.results
 
     def _counted(self, flags: Value, so_far: Value) -> Value:

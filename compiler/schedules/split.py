@@ -46,17 +46,17 @@ def merged(
     ``values`` are what the outputs sum (for their axes), ``rows`` the query axes.
     """
     dim = split.dim
-    total: Expr = Ref(split.total, rows | {dim}, Kind.REAL)
+    row_sum: Expr = Ref(split.row_sum, rows | {dim}, Kind.REAL)
     weight: Expr | None = None
     safe: Expr = Literal(0.0)
     if isinstance(form, Rescaled):
-        top = Ref(split.top or "", rows | {dim}, Kind.REAL)
-        largest = Reduce("max", top, (dim,))
+        row_max = Ref(split.row_max or "", rows | {dim}, Kind.REAL)
+        largest = Reduce("max", row_max, (dim,))
         safe = call("where", call("gt", largest, -math.inf), largest, 0.0)
-        weight = call("exp2", call("sub", top, safe))
-        total = call("mul", weight, total)
-    total = Reduce("sum", total, (dim,))
-    denominator = with_names(form.denominator, {"total": total, "scale": call("exp2", safe)})
+        weight = call("exp2", call("sub", row_max, safe))
+        row_sum = call("mul", weight, row_sum)
+    row_sum = Reduce("sum", row_sum, (dim,))
+    denominator = with_names(form.denominator, {"total": row_sum, "scale": call("exp2", safe)})
     outputs: list[Expr] = []
     for name, value in zip(split.outputs, values, strict=True):
         part: Expr = Ref(name, rows | value.axes | {dim}, Kind.REAL)
@@ -67,5 +67,5 @@ def merged(
         some = call("ne", denominator, 0.0)
         divisor = call("where", some, denominator, 1.0)
         outputs.append(call("where", some, call("div", whole, divisor), 0.0))
-    lse = call("add", call("mul", safe, math.log(2)), call("log", total))
+    lse = call("add", call("mul", safe, math.log(2)), call("log", row_sum))
     return tuple(outputs), lse

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from ...ir.expression import Expr, Kind
 from ...ir.promises import Promise
-from ...ir.sign import keeps_natural
+from ...ir.sign import keeps_nonnegative
 from ...ir.tile import (
     Argument,
     BufferArgument,
@@ -78,7 +78,7 @@ class Builder:
         self._level: dict[str, int] = {}
         self._names: set[str] = set()
         self._constants: dict[str, float | int | bool] = {}
-        self._natural: set[str] = set()
+        self._nonnegative: set[str] = set()
         self._begins: dict[str, Value] = {}  # positions of a tile -> where it starts
         self.shifts: dict[str, tuple[Value, int]] = {}  # x + 3 -> (x, 3)
 
@@ -106,7 +106,7 @@ class Builder:
     def grid_position(self, dim: str, hint: str) -> Value:
         """A new scalar that the grid sets: a position of ``dim``, or where a block of it starts."""
         made = self.value(hint, DType.INT32, frozenset(), 0)
-        self._natural.add(made.name)
+        self._nonnegative.add(made.name)
         return made
 
     def level(self, *values: Value | None) -> int:
@@ -132,8 +132,8 @@ class Builder:
             self._arguments[name] = argument
             self._argument_values[name] = Value(name, dtype)
             self._level[name] = 0
-            if isinstance(argument, SizeArgument) or argument.natural:
-                self._natural.add(name)
+            if isinstance(argument, SizeArgument) or argument.nonnegative:
+                self._nonnegative.add(name)
         return self._argument_values[name]
 
     def block(self, dim: str) -> Value:
@@ -141,17 +141,17 @@ class Builder:
         symbol = self.tiles[dim].symbol
         self._names.add(symbol)
         self._level.setdefault(symbol, 0)
-        self._natural.add(symbol)
+        self._nonnegative.add(symbol)
         return Value(symbol, DType.INT32)
 
     def host_argument(
-        self, hint: str, dtype: DType, value: Expr, fixed: bool = False, natural: bool = False
+        self, hint: str, dtype: DType, value: Expr, fixed: bool = False, nonnegative: bool = False
     ) -> Value:
         """A number computed by the host; equal expressions share one argument."""
         for known in self._arguments.values():
             if isinstance(known, HostArgument) and known.value == value:
                 return self._argument_values[known.name]
-        argument = HostArgument(self.fresh(hint), dtype, value, fixed, natural)
+        argument = HostArgument(self.fresh(hint), dtype, value, fixed, nonnegative)
         return self.scalar(argument)
 
     # -------------------------------------------------------------------------------- ops
@@ -187,8 +187,8 @@ class Builder:
 
         def make() -> tuple[Op, Value]:
             out = self.value(hint, DType.INT32, frozenset({dim}), level)
-            if start is None or self.is_natural(start):
-                self._natural.add(out.name)
+            if start is None or self.is_nonnegative(start):
+                self._nonnegative.add(out.name)
             if start is not None:
                 self._begins[out.name] = start
             return Range(out, start), out
@@ -207,21 +207,21 @@ class Builder:
         def make() -> tuple[Op, Value]:
             out = self.value(hint or _HINTS.get(fn, fn), dtype, axes, level)
             number = self.constant_of(args[-1])
-            signs = [self.is_natural(a) for a in args]
-            if dtype in (DType.INT32, DType.INT64) and keeps_natural(
+            signs = [self.is_nonnegative(a) for a in args]
+            if dtype in (DType.INT32, DType.INT64) and keeps_nonnegative(
                 fn, args, signs, number, {tile.symbol for tile in self.tiles.values()}
             ):
-                self._natural.add(out.name)
+                self._nonnegative.add(out.name)
             if fn in ("add", "sub") and isinstance(number, int) and not axes:
                 self.shifts[out.name] = (args[0], number if fn == "add" else -number)
             return Elementwise(out, fn, args), out
 
         return self._emit((fn, args, dtype), level, make)
 
-    def is_natural(self, value: Value) -> bool:
+    def is_nonnegative(self, value: Value) -> bool:
         """Whether an integer is known not to be negative."""
         number = self.constant_of(value)
-        return value.name in self._natural if number is None else number >= 0
+        return value.name in self._nonnegative if number is None else number >= 0
 
     def cast(self, x: Value, dtype: DType, hint: str = "") -> Value:
         """``x`` as ``dtype``; x itself if it is one already."""
@@ -235,8 +235,8 @@ class Builder:
 
         def make() -> tuple[Op, Value]:
             out = self.value(hint or x.name, dtype, x.axes, level)
-            if self.is_natural(x) and not dtype.is_float:
-                self._natural.add(out.name)
+            if self.is_nonnegative(x) and not dtype.is_float:
+                self._nonnegative.add(out.name)
             return Cast(out, x), out
 
         return self._emit(("cast", x, dtype), level, make)
@@ -260,8 +260,8 @@ class Builder:
 
         def make() -> tuple[Op, Value]:
             out = self.value(hint or f"{buffer}_tile", argument.dtype, axes, level)
-            if argument.natural:
-                self._natural.add(out.name)
+            if argument.nonnegative:
+                self._nonnegative.add(out.name)
             return Load(out, buffer, places, mask, fill), out
 
         return self._emit(("load", buffer, places, mask, fill), level, make)
@@ -386,7 +386,7 @@ class Builder:
 
         def make() -> tuple[Op, Value]:
             out = self.value(f"{buffer}_found", DType.INT32, frozenset(), level)
-            self._natural.add(out.name)
+            self._nonnegative.add(out.name)
             return Search(out, buffer, places, dim, size, value, side), out
 
         return self._emit(("search", buffer, places, dim, size, value, side), level, make)
@@ -410,18 +410,18 @@ class Builder:
         level = len(self.scopes)
         self.scopes.append(Scope())
         inner = tuple(self.value(hint, v.dtype, v.axes, level) for hint, v in carried)
-        turn = Loop(self.value(variable, DType.INT32, frozenset(), level), inner)
-        if self.is_natural(start):
-            self._natural.add(turn.variable.name)
-        yield turn
+        loop = Loop(self.value(variable, DType.INT32, frozenset(), level), inner)
+        if self.is_nonnegative(start):
+            self._nonnegative.add(loop.variable.name)
+        yield loop
         scope = self.scopes.pop()
-        assert len(turn.yields) == len(inner), "a loop hands over what it carries"
+        assert len(loop.yields) == len(inner), "a loop hands over what it carries"
         outs = tuple(self.value(hint, v.dtype, v.axes, level - 1) for hint, v in carried)
         handed = tuple(Carried(i, v, o) for i, (_, v), o in zip(inner, carried, outs, strict=True))
         self.scopes[-1].ops.append(
-            For(turn.variable, start, stop, step, handed, tuple(scope.ops), tuple(turn.yields))
+            For(loop.variable, start, stop, step, handed, tuple(scope.ops), tuple(loop.yields))
         )
-        turn.results = outs
+        loop.results = outs
 
     # ---------------------------------------------------------------------- what is known
 

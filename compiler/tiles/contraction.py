@@ -89,15 +89,15 @@ def step_reduce(evaluator: Evaluator, expr: Reduce, hint: str) -> Value:
     start = builder.constant(evaluator.identity(expr.op, dtype), dtype, held)
     begin = builder.constant(0, DType.INT32)
     name = hint or f"{expr.op}_{dim.lower()}"
-    with builder.loop(dim.lower(), begin, evaluator.size(dim), 1, [(name, start)]) as turn:
-        builder.place(dim, turn.variable)
+    with builder.loop(dim.lower(), begin, evaluator.size(dim), 1, [(name, start)]) as loop:
+        builder.place(dim, loop.variable)
         if rest:
             inner = Reduce(expr.op, expr.x, tuple(rest), expr.where)
             value = builder.cast(evaluator.evaluate(inner), dtype)
         else:
             value = _admitted(evaluator, expr, dtype)
-        turn.yields = (evaluator.merge(expr.op, turn.carried[0], value, hint),)
-    return as_truth(evaluator, expr, turn.results[0], hint)
+        loop.yields = (evaluator.merge(expr.op, loop.carried[0], value, hint),)
+    return as_truth(evaluator, expr, loop.results[0], hint)
 
 
 # ------------------------------------------------------------------------------------ factors
@@ -241,14 +241,14 @@ def _step_through(
     begin = builder.constant(0, DType.INT32)
     with builder.loop(
         dim.lower(), begin, evaluator.size(dim), 1, [(hint or f"sum_{dim.lower()}", start)]
-    ) as turn:
-        builder.place(dim, turn.variable)
+    ) as loop:
+        builder.place(dim, loop.variable)
         if rest:
             term = contract(evaluator, inside, tuple(rest), None, hint, mask=mask)
         else:
             term = _seen(evaluator, [evaluator.real(f) for f in inside], mask)
-        turn.yields = (accumulate(evaluator, [turn.carried[0], term], hint),)
-    return turn.results[0]
+        loop.yields = (accumulate(evaluator, [loop.carried[0], term], hint),)
+    return loop.results[0]
 
 
 def _settle(evaluator: Evaluator, exprs: list[Expr], dim: str) -> None:

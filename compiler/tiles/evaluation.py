@@ -26,7 +26,7 @@ from ...ir.expression import (
 )
 from ...ir.host import is_host
 from ...ir.tile import BufferArgument, DType, ParamArgument, Value
-from ..analysis.facts import is_natural
+from ..analysis.facts import is_nonnegative
 from .contraction import reduce_on_tile
 from .evaluator import Evaluator, number_in
 from .groups import without_group
@@ -48,9 +48,9 @@ class TileEvaluator(Evaluator):
             case Size(dim):
                 return self.size(dim)
             case Scalar(name, kind, runtime):
-                natural = is_natural(expr, self.context.masks)
+                nonnegative = is_nonnegative(expr, self.context.masks)
                 dtype = DType.INT32 if kind is Kind.BOOL else self.dtype_of(expr)
-                given = self.builder.scalar(ParamArgument(name, dtype, runtime, natural))
+                given = self.builder.scalar(ParamArgument(name, dtype, runtime, nonnegative))
                 return self._truth(given) if kind is Kind.BOOL else given
             case Index(dim):
                 return self.position(dim)

@@ -30,7 +30,7 @@ from ...ir.promises import WholeBlocks
 from ...ir.tile import DType, SizeArgument, Tile, Value
 from ...ir.verify_plan import LONGEST
 from ..analysis.distances import lies_within
-from ..analysis.facts import is_natural
+from ..analysis.facts import is_nonnegative
 from .builder import KIND_DTYPE, Builder
 from .context import Context, padded
 
@@ -113,8 +113,8 @@ class Evaluator(ABC):
             number = call("where", expr, 1, 0)
             flag = self.builder.host_argument(name, DType.INT32, number, fixed is not None, True)
             return self._truth(flag)
-        natural = is_natural(expr, self.context.masks)
-        return self.builder.host_argument(name, dtype, expr, fixed is not None, natural)
+        nonnegative = is_nonnegative(expr, self.context.masks)
+        return self.builder.host_argument(name, dtype, expr, fixed is not None, nonnegative)
 
     def _truth(self, value: Value) -> Value:
         """Whether an integer is not 0."""
@@ -185,7 +185,7 @@ class Evaluator(ABC):
         if self._proves_inside(index, dim):
             return None
         low = None
-        if not is_natural(index, self.context.masks):
+        if not is_nonnegative(index, self.context.masks):
             low = self.condition(call("ge", index, 0))
         high = self.condition(call("lt", index, Size(dim)))
         return self.both(low, high)

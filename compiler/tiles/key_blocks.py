@@ -1,7 +1,7 @@
 """Which blocks of an axis a program visits, and which of them whole.
 
 The ranges that the mask analysis found, per row, become numbers for the block of rows at hand:
-runs of *full* blocks, where no mask is applied, and runs of *partial* ones, where it is. Runs of
+ranges of *full* blocks, where no mask is applied, and of *partial* ones, where it is. Ranges of
 several disjuncts are made disjoint, so that no block is visited twice.
 """
 
@@ -21,7 +21,7 @@ _FAR = 2**30
 
 
 @dataclass(frozen=True)
-class Run:
+class BlockRange:
     """Blocks from ``start`` (inclusive) to ``stop``; starts are multiples of the block size."""
 
     start: Value
@@ -29,11 +29,11 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Runs:
-    """The runs of full and of partial blocks of one axis."""
+class BlockRanges:
+    """The ranges of full and of partial blocks of one axis."""
 
-    full: tuple[Run, ...]
-    partial: tuple[Run, ...]
+    full: tuple[BlockRange, ...]
+    partial: tuple[BlockRange, ...]
 
 
 @dataclass(frozen=True)
@@ -137,22 +137,22 @@ def integer(evaluator: Evaluator, fn: str, *args: Value, hint: str = "") -> Valu
     return evaluator.builder.elementwise(fn, *args, dtype=DType.INT32, hint=hint)
 
 
-def find_runs(evaluator: Evaluator, ranges: KeyRanges, size: Value) -> Runs:
-    """The runs along ``ranges.axis`` for the block of rows along ``ranges.block``."""
+def find_block_ranges(evaluator: Evaluator, ranges: KeyRanges, size: Value) -> BlockRanges:
+    """The ranges along ``ranges.axis`` for the block of rows along ``ranges.block``."""
     axis = ranges.axis
     tiled = any(g.dim == ranges.block and g.tiled for g in evaluator.builder.grid)
     rows = Rows(evaluator, ranges.block if tiled else None)
     found = [_range(rows, conjunct, size, axis) for conjunct in ranges.disjuncts]
     if not ranges.ordered:
         found = _sorted(evaluator, found)
-    full: list[Run] = []
-    partial: list[Run] = []
+    full: list[BlockRange] = []
+    partial: list[BlockRange] = []
     end: Value | None = None
     for n, item in enumerate(found):
         whole, parts, end = _cut(rows, item, axis, end, n < len(found) - 1)
         full.extend(whole)
         partial.extend(parts)
-    return Runs(tuple(full), tuple(partial))
+    return BlockRanges(tuple(full), tuple(partial))
 
 
 def _range(rows: Rows, conjunct: Conjunct, size: Value, axis: str) -> _Range:
@@ -230,7 +230,7 @@ def _exchange(evaluator: Evaluator, a: _Range, b: _Range) -> tuple[_Range, _Rang
 
 def _cut(
     rows: Rows, item: _Range, axis: str, end: Value | None, more: bool
-) -> tuple[list[Run], list[Run], Value | None]:
+) -> tuple[list[BlockRange], list[BlockRange], Value | None]:
     """Blocks of one range that no earlier range took: full ones, partial ones, the new end."""
     evaluator = rows.evaluator
     name = axis.lower()
@@ -245,7 +245,7 @@ def _cut(
     if new_end is not None and end is not None:
         new_end = integer(evaluator, "max", new_end, end, hint=f"{name}_end")
     if item.full is None:
-        return [], [Run(start, stop)], new_end
+        return [], [BlockRange(start, stop)], new_end
     full_low, full_high = item.full
     no_left = end is None and evaluator.builder.constant_of(full_low) == 0
     if no_left:
@@ -255,20 +255,20 @@ def _cut(
         full_start = integer(evaluator, "max", full_start, start, hint=f"{name}_full_start")
     full_stop = _down(evaluator, full_high, axis, f"{name}_full_stop")
     full_stop = integer(evaluator, "max", full_stop, full_start, hint=f"{name}_full_stop")
-    full = [Run(full_start, full_stop)]
-    right = Run(full_stop, stop)
+    full = [BlockRange(full_start, full_stop)]
+    right = BlockRange(full_stop, stop)
     if no_left:
         return full, [right], new_end
     left_stop = integer(evaluator, "min", full_start, stop, hint=f"{name}_left_stop")
-    return full, [Run(start, left_stop), right], new_end
+    return full, [BlockRange(start, left_stop), right], new_end
 
 
 def _down(evaluator: Evaluator, value: Value, axis: str, hint: str) -> Value:
     """The start of the block that holds position ``value``."""
     block = evaluator.builder.block(axis)
     zero = evaluator.builder.constant(0, DType.INT32)
-    natural = integer(evaluator, "max", value, zero)
-    blocks = integer(evaluator, "floordiv", natural, block)
+    nonnegative = integer(evaluator, "max", value, zero)
+    blocks = integer(evaluator, "floordiv", nonnegative, block)
     return integer(evaluator, "mul", blocks, block, hint=hint)
 
 
@@ -283,7 +283,7 @@ def _up(evaluator: Evaluator, value: Value, axis: str, hint: str) -> Value:
 # --------------------------------------------------------------------------------- the loops
 
 Share = Callable[[Value, Value, Value], tuple[Value, Value]]
-Turn = Callable[[tuple[Value, ...], Expr | None, Value | None], tuple[Value, ...]]
+LoopBody = Callable[[tuple[Value, ...], Expr | None, Value | None], tuple[Value, ...]]
 
 
 def sweep(
@@ -292,23 +292,23 @@ def sweep(
     ranges: KeyRanges,
     mask: Expr | None,
     carried: Sequence[tuple[str, Value]],
-    turn: Turn,
+    body: LoopBody,
     share: Share | None = None,
 ) -> tuple[Value, ...]:
     """Visit the blocks of ``axis`` that the ranges admit; what ``carried`` has become.
 
     ``share`` narrows each run, from a start to a stop by a step, to this program's part of it.
-    ``turn`` gets what is carried, the mask to apply (None in full blocks) and which positions of
+    ``body`` gets what is carried, the mask to apply (None in full blocks) and which positions of
     the block exist (None: all), and gives what is carried on.
     """
     builder = evaluator.builder
     builder.tiles.setdefault(axis, Tile(axis, evaluator.context.blocks.get(axis, 64)))
-    runs = find_runs(evaluator, ranges, evaluator.size(axis))
+    found = find_block_ranges(evaluator, ranges, evaluator.size(axis))
     state = tuple(carried)
-    for full, group in ((True, runs.full), (False, runs.partial)):
+    for full, group in ((True, found.full), (False, found.partial)):
         if group:
             applied = None if full else mask
-            results = _visit(evaluator, axis, group, applied, full, state, turn, share)
+            results = _visit(evaluator, axis, group, applied, full, state, body, share)
             state = tuple((h, v) for (h, _), v in zip(state, results, strict=True))
     return tuple(v for _, v in state)
 
@@ -316,11 +316,11 @@ def sweep(
 def _visit(
     evaluator: Evaluator,
     axis: str,
-    group: tuple[Run, ...],
+    group: tuple[BlockRange, ...],
     mask: Expr | None,
     full: bool,
     carried: Sequence[tuple[str, Value]],
-    turn: Turn,
+    body: LoopBody,
     share: Share | None,
 ) -> tuple[Value, ...]:
     builder = evaluator.builder
@@ -349,12 +349,12 @@ def _visit(
         builder.place(axis, position, bound)
         kind = "every row sees all of it" if full else "the mask applies"
         builder.comment(f"a block of {axis}: {kind}")
-        loop.yields = turn(loop.carried, mask, bound)
+        loop.yields = body(loop.carried, mask, bound)
     return loop.results
 
 
-def _counts(evaluator: Evaluator, group: tuple[Run, ...], axis: str) -> list[Value]:
-    """How many blocks the first n runs have, for n = 1, 2, ..."""
+def _counts(evaluator: Evaluator, group: tuple[BlockRange, ...], axis: str) -> list[Value]:
+    """How many blocks the first n ranges have, for n = 1, 2, ..."""
     builder = evaluator.builder
     block = builder.block(axis)
     zero = builder.constant(0, DType.INT32)
@@ -371,16 +371,20 @@ def _counts(evaluator: Evaluator, group: tuple[Run, ...], axis: str) -> list[Val
 
 
 def _begin(
-    evaluator: Evaluator, group: tuple[Run, ...], counts: list[Value], turn: Value, axis: str
+    evaluator: Evaluator,
+    group: tuple[BlockRange, ...],
+    counts: list[Value],
+    number: Value,
+    axis: str,
 ) -> Value:
-    """Where the block of a turn begins: the turns walk through the runs one after another."""
+    """Where the block of this number begins: a loop walks through the ranges one after another."""
     builder = evaluator.builder
     block = builder.block(axis)
-    begin = integer(evaluator, "add", group[0].start, integer(evaluator, "mul", turn, block))
+    begin = integer(evaluator, "add", group[0].start, integer(evaluator, "mul", number, block))
     for run, before in zip(group[1:], counts, strict=False):
-        rest = integer(evaluator, "sub", turn, before)
+        rest = integer(evaluator, "sub", number, before)
         here = integer(evaluator, "add", run.start, integer(evaluator, "mul", rest, block))
-        later = builder.elementwise("ge", turn, before, dtype=DType.BOOL)
+        later = builder.elementwise("ge", number, before, dtype=DType.BOOL)
         begin = evaluator.where(later, here, begin, f"{axis.lower()}_start")
     return begin
 

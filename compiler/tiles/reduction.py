@@ -60,12 +60,12 @@ def reduce_in_loop(evaluator: Evaluator, expr: Reduce, looped: list[str], hint: 
     axes, dtype = evaluator.tile_axes(expr.axes), reduced_dtype(evaluator, expr)
     start = evaluator.builder.constant(evaluator.identity(expr.op, dtype), dtype, axes)
 
-    def turn(carried: tuple[Value, ...], mask: object, bound: Value | None) -> tuple[Value, ...]:
+    def body(carried: tuple[Value, ...], mask: object, bound: Value | None) -> tuple[Value, ...]:
         where = None if mask is None else expr.where
         return (_joined(evaluator, Reduce(expr.op, expr.x, (axis,), where), carried[0], hint),)
 
     name = hint or f"{expr.op}_{axis.lower()}"
-    (result,) = sweep(evaluator, axis, ranges, expr.where, [(name, start)], turn)
+    (result,) = sweep(evaluator, axis, ranges, expr.where, [(name, start)], body)
     return as_truth(evaluator, expr, result, hint)
 
 

@@ -20,7 +20,7 @@ class Arithmetic(Protocol):
         """The number that a value is, where it is known."""
         ...
 
-    def is_natural(self, value: Value) -> bool:
+    def is_nonnegative(self, value: Value) -> bool:
         """Whether a value is never negative."""
         ...
 
@@ -54,9 +54,9 @@ def simplify(builder: Arithmetic, fn: str, args: tuple[Value, ...]) -> Value | N
             return _shifted(builder, a, int(y) if fn == "add" else -int(y))
         case "mul" if y == 1:
             return a
-        case "max" if a == b or (y == 0 and builder.is_natural(a)):
+        case "max" if a == b or (y == 0 and builder.is_nonnegative(a)):
             return a
-        case "max" if x == 0 and builder.is_natural(b):
+        case "max" if x == 0 and builder.is_nonnegative(b):
             return b
         case "min" if a == b:
             return a

@@ -64,7 +64,7 @@ class Rows:
     def count(
         self, mixer: Mixer, tensors: Mapping[str, Tensor], params: Mapping[str, Number]
     ) -> int:
-        """How many rows a stretch has; ``mixer`` says which inputs may be left out."""
+        """How many rows a segment has; ``mixer`` says which inputs may be left out."""
         for name, (place, axes) in self.inputs.items():
             if name in tensors and tensors[name].dim() == axes:
                 return tensors[name].shape[place]

@@ -1,4 +1,4 @@
-"""Rows of keys that grow by a stretch at a time, without a copy of those before each time."""
+"""Rows of keys that grow by a segment at a time, without a copy of those before each time."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from .growth import extended
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..compiler.mixers.resume.hand_over import Continued, Kept
+    from ..compiler.mixers.resume.carried_state import Continued, Kept
     from ..ir.binding import Number
     from ..runtime.running import Execution
     from .growth import Room
@@ -45,13 +45,13 @@ class Keys:
         return tensor
 
 
-def first_stretch(
+def first_segment(
     continued: Continued,
     execution: Execution,
     given: Mapping[str, Tensor],
     params: Mapping[str, Number],
 ) -> tuple[dict[str, Tensor], Keys]:
-    """The results of a first stretch, and its keys."""
+    """The results of a first segment, and its keys."""
     results = execution(given, params)
     keys = Keys.of(None)
     for kept in continued.keys:
@@ -59,14 +59,14 @@ def first_stretch(
     return results, keys
 
 
-def later_stretch(
+def later_segment(
     continued: Continued,
     execution: Callable[[int], Execution],
     given: Mapping[str, Tensor],
     params: Mapping[str, Number],
     state: SequenceState,
 ) -> tuple[dict[str, Tensor], Keys]:
-    """The results of a later stretch, part by part, and its keys with those before."""
+    """The results of a later segment, part by part, and its keys with those before."""
     keys, known = Keys.of(state), dict(given)
     results: dict[str, Tensor] = {}
     for place, part in enumerate(continued.parts):
@@ -96,4 +96,4 @@ def _check_fit(kept: Kept, past: Tensor, rows: Tensor) -> None:
         )
 
 
-__all__ = ["Keys", "first_stretch", "later_stretch"]
+__all__ = ["Keys", "first_segment", "later_segment"]

@@ -1,4 +1,4 @@
-"""What a mixer hands over from one stretch of a sequence to the next."""
+"""What a mixer hands over from one segment of a sequence to the next."""
 
 from __future__ import annotations
 

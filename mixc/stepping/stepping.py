@@ -1,4 +1,4 @@
-"""A mixer called stretch by stretch: what one call hands over, the next one takes."""
+"""A mixer called segment by segment: what one call hands over, the next one takes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..runtime import arguments
 from ..runtime.packing import boundaries
 from ..runtime.rows import Rows
 from ..runtime.running import Backend, Execution
-from .keeping import Keys, first_stretch, later_stretch
+from .keeping import Keys, first_segment, later_segment
 from .state import SequenceState
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ FEW_ROWS = 8
 
 
 class Stepping:
-    """The two mixers of a mixer over stretches, and their kernels, kept from call to call."""
+    """The two mixers of a mixer over segmentes, and their kernels, kept from call to call."""
 
     def __init__(self, mixer: Mixer, backend: Backend) -> None:
         """Nothing is generated before the first call."""
@@ -47,15 +47,15 @@ class Stepping:
         state: SequenceState | None,
         one_row: bool,
     ) -> tuple[dict[str, Tensor], SequenceState]:
-        """The outputs by name and the state after the stretch.
+        """The outputs by name and the state after the segment.
 
         Args:
-            inputs, named: as for the mixer; those of ``initial`` are for the first stretch only.
-            state: what the stretch before handed over; None for the first.
-            one_row: whether the stretch is one row, whose axis the inputs may leave out.
+            inputs, named: as for the mixer; those of ``initial`` are for the first segment only.
+            state: what the segment before handed over; None for the first.
+            one_row: whether the segment is one row, whose axis the inputs may leave out.
 
         Raises:
-            UnsupportedError: a term that needs rows which a stretch does not have.
+            UnsupportedError: a term that needs rows which a segment does not have.
             ArgumentError: a state of another mixer, or tensors that do not fit it.
         """
         self._check(state)
@@ -68,7 +68,7 @@ class Stepping:
         named: Mapping[str, object],
         cu_seqlens: Tensor | Mapping[str, Tensor],
     ) -> tuple[dict[str, Tensor], SequenceState]:
-        """The first stretch of documents that lie end to end; the state has them as its batch."""
+        """The first segment of documents that lie end to end; the state has them as its batch."""
         if self.continued.keys:
             raise UnsupportedError(
                 f"{self.mixer.name} keeps keys, and those of documents differ in number: call it "
@@ -92,7 +92,7 @@ class Stepping:
 
     @cached_property
     def continued(self) -> Continued:
-        """The mixers over a stretch."""
+        """The mixers over a segment."""
         from ..compiler.mixers.resume.continue_sequence import continue_sequence
 
         return continue_sequence(self.mixer)
@@ -105,7 +105,7 @@ class Stepping:
         return spec_hash(self.mixer)
 
     def _execution(self, first: bool, rows: int | None, part: int = 0) -> Execution:
-        """What runs a stretch, or a part of it; a few rows have kernels of their own."""
+        """What runs a segment, or a part of it; a few rows have kernels of their own."""
         key = (first, rows is not None and rows <= FEW_ROWS, part)
         if key not in self._executions:
             mixer = self.continued.start if first else self.continued.parts[part]
@@ -116,7 +116,7 @@ class Stepping:
         return self._executions[key]
 
     def part(self, name: str) -> Execution:
-        """What runs a part of the mixer over stretches, by the name that it has."""
+        """What runs a part of the mixer over segmentes, by the name that it has."""
         stem, _, few = name.partition("-")
         rows = 1 if few else None
         return (
@@ -216,11 +216,11 @@ class Stepping:
         state: SequenceState | None,
         rows: int,
     ) -> tuple[dict[str, Tensor], Keys]:
-        """A stretch whose keys later ones see."""
+        """A segment whose keys later ones see."""
         if state is None:
-            return first_stretch(self.continued, self._execution(True, rows), given, params)
+            return first_segment(self.continued, self._execution(True, rows), given, params)
         run = partial(self._execution, False, rows)
-        return later_stretch(self.continued, run, given, params, state)
+        return later_segment(self.continued, run, given, params, state)
 
     def _given(
         self,
@@ -271,7 +271,7 @@ class Stepping:
     def _handed(
         self, state: SequenceState | None, device: str | torch.device = "cpu"
     ) -> list[Tensor]:
-        """The inputs of a later stretch that the state gives, in their order."""
+        """The inputs of a later segment that the state gives, in their order."""
         import torch
 
         if state is None:

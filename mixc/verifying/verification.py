@@ -68,7 +68,7 @@ def planned_checks(
         mixer: as loaded; ``params`` are the values to verify at.
         sizes: verify at these too, the other dims at their usual sizes.
         limit: the number of cases per backend and precision, the most telling ones first;
-            without it there are packed documents, stretches, and sizes that people use too.
+            without it there are packed documents, segmentes, and sizes that people use too.
         effort: quick, without sizes that people use; thorough, at more of them.
         grad: compare gradients; in one pass, or for packed documents.
 
@@ -96,7 +96,7 @@ def planned_checks(
 
 
 def _is_trained(check: Check) -> bool:
-    """Whether gradients are asked for: not across stretches, nor in another configuration.
+    """Whether gradients are asked for: not across segmentes, nor in another configuration.
 
     Where rows see numbers that are not finite, the gradient of all that they see is none either.
     """

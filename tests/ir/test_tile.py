@@ -6,7 +6,7 @@ import pytest
 
 from mixc.compiler.language.load import load_text
 from mixc.compiler.pipeline import lower
-from mixc.ir.sign import keeps_natural
+from mixc.ir.sign import keeps_nonnegative
 from mixc.ir.tile import (
     Carried,
     Cast,
@@ -146,12 +146,14 @@ SIGNS: list[tuple[str, tuple[bool, ...], float | None, bool]] = [
 ]
 
 
-@pytest.mark.parametrize(("fn", "natural", "number", "expected"), SIGNS)
-def test_signs(fn: str, natural: tuple[bool, ...], number: float | None, expected: bool) -> None:
-    args = tuple(value(f"v{n}", dtype=INT) for n in range(len(natural)))
-    assert keeps_natural(fn, args, natural, number) is expected
-    reals = tuple(value(f"v{n}") for n in range(len(natural)))
-    assert not keeps_natural(fn, reals, natural, number)
+@pytest.mark.parametrize(("fn", "nonnegative", "number", "expected"), SIGNS)
+def test_signs(
+    fn: str, nonnegative: tuple[bool, ...], number: float | None, expected: bool
+) -> None:
+    args = tuple(value(f"v{n}", dtype=INT) for n in range(len(nonnegative)))
+    assert keeps_nonnegative(fn, args, nonnegative, number) is expected
+    reals = tuple(value(f"v{n}") for n in range(len(nonnegative)))
+    assert not keeps_nonnegative(fn, reals, nonnegative, number)
 
 
 def test_plans_as_text() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ....ir.expression import Call, Expr, Index, Kind, Literal, Scalar, transform
 from ....ir.key_ranges import Bound, Conjunct, KeyRanges, Row, RowCondition
 from ....ir.text import write_expression
-from ..facts import Facts, is_natural
+from ..facts import Facts, is_nonnegative
 from .isolate import LIMIT
 
 
@@ -43,9 +43,9 @@ def _lines(ranges: KeyRanges, disjunct: Conjunct) -> list[str]:
     return lines
 
 
-def _natural(bound: Bound) -> bool:
+def _nonnegative(bound: Bound) -> bool:
     """Whether the bound is plainly not below 0: an index, or the result of a search."""
-    return is_natural(bound.tight, Facts()) or bound.tight in {s.ref for s in bound.searches}
+    return is_nonnegative(bound.tight, Facts()) or bound.tight in {s.ref for s in bound.searches}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class _Words:
     def interval(self, disjunct: Conjunct, full: bool) -> tuple[str, str]:
         lows = [self.extreme(b, b.tight if full else b.loose, full) for b in disjunct.lower]
         highs = [self.extreme(b, b.tight if full else b.loose, not full) for b in disjunct.upper]
-        least = ["0"] if not any(_natural(b) for b in disjunct.lower) else []
+        least = ["0"] if not any(_nonnegative(b) for b in disjunct.lower) else []
         return self._of("max", [*least, *lows]), self._of("min", highs or [self.axis])
 
     def _of(self, fn: str, parts: list[str]) -> str:

@@ -162,10 +162,10 @@ class _Attempt:
         if any(t.moved or len(t.over) > 1 for t in value.terms):
             return None
         found = matrix(state, value, self._hints(states))
-        if found is None or found.values or found.corrections:
+        if found is None or found.value_axes or found.corrections:
             return found
         rides = any(isinstance(form, Matrix) and _alike(form, found) for form in self.forms)
-        return found if rides and found.axis in self._hints(states) else None
+        return found if rides and found.key_axis in self._hints(states) else None
 
     def _hints(self, states: tuple[State, ...]) -> tuple[str, ...]:
         """The axes along which reads contract the states, the most frequent first."""
@@ -195,7 +195,7 @@ class _Attempt:
                 else:
                     self.known |= dict.fromkeys(names, at(state, state.dims | {over}))
             if isinstance(form, Matrix | Coupled):
-                self.readings.own[state.name] = (form.axis, *form.values)
+                self.readings.own[state.name] = (form.key_axis, *form.value_axes)
             else:
                 self._remember(state, form)
 
@@ -237,7 +237,9 @@ class _Attempt:
 
 def _alike(one: Matrix, other: Matrix) -> bool:
     """Whether two states decay in the same way: a normaliser rides along with its matrix."""
-    kinds = [(form.axis, form.axis in form.decay.axes, form.corrections) for form in (one, other)]
+    kinds = [
+        (form.key_axis, form.key_axis in form.decay.axes, form.corrections) for form in (one, other)
+    ]
     return kinds[0] == kinds[1]
 
 

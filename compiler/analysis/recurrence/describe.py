@@ -107,8 +107,8 @@ class _Writer:
                 assert_never(form)
 
     def _chunk(self, form: Matrix) -> str:
-        entry = form.axis in form.decay.axes
-        decay = f"decay per entry of {form.axis}" if entry else "one decay for each row"
+        entry = form.key_axis in form.decay.axes
+        decay = f"decay per entry of {form.key_axis}" if entry else "one decay for each row"
         decay = "no decay" if self.text(form.decay) == "1" else decay
         count = len(form.corrections)
         plural = "" if count == 1 else "s"
@@ -118,7 +118,7 @@ class _Writer:
     def _matrix(self, form: Matrix) -> str:
         before = self.before(form.state)
         corrections = [(u, w, before) for u, w in form.corrections]
-        total = _updated(times(form.decay, before), corrections, form.writes, form.axis)
+        total = _updated(times(form.decay, before), corrections, form.writes, form.key_axis)
         return self.equation(form.state, total)
 
     def _coupled(self, form: Coupled, number: int) -> str:
@@ -129,7 +129,7 @@ class _Writer:
         corrections = [
             (u, w, self.before(self.states[name])) for u, w, name in form.corrections[number]
         ]
-        total = _updated(total, corrections, form.writes[number], form.axis)
+        total = _updated(total, corrections, form.writes[number], form.key_axis)
         return self.equation(form.states[number], total)
 
     def _affine(self, form: Affine) -> Iterator[str]:

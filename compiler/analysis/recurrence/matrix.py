@@ -41,8 +41,8 @@ def matrix(state: State, value: Superposition, hints: Sequence[str]) -> Matrix |
     """
     parts = Parts.of(value)
     forms = [_along(state, axis, parts) for axis in _candidates(state, parts.contractions, hints)]
-    best = max(forms, key=lambda form: len(form.values), default=None)
-    if best is None or (len(own_axes(state)) > 1 and not best.values):
+    best = max(forms, key=lambda form: len(form.value_axes), default=None)
+    if best is None or (len(own_axes(state)) > 1 and not best.value_axes):
         return None
     return best
 

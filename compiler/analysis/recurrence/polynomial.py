@@ -130,8 +130,8 @@ def _part(expr: Expr) -> _Part:
 
 
 def _whole(part: _Part) -> Polynomial:
-    written_out, as_it_is = part
-    return written_out if len(written_out.monomials) == 1 else as_it_is
+    expanded, as_it_is = part
+    return expanded if len(expanded.monomials) == 1 else as_it_is
 
 
 def _product(a: _Part, b: _Part) -> Polynomial:

@@ -49,10 +49,10 @@ def _is_simple(form: object, active: frozenset[str]) -> bool:
     """Whether a component is a matrix whose decay has a logarithm, or no gradient."""
     if not isinstance(form, Matrix) or form.state.kind is not Kind.REAL:
         return False
-    own = {*form.state.listed} - {form.axis}
-    fits = all(form.axis in k.axes and form.axis not in v.axes for k, v in form.writes)
+    own = {*form.state.listed} - {form.key_axis}
+    fits = all(form.key_axis in k.axes and form.key_axis not in v.axes for k, v in form.writes)
     trained = not names_in(form.decay).isdisjoint(active)
-    return fits and own == {*form.values} and (form.log_decay is not None or not trained)
+    return fits and own == {*form.value_axes} and (form.log_decay is not None or not trained)
 
 
 @dataclass
@@ -140,7 +140,7 @@ class _MatrixFamily:
             states.append(own)
             lines += self._reads(component, own.ref, needed, after=False)
             for _, w in form.corrections:
-                value = Reduce("sum", mul(w, own.ref), (form.axis,))
+                value = Reduce("sum", mul(w, own.ref), (form.key_axis,))
                 lines.append(Equation(self.adjoints.unused(f"{form.state.name}_corrected"), value))
                 component.corrected.append(self._row(lines[-1]))
             lines.append(Equation(own.name, self._next(component, own.ref, component.corrected)))
@@ -169,7 +169,7 @@ class _MatrixFamily:
                 values += pullback(value, self.given[name], active).values()
         read = names_in(*values)
         for component in self.components:
-            along = [r for r in component.readings if r.axes != (component.form.axis,)]
+            along = [r for r in component.readings if r.axes != (component.form.key_axis,)]
             if self._decays(component.form):
                 read |= {r.ref.name for r in along}
         return frozenset(own.name for name, own in self.names.items() if {name, own.name} & read)
@@ -225,7 +225,7 @@ class _MatrixFamily:
     def _of_terms(self, component: _Component, p: Ref) -> Iterator[Equation]:
         """The readings of the cotangent for the terms u * r and k * v; equal factors share one."""
         form, state = component.form, component.form.state
-        values = tuple(sorted(form.values))
+        values = tuple(sorted(form.value_axes))
         columns: dict[Expr, list[Expr]] = {}
         for (u, _), r in zip(form.corrections, component.corrected, strict=True):
             columns.setdefault(u, []).append(r)
@@ -235,7 +235,7 @@ class _MatrixFamily:
         for column, others in columns.items():
             trained = [v for v in others if self._is_trained(v)]
             if trained or any(column == u for u, _ in form.corrections):
-                value = Reduce("sum", mul(column, p), (form.axis,))
+                value = Reduce("sum", mul(column, p), (form.key_axis,))
                 line = Equation(self.adjoints.unused(_hint(others, f"d_{state.name}_row")), value)
                 across[column] = self._row(line)
                 component.d_other += [(v, across[column]) for v in trained]
@@ -267,7 +267,7 @@ class _MatrixFamily:
         self.d_w: list[tuple[Expr, Ref]] = []
         lines += self._queries(component, own.ref, after=False)
         for (_, w), d in zip(form.corrections, component.d_corrected, strict=True):
-            value = Reduce("sum", mul(d, own.ref), form.values)
+            value = Reduce("sum", mul(d, own.ref), form.value_axes)
             lines.append(Equation(self.adjoints.unused(f"d_{form.state.name}_w"), value))
             self.d_w.append((w, self._row(lines[-1])))
         lines.append(Equation(own.name, self._next(component, own.ref, component.corrected)))
@@ -279,7 +279,7 @@ class _MatrixFamily:
 
     def _queries(self, component: _Component, state: Ref, after: bool) -> Iterator[Equation]:
         form = component.form
-        own = {form.axis, *form.values}
+        own = {form.key_axis, *form.value_axes}
         for reading in component.readings:
             above = self._above(reading)
             if reading.after != after or above is None:
@@ -317,14 +317,14 @@ class _MatrixFamily:
         """The adjoint of the decay's logarithm, summed over rows from the end."""
         form, over = component.form, self.stage.over
         assert form.log_decay is not None
-        kept = (form.log_decay.axes | self.rows | form.state.dims) - {*form.values}
-        kept -= frozenset({form.axis}) - form.log_decay.axes
+        kept = (form.log_decay.axes | self.rows | form.state.dims) - {*form.value_axes}
+        kept -= frozenset({form.key_axis}) - form.log_decay.axes
         here: Expr = ZERO
         later: Expr = ZERO
         for reading in component.readings:
             if reading.ref.name not in component.d_query:
                 continue
-            if reading.axes == (form.axis,):
+            if reading.axes == (form.key_axis,):
                 part = mul(reading.query, component.d_query[reading.ref.name])
             else:
                 above = self._above(reading)
@@ -333,7 +333,7 @@ class _MatrixFamily:
             part = sum_to(part, part.axes, kept)
             here, later = (add(here, part), later) if reading.after else (here, add(later, part))
         for value, above in component.d_other:
-            if form.axis in value.axes:
+            if form.key_axis in value.axes:
                 part = mul(value, above)
                 here = add(here, call("neg", sum_to(part, part.axes, kept)))
         for w, above in self.d_w:

@@ -1,13 +1,13 @@
-"""A mixer over a stretch of its sequence: what went before comes in, what comes after goes out.
+"""A mixer over a segment of its sequence: what went before comes in, what comes after goes out.
 
-    state {S}, initial {S: S0}   -->  initial {S: S_before}, and S after the stretch is an output
+    state {S}, initial {S: S0}   -->  initial {S: S_before}, and S after the segment is an output
     u[T=t - l]                   -->  where(t - l >= 0, u[T=t - l], u_rows_before[...]), and the
                                       last rows of u are an output
     cumsum(x, T)                 -->  x_sum_before + cumsum(x, T), and the sum so far an output
     t                            -->  t + rows_before
 
-So any split of a sequence into stretches gives what one pass gives. The result is a mixer like any
-other, so that every backend runs it; no stretch need be longer than nothing.
+So any split of a sequence into segmentes gives what one pass gives. The result is a mixer like any
+other, so that every backend runs it; no segment need be longer than nothing.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ from ....ir.mixer import Attention, Equation, Layout, Map, Mixer, Recurrence, Se
 from ....ir.stages import changed, values
 from ...analysis.linear import expression, linear
 from ...analysis.row_reach import rows_back
-from .hand_over import Carried, Continued, HandOver, Rows, Sum, sum_kind
+from .carried_state import Carried, CarriedState, Continued, Rows, Sum, sum_kind
 from .parts import names_read
 from .past_keys import PastKeys
 from .sequence_axis import SequenceAxis, last_values, sequence_axis
 
 
 def continue_sequence(mixer: Mixer) -> Continued:
-    """The mixer for a first stretch of a sequence, and for every later one.
+    """The mixer for a first segment of a sequence, and for every later one.
 
     Raises:
-        UnsupportedError: a term that needs rows which a stretch does not have: all of them, later
+        UnsupportedError: a term that needs rows which a segment does not have: all of them, later
             ones, or earlier ones without a bound.
     """
     axis = sequence_axis(mixer, "stepped")
-    change = _Continue(mixer, axis, HandOver(mixer, axis), last_values(mixer, axis.has))
+    change = _Continue(mixer, axis, CarriedState(mixer, axis), last_values(mixer, axis.has))
     # An attention along the sequence writes out the lets that it reads.
     others = [s for s in mixer.stages if not isinstance(s, Attention) or not axis.has(s.over)]
     read = names_read(mixer.lets, others, [output.name for output in mixer.outputs])
     lets = tuple(change.equation(let) for let in mixer.lets if let.name in read)
     stages = tuple(made for stage in mixer.stages for made in change.stages(stage))
-    return change.hand.continued(lets, stages)
+    return change.carried.continued(lets, stages)
 
 
 @dataclass
@@ -62,7 +62,7 @@ class _Continue:
 
     mixer: Mixer
     axis: SequenceAxis
-    hand: HandOver
+    carried: CarriedState
     whole: frozenset[str] = frozenset()
     what: str = ""  # the equation that is being rewritten
     own: frozenset[str] = frozenset()  # names that a step makes, if in one
@@ -76,10 +76,10 @@ class _Continue:
         return replace(equation, value=self(equation.value))
 
     def stages(self, stage: Stage) -> Iterator[Stage]:
-        """The stage, after the rows that it adds to the keys which later stretches see."""
-        before = len(self.hand.keys)
+        """The stage, after the rows that it adds to the keys which later segmentes see."""
+        before = len(self.carried.keys)
         made = self.stage(stage)
-        keys = list(self.hand.keys.values())[before:]
+        keys = list(self.carried.keys.values())[before:]
         rows = tuple(kept.later for kept in keys if kept.later is not None)
         if rows:
             yield Map(rows)
@@ -105,7 +105,7 @@ class _Continue:
             for self.what, value in values(stage):
                 self._check_whole(value, reached)
             self.done = {}  # what ids stand for may be gone: the attention writes out its lets
-            return PastKeys(self.mixer, self.axis, self.hand, self).attention(stage)
+            return PastKeys(self.mixer, self.axis, self.carried, self).attention(stage)
         reached = stage.queries.union(*(o.value.axes for o in stage.outputs))
         for self.what, value in values(stage):
             self._check_whole(value, reached)
@@ -150,15 +150,15 @@ class _Continue:
     def _state(self, state: State) -> Carried:
         declared = next((o for o in self.mixer.outputs if o.name == state.name), None)
         layout = self._layout(state) if declared is None else declared.layout
-        before = self.hand.free(f"{state.name}_before")
+        before = self.carried.free(f"{state.name}_before")
         carried = Carried(state.name, before, state.name, layout, state.kind)
-        self.hand.states.append(carried)
+        self.carried.states.append(carried)
         return carried
 
     def _layout(self, state: State) -> Layout:
         """What flows in, in the order of the inputs, then what the spec lists."""
         flowing = state.dims - set(state.listed)
-        return tuple((dim,) for dim in (*self.hand.ordered(flowing), *state.listed))
+        return tuple((dim,) for dim in (*self.carried.ordered(flowing), *state.listed))
 
     def _check_whole(
         self, value: Expr, reached: frozenset[str], own: set[str] | frozenset[str] = frozenset()
@@ -181,7 +181,7 @@ class _Continue:
             raise self.axis.error("this pairs rows of the sequence with each other", expr)
         match expr:
             case Index(dim) if self.axis.has(dim):
-                return call("add", expr, self.hand.rows_before())
+                return call("add", expr, self.carried.rows_before())
             case Size(dim) if self.axis.depends(dim):
                 raise self.axis.error("this needs the length of the whole sequence", expr)
             case Scalar(name):
@@ -218,12 +218,12 @@ class _Continue:
         self._check_own(cumsum.x, cumsum)
         inner = self(cumsum.x)
         key = (cumsum.x, cumsum.over)
-        if key not in self.hand.sums:
-            kept = self.hand.ordered(inner.axes - {cumsum.over})
+        if key not in self.carried.sums:
+            kept = self.carried.ordered(inner.axes - {cumsum.over})
             layout = tuple((dim,) for dim in kept)
-            carried = self.hand.carried(self._stem(cumsum.x), "sum", layout, sum_kind(inner))
-            self.hand.sums[key] = Sum(carried, inner, cumsum.x, cumsum.over)
-        return call("add", self.hand.sums[key].before, replace(cumsum, x=inner))
+            carried = self.carried.value(self._stem(cumsum.x), "sum", layout, sum_kind(inner))
+            self.carried.sums[key] = Sum(carried, inner, cumsum.x, cumsum.over)
+        return call("add", self.carried.sums[key].before, replace(cumsum, x=inner))
 
     def _read(self, read: Read) -> Expr:
         along = [(dim, index) for dim, index in read.at if self.axis.has(dim)]
@@ -240,7 +240,7 @@ class _Continue:
                 "this reads rows other than a bounded number of earlier ones", read
             )
         rows = self._last_rows(read, dim, length)
-        place = expression(linear(call("sub", self(index), self.hand.rows_before())))
+        place = expression(linear(call("sub", self(index), self.carried.rows_before())))
         here = Read(rows.value, (*rest, (dim, place)), read.fill, span=read.span)
         behind = expression(linear(call("add", place, Size(rows.back))))
         earlier = Read(rows.before, (*rest, (rows.back, behind)), read.fill, span=read.span)
@@ -248,15 +248,15 @@ class _Continue:
 
     def _last_rows(self, read: Read, dim: str, length: Expr) -> Rows:
         key = (read.x, dim, read.fill)
-        if key not in self.hand.rows:
+        if key not in self.carried.rows:
             inner = self(read.x)
-            back = self.hand.free_dim("Back")
-            layout = tuple((back,) if d == dim else (d,) for d in self.hand.ordered(inner.axes))
-            carried = self.hand.carried(self._stem(read.x), "rows", layout, inner.kind)
-            self.hand.rows[key] = Rows(carried, inner, read.x, dim, back, read.fill, [])
-        if length not in self.hand.rows[key].lengths:
-            self.hand.rows[key].lengths.append(length)
-        return self.hand.rows[key]
+            back = self.carried.free_dim("Back")
+            layout = tuple((back,) if d == dim else (d,) for d in self.carried.ordered(inner.axes))
+            carried = self.carried.value(self._stem(read.x), "rows", layout, inner.kind)
+            self.carried.rows[key] = Rows(carried, inner, read.x, dim, back, read.fill, [])
+        if length not in self.carried.rows[key].lengths:
+            self.carried.rows[key].lengths.append(length)
+        return self.carried.rows[key]
 
     def _check_own(self, x: Expr, term: Expr) -> None:
         """A step's own names have no rows but the one that is being made."""

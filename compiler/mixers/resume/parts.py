@@ -1,4 +1,4 @@
-"""A later stretch in pieces, each run after the rows of keys that the one before computed are kept.
+"""A later segment in pieces, each run after the rows of keys that the one before computed are kept.
 
 map: {k_keys_after: rope(k, j)}; attention: … k_keys_seen …  -->  the map, then the attention
 """

@@ -1,7 +1,7 @@
-"""The keys of a later stretch's attention: all rows so far, of what its queries read by key.
+"""The keys of a later segment's attention: all rows so far, of what its queries read by key.
 
     score(q[i], k[j]), mask j <= i   -->   score(q[i], k_seen[seen]), mask seen <= i + rows before,
-                                           where k_seen has the rows of every stretch, this one too
+                                           where k_seen has the rows of every segment, this one too
 
 What is kept is an input as it is given (``k``), or a value that is costly or made from other rows
 (a rotation, a running sum, what a recurrence made): its rows are then computed once, by the part of
@@ -41,7 +41,7 @@ from ...analysis.linear import plus
 from ...analysis.masks.ranges import key_ranges
 from ...analysis.row_reach import is_at_most_zero
 from ...passes.fold_constants import fold_constants
-from .hand_over import HandOver, Kept
+from .carried_state import CarriedState, Kept
 from .sequence_axis import SequenceAxis
 
 Change = Callable[[Expr], Expr]
@@ -51,13 +51,13 @@ Change = Callable[[Expr], Expr]
 class PastKeys:
     """The rewriting of the attentions along the sequence of one mixer.
 
-    ``stretch`` is the rewriting of an expression over the rows of the stretch itself.
+    ``segment`` is the rewriting of an expression over the rows of the segment itself.
     """
 
     mixer: Mixer
     axis: SequenceAxis
-    hand: HandOver
-    stretch: Change
+    carried: CarriedState
+    segment: Change
     lets: dict[str, Expr] = field(default_factory=dict)
     over: str = ""  # of the attention that is being rewritten
 
@@ -66,7 +66,7 @@ class PastKeys:
             self.lets[let.name] = with_names(let.value, self.lets)
 
     def attention(self, stage: Attention) -> Attention:
-        """The attention of a stretch's queries to every key so far."""
+        """The attention of a segment's queries to every key so far."""
         plain = changed(stage, lambda expr: with_names(expr, self.lets))
         self.over = stage.over
         queries = self.axis.positions(plain.queries)
@@ -74,7 +74,7 @@ class PastKeys:
             raise self.axis.error(f"attention over {stage.over} needs every key", stage.score)
         self._check_causal(plain, queries[0])
         bare = replace(plain, weight=Literal(1), denominator=Literal(1))
-        made = replace(changed(bare, self._keyed), over=self.hand.seen)
+        made = replace(changed(bare, self._keyed), over=self.carried.seen)
         own = {
             "score": Ref("score", made.score.axes, made.score.kind),
             "total": Ref("total", made.queries, Kind.REAL),
@@ -83,10 +83,10 @@ class PastKeys:
             self._normaliser(with_names(part, own)) for part in (plain.weight, plain.denominator)
         )
         made = replace(made, weight=weight, denominator=denominator)
-        if self.hand.counted is None:
+        if self.carried.counted is None:
             return made
-        before = call("sub", Size(self.hand.seen), Size(queries[0]))
-        return changed(made, lambda e: substitute(e, {self.hand.rows_before(): before}))
+        before = call("sub", Size(self.carried.seen), Size(queries[0]))
+        return changed(made, lambda e: substitute(e, {self.carried.rows_before(): before}))
 
     def _check_causal(self, stage: Attention, row: str) -> None:
         """Refuse a row that may see a key after it."""
@@ -113,7 +113,7 @@ class PastKeys:
         if isinstance(expr, Reduce) and self.over in expr.over:
             made = rebuild(expr, self._normaliser)
             assert isinstance(made, Reduce)
-            over = tuple(self.hand.seen if d == self.over else d for d in expr.over)
+            over = tuple(self.carried.seen if d == self.over else d for d in expr.over)
             return replace(made, over=over)
         if not any(isinstance(n, Ref) and n.name in ("score", "total") for n in walk(expr)):
             return self._keyed(expr)
@@ -122,9 +122,9 @@ class PastKeys:
     def _keyed(self, expr: Expr) -> Expr:
         """``expr`` with the positions and the values of keys those of all keys so far."""
         if self.over not in expr.axes:
-            return self.stretch(expr)
+            return self.segment(expr)
         if isinstance(expr, Index):
-            return Index(self.hand.seen)
+            return Index(self.carried.seen)
         several = len(self.axis.positions(expr.axes)) > 1
         if not several and self._is_kept(expr):
             return self._kept(expr)
@@ -154,15 +154,15 @@ class PastKeys:
         )
 
     def _kept(self, expr: Expr) -> Ref:
-        if expr not in self.hand.keys:
+        if expr not in self.carried.keys:
             given = self._given(expr)
-            known = (k for k in self.hand.keys.values() if given and k.name == given.name)
+            known = (k for k in self.carried.keys.values() if given and k.name == given.name)
             made = next(known, None)
             if made is None:
                 made = self._computed(expr) if given is None else self._of(given)
-            self.hand.keys[expr] = made
-        kept = self.hand.keys[expr]
-        return Ref(kept.before, expr.axes - {self.over} | {self.hand.seen}, expr.kind)
+            self.carried.keys[expr] = made
+        kept = self.carried.keys[expr]
+        return Ref(kept.before, expr.axes - {self.over} | {self.carried.seen}, expr.kind)
 
     def _given(self, expr: Expr) -> Input | None:
         """The input whose rows these are, just as they are given."""
@@ -180,33 +180,33 @@ class PastKeys:
 
     def _of(self, given: Input) -> Kept:
         layout = tuple(
-            (self.hand.seen,) if len(axis) == 1 and self.axis.has(axis[0]) else axis
+            (self.carried.seen,) if len(axis) == 1 and self.axis.has(axis[0]) else axis
             for axis in given.layout
         )
-        before = self.hand.free(f"{given.name}_seen")
+        before = self.carried.free(f"{given.name}_seen")
         entry = replace(given, name=before, layout=layout, sorted=False)
-        place = layout.index((self.hand.seen,))
+        place = layout.index((self.carried.seen,))
         return Kept(given.name, given.name, entry, place, given.layout)
 
     def _computed(self, expr: Expr) -> Kept:
-        value = self.stretch(expr)
-        stem = self.hand.free(f"{self._stem(expr)}_keys")
+        value = self.segment(expr)
+        stem = self.carried.free(f"{self._stem(expr)}_keys")
         dims = self._order(expr.axes)
         rows: Layout = tuple((d,) for d in dims)
-        layout = tuple((self.hand.seen,) if d == self.over else (d,) for d in dims)
+        layout = tuple((self.carried.seen,) if d == self.over else (d,) for d in dims)
         wide = expr.kind is Kind.REAL and not expr.axes & feature_dims(self.mixer)
         dtype = "float32" if wide else "int32" if expr.kind is Kind.INT else None
-        entry = Input(self.hand.free(f"{stem}_seen"), layout, expr.kind, dtype)
-        after = self.hand.free(f"{stem}_after")
+        entry = Input(self.carried.free(f"{stem}_seen"), layout, expr.kind, dtype)
+        after = self.carried.free(f"{stem}_after")
         first, later = Equation(after, expr), Equation(after, value)
-        return Kept(stem, after, entry, layout.index((self.hand.seen,)), rows, first, later)
+        return Kept(stem, after, entry, layout.index((self.carried.seen,)), rows, first, later)
 
     def _order(self, dims: frozenset[str]) -> tuple[str, ...]:
         """As the first input has them that has all."""
         found = (i for i in self.mixer.inputs if dims <= {*i.dims})
         model = next(found, None)
         if model is None:
-            return self.hand.ordered(dims)
+            return self.carried.ordered(dims)
         return tuple(dim for dim in model.dims if dim in dims)
 
     def _stem(self, expr: Expr) -> str:

@@ -171,8 +171,8 @@ def test_two_passes_where_the_normaliser_needs_them() -> None:
 def test_weights_as_a_value_are_made_from_the_rows_statistics() -> None:
     plan = plan_of(more="weights: p", outputs=", p: [B, H, I, J]")
     assert kernels(plan) == [ATTENTION, ("p", "the weights as a value")]
-    assert {"total", "top"} <= set(plan.kernels[1].reads)
-    assert [plan.buffer(n).dtype for n in ("total", "top", "p")] == [
+    assert {"row_sum", "row_max"} <= set(plan.kernels[1].reads)
+    assert [plan.buffer(n).dtype for n in ("row_sum", "row_max", "p")] == [
         DType.FLOAT32,
         DType.FLOAT32,
         DType.BFLOAT16,

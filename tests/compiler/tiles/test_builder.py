@@ -146,15 +146,15 @@ def test_signs_are_followed() -> None:
     made = builder()
     made.grid.append(GridAxis("J", made.grid_position("J", "j_start"), True))
     start, size = made.grid[0].position, made.scalar(SizeArgument("J"))
-    natural = made.elementwise("add", start, made.block("J"), dtype=INT)
-    below = made.elementwise("sub", natural, size, dtype=INT)
-    assert made.is_natural(natural)
-    assert not made.is_natural(below)
-    assert made.is_natural(made.elementwise("mod", below, size, dtype=INT))
-    assert made.is_natural(made.elementwise("max", below, start, dtype=INT))
-    assert made.is_natural(made.range("J", start, "j"))
-    assert not made.is_natural(made.range("J", below, "j"))
-    assert made.is_natural(made.elementwise("sub", made.block("J"), number(made, 1), dtype=INT))
+    nonnegative = made.elementwise("add", start, made.block("J"), dtype=INT)
+    below = made.elementwise("sub", nonnegative, size, dtype=INT)
+    assert made.is_nonnegative(nonnegative)
+    assert not made.is_nonnegative(below)
+    assert made.is_nonnegative(made.elementwise("mod", below, size, dtype=INT))
+    assert made.is_nonnegative(made.elementwise("max", below, start, dtype=INT))
+    assert made.is_nonnegative(made.range("J", start, "j"))
+    assert not made.is_nonnegative(made.range("J", below, "j"))
+    assert made.is_nonnegative(made.elementwise("sub", made.block("J"), number(made, 1), dtype=INT))
 
 
 OPS = ("add", "sub", "mul", "max", "min")
@@ -199,7 +199,7 @@ def test_simplified_integers_are_equal(tree: object, size: int, start: int) -> N
                 "min": min(a, b),
             }[op.fn]
     assert known[result.name] == meaning(tree)
-    assert not made.is_natural(result) or known[result.name] >= 0
+    assert not made.is_nonnegative(result) or known[result.name] >= 0
 
 
 def test_names_are_as_near_to_the_hint_as_can_be() -> None:

@@ -1,4 +1,4 @@
-"""Stretch by stretch and row by row: any split of a sequence gives what one pass gives."""
+"""Stretch by segment and row by row: any split of a sequence gives what one pass gives."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def rows_of(
     end: int,
     starts: bool,
 ) -> dict[str, Tensor]:
-    """A stretch of the inputs; what only the first stretch takes is for that one."""
+    """A segment of the inputs; what only the first segment takes is for that one."""
     found = {}
     for entry in mixer.inputs:
         place = next(
@@ -206,7 +206,7 @@ def several(result: object) -> tuple[Tensor, ...]:
 def check_split(
     mixer: LoadedMixer, cuts: list[int], dtype: torch.dtype = torch.float64, limit: float = 1e-10
 ) -> None:
-    """One pass against stretches that end at ``cuts``, a stretch of one row by ``step``."""
+    """One pass against segmentes that end at ``cuts``, a segment of one row by ``step``."""
     continued = continue_sequence(mixer.mixer)
     inputs = inputs_of(mixer.mixer, continued, dtype)
     plain = several(mixer(**inputs))
@@ -288,7 +288,7 @@ ON_THE_CPU = [
 
 
 @pytest.mark.parametrize("name", ON_THE_CPU)
-def test_native_kernels_go_stretch_by_stretch(name):
+def test_native_kernels_go_segment_by_segment(name):
     mixer = own(name)
     trial = VerificationCase("stepped", resized(mixer, default_sizes(mixer), {"T": 23}, {}))
     case = stepped_case(mixer, trial, "cpu", torch.float32)

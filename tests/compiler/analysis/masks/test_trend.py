@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from mixc.compiler.analysis.facts import (
     Facts,
     facts_of,
-    is_natural,
+    is_nonnegative,
     is_positive,
     look_through,
     placed,
@@ -59,7 +59,7 @@ def test_trends_hold(expr: Expr, values: Values) -> None:
 def test_signs_hold(expr: Expr, values: Values) -> None:
     found = value_at(expr, {"I": 0, "J": 0, "H": 0}, values)
     assert found > 0 or not is_positive(expr, FACTS)
-    assert found >= 0 or not is_natural(expr, FACTS)
+    assert found >= 0 or not is_nonnegative(expr, FACTS)
 
 
 @settings(max_examples=80, deadline=None)

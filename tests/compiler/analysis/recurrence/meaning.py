@@ -248,7 +248,7 @@ def _new(form: Form, rows: Rows, loops: Mapping[str, Value]) -> list[Value]:
         case Matrix():
             one = ((form.decay,),)
             corrections = tuple((u, w, form.state.name) for u, w in form.corrections)
-            every = Coupled((form.state,), form.axis, one, (corrections,), (form.writes,))
+            every = Coupled((form.state,), form.key_axis, one, (corrections,), (form.writes,))
             return _coupled(every, rows)
         case Coupled():
             return _coupled(form, rows)
@@ -281,7 +281,9 @@ def _coupled(form: Coupled, rows: Rows) -> list[Value]:
             if d is not None
         ]
         for u, w, name in corrections:
-            parts.append(call("mul", u, Reduce("sum", call("mul", w, before[name]), (form.axis,))))
+            parts.append(
+                call("mul", u, Reduce("sum", call("mul", w, before[name]), (form.key_axis,)))
+            )
         parts += [call("mul", k, v) for k, v in writes]
         values.append(rows.of(reduce(lambda a, b: call("add", a, b), parts, Literal(0))))
     return values

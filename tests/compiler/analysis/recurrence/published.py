@@ -60,9 +60,9 @@ def _shape(form: Form) -> str:
     match form:
         case Matrix():
             decay = "log" if form.log_decay is not None else "decay"
-            entries = "entry" if form.axis in form.decay.axes else "scalar"
+            entries = "entry" if form.key_axis in form.decay.axes else "scalar"
             rank = len(form.corrections)
-            return f"{form.state.name}: matrix {form.axis} {entries} {decay} rank {rank}"
+            return f"{form.state.name}: matrix {form.key_axis} {entries} {decay} rank {rank}"
         case Affine():
             names = " ".join(sorted(s.name for s in form.states))
             constant = " constant" if form.constant else ""
@@ -70,7 +70,7 @@ def _shape(form: Form) -> str:
         case Coupled():
             names = " ".join(sorted(s.name for s in form.states))
             ranks = sum(len(c) for c in form.corrections)
-            return f"{names}: coupled {form.axis} rank {ranks}"
+            return f"{names}: coupled {form.key_axis} rank {ranks}"
         case Dense():
             return f"{form.state.name}: dense {form.axis}{' constant' if form.constant else ''}"
         case _:

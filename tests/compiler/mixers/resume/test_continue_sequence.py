@@ -1,4 +1,4 @@
-"""A mixer over a stretch: what is handed over, and what can't be stepped."""
+"""A mixer over a segment: what is handed over, and what can't be stepped."""
 
 from __future__ import annotations
 
@@ -117,8 +117,8 @@ outputs: {s: [B, T, C]}
     assert continue_sequence(mixer).carried == ()
 
 
-def test_only_what_a_later_stretch_reads_is_asked_for():
-    """An encoder whose last state is where the decoder begins is no part of a later stretch."""
+def test_only_what_a_later_segment_reads_is_asked_for():
+    """An encoder whose last state is where the decoder begins is no part of a later segment."""
     mixer = load_text("""
 mixer: encoded
 inputs: {source: [B, S, C], x: [B, T, C]}

@@ -38,7 +38,7 @@ from ...ir.plan import Buffer, Plan
 from ...ir.roles import LARGEST_WHOLE, DimRoles, dim_roles, solved_dims
 from ...ir.task import PointwiseTask, RunningSumTask, SelectionTask, Task, buffers_of
 from ...ir.tile import DType
-from ..analysis.facts import is_natural
+from ..analysis.facts import is_nonnegative
 from ..passes.fold_constants import fold_constants
 from ..schedules.estimates import WEIGHTS_LIMIT_BYTES
 from ..tiles.context import Context, context_of
@@ -49,7 +49,7 @@ KIND_DTYPE = {Kind.BOOL: DType.BOOL, Kind.INT: DType.INT32}
 
 
 @dataclass
-class Workspace:
+class PlanBuilder:
     """A plan in the making: its kernels and buffers so far, and what names stand for."""
 
     mixer: Mixer
@@ -68,7 +68,9 @@ class Workspace:
     weight_bytes: int = WEIGHTS_LIMIT_BYTES  # of weights that a program keeps from row to row
     block_counts: dict[str, str] = field(default_factory=dict)  # dim of tables -> dim in blocks
     lengths: dict[str, Expr] = field(default_factory=dict)  # sizes of other dims of its own
-    _seen: dict[object, Expr] = field(default_factory=dict)  # what ``prepared`` has gone through
+    _seen: dict[object, Expr] = field(
+        default_factory=dict
+    )  # what ``materialised`` has gone through
 
     def plan(self) -> Plan:
         """The plan as it stands."""
@@ -106,7 +108,7 @@ class Workspace:
 
     # --------------------------------------------------------------------------- expressions
 
-    def written_out(self, expr: Expr) -> Expr:
+    def inlined(self, expr: Expr) -> Expr:
         """``expr`` with every name that has no buffer replaced by what it stands for."""
 
         def change(node: Expr) -> Expr:
@@ -114,12 +116,12 @@ class Workspace:
                 case Ref(name) if name in self.names:
                     return self.names[name]
                 case Scalar(name, _, False) if name not in self.params:
-                    return self.named(name, self.written_out(self.mixer.param(name).value))
+                    return self.named(name, self.inlined(self.mixer.param(name).value))
             return rebuild(node, change)
 
         return fold_constants(change(expr), self.params, self.context.sizes)
 
-    def prepared(
+    def materialised(
         self, expr: Expr, block: str | None, loop: str | None, inside: bool = False
     ) -> Expr:
         """``expr`` for a kernel with these axes: what is better computed before is stored.
@@ -143,19 +145,19 @@ class Workspace:
             and self._by_head(expr)
             and self._reason_to_store(expr.x, block, loop, inside) is not None
         ):  # one copy per group of heads, which each head of the group then reads
-            return replace(expr, x=self.prepared(expr.x, block, loop, inside))
+            return replace(expr, x=self.materialised(expr.x, block, loop, inside))
         reason = self._reason_to_store(expr, block, loop, inside)
         if reason is not None:
             return self.store(self.temporary_name(expr), expr, None, "temporary", reason)
         if isinstance(expr, Read) and not self.is_stored(expr.x):
             return self._prepared_read(expr, block, loop, inside)
         deeper = inside or self._is_long(expr)
-        return rebuild(expr, lambda child: self.prepared(child, block, loop, deeper))
+        return rebuild(expr, lambda child: self.materialised(child, block, loop, deeper))
 
     def _selected(self, ranks: FirstRanks) -> Expr:
         """What is among the first of its row, by two numbers for each row that a kernel finds."""
         reason = f"the largest along {ranks.over} are selected"
-        x = self.prepared(ranks.x, None, None, inside=True)
+        x = self.materialised(ranks.x, None, None, inside=True)
         if not self.is_stored(x):
             x = self.store(self.temporary_name(ranks.x), ranks.x, None, "temporary", reason)
         rows, stem = x.axes - {ranks.over}, self.temporary_name(ranks.x)
@@ -230,7 +232,7 @@ class Workspace:
     def _prepared_read(self, read: Read, block: str | None, loop: str | None, inside: bool) -> Expr:
         """A read of a value that is in no buffer: pushed into it, or the value is stored."""
         heavy = any(isinstance(n, Reduce | Cumsum) for n in walk(read.x))
-        at = tuple((d, self.prepared(e, block, loop, inside)) for d, e in read.at)
+        at = tuple((d, self.materialised(e, block, loop, inside)) for d, e in read.at)
         if heavy and not self._may_push(read):
             reason = self._reason_to_store(read.x, None, None, inside) or "it is read at an index"
             ref = self.stored.get(read.x) or self.store(
@@ -238,9 +240,9 @@ class Workspace:
             )
             return Read(ref, at, read.fill, span=read.span)
         if self._by_head(read):  # what is stored of it is stored per group
-            return move(self.prepared(read.x, block, loop, inside), dict(at))
+            return move(self.materialised(read.x, block, loop, inside), dict(at))
         moved = move(read.x, dict(read.at))
-        value = self.prepared(moved, block, loop, inside)
+        value = self.materialised(moved, block, loop, inside)
         inside_of = None
         for dim, index in at:
             for test in self._range_tests(dim, index):
@@ -258,7 +260,9 @@ class Workspace:
             case Call("floordiv", (Index(head), _)) if (dim, head) in self.context.heads:
                 return []
         below = call("lt", index, Size(dim))
-        return [below] if is_natural(index, self.context.masks) else [call("ge", index, 0), below]
+        return (
+            [below] if is_nonnegative(index, self.context.masks) else [call("ge", index, 0), below]
+        )
 
     def _may_push(self, read: Read) -> bool:
         """Whether computing a reduction only where it is read is cheaper, and possible."""
@@ -333,13 +337,13 @@ class Workspace:
         """A kernel that fills the buffer ``name``."""
         kernel = self.kernel_name(name)
         if isinstance(expr, Cumsum) and expr.over not in self.context.sizes:
-            running = replace(expr, x=self.prepared(expr.x, None, None, inside=True))
+            running = replace(expr, x=self.materialised(expr.x, None, None, inside=True))
             about = f"{name}: a running sum along {expr.over}"
             self.tasks.append(RunningSumTask(kernel, name, running, (), about, reason))
             return
         tiled = [d for d in self.tiled(expr, order) if d not in _systems(expr)]
         block = tiled[0] if tiled else None
-        value = rebuild(expr, lambda c: self.prepared(c, block, None, self._is_long(expr)))
+        value = rebuild(expr, lambda c: self.materialised(c, block, None, self._is_long(expr)))
         if isinstance(expr, Read) and not self.is_stored(expr.x):
             value = self._prepared_read(expr, block, None, False)
         about = f"{name}: {reason}"
@@ -384,14 +388,14 @@ def _systems(expr: Expr) -> set[str]:
     return {dim for node in walk(expr) if isinstance(node, Solve) for dim in node.matrix.axes}
 
 
-def make_workspace(
+def plan_builder(
     mixer: Mixer,
     sizes: Mapping[str, int],
     dtype: DType,
     splits: int = 1,
     recurrence: str = "chunk",
     weight_bytes: int = WEIGHTS_LIMIT_BYTES,
-) -> Workspace:
+) -> PlanBuilder:
     """A workspace with the facts that the mixer's declarations give."""
     roles = dim_roles(mixer, sizes)
     lengths = {d: n for t in mixer.tables for d, n in zip(t.dims, t.shape, strict=True)}
@@ -407,7 +411,7 @@ def make_workspace(
         for t in mixer.tables
     }
     context = context_of(mixer, fixed, params, dtype, {**given, **tables})
-    return Workspace(
+    return PlanBuilder(
         mixer,
         sizes,
         params,

@@ -1,4 +1,4 @@
-"""What is handed from one stretch of a sequence to the next, and the mixers of both."""
+"""What is handed from one segment of a sequence to the next, and the mixers of both."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DTYPES = {Kind.REAL: "float32", Kind.INT: "int32", Kind.BOOL: None}
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """A value that is handed from stretch to stretch.
+    """A value that is handed from segment to segment.
 
     ``name``: what the caller sees (S, ``u_rows`` or ``g_sum``); ``before`` is the input of
     ``Continued.more``, ``after`` the output of both mixers.
@@ -32,10 +32,10 @@ class Carried:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Rows of keys, of which every stretch adds its own to those before.
+    """Rows of keys, of which every segment adds its own to those before.
 
-    ``name``: what the caller sees (k, ``c_keys``). ``rows``: the stretch's own, an input of the
-    mixer or what ``first`` (in the first stretch) and ``later`` compute. ``seen``: the input that
+    ``name``: what the caller sees (k, ``c_keys``). ``rows``: the segment's own, an input of the
+    mixer or what ``first`` (in the first segment) and ``later`` compute. ``seen``: the input that
     takes all of them, with their axis at ``place``.
     """
 
@@ -49,13 +49,13 @@ class Kept:
 
     @property
     def before(self) -> str:
-        """The name that expressions of later stretches read."""
+        """The name that expressions of later segmentes read."""
         return self.seen.name
 
 
 @dataclass(frozen=True)
 class Continued:
-    """Two mixers over a stretch: ``start``, the first one, and ``more``, any later one.
+    """Two mixers over a segment: ``start``, the first one, and ``more``, any later one.
 
     ``rows_before``: the input of ``more`` that takes how many rows went before, where that matters.
     ``only_first``: the inputs that only ``start`` takes (those of ``initial``). ``parts`` are
@@ -78,8 +78,8 @@ class Rows:
     """The last rows of a value along ``dim``, with ``fill`` before the first row of all."""
 
     carried: Carried
-    value: Expr  # the value in a stretch
-    first: Expr  # the value in the first stretch
+    value: Expr  # the value in a segment
+    first: Expr  # the value in the first segment
     dim: str
     back: str  # the axis that counts the rows
     fill: float
@@ -106,8 +106,8 @@ class Sum:
 
 
 @dataclass
-class HandOver:
-    """What stretches of one mixer hand over, as it is found."""
+class CarriedState:
+    """What segmentes of one mixer hand over, as it is found."""
 
     mixer: Mixer
     axis: SequenceAxis
@@ -122,7 +122,7 @@ class HandOver:
         self.taken |= names_taken(self.mixer)
 
     def rows_before(self) -> Ref:
-        """How many rows went before the stretch."""
+        """How many rows went before the segment."""
         if self.counted is None:
             self.counted = self.free(f"{self.axis.root.lower()}_before")
         return Ref(self.counted, frozenset(), Kind.INT)
@@ -132,7 +132,7 @@ class HandOver:
         """The axis of all keys so far."""
         return self.free_dim("Seen")
 
-    def carried(self, stem: str, what: str, layout: Layout, kind: Kind) -> Carried:
+    def value(self, stem: str, what: str, layout: Layout, kind: Kind) -> Carried:
         """A new value that is handed over, called after ``stem``."""
         name = self.free(f"{stem}_{what}")
         return Carried(name, self.free(f"{name}_before"), self.free(f"{name}_after"), layout, kind)
@@ -159,7 +159,7 @@ class HandOver:
         return name
 
     def continued(self, lets: tuple[Equation, ...], stages: tuple[Stage, ...]) -> Continued:
-        """Both mixers; ``lets`` and ``stages`` are those of a later stretch."""
+        """Both mixers; ``lets`` and ``stages`` are those of a later segment."""
         carried = list(self.states)
         carried += [rows.carried for rows in self.rows.values()]
         carried += [running.carried for running in self.sums.values()]
@@ -202,7 +202,7 @@ class HandOver:
         return self.counted in names_in(*_all_values(mixer))
 
     def _after_first(self) -> tuple[Equation, ...]:
-        """What is handed over after the first stretch, in the spec's own terms."""
+        """What is handed over after the first segment, in the spec's own terms."""
         made = []
         for rows in self.rows.values():
             place = call("sub", call("add", Index(rows.back), Size(rows.dim)), Size(rows.back))
@@ -214,7 +214,7 @@ class HandOver:
         return tuple(made)
 
     def _after(self) -> tuple[Equation, ...]:
-        """What is handed over after a later stretch."""
+        """What is handed over after a later segment."""
         made = []
         for rows in self.rows.values():
             behind = call("add", Index(rows.back), Size(rows.dim))
@@ -298,4 +298,4 @@ def sum_kind(value: Expr) -> Kind:
     return max(value.kind, Kind.INT)
 
 
-__all__ = ["Carried", "Continued", "HandOver", "Kept", "Rows", "Sum", "sum_kind"]
+__all__ = ["Carried", "CarriedState", "Continued", "Kept", "Rows", "Sum", "sum_kind"]

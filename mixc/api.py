@@ -13,11 +13,12 @@ from .ir.errors import ArgumentError
 from .ir.expression import Kind
 from .ir.mixer import Mixer
 from .ir.targets import parse_target
+from .operators.execution import OperatorExecution
 from .operators.signature import text_of
 from .runtime import arguments, compiling
+from .runtime.backends import Backend, Chosen, choose
 from .runtime.overrides import Values, override
 from .runtime.results import result_class
-from .runtime.running import Backend, Chosen, Execution, choose
 from .stepping.state import SequenceState
 from .stepping.stepping import Stepping
 
@@ -118,7 +119,7 @@ class LoadedMixer:
     along the sequence and don't see each other; cross attention takes one for each axis,
     ``{"I": ..., "J": ...}``.
 
-    A sequence may come in segmentes: with ``return_state`` a call gives (outputs, state), and
+    A sequence may come in segments: with ``return_state`` a call gives (outputs, state), and
     ``state`` continues from one. Any split gives what one pass gives:
 
     >>> import torch
@@ -136,8 +137,8 @@ class LoadedMixer:
         self.backend: Backend = backend
         self.inputs = tuple(entry.name for entry in mixer.inputs)
         self.outputs = tuple(entry.name for entry in mixer.outputs)
-        self._execution = Execution(mixer, backend)
-        self._stepping = Stepping(mixer, backend)
+        self._execution = OperatorExecution(mixer, backend)
+        self._stepping = Stepping(mixer, backend, OperatorExecution)
         self._result = result_class(mixer.name, self.outputs) if len(self.outputs) > 1 else None
         self._runtime = tuple(param.name for param in mixer.params if param.runtime)
         self._text = text_of(mixer, backend)

@@ -13,8 +13,8 @@ from .api import load
 from .ir.binding import expected_layout_text
 from .ir.errors import ArgumentError
 from .ir.mixer import Input
+from .runtime.backends import Backend
 from .runtime.overrides import Values
-from .runtime.running import Backend
 from .stepping.state import SequenceState
 from .weights import held_sizes, of_dtype, start
 

@@ -37,17 +37,6 @@ STANDING_RINGS = (
         "ir.mixer",
         "ir.text",
     ),
-    (
-        "operators.call",
-        "operators.definitions",
-        "operators.mapped",
-        "operators.recording",
-        "operators.training",
-        "operators.transforms",
-        "runtime.running",
-        "stepping.keeping",
-        "stepping.stepping",
-    ),
 )
 MODULE_LINES = 500
 FUNCTION_LINES = 60

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ..autotune.bench.bench import Benchmark, Row
     from ..ir.mixer import Mixer
-    from ..runtime.running import Runner
+    from ..runtime.backends import Runner
 
 TIMED = ("", "time", "spread", "GFLOP/s", "GB/s", "ratio", "first call")
 TRAINED = ("", "time", "spread", "ratio", "backward", "ratio", "first call")
@@ -101,8 +101,8 @@ def run(
 
     from ..autotune.bench.bench import bench
     from ..autotune.checking.shapes import CPU_PROPORTIONS, GPU_PROPORTIONS, timed_sizes
-    from ..operators.training import Training
-    from ..runtime.running import kernel_runner
+    from ..runtime.backends import kernel_runner
+    from ..runtime.training import Training
 
     proportions = CPU_PROPORTIONS if device == "cpu" else GPU_PROPORTIONS
     timed = timed_sizes(mixer, proportions, sizes)

@@ -21,7 +21,7 @@ from .options import (
 if TYPE_CHECKING:
     from ..autotune.checking.checking import Case
     from ..ir.mixer import Mixer
-    from ..runtime.running import Chosen
+    from ..runtime.backends import Chosen
     from ..verifying.checks import DType
     from ..verifying.verification import Effort
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from ..autotune.checking.checking import Case
     from ..backends.triton.binary_report import KernelReport
     from ..ir.mixer import Mixer
+    from ..runtime.backends import Chosen
     from ..runtime.lowering import Lowering
-    from ..runtime.running import Chosen
 
 TEXT_BYTES = 1000  # no block divides it
 TRAINING_LIMIT = 1e-3  # how far losses may be apart after a few steps in float32
@@ -173,7 +173,7 @@ def calling_backend() -> Chosen:
     """What a call of a mixer runs by on this machine's fastest device."""
     import torch
 
-    from ..runtime.running import choose
+    from ..runtime.backends import choose
 
     return choose("auto", torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..ir.mixer import Mixer
-    from ..runtime.running import Chosen
+    from ..runtime.backends import Chosen
 
 MEMORY = """\
 mixer: my_memory

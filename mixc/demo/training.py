@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from ..runtime.running import Chosen
+    from ..runtime.backends import Chosen
 
 STEPS, BATCH, LENGTH = 20, 4, 200
 WIDTH, HEADS = 64, 4

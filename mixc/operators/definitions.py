@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..runtime.training import second_derivative
 from .mapped import mapped
 from .recording import gradients_in, keep_for_backward, recording_of
-from .training import second_derivative
 
 _FORWARD = "(str mixer, str call, Tensor[] tensors, float[] params) -> Tensor[]"
 

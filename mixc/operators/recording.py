@@ -18,11 +18,11 @@ from ..ir.mixer import Layout, Mixer
 from ..runtime.arguments import by_name, device_of, working_dtype
 from ..runtime.outline import outline, packed_outline
 from ..runtime.running import Execution
+from ..runtime.training import shapes_of, with_zeros
 from .signature import Call, read_call
-from .training import shapes_of, with_zeros
 
 if TYPE_CHECKING:
-    from .training import Passes
+    from ..runtime.training import Passes
 
 
 @lru_cache(maxsize=256)

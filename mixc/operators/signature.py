@@ -56,7 +56,7 @@ class Call:
 def text_of(mixer: Mixer, backend: str, part: str = "whole") -> str:
     """What tells a mixer to an operator: its equations, below a line on how it is run.
 
-    ``part`` says which of its parts over segmentes is meant; see ``Stepping.part``.
+    ``part`` says which of its parts over segments is meant; see ``Stepping.part``.
     """
     bare = replace(mixer, about="", source="", check=(), bench=())
     return f"# {backend} {part}\n{write_mixer(bare)}"

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..runtime.training import second_derivative
 from .definitions import backward, forward
 from .mapped import mapped
 from .recording import gradients_in, keep_for_backward, recording_of
-from .training import second_derivative
 
 
 class Forward(torch.autograd.Function):

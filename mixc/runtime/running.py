@@ -1,21 +1,19 @@
-"""Which backend runs a call, and the call."""
+"""A mixer on a backend: its calls, by kernels, by torch, document by document."""
 
 from __future__ import annotations
 
-import os
-import sys
-import warnings
 from collections.abc import Callable, Mapping
-from functools import cached_property, lru_cache, partial
-from typing import TYPE_CHECKING, Literal, cast
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, cast
 
 from ..compiler.analysis.multiplied import multiplied_inputs
 from ..ir.binding import Number
-from ..ir.errors import ArgumentError, UnsupportedError
+from ..ir.errors import UnsupportedError
 from ..ir.mixer import Mixer
 from .arguments import device_of, in_autocast, working_dtype
+from .backends import Backend, Chosen, Runner, by_reference, choose, kernel_runner
 from .documents import check_documents, one_by_one, row_sizes
-from .obstacles import is_recorded, obstacle_of_tensors, wanting_gradient, warn_of_torch, warn_once
+from .obstacles import obstacle_of_tensors, wanting_gradient, warn_of_torch
 from .overrides import override
 from .packing import checked_edges, document_tables
 from .quick import Again, again_like
@@ -24,17 +22,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from ..autotune.results.choice import TunedChoice
     from ..backends.cpu.run import CpuRunner
     from ..compiler.mixers.derivative.differentiate import Derivative
     from ..compiler.mixers.pack.pack_sequences import Packing
-    from ..operators.training import Passes, Training
-
-Backend = Literal["auto", "triton", "cpu", "interpreter", "reference"]
-Chosen = Literal["triton", "cpu", "interpreter", "reference"]
-# A few rows of so little are done before a second thread is awake.
-ALONE_BYTES = 1 << 19
-Runner = Callable[["Mapping[str, Tensor]", Mapping[str, Number]], "Mapping[str, Tensor]"]
+    from .training import Passes, Training
 
 _MOST_DTYPES = 8  # of calls that go straight to kernels
 
@@ -117,34 +108,12 @@ class Execution:
 
         Raises ArgumentError where shapes, dtypes, devices or the backend don't fit.
         """
-        tensors = in_autocast(self.multiplied, tensors)
-        if is_recorded(tensors, self.backend):
-            return self.by_operator(tensors, params, cu_seqlens)
-        return self.directly(tensors, params, cu_seqlens)
-
-    def by_operator(
-        self,
-        tensors: Mapping[str, Tensor],
-        params: Mapping[str, Number],
-        cu_seqlens: Tensor | Mapping[str, Tensor] | None = None,
-    ) -> dict[str, Tensor]:
-        """The same, as one call of an operator of PyTorch."""
-        from ..operators.call import call_operator
-
-        made = call_operator(self.text, tensors, params, cu_seqlens)
-        return dict(zip((output.name for output in self.mixer.outputs), made, strict=False))
+        return self.directly(in_autocast(self.multiplied, tensors), params, cu_seqlens)
 
     @cached_property
     def multiplied(self) -> frozenset[str]:
         """The inputs that autocast takes in 16 bits."""
         return multiplied_inputs(self.mixer)
-
-    @cached_property
-    def text(self) -> str:
-        """What tells the mixer to an operator."""
-        from ..operators.signature import text_of
-
-        return text_of(self.whole, self.backend, self.part)
 
     def directly(
         self,
@@ -244,13 +213,11 @@ class Execution:
         cu_seqlens: Tensor | Mapping[str, Tensor],
     ) -> dict[str, Tensor]:
         """Each document by a call of its own; what has one value for each has them as its batch."""
-        tensors = in_autocast(self.multiplied, tensors)
-        if is_recorded(tensors, self.backend):
-            return self.by_operator(tensors, params, cu_seqlens)
         from ..compiler.mixers.pack.pack_recurrence import per_document
         from ..compiler.mixers.pack.packing_plan import families_of
 
         families = families_of(self.mixer)
+        tensors = in_autocast(self.multiplied, tensors)
         names = tuple(entry.name for entry in per_document(self.mixer, families))
         edges = checked_edges(families, self.mixer, cu_seqlens, tensors, params)
         check_documents(self.mixer, names, tensors, edges, one_row=True)
@@ -272,7 +239,7 @@ class Execution:
 
     def _training(self, mixer: Mixer, chosen: Chosen) -> Training:
         """The mixer, or its packed form, with a backward pass by kernels."""
-        from ..operators.training import Training
+        from .training import Training
 
         packed = mixer is not self.mixer
         if packed not in self._trainings:
@@ -300,50 +267,6 @@ def in_dtype(
     }
 
 
-def kernel_runner(
-    mixer: Mixer, chosen: Chosen, tuned: Mixer | None = None, few_rows: bool = False
-) -> Runner:
-    """The kernels of a mixer on a GPU, the CPU or in the interpreter.
-
-    With ``tuned``, in the configuration that is stored for that mixer, where there is one.
-    """
-    from ..compiler import pipeline
-
-    lower = partial(pipeline.lower, recurrence="loop") if few_rows else pipeline.lower
-    if chosen == "cpu":
-        from ..backends.cpu.run import CpuRunner
-
-        alone = ALONE_BYTES if few_rows else 0
-        return CpuRunner(mixer, lower, choose=_tuned_choice(tuned, "cpu"), alone_bytes=alone)
-    if chosen == "interpreter":
-        use_interpreter()
-        tuned = None
-    from ..backends.triton.run import TritonRunner
-    from ..compiler.schedules.configurations import bind_configuration
-
-    kernels = TritonRunner(mixer, lower, _tuned_choice(tuned, "cuda"), bind_configuration)
-    return _quietly(kernels) if chosen == "interpreter" else kernels
-
-
-def _quietly(kernels: Runner) -> Runner:
-    """The interpreter computes both sides of a ``where``: numpy's warnings of it say nothing."""
-
-    def run(given: Mapping[str, Tensor], params: Mapping[str, Number]) -> Mapping[str, Tensor]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)
-            return kernels(given, params)
-
-    return run
-
-
-def _tuned_choice(mixer: Mixer | None, device_type: str) -> TunedChoice | None:
-    if mixer is None:
-        return None
-    from ..autotune.results.choice import TunedChoice
-
-    return TunedChoice(mixer, device_type)
-
-
 def by_backend(
     mixer: Mixer, given: Mapping[str, Tensor], params: Mapping[str, Number], chosen: Chosen
 ) -> dict[str, Tensor]:
@@ -365,7 +288,7 @@ def _kernels_at_defaults(mixer: Mixer, chosen: Chosen) -> Runner:
 @lru_cache(maxsize=32)
 def _training_at_defaults(mixer: Mixer, chosen: Chosen) -> Training:
     """The same with a backward pass."""
-    from ..operators.training import Training
+    from .training import Training
 
     return Training(mixer, lambda made: kernel_runner(made, chosen))
 
@@ -376,65 +299,3 @@ def fixed_and_runtime(
     """Params that are fixed when a mixer is loaded, and those of each call."""
     runtime = {p.name: params[p.name] for p in mixer.params if p.runtime and p.name in params}
     return {name: value for name, value in params.items() if name not in runtime}, runtime
-
-
-def choose(backend: Backend, device: torch.device) -> Chosen:
-    """The backend that runs tensors on ``device``; ArgumentError where the named one can't."""
-    if backend == "auto":
-        if device.type == "cuda":
-            return "triton"
-        if device.type == "cpu":
-            return "cpu" if has_compiler() else "reference"
-        raise ArgumentError(
-            f"mixc has kernels for cuda and cpu, and the tensors are on {device}: move them, or "
-            "load with backend='reference', which runs by torch wherever they are"
-        )
-    if backend == "triton" and device.type != "cuda":
-        raise ArgumentError(
-            f"backend 'triton' runs on a GPU, and the tensors are on {device}: move them, or load "
-            "with backend='interpreter' or 'reference'"
-        )
-    if backend in ("cpu", "interpreter") and device.type != "cpu":
-        raise ArgumentError(f"backend {backend!r} runs on the cpu, got tensors on {device}")
-    return backend
-
-
-@lru_cache(maxsize=1)
-def has_compiler() -> bool:
-    """Whether this machine can build kernels for its CPU; says it once where it can't."""
-    from ..backends.cpu.build import find_compiler
-
-    try:
-        find_compiler()
-    except UnsupportedError as error:
-        warn_once(f"on the CPU mixc goes on with torch: {error}")
-        return False
-    return True
-
-
-def by_reference(
-    mixer: Mixer, given: Mapping[str, Tensor], params: Mapping[str, Number], dtype: torch.dtype
-) -> dict[str, Tensor]:
-    """The reference, in float64 for float64 inputs and in float32 for all others."""
-    import torch
-
-    from ..backends.reference.evaluate import run
-
-    precision = torch.float64 if dtype is torch.float64 else torch.float32
-    device = device_of(given).type
-    if not torch.amp.is_autocast_available(device):
-        return run(mixer, given, params, dtype=precision)
-    with torch.autocast(device, enabled=False):  # what it means has been done to the inputs
-        return run(mixer, given, params, dtype=precision)
-
-
-def use_interpreter() -> None:
-    """Make triton interpret kernels; possible until triton is imported."""
-    if os.environ.get("TRITON_INTERPRET") == "1":
-        return
-    if "triton.language" in sys.modules:
-        raise ArgumentError(
-            "backend 'interpreter': triton is imported already, as a compiler; set "
-            "TRITON_INTERPRET=1 before Python starts"
-        )
-    os.environ["TRITON_INTERPRET"] = "1"

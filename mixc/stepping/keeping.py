@@ -1,4 +1,4 @@
-"""Stretches of a mixer with attention along its sequence: the rows of keys that are kept."""
+"""Segments of a mixer with attention along its sequence: the rows of keys that are kept."""
 
 from __future__ import annotations
 

@@ -12,9 +12,10 @@ from ..ir.binding import bind_sizes
 from ..ir.errors import ArgumentError, UnsupportedError
 from ..ir.expression import Kind
 from ..runtime import arguments
+from ..runtime.backends import Backend
 from ..runtime.packing import boundaries
 from ..runtime.rows import Rows
-from ..runtime.running import Backend, Execution
+from ..runtime.running import Execution
 from .keeping import Keys, first_segment, later_segment
 from .state import SequenceState
 
@@ -27,17 +28,20 @@ if TYPE_CHECKING:
     from ..ir.mixer import Mixer
 
 
-# Stretches of up to this many rows go row by row; longer ones as a whole sequence does.
+# Segments of up to this many rows go row by row; longer ones as a whole sequence does.
 FEW_ROWS = 8
 
 
 class Stepping:
-    """The two mixers of a mixer over segmentes, and their kernels, kept from call to call."""
+    """The two mixers of a mixer over segments, and their kernels, kept from call to call."""
 
-    def __init__(self, mixer: Mixer, backend: Backend) -> None:
-        """Nothing is generated before the first call."""
+    def __init__(
+        self, mixer: Mixer, backend: Backend, execution: type[Execution] = Execution
+    ) -> None:
+        """Nothing is generated before the first call; ``execution`` is what runs the mixers."""
         self.mixer = mixer
         self.backend: Backend = backend
+        self._new_execution = execution
         self._executions: dict[tuple[bool, bool, int], Execution] = {}
 
     def __call__(
@@ -110,13 +114,13 @@ class Stepping:
         if key not in self._executions:
             mixer = self.continued.start if first else self.continued.parts[part]
             name = f"{'first' if first else part}{'-few' * key[1]}"
-            self._executions[key] = Execution(
+            self._executions[key] = self._new_execution(
                 mixer, self.backend, tuned=self.mixer, few_rows=key[1], part=name
             )
         return self._executions[key]
 
     def part(self, name: str) -> Execution:
-        """What runs a part of the mixer over segmentes, by the name that it has."""
+        """What runs a part of the mixer over segments, by the name that it has."""
         stem, _, few = name.partition("-")
         rows = 1 if few else None
         return (

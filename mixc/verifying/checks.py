@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ..ir.mixer import Mixer
-from ..runtime.running import Chosen
+from ..runtime.backends import Chosen
 
 if TYPE_CHECKING:
     from ..autotune.checking.sampling import VerificationCase
@@ -18,7 +18,7 @@ DType = Literal["float32", "float16", "bfloat16"]
 class Check:
     """A trial of a mixer on a backend in a precision.
 
-    ``mode``: as one call, as documents end to end, or in segmentes. ``draw``: 0 for the default
+    ``mode``: as one call, as documents end to end, or in segments. ``draw``: 0 for the default
     configuration as shipped, else the number of another one that a search may choose. ``grad``:
     the gradients are compared, not the outputs.
     """

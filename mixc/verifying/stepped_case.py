@@ -1,4 +1,4 @@
-"""One more case for ``verify``: a sequence in segmentes against one pass by the reference."""
+"""One more case for ``verify``: a sequence in segments against one pass by the reference."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..autotune.checking.sampling import VerificationCase
     from ..compiler.mixers.resume.continue_sequence import Continued
     from ..ir.binding import Number
-    from ..runtime.running import Chosen
+    from ..runtime.backends import Chosen
 
 
 def stepped_case(
@@ -30,7 +30,7 @@ def stepped_case(
     dtype: torch.dtype,
     device: str = "cpu",
 ) -> Case | None:
-    """The rows of ``trial`` in three segmentes, one of them a single step, by ``backend``.
+    """The rows of ``trial`` in three segments, one of them a single step, by ``backend``.
 
     None where a term needs the whole sequence, or where a backend can't be asked for it.
     """
@@ -51,21 +51,21 @@ def stepped_case(
     placed = {name: tensor.to(device) for name, tensor in inputs.items()}
     loaded = LoadedMixer(fixed, backend)
 
-    def segmentes(
+    def segments(
         _: Mixer, tensors: Mapping[str, Tensor], __: Mapping[str, Number]
     ) -> Mapping[str, Tensor]:
-        return by_segmentes(loaded, continued, tensors, trial.sizes)
+        return by_segments(loaded, continued, tensors, trial.sizes)
 
     with torch.no_grad():
         exact, plain = (run(fixed, inputs, dtype=precision) for precision in (torch.float64, dtype))
         limits = error_limits(dtype, plain, exact)
-        found = compare(segmentes, fixed, placed, {}, dtype, exact, limits)
+        found = compare(segments, fixed, placed, {}, dtype, exact, limits)
         if found.status == "wrong":
             found = excused(found, dtype, exact, run(fixed, inputs, dtype=torch.float32))
     return Case.of(found, backend, str(dtype).removeprefix("torch."), trial.sizes, "stepped")
 
 
-def by_segmentes(
+def by_segments(
     loaded: LoadedMixer,
     continued: Continued,
     inputs: Mapping[str, Tensor],
@@ -100,4 +100,4 @@ def by_segmentes(
     return whole
 
 
-__all__ = ["by_segmentes", "stepped_case"]
+__all__ = ["by_segments", "stepped_case"]

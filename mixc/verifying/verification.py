@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from ..ir.binding import Number, check_params
 from ..ir.errors import ArgumentError, UnsupportedError
 from ..ir.mixer import Mixer
-from ..runtime.running import Chosen
+from ..runtime.backends import Chosen
 from .checks import Check, DType
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def planned_checks(
         mixer: as loaded; ``params`` are the values to verify at.
         sizes: verify at these too, the other dims at their usual sizes.
         limit: the number of cases per backend and precision, the most telling ones first;
-            without it there are packed documents, segmentes, and sizes that people use too.
+            without it there are packed documents, segments, and sizes that people use too.
         effort: quick, without sizes that people use; thorough, at more of them.
         grad: compare gradients; in one pass, or for packed documents.
 
@@ -96,7 +96,7 @@ def planned_checks(
 
 
 def _is_trained(check: Check) -> bool:
-    """Whether gradients are asked for: not across segmentes, nor in another configuration.
+    """Whether gradients are asked for: not across segments, nor in another configuration.
 
     Where rows see numbers that are not finite, the gradient of all that they see is none either.
     """

@@ -20,8 +20,9 @@ from ..autotune.search.trial import Problem
 from ..ir.binding import Number
 from ..ir.knob import Configuration
 from ..ir.mixer import Mixer
+from ..runtime.backends import Chosen
 from ..runtime.overrides import override
-from ..runtime.running import Chosen, by_backend, fixed_and_runtime
+from ..runtime.running import by_backend, fixed_and_runtime
 from .checks import Check
 from .packed_case import packed_case
 from .stepped_case import stepped_case

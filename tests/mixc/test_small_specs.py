@@ -18,7 +18,7 @@ from mixc.compiler.language.load import load_text
 from mixc.compiler.pipeline import lower
 from mixc.ir.errors import ArgumentError, UnsupportedError
 from mixc.ir.targets import parse_target
-from mixc.runtime.running import by_reference, kernel_runner
+from mixc.runtime.backends import by_reference, kernel_runner
 
 TARGET = parse_target("cuda:90")
 RUNNERS = {

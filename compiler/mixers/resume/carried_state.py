@@ -49,7 +49,7 @@ class Kept:
 
     @property
     def before(self) -> str:
-        """The name that expressions of later segmentes read."""
+        """The name that expressions of later segments read."""
         return self.seen.name
 
 
@@ -107,7 +107,7 @@ class Sum:
 
 @dataclass
 class CarriedState:
-    """What segmentes of one mixer hand over, as it is found."""
+    """What segments of one mixer hand over, as it is found."""
 
     mixer: Mixer
     axis: SequenceAxis

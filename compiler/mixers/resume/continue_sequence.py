@@ -6,7 +6,7 @@
     cumsum(x, T)                 -->  x_sum_before + cumsum(x, T), and the sum so far an output
     t                            -->  t + rows_before
 
-So any split of a sequence into segmentes gives what one pass gives. The result is a mixer like any
+So any split of a sequence into segments gives what one pass gives. The result is a mixer like any
 other, so that every backend runs it; no segment need be longer than nothing.
 """
 
@@ -76,7 +76,7 @@ class _Continue:
         return replace(equation, value=self(equation.value))
 
     def stages(self, stage: Stage) -> Iterator[Stage]:
-        """The stage, after the rows that it adds to the keys which later segmentes see."""
+        """The stage, after the rows that it adds to the keys which later segments see."""
         before = len(self.carried.keys)
         made = self.stage(stage)
         keys = list(self.carried.keys.values())[before:]

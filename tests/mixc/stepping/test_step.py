@@ -206,7 +206,7 @@ def several(result: object) -> tuple[Tensor, ...]:
 def check_split(
     mixer: LoadedMixer, cuts: list[int], dtype: torch.dtype = torch.float64, limit: float = 1e-10
 ) -> None:
-    """One pass against segmentes that end at ``cuts``, a segment of one row by ``step``."""
+    """One pass against segments that end at ``cuts``, a segment of one row by ``step``."""
     continued = continue_sequence(mixer.mixer)
     inputs = inputs_of(mixer.mixer, continued, dtype)
     plain = several(mixer(**inputs))

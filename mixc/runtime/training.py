@@ -18,7 +18,7 @@ from ..ir.optional import without_inputs
 from ..ir.roles import feature_dims
 
 if TYPE_CHECKING:
-    from ..runtime.running import Runner
+    from .backends import Runner
 
 
 @dataclass(frozen=True)

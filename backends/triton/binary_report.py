@@ -10,7 +10,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...ir.targets import Target
@@ -46,6 +46,8 @@ class KernelReport:
     async_copies: int | None = None  # from global to shared memory, past the registers
     error: str | None = None
     note: str | None = None
+    # The machine code with its control codes and the lines of the source, where it could be read.
+    sass: str | None = field(default=None, repr=False, compare=False)
 
     def as_dict(self) -> dict[str, str | int | None]:
         """Give the form for JSON; ``error`` and ``note`` appear only where there is one."""
@@ -131,6 +133,7 @@ def _count_instructions(report: KernelReport, sass: str | None, ptx: str) -> Ker
     opcodes = _SASS_OPCODE.findall(sass)
     return replace(
         report,
+        sass=sass,
         tensor_core_instructions=sum(bool(_SASS_TENSOR_CORE.fullmatch(op)) for op in opcodes),
         async_copies=sum(bool(_SASS_ASYNC_COPY.fullmatch(op)) for op in opcodes),
     )
@@ -143,6 +146,6 @@ def _disassembled(cubin: str | bytes, disassembler: Path | None) -> str | None:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        command = [str(disassembler), "-c", "-ndf", str(file.name)]
+        command = [str(disassembler), "-c", "-ndf", "-hex", "-g", str(file.name)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout if done.returncode == 0 else None

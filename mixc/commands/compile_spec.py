@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..show.written import console
+from . import explanation
 from .options import (
     answer,
     dim_sizes,
@@ -39,6 +40,13 @@ if TYPE_CHECKING:
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the module here."
 )
+@click.option(
+    "--explain",
+    "explained",
+    is_flag=True,
+    help="Instead of the module: each kernel's expected time by a model of its machine code, what "
+    "bounds it, and its most costly lines. --size takes lengths too then.",
+)
 @dtype_option(multiple=False, default="bf16", help="The working precision; bf16 if not given.")
 @param_option
 @size_option
@@ -47,6 +55,7 @@ def command(
     spec: str,
     targets: tuple[str, ...],
     output: Path | None,
+    explained: bool,
     dtype: str,
     params: tuple[str, ...],
     sizes: tuple[str, ...],
@@ -56,7 +65,7 @@ def command(
 
     SPEC may also be a level of the IR that MIXC_DUMP=folder has written (.txt). No GPU is needed.
     The module goes to -o or to stdout, the report to stderr; with --json the report alone goes to
-    stdout.
+    stdout. With --explain a model's expectations go to stdout; its lines are those of the module.
     """
     from ..backends.triton.cross_compile import CompileWorkers
     from ..ir.targets import parse_target
@@ -70,19 +79,29 @@ def command(
     dumped = spec.endswith(".txt")
     if dumped and params:
         raise click.UsageError(f"{spec} is no spec: its params are set, and --param is for specs.")
+    if dumped and explained:
+        raise click.UsageError("--explain takes a spec: a level of the IR says no lengths.")
     mixer = None if dumped else load_spec(spec, params)
     with CompileWorkers() as workers:  # they import triton while the spec is lowered
+        shape: dict[str, int] = {}
+        if explained and mixer is not None:
+            shape, fixed = explanation.explained_sizes(mixer, fixed)
         if mixer is None:
             generated = compiling.generate_from(Path(spec), fixed, dtype)
         else:
             generated = compiling.generate(mixer, fixed, dtype)
         reports = compiling.report(generated, targets, workers)
     data = compiling.as_json(reports)
+    expected = explanation.explain(generated, reports, shape) if explained else []
+    if explained:
+        data |= explanation.as_json(expected, shape)
     if output is not None:
         write_whole(output, generated.source)
-    elif not as_json:
+    elif not as_json and not explained:
         click.echo(generated.source, nl=False)
     answer(data, as_json, lambda _: write(console(stderr=output is None), reports))
+    if explained and not as_json:
+        explanation.write(console(), expected, shape)
     if any(kernel.error for kernel in reports):
         click.get_current_context().exit(1)
 

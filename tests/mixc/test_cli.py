@@ -1,6 +1,7 @@
 """The command line, through click's runner and, where time counts, as a process."""
 
 import json
+import re
 import resource
 import shutil
 import subprocess
@@ -227,6 +228,31 @@ def test_compile_prints_the_module_and_the_report_apart(run):
     assert "Compiled for float16" in result.stdout
     compile(result.stdout, "kernel.py", "exec")
     assert "cuda:80" in result.stderr
+
+
+def test_compile_explains_what_a_kernel_waits_for(run, tmp_path):
+    sizes = ("--size", "T=1024", "--size", "D=64", "--size", "E=64")
+    result = run("compile", "gla", "--explain", "-o", "kernel.py", *sizes)
+    assert result.exit_code == 0, result.stderr
+    assert "gla_o_kernel on cuda:90" in result.stdout
+    assert "bound by latency" in result.stdout
+    named = re.findall(r"line (\d+): (.*)", result.stdout)
+    module = (tmp_path / "kernel.py").read_text().splitlines()
+    assert len(named) == 3
+    assert all(module[int(number) - 1].strip() == text for number, text in named)
+
+
+def test_compile_explains_as_data_and_by_the_report_where_there_is_no_machine_code(run):
+    targets = ("--target", "cuda:80", "--target", "hip:gfx942")
+    result = run("compile", "causal", "--explain", "--json", "--size", "T=1024", *targets)
+    assert result.exit_code == 0, result.stderr
+    data = json.loads(result.stdout)
+    assert data["sizes"]["T"] == 1024
+    nvidia, amd = data["expected"]
+    assert nvidia["expected_us"] > 3
+    assert len(nvidia["lines"]) == 3
+    assert "lines" not in amd
+    assert amd["expected_us"] > 3
 
 
 def test_compile_leaves_a_file_that_it_cannot_replace_as_it_is(run, tmp_path):

@@ -26,13 +26,6 @@ MAY_IMPORT = {
 # Rings of imports that still stand, each to be cut where it has a joint; this list only shrinks.
 STANDING_RINGS = (
     (
-        "backends.triton.along_axis",
-        "backends.triton.kernel_text",
-        "backends.triton.memory",
-        "backends.triton.names",
-        "backends.triton.systems",
-    ),
-    (
         "ir.expression",
         "ir.mixer",
         "ir.text",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from ...ir.tile import (
     Cast,
@@ -21,18 +20,17 @@ from ...ir.tile import (
     made_by,
     operands,
 )
+from .elementwise import write_range
 from .functions import ATOM, TRITON_TYPE, Text, write_call, write_number
+from .kernel_scope import KernelScope
 from .lines import WIDEST, comment, wrap
-
-if TYPE_CHECKING:
-    from .kernel_text import KernelText
 
 _REDUCTION = {"sum": "tl.sum", "max": "tl.max", "min": "tl.min"}
 _COMBINED = {"prod": "_multiply", "any": "_either", "all": "_both"}  # of device functions
 _RUNNING = {"sum": "tl.cumsum", "prod": "tl.cumprod"}
 
 
-def write_reduce(kernel: KernelText, op: Reduce) -> None:
+def write_reduce(kernel: KernelScope, op: Reduce) -> None:
     """One axis of a tile goes."""
     axis = kernel.layout.of(op.x).index(op.over)
     text = kernel.texts[op.x.name]
@@ -44,7 +42,7 @@ def write_reduce(kernel: KernelText, op: Reduce) -> None:
     kernel.define(op, op.out, Text(code, ATOM, text.reads))
 
 
-def write_scan(kernel: KernelText, op: Scan) -> None:
+def write_scan(kernel: KernelScope, op: Scan) -> None:
     """A running sum, product or maximum."""
     axis = kernel.layout.of(op.x).index(op.over)
     text = kernel.texts[op.x.name]
@@ -57,11 +55,11 @@ def write_scan(kernel: KernelText, op: Scan) -> None:
     kernel.define(op, op.out, Text(code, ATOM, text.reads))
 
 
-def write_rename(kernel: KernelText, op: Rename) -> None:
+def write_rename(kernel: KernelScope, op: Rename) -> None:
     """The same tile under another name; only where the order of its axes turns it is moved."""
     x, out = op.x, op.out
     if x.name in kernel.starts:
-        kernel.write(Range(out, kernel.starts[x.name]))
+        write_range(kernel, Range(out, kernel.starts[x.name]))
         return
     text = kernel.texts[x.name]
     renamed = [op.to if axis == op.axis else axis for axis in kernel.layout.of(x)]
@@ -79,7 +77,7 @@ def write_rename(kernel: KernelText, op: Rename) -> None:
 # --------------------------------------------------------------------------- combinations
 
 
-def write_combine(kernel: KernelText, op: Combine) -> None:
+def write_combine(kernel: KernelScope, op: Combine) -> None:
     """A scan of several tiles at once, with a function of its own."""
     axis = kernel.layout.of(op.xs[0]).index(op.over)
     function = kernel.own_function(f"combine_{op.outs[0].name}", _function(kernel, op))
@@ -95,7 +93,7 @@ def write_combine(kernel: KernelText, op: Combine) -> None:
         kernel.name_value(out.name, name)
 
 
-def _function(kernel: KernelText, op: Combine) -> str:
+def _function(kernel: KernelScope, op: Combine) -> str:
     """A function of two stretches, left before right; it sees nothing else but numbers."""
     texts = {v.name: Text(v.name) for v in (*op.left, *op.right)}
     uses = Counter(v.name for inner in op.body for v in operands(inner))
@@ -117,7 +115,7 @@ def _function(kernel: KernelText, op: Combine) -> str:
     return "\n".join([*lines, *("    " + line for line in wrap(f"return {results}", 4))])
 
 
-def _inner_text(kernel: KernelText, texts: Mapping[str, Text], op: Op) -> Text:
+def _inner_text(kernel: KernelScope, texts: Mapping[str, Text], op: Op) -> Text:
     match op:
         case Constant(_, number):
             return write_number(number)
@@ -133,7 +131,7 @@ def _inner_text(kernel: KernelText, texts: Mapping[str, Text], op: Op) -> Text:
     raise TypeError(type(op).__name__)
 
 
-def _seen(kernel: KernelText, texts: Mapping[str, Text], value: Value) -> Text:
+def _seen(kernel: KernelScope, texts: Mapping[str, Text], value: Value) -> Text:
     """A value of the function's own, or a number that the kernel knows."""
     if value.name in texts:
         return texts[value.name]

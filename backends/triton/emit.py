@@ -12,13 +12,12 @@ from ...ir.plan import Plan
 from ...ir.tile import DType, HostArgument, Program, SizeArgument
 from ...ir.verify_plan import verify_plan
 from .checks import CHECKS
-from .functions import DEVICE_FUNCTIONS
+from .device_functions import DEVICE_FUNCTIONS
 from .host import HostText
 from .kernel_text import KernelText
 from .lines import WIDEST, comment, fill
 from .names import with_plain_names
 from .reread import reread_weights
-from .systems import LINEAR_FUNCTIONS
 
 
 def emit_module(plan: Plan, wide_dots: bool = False) -> str:
@@ -56,8 +55,9 @@ def kernel_texts(plan: Plan, own: dict[str, str], wide_dots: bool = False) -> li
 def device_functions(kernels: Iterable[KernelText], own: Mapping[str, str]) -> list[str]:
     """The functions that kernels call."""
     device = {name for kernel in kernels for name in kernel.device}
-    known = {**DEVICE_FUNCTIONS, **LINEAR_FUNCTIONS}
-    functions = ["@triton.jit" + text.rstrip() for name, text in known.items() if name in device]
+    functions = [
+        "@triton.jit" + text.rstrip() for name, text in DEVICE_FUNCTIONS.items() if name in device
+    ]
     return functions + [
         "@triton.jit\n" + text.replace("FUNCTION", name, 1) for name, text in own.items()
     ]

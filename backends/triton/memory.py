@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ...ir.tile import Load, Search, SizeArgument, Store, Value
 from .functions import ATOM, PRODUCT, SUM, Text, write_call, write_number
+from .kernel_scope import KernelScope
 from .layout import Order
-
-if TYPE_CHECKING:
-    from .kernel_text import KernelText
 
 Index = tuple[tuple[str, Value], ...]
 
 
-def write_load(kernel: KernelText, op: Load) -> None:
+def write_load(kernel: KernelScope, op: Load) -> None:
     """A tile from memory, read in the order of axes that the layout has for it."""
     order = kernel.layout.of(op.out)
     pointer = _pointer(kernel, op.buffer, op.index, order)
@@ -32,7 +28,7 @@ def write_load(kernel: KernelText, op: Load) -> None:
     kernel.loaded.add(op.out.name)
 
 
-def write_store(kernel: KernelText, op: Store) -> None:
+def write_store(kernel: KernelScope, op: Store) -> None:
     """A tile to memory."""
     axes = frozenset[str]().union(*(v.axes for _, v in op.index))
     order = kernel.layout.sort(axes)
@@ -42,7 +38,7 @@ def write_store(kernel: KernelText, op: Store) -> None:
     kernel.statement(f"tl.store({pointer.code}, {value}{mask})")
 
 
-def write_search(kernel: KernelText, op: Search) -> None:
+def write_search(kernel: KernelScope, op: Search) -> None:
     """How many entries of a sorted table lie below a number."""
     kernel.device.add("search")
     rest = tuple((d, v) for d, v in op.index if d != op.dim)
@@ -59,7 +55,7 @@ def write_search(kernel: KernelText, op: Search) -> None:
     kernel.name_value(op.out.name, name)
 
 
-def _mask(kernel: KernelText, mask: Value, order: Order) -> Text:
+def _mask(kernel: KernelScope, mask: Value, order: Order) -> Text:
     """A condition in an order of axes, put together anew where it is made in another."""
     own = kernel.layout.of(mask)
     made = kernel.conditions.get(mask.name)
@@ -73,7 +69,7 @@ def _mask(kernel: KernelText, mask: Value, order: Order) -> Text:
 # -------------------------------------------------------------------------------- pointers
 
 
-def _pointer(kernel: KernelText, buffer: str, index: Index, order: Order) -> Text:
+def _pointer(kernel: KernelScope, buffer: str, index: Index, order: Order) -> Text:
     base, rest = _base(kernel, buffer, index)
     starts = [(d, start) for d, value in rest if (start := _start(kernel, d, value)) is not None]
     if starts:
@@ -88,7 +84,7 @@ def _pointer(kernel: KernelText, buffer: str, index: Index, order: Order) -> Tex
     return Text(" + ".join(terms), SUM, reads)
 
 
-def _base(kernel: KernelText, buffer: str, index: Index) -> tuple[str, Index]:
+def _base(kernel: KernelScope, buffer: str, index: Index) -> tuple[str, Index]:
     """The pointer to what the top level fixes of a buffer, and the indices that remain."""
     fixed = [(d, v) for d, v in index if not v.axes and kernel.is_outermost(v)]
     rest = tuple((d, v) for d, v in index if (d, v) not in fixed)
@@ -100,7 +96,7 @@ def _base(kernel: KernelText, buffer: str, index: Index) -> tuple[str, Index]:
     return kernel.outermost(key, f"{buffer}_base", " + ".join([buffer, *terms])), rest
 
 
-def _far(kernel: KernelText, value: Value) -> str:
+def _far(kernel: KernelScope, value: Value) -> str:
     """A position that may be far, as 64 bits; what is made of arguments may be a plain number."""
     if value.name in kernel.constants:
         return str(kernel.constants[value.name])
@@ -110,14 +106,14 @@ def _far(kernel: KernelText, value: Value) -> str:
     return f"tl.cast({text.code}, tl.int64)"
 
 
-def _block_base(kernel: KernelText, buffer: str, base: str, starts: list[tuple[str, Text]]) -> str:
+def _block_base(kernel: KernelScope, buffer: str, base: str, starts: list[tuple[str, Text]]) -> str:
     """The pointer to where a tile starts: what may be far is counted in 64 bits."""
     key = (buffer, base, tuple((dim, start.code) for dim, start in starts))
     terms = [f"tl.cast({s.code}, tl.int64) * {buffer}_stride_{d}" for d, s in starts]
     return kernel.once(key, f"{buffer}_block", lambda: " + ".join([base, *terms]))
 
 
-def _start(kernel: KernelText, dim: str, value: Value) -> Text | None:
+def _start(kernel: KernelScope, dim: str, value: Value) -> Text | None:
     """Where a tile starts; a single position along a dim of any length starts where it is."""
     if not value.axes and SizeArgument(dim) in kernel.program.arguments:
         return kernel.texts[value.name]
@@ -125,7 +121,7 @@ def _start(kernel: KernelText, dim: str, value: Value) -> Text | None:
     return None if start is None else kernel.texts[start.name]
 
 
-def _offset(kernel: KernelText, value: Value, order: Order) -> Text:
+def _offset(kernel: KernelScope, value: Value, order: Order) -> Text:
     """The positions of a tile, from where it starts."""
     if value.name not in kernel.starts:
         return kernel.shaped(value, order)

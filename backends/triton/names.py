@@ -8,8 +8,7 @@ import keyword
 from ...ir.plan import Plan
 from .. import names
 from .checks import NAMES as CHECK_NAMES
-from .functions import DEVICE_FUNCTIONS
-from .systems import LINEAR_FUNCTIONS
+from .device_functions import DEVICE_FUNCTIONS
 
 # What the launcher takes by keyword beside a kernel's arguments, and what it calls its own.
 _LAUNCHER = frozenset(
@@ -23,7 +22,7 @@ _LAUNCHER = frozenset(
 )
 TAKEN = frozenset(
     {*keyword.kwlist, *dir(builtins), *"tl triton torch math program programs".split()}
-    | {*DEVICE_FUNCTIONS, *LINEAR_FUNCTIONS, *CHECK_NAMES, *_LAUNCHER}
+    | {*DEVICE_FUNCTIONS, *CHECK_NAMES, *_LAUNCHER}
 )
 
 

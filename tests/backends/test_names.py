@@ -16,7 +16,7 @@ from mixc.backends.cpu.build import find_compiler
 from mixc.backends.cpu.configure import configure, defaults
 from mixc.backends.cpu.emit import emit_source, runtime_text
 from mixc.backends.cpu.names import taken
-from mixc.backends.triton import kernel_text
+from mixc.backends.triton import kernel_scope
 from mixc.backends.triton.emit import emit_module
 from mixc.backends.triton.names import TAKEN
 from mixc.compiler.language.load import load_text
@@ -69,7 +69,7 @@ def emitted(text):
     kernels = emit_source(configure(plan, defaults(target)), target).text
     kernels = kernels[kernels.index(runtime_text()[-40:]) + 40 :]
     with pytest.MonkeyPatch.context() as patch:  # long names would be inlined less
-        patch.setattr(kernel_text, "_WIDEST_INLINE", 1000)
+        patch.setattr(kernel_scope, "_WIDEST_INLINE", 1000)
         module = emit_module(plan)
     kernels = re.sub(r"//.*|#pragma.*|\"C\"", "", kernels)
     macros = taken(target)

@@ -179,7 +179,7 @@ def find(out, table, stride, size, value, RIGHT: tl.constexpr):
 
 
 def test_search_counts_what_is_below() -> None:
-    from mixc.backends.triton.functions import DEVICE_FUNCTIONS
+    from mixc.backends.triton.device_functions import DEVICE_FUNCTIONS
     from mixc.backends.triton.run import import_source
 
     source = SEARCH.format(function=DEVICE_FUNCTIONS["search"].rstrip())

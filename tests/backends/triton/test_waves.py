@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mixc.backends.triton.functions import DEVICE_FUNCTIONS
+from mixc.backends.triton.device_functions import DEVICE_FUNCTIONS
 
 KERNEL = """
 @triton.jit

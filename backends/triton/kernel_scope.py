@@ -1,0 +1,178 @@
+"""What the parts of the emitter share: names, texts, the layout, and the statements at hand.
+
+Each part writes the ops of one kind and takes the scope; ``kernel_text`` drives them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ...ir.tile import Cast, Elementwise, HostArgument, Op, ParamArgument, Program, Value
+from .arguments import argument_names
+from .functions import ATOM, Text
+from .layout import Order, choose_layout
+from .lines import wrap
+from .names import TAKEN
+from .uses import computed_with, count_uses, handed_over, scopes, turned_masks
+
+_WIDEST_INLINE = 60  # characters of a value that is still written where it is used
+
+
+@dataclass
+class Body:
+    """Lines in the making."""
+
+    depth: int
+    lines: list[str] = field(default_factory=list)
+    once: dict[object, str] = field(default_factory=dict)  # what need not be computed again
+
+    def add(self, text: str) -> None:
+        self.lines.extend("    " * self.depth + line for line in wrap(text, 4 * self.depth))
+
+
+class KernelScope:
+    """Names, texts and statements of one kernel; ``device`` is what it calls.
+
+    ``functions`` are those that the module has already, by name; the kernel adds its own. With
+    ``wide_dots`` bfloat16 is widened before products: Triton's interpreter keeps it as bits,
+    and would multiply those.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        wide_dots: bool = False,
+        functions: dict[str, str] | None = None,
+    ) -> None:
+        self.program = program
+        self.wide_dots = wide_dots
+        self.layout = choose_layout(program)
+        self.device: set[str] = set()
+        self.functions = {} if functions is None else functions
+        narrow = any(buffer.dtype.is_narrow for buffer in program.buffers.values())
+        # What is rounded to 8 or 11 bits in memory anyway needs no more than tf32's 11 in between.
+        self.precision = "tf32" if narrow else "ieee"
+        self.uses = count_uses(program.body)
+        self.computed = computed_with(program.body)
+        self.handed = handed_over(program.body)
+        self.scope_of = scopes(program.body)
+        self.masks_turned = turned_masks(program.body, self.layout)
+        self.conditions: dict[str, Elementwise] = {}
+        self.texts: dict[str, Text] = {}
+        self.constants: dict[str, float | int | bool] = {}
+        self.nonnegative: set[str] = set()
+        self.bases: dict[object, str] = {}
+        self.taken: set[str] = {a for a in argument_names(program)}
+        self.bodies = [Body(1)]
+        self.grid_names: set[str] = set()
+        self.outs: set[str] = set()
+        self.loaded: set[str] = set()
+        self.starts: dict[str, Value] = {}  # positions of a tile -> where it starts
+        self.kept: set[str] = set()  # variables of the top level that loops made
+        self.compile_time = {
+            a.name
+            for a in program.arguments
+            if (isinstance(a, ParamArgument) and not a.runtime)
+            or (isinstance(a, HostArgument) and a.fixed)
+        }
+
+    def define(self, op: Op, out: Value, text: Text) -> None:
+        """Write a statement, or keep the text for the one place that uses it."""
+        once = self.uses[out.name] == 1 and self.scope_of[out.name][1]
+        pure = isinstance(op, Elementwise | Cast)
+        last = out.name in self.handed and self.uses[out.name] == 1
+        if (once and pure and len(text.code) <= _WIDEST_INLINE) or last:
+            self.texts[out.name] = text
+            return
+        name = self.unique(out.name)
+        self.statement(f"{name} = {text.code}")
+        self.name_value(out.name, name)
+
+    def statement(self, code: str) -> None:
+        """Add a line to what is being written."""
+        self.bodies[-1].add(code)
+
+    def outermost(self, key: object, name: str, code: str) -> str:
+        """The variable of the top level that holds ``code``."""
+        if key not in self.bases:
+            self.bases[key] = self.unique(name)
+            self.bodies[0].add(f"{self.bases[key]} = {code}")
+        return self.bases[key]
+
+    def is_outermost(self, value: Value) -> bool:
+        """Whether a value is known at the top level."""
+        known = value.name in self.grid_names or value.name in self.constants
+        return known or self.scope_of.get(value.name, (1, False))[0] == 0
+
+    def once(self, key: object, name: str, code: Callable[[], str]) -> str:
+        """The variable that holds ``code``, which is computed once where it is in reach."""
+        for body in self.bodies:
+            if key in body.once:
+                return body.once[key]
+        variable = self.unique(name)
+        self.statement(f"{variable} = {code()}")
+        self.bodies[-1].once[key] = variable
+        return variable
+
+    def own_function(self, name: str, text: str) -> str:
+        """The name of a function that only this module needs; equal ones are one."""
+        for known, same in self.functions.items():
+            if same == text:
+                return known
+        stem, count = f"_{name}", 1
+        while (known := stem if count == 1 else f"{stem}_{count}") in self.functions:
+            count += 1
+        self.functions[known] = text
+        return known
+
+    def name_value(self, value: str, variable: str) -> None:
+        """Let a value stand under a variable."""
+        self.texts[value] = Text(variable, ATOM, frozenset({variable}))
+
+    def unique(self, hint: str) -> str:
+        """A variable name; those of a loop's body are free again after the loop."""
+        stem = re.sub(r"(_\d+)+$", "", hint) or hint
+        stem = f"{stem}_" if stem in TAKEN else stem
+        stem = f"{stem}_tile" if stem in self.program.buffers else stem
+        name, count = stem, 1
+        while name in self.taken:
+            count += 1
+            name = f"{stem}_{count}"
+        self.taken.add(name)
+        return name
+
+    def blocks(self, order: Order, between: str = ", ") -> str:
+        """The block sizes of axes."""
+        return between.join(self.program.tile(a).symbol for a in order)
+
+    def offset(self, dim: str) -> str:
+        """The positions of a tile from its start, the same for all tiles of one block size."""
+        return f"{(self.program.tile(dim).like or dim).lower()}_offset"
+
+    def shaped(self, value: Value, order: Order) -> Text:
+        """A value's text, shaped to meet a tile whose axes are ``order``."""
+        text = self.texts[value.name]
+        own = self.layout.of(value)
+        if not own or own == order:
+            return text
+        shared = tuple(a for a in order if a in own)
+        text = self.turned(text, own, shared)
+        if shared == order:
+            return text
+        places = ", ".join(":" if a in own else "None" for a in order)
+        return Text(f"{text.at(ATOM)}[{places}]", ATOM, text.reads)
+
+    def ordered(self, value: Value, order: Order) -> Text:
+        """A value's text with its axes in an order of their own."""
+        return self.turned(self.texts[value.name], self.layout.of(value), order)
+
+    def turned(self, text: Text, given: Order, wanted: Order) -> Text:
+        """A tile with its axes in another order; registers are moved if it is another."""
+        if given == wanted:
+            return text
+        if len(given) == 2:
+            return Text(f"tl.trans({text.code})", ATOM, text.reads)
+        places = [given.index(axis) for axis in wanted]
+        return Text(f"tl.permute({text.code}, {places})", ATOM, text.reads)

@@ -17,7 +17,8 @@ _NAME = re.compile(r"[A-Za-z_]\w*")
 _DIM = re.compile(r"\b[A-Z]\w*")
 _MAKING = frozenset({"lse", "weights", "output", "list"})  # keys whose value is a name
 _LISTS = frozenset({"stages", "step"})  # whose items stand for themselves
-_EXPRESSIONS = frozenset({"let", "define", "attention", "recurrence", "select", "map", "stages"})
+_FORMS = frozenset({"attention", "recurrence", "select", "convolution", "map", "stages"})
+_EXPRESSIONS = _FORMS | {"let", "define"}
 
 
 def every_error(text: str, path: str = "<text>") -> list[SpecError]:

@@ -41,7 +41,6 @@ from .text.positions import Block, Items, Node, Text, broken_flow, clip, shape_n
 from .text.source import closest, listed
 
 LATER = {
-    "convolution": "the form `convolution`",
     "parts": "`parts` in an attention",
     "carry": "`carry` in an attention",
     "feedback": "`feedback` in an attention",
@@ -225,6 +224,21 @@ class SelectSpec(Section):
     let: Expressions = {}
 
 
+class ConvolutionSpec(Section):
+    """For each position of the axis ``over``, a weighted sum over the positions before it."""
+
+    title: ClassVar[str] = "a convolution"
+    annotated: ClassVar[frozenset[str]] = frozenset({"kernel", "signal"})
+    over: Label
+    lag: Label
+    kernel: Expression
+    signal: Expression
+    causal: Flag = True
+    mode: Label | None = None
+    output: Label
+    let: Expressions = {}
+
+
 class StateSpec(Section):
     """A state with more than its axes."""
 
@@ -273,6 +287,7 @@ class StageSpec(Section):
     attention: AttentionSpec | None = None
     recurrence: RecurrenceSpec | None = None
     select: SelectSpec | None = None
+    convolution: ConvolutionSpec | None = None
     map: Expressions | None = None
     let: Expressions = {}
     like: Label | None = None
@@ -297,6 +312,7 @@ class SpecDocument(Section):
     attention: AttentionSpec | None = None
     recurrence: RecurrenceSpec | None = None
     select: SelectSpec | None = None
+    convolution: ConvolutionSpec | None = None
     map: Expressions | None = None
     stages: Annotated[tuple[StageSpec, ...], BeforeValidator(as_items)] | None = None
     outputs: Annotated[dict[Key, Axes], BeforeValidator(as_pairs)]
@@ -332,7 +348,7 @@ def _located(document: Block, error: ValidationError) -> SpecError:
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of the language, for editors."""
     schema = SpecDocument.model_json_schema()
-    for section in (AttentionSpec, SelectSpec):
+    for section in (AttentionSpec, ConvolutionSpec, SelectSpec):
         _admit_annotations(schema["$defs"][section.__name__], section.annotated)
     dialect = "https://json-schema.org/draft/2020-12/schema"
     return {"$schema": dialect, **schema, "title": "mixc spec"}
@@ -351,6 +367,7 @@ def _admit_annotations(schema: dict[str, Any], keys: frozenset[str]) -> None:
 
 __all__ = [
     "AttentionSpec",
+    "ConvolutionSpec",
     "InputSpec",
     "NormalizeSpec",
     "ParamSpec",

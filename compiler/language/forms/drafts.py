@@ -16,7 +16,7 @@ from .renaming import Renaming
 from .select import names_made
 from .step import assigned
 
-_FORMS = ("attention", "recurrence", "select", "map")
+_FORMS = ("attention", "recurrence", "select", "convolution", "map")
 
 
 def draft_stages(spec: SpecDocument, top: Scope) -> tuple[Draft, ...]:
@@ -57,6 +57,8 @@ class Draft:
                 yield self.renaming.made(name)
         if self.form.select is not None:
             yield from (self.renaming.made(name) for name in names_made(self.form.select))
+        if self.form.convolution is not None:
+            yield self.renaming.made(self.form.convolution.output.value)
 
 
 def _drafts(spec: SpecDocument, scope: Scope) -> list[Draft]:

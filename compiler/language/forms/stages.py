@@ -10,12 +10,13 @@ from ....ir.names import names_in
 from ..names.definitions import Lets, check_annotation, flat, reads_results, resolve
 from ..names.names import check_name
 from ..names.scope import Argument, Barred, Binding, Clash, Scope
-from ..schema import RecurrenceSpec, SelectSpec, Word
+from ..schema import ConvolutionSpec, RecurrenceSpec, SelectSpec, Word
 from ..terms.complexes import PARTS, Complex, parts, together
 from ..terms.infer import infer
 from ..text.grammar import parse, parse_target
 from ..text.positions import Text
 from .attention import read_attention
+from .convolution import read_convolution
 from .drafts import Draft
 from .recurrence import read_recurrence
 from .renaming import Renaming
@@ -64,6 +65,8 @@ class _Stages:
             return self.recurrence(draft, draft.form.recurrence, local)
         if draft.form.select is not None:
             return (self.select(draft, draft.form.select, local),)
+        if draft.form.convolution is not None:
+            return (self.convolution(draft, draft.form.convolution, local),)
         return (self.map(draft, local),)
 
     def replaced(self, draft: Draft) -> Scope:
@@ -103,6 +106,13 @@ class _Stages:
         for result, place in zip(stage.results, places_made(spec), strict=True):
             self.make(result, draft.label, place)
         return stage
+
+    def convolution(self, draft: Draft, spec: ConvolutionSpec, local: Scope) -> Stage:
+        self.lets.declare(spec.let, local)
+        equation = read_convolution(spec, local, draft.renaming)
+        self.lets.finish(local)
+        self.make(equation.ref, draft.label, spec.output)
+        return Map((equation,), draft.name)
 
     def recurrence(self, draft: Draft, spec: RecurrenceSpec, local: Scope) -> tuple[Stage, ...]:
         """A recurrence, after a map with what its step needs of earlier stages as a whole."""

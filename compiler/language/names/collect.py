@@ -41,6 +41,7 @@ def collect_dims(spec: SpecDocument, source: Source) -> Dims:
         raise place.error(f"the spec has {len(dims.known)} dims", allowed=f"at most {MAX_DIMS}")
     _settle_sequences(spec, dims)
     _add_walked(spec, dims)
+    _add_lags(spec, dims)
     _check_products(spec, dims)
     _collect_heads(spec, dims)
     return dims
@@ -102,6 +103,17 @@ def _add_walked(spec: SpecDocument, dims: Dims) -> None:
     for form in forms:
         if form is not None and (over := form.over.value.strip()) in dims.tensor:
             dims.sequences.setdefault(over, over)
+
+
+def _add_lags(spec: SpecDocument, dims: Dims) -> None:
+    """The lags of a convolution that nothing else has are those of the whole sequence."""
+    forms = (spec.convolution, *(stage.convolution for stage in spec.stages or ()))
+    for form in forms:
+        if form is None or (over := form.over.value.strip()) not in dims.known:
+            continue
+        if (lag := read_dim(form.lag)) not in dims.known:
+            dims.known.add(lag)
+            dims.sequences[lag] = dims.sequences.setdefault(over, over)
 
 
 def _collect_heads(spec: SpecDocument, dims: Dims) -> None:

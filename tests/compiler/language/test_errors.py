@@ -168,7 +168,7 @@ CASES = {
     "heads unknown": ("{G: H}", "{G: K}", "9:12", "`K` is no dim of this spec"),
     "heads in a ring": ("{G: H}", "{G: H, H: G}", "9:9", "contain each other"),
     "select": ("attention:", "select:", "18:3", "unknown key `mask` in a selection"),
-    "convolution": ("attention:", "convolution:", "15:1", "not yet: the form `convolution`"),
+    "convolution": ("attention:", "convolution:", "17:3", "unknown key `score` in a convolution"),
     "parts": ("  over: J", "  parts: []\n  over: J", "16:3", "not yet: `parts`"),
     "carry": ("  over: J", "  carry: {k: k}\n  over: J", "16:3", "not yet: `carry`"),
     "over a list": ("over: J", "over: [J, E]", "16:9", "not yet: a list in `over`"),

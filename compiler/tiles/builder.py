@@ -45,7 +45,7 @@ from ...ir.tile import (
 )
 from ..passes.remove_dead_ops import remove_dead_ops
 from .scope import Loop, Scope
-from .simplify import simplify
+from .simplify import simplify, without_negatives
 
 # What results are called that nobody named.
 _HINTS = {
@@ -81,6 +81,7 @@ class Builder:
         self._nonnegative: set[str] = set()
         self._begins: dict[str, Value] = {}  # positions of a tile -> where it starts
         self.shifts: dict[str, tuple[Value, int]] = {}  # x + 3 -> (x, 3)
+        self.negated: dict[str, Value] = {}  # -x -> x
 
     # ------------------------------------------------------------------------------ names
 
@@ -198,6 +199,7 @@ class Builder:
     def elementwise(self, fn: str, *args: Value, dtype: DType, hint: str = "") -> Value:
         """``fn`` of values that meet by axis name."""
         axes = frozenset[str]().union(*(a.axes for a in args))
+        fn, args = without_negatives(self, fn, args)
         if dtype is DType.INT32 and not axes:
             simple = simplify(self, fn, args)
             if simple is not None:
@@ -214,6 +216,8 @@ class Builder:
                 self._nonnegative.add(out.name)
             if fn in ("add", "sub") and isinstance(number, int) and not axes:
                 self.shifts[out.name] = (args[0], number if fn == "add" else -number)
+            if fn == "neg" and args[0].dtype is dtype:
+                self.negated[out.name] = args[0]
             return Elementwise(out, fn, args), out
 
         return self._emit((fn, args, dtype), level, make)

@@ -1,4 +1,4 @@
-"""Integer arithmetic on scalars that needs no op: loop bounds come out as a person writes them."""
+"""Arithmetic as a person writes it: no op where none is needed, and ``x - 1``, not ``x + -1``."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ class Arithmetic(Protocol):
         """Sums of a value and a number, by name."""
         ...
 
+    @property
+    def negated(self) -> Mapping[str, Value]:
+        """What ``-x`` is the negative of, by name."""
+        ...
+
     def constant_of(self, value: Value) -> float | int | bool | None:
         """The number that a value is, where it is known."""
         ...
@@ -24,13 +29,47 @@ class Arithmetic(Protocol):
         """Whether a value is never negative."""
         ...
 
-    def constant(self, value: int, dtype: DType) -> Value:
+    def constant(
+        self, value: float | int | bool, dtype: DType, axes: frozenset[str] = frozenset()
+    ) -> Value:
         """A number as a value."""
         ...
 
     def elementwise(self, fn: str, *args: Value, dtype: DType) -> Value:
         """A function of values."""
         ...
+
+
+def without_negatives(
+    builder: Arithmetic, fn: str, args: tuple[Value, ...]
+) -> tuple[str, tuple[Value, ...]]:
+    """The same to the bit with the sign in the op.
+
+    x + -1 --> x - 1, x - -y --> x + y, -x + y --> y - x, x * -1 --> -x.
+    """
+    if fn not in ("add", "sub", "mul"):
+        return fn, args
+    a, b = args
+    if fn == "mul":
+        for x, sign in ((a, b), (b, a)):
+            plain = sign.axes <= x.axes and sign.dtype is x.dtype
+            if plain and builder.constant_of(sign) == -1 and builder.constant_of(x) is None:
+                return "neg", (x,)
+        return fn, args
+    if (opposite := _opposite(builder, b)) is not None:
+        return ("sub" if fn == "add" else "add"), (a, opposite)
+    if fn == "add" and (opposite := _opposite(builder, a)) is not None:
+        return "sub", (b, opposite)
+    return fn, args
+
+
+def _opposite(builder: Arithmetic, value: Value) -> Value | None:
+    """x for a value that is written as -x."""
+    number = builder.constant_of(value)
+    if number is None:
+        return builder.negated.get(value.name)
+    small = -(1 << 31) < number < 0 or (value.dtype.is_float and number < 0)
+    return builder.constant(-number, value.dtype, value.axes) if small else None
 
 
 def simplify(builder: Arithmetic, fn: str, args: tuple[Value, ...]) -> Value | None:

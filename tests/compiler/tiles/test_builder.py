@@ -142,6 +142,27 @@ def test_integers_take_as_few_ops_as_can_be() -> None:
     assert op("max", unknown, zero) != unknown
 
 
+def test_a_sign_stands_in_the_op() -> None:
+    """x + -1 --> x - 1 and the like, whichever way it came about."""
+    made = builder()
+    x, y = (made.scalar(ParamArgument(name, REAL, runtime=True)) for name in "xy")
+    minus = made.constant(-1.0, REAL)
+    opposite = made.elementwise("mul", y, minus, dtype=REAL)
+    assert made.elementwise("neg", y, dtype=REAL) == opposite
+    apart = made.elementwise("sub", x, y, dtype=REAL)
+    assert made.elementwise("add", x, opposite, dtype=REAL) == apart
+    assert made.elementwise("add", opposite, x, dtype=REAL) == apart
+    together = made.elementwise("add", x, y, dtype=REAL)
+    assert made.elementwise("sub", x, opposite, dtype=REAL) == together
+    j = made.range("J", None, "j")
+    before = made.elementwise("add", j, number(made, -1), dtype=INT)
+    assert made.elementwise("sub", j, number(made, 1), dtype=INT) == before
+    lowest = made.elementwise("add", j, number(made, -(1 << 31)), dtype=INT)
+    made_by = {op.out: op for op in made.scopes[0].ops if isinstance(op, Elementwise)}
+    assert made_by[before].fn == "sub"
+    assert made_by[lowest].fn == "add"
+
+
 def test_signs_are_followed() -> None:
     made = builder()
     made.grid.append(GridAxis("J", made.grid_position("J", "j_start"), True))
@@ -190,8 +211,9 @@ def test_simplified_integers_are_equal(tree: object, size: int, start: int) -> N
         if isinstance(op, Constant):
             known[op.out.name] = int(op.value)
         elif isinstance(op, Elementwise):
-            a, b = (known[v.name] for v in op.args)
+            a, b = (known[v.name] for v in (*op.args, op.args[0])[:2])
             known[op.out.name] = {
+                "neg": -a,
                 "add": a + b,
                 "sub": a - b,
                 "mul": a * b,

@@ -113,6 +113,7 @@ def test_other_names_give_the_same_code(data, form):
     both = st.one_of(st.sampled_from(small), st.sampled_from(large))
     words = data.draw(st.lists(both, min_size=11, max_size=11, unique=True))
     dims = data.draw(st.lists(st.sampled_from(large), min_size=3, max_size=3, unique=True))
+    assume({"i", "j"}.isdisjoint(words))  # hidden, the spec's positions mean something else
     try:
         load_text(spec(form, words, dims))
     except SpecError:  # a word of the language, a dim's name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from ...ir.tile import GridAxis, Program
 
@@ -14,9 +14,15 @@ def grid_axes(program: Program) -> list[GridAxis]:
 
 
 def grid_lines(
-    program: Program, names: Mapping[str, str], sizes: Mapping[str, int]
+    program: Program,
+    names: Mapping[str, str],
+    sizes: Mapping[str, int],
+    unique: Callable[[str], str],
 ) -> Iterator[str]:
-    """The statements that make the grid's positions, under their names; ``sizes`` are fixed."""
+    """The statements that make the grid's positions, under their names.
+
+    ``sizes`` are fixed; ``unique`` finds a variable that nothing else has.
+    """
     axes = grid_axes(program)
     if axes:
         yield "program = tl.program_id(0)"
@@ -24,8 +30,9 @@ def grid_lines(
         name = names[axis.position.name]
         count = str(sizes.get(axis.dim, axis.dim))
         if axis.tiled and (axis is not axes[-1] or axis.descending):
-            yield f"{name[:-6]}_blocks = tl.cdiv({count}, BLOCK_{axis.dim})"
-            count = f"{name[:-6]}_blocks"
+            blocks = unique(f"{axis.dim.lower()}_blocks")
+            yield f"{blocks} = tl.cdiv({count}, BLOCK_{axis.dim})"
+            count = blocks
         code = "program" if axis is axes[-1] else f"program % {count}"
         if axis.descending:
             yield "# the last block first: it has the most to do"

@@ -93,7 +93,7 @@ class KernelText(KernelScope):
             self.nonnegative.add(tile.symbol)
         positions = [axis.position.name for axis in grid_axes(self.program)]
         names = {position: self.unique(position) for position in positions}
-        for line in grid_lines(self.program, names, sizes):
+        for line in grid_lines(self.program, names, sizes, self.unique):
             body.add(line)
         for position, name in names.items():
             self.name_value(position, name)

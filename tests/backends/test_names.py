@@ -132,7 +132,7 @@ def test_other_names_give_the_same_code(data, form):
 
 WORDS = {
     "attention": (
-        "do this in INT32_MAX threads int tl MIXC_LANES programs _x def".split(),
+        "do this in INT32_MAX threads int tl MIXC_LANES programs i_blocks def".split(),
         ["NULL", "MX_INLINE", "X"],
     ),
     "recurrence": (

@@ -23,6 +23,7 @@ from ....ir.expression import (
     Solve,
     call,
 )
+from ..linear import Linear, expression, linear
 from .partials import ONE, PARTIALS, ZERO, add, mul, where
 
 Axes = frozenset[str]
@@ -145,7 +146,7 @@ class _Pullback:
         keys = {dim for dim, _ in at}
         index_axes = frozenset[str]().union(*(index.axes for _, index in at))
         kept = x.axes - keys
-        if (back := _read_back(at, kept, above)) is not None:
+        if (back := _read_back(at, kept, above, self.rows)) is not None:
             return back
         if (runs := _sum_of_runs(at, x.axes, above)) is not None:
             return runs
@@ -175,18 +176,29 @@ def sum_to(part: Expr, axes: Axes, kept: Axes) -> Expr:
     return Reduce("sum", part, over) if over else part
 
 
-def _read_back(at: At, kept: Axes, above: Expr) -> Expr | None:
+def _read_back(at: At, kept: Axes, above: Expr, rows: Axes) -> Expr | None:
     """The adjoint of a read that takes each position at most once: the same positions, read back.
 
     ``x[D=p, P=d]`` --> ``above[P=d, D=p]``; ``x[T=t - n]`` --> ``above[T=t + n]``;
+    ``x[T=t - l]`` --> ``sum(above[T=t + l], L)``: once for each l;
     ``x[H=g * n]`` --> ``above[G=h // n]`` where n divides h.
     """
     inverse = _inverse_of_split(at) or _inverses(at)
     if inverse is None:
         return None
     back, taken = inverse
-    if len({source for source, _ in back}) < len(back) or {source for source, _ in back} & kept:
+    sources, keys = {source for source, _ in back}, {dim for dim, _ in at}
+    if len(sources) < len(back) or sources & kept:
         return None
+    turns = frozenset[str]().union(*(index.axes for _, index in at)) - sources
+    moving = frozenset[str]().union(*(place.axes for _, place in back)) - keys
+    if turns & keys or moving & sources:
+        return None
+    moved = _moved_back(back, taken, above)
+    return sum_to(moved, moved.axes | turns, (moved.axes | turns) - (turns - kept - rows))
+
+
+def _moved_back(back: list[tuple[str, Expr]], taken: list[Expr], above: Expr) -> Expr:
     present = tuple((source, place) for source, place in back if source in above.axes)
     moved = Read(above, present) if present else above
     for source, place in back:
@@ -205,14 +217,6 @@ def _inverses(at: At) -> tuple[list[tuple[str, Expr]], list[Expr]] | None:
     for dim, index in at:
         place = Index(dim)
         match index:
-            case Index(source):
-                back.append((source, place))
-            case Call("add", (Index(source), n)) | Call("add", (n, Index(source))) if not n.axes:
-                back.append((source, call("sub", place, n)))
-            case Call("sub", (Index(source), n)) if not n.axes:
-                back.append((source, call("add", place, n)))
-            case Call("sub", (n, Index(source))) if not n.axes:
-                back.append((source, call("sub", n, place)))
             case Call("mul", (Index(source), n)) if _is_count(n):
                 back.append((source, call("floordiv", place, n)))
                 taken.append(call("eq", call("mod", place, n), 0))
@@ -224,8 +228,33 @@ def _inverses(at: At) -> tuple[list[tuple[str, Expr]], list[Expr]] | None:
                 back.append((row, call("floordiv", place, Size(n))))
                 back.append((turn, call("mod", place, Size(n))))
             case _:
-                return None
+                if (found := _moved(index, dim)) is None:
+                    return None
+                back.append(found)
     return back, taken
+
+
+def _moved(index: Expr, dim: str) -> tuple[str, Expr] | None:
+    """The axis along which an index is a position moved or turned round, and the way back.
+
+    ``t - n`` is read at ``t + n``, ``n - t`` at ``n - t``, ``(t - n) % T`` at ``(t + n) % T``.
+    Where several axes are, it is the one that is read, else the one written first.
+    """
+    match index:
+        case Call("mod", (inner, Size(size))) if size == dim:
+            found = _moved(inner, dim)
+            if found is None or found[0] != dim:
+                return None
+            return dim, call("mod", found[1], Size(dim))
+    form = linear(index)
+    units = {t.dim: t for t, c in form.terms if isinstance(t, Index) and abs(c) == 1}
+    if not units:
+        return None
+    term = units.get(dim, next(iter(units.values())))
+    sign, rest = dict(form.terms)[term], form.without(term)
+    if any({term.dim, dim} & part.axes for part, _ in rest.terms):
+        return None
+    return term.dim, expression(Linear(((Index(dim), 1),), 0).plus(rest.scaled(-1)).scaled(sign))
 
 
 def _inverse_of_split(at: At) -> tuple[list[tuple[str, Expr]], list[Expr]] | None:

@@ -77,8 +77,9 @@ def write_cast(kernel: KernelScope, op: Cast) -> None:
     if op.x.name in kernel.compile_time:  # a plain number, which meets any type
         kernel.texts[op.out.name] = text
         return
-    if op.out.dtype is DType.INT64 and not op.out.axes:  # it may be a plain number here
-        kernel.define(op, op.out, Text(f"tl.cast({text.code}, tl.int64)", ATOM, text.reads))
+    if op.x.dtype in _WHOLE and not op.out.axes:  # it may be a plain number here
+        code = f"tl.cast({text.code}, {TRITON_TYPE[op.out.dtype]})"
+        kernel.define(op, op.out, Text(code, ATOM, text.reads))
         return
     code = f"{text.at(ATOM)}.to({TRITON_TYPE[op.out.dtype]})"
     kernel.define(op, op.out, Text(code, ATOM, text.reads))

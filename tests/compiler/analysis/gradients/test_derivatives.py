@@ -73,6 +73,7 @@ def check(expr: Expr, positive: bool = False) -> None:
 x, y, z, w, u = REFS.values()
 a, b, p = Index("A"), Index("B"), Index("P")
 group = (("C", call("mod", b, 2)),)
+around = call("mod", call("sub", a, Index("C")), Size("A"))
 inside = call("lt", call("add", a, b), 4)
 
 RULES = {
@@ -94,6 +95,13 @@ RULES = {
     "renamed": call("mul", Read(z, (("A", p),)), w),
     "shift": call("mul", Read(x, (("B", call("sub", b, 1)),)), x),
     "shift far": Read(x, (("B", call("add", 9, b)),)),
+    "convolution": call("mul", Read(x, (("B", call("sub", b, Index("C"))),)), y),
+    "convolution from the end": call("mul", Read(z, (("A", call("sub", p, a)),)), w),
+    "around the end": call("mul", Read(w, (("A", around),)), u),
+    "around another end": call("mul", Read(z, (("A", call("mod", b, Size("A"))),)), x),
+    "of two taps each": call("mul", Read(y, (("B", call("sub", call("add", p, a), 2)),)), w),
+    "moved by itself": call("mul", Read(x, (("B", call("sub", b, call("mod", b, 2))),)), y),
+    "moved by another": Read(y, (("B", call("add", b, Index("C"))), ("C", call("sub", b, 1)))),
     "flip": call("mul", Read(x, (("B", call("sub", 3, b)),)), y),
     "gather": call("mul", Read(x, (("B", call("mod", call("mul", a, 2), 3)),)), z),
     "gather into more": Read(u, (("C", call("floordiv", b, 2)),)),

@@ -176,6 +176,7 @@ class ChunkPlan:
             return replace(
                 form,
                 decay=known(form.decay),
+                log_decay=None if form.log_decay is None else known(form.log_decay),
                 corrections=tuple((known(u), known(w)) for u, w in form.corrections),
                 writes=tuple((known(k), known(v)) for k, v in form.writes),
             )

@@ -8,8 +8,9 @@ what came before through S0:
     O  = P(t) q S0 + A_qu R + A_qk V
     S1 = P S0 + (u P(end, s))^T R + (k P(end, s))^T V
 
-Decays are multiplied, never divided and never taken as differences of sums: a decay of 0, and one
-of exp(-30) for a hundred rows, lose nothing (Yang et al. 2024, arXiv 2312.06635, 2406.06484).
+Decays are multiplied, never divided: a decay of 0, and one of exp(-30) for a hundred rows, lose
+nothing (Yang et al. 2024, arXiv 2312.06635, 2406.06484). Scalars whose logarithms are known are
+differences of running sums where 16 bits hide what these lose (``log_decay``).
 """
 
 from __future__ import annotations
@@ -27,23 +28,29 @@ from ..tiles.evaluator import Evaluator
 from ..tiles.grid import start_rows
 from ..tiles.key_blocks import integer
 from .coupled import CoupledChunk
-from .decay import Decay, Pairs, Request, decay_of, place_rows
-from .defaults import chunk_launch, chunk_rows
+from .decay import Decay, Pairs, Request, place_rows
+from .defaults import chunk_choices, chunk_rows
+from .estimates import SHARED_LIMIT_BYTES, registers, shared_bytes
 from .held import held_blocks
+from .log_decay import decay_of
 from .loop import spread, store_first, store_last
-
-# Elements of a state that a program holds beside the chunk's own tiles.
-_HELD = 4096
 
 
 def chunk(task: ChunkTask, context: Context) -> Program:
-    """The tile program of matrix states, chunk by chunk."""
+    """The tile program of matrix states, chunk by chunk, with as many columns as registers hold."""
     largest = max(context.sizes.get(d, 64) for d in task.listed)
     by_entry = any(f.key_axis in e.axes for f, _ in task.states for e in f.decays)
-    rows = chunk_rows(by_entry, task.corrected, len(task.carrying) > 1, largest)
-    held = held_blocks(task, context, _HELD)
-    context = context.with_blocks({task.over: rows, **held})
-    return by_chunks(task, context, chunk_launch(rows, largest))
+    several = len(task.carrying) > 1
+    rows = chunk_rows(by_entry, task.corrected, several, largest)
+    wide = several or by_entry or not context.dtype.is_narrow
+    made: Program | None = None
+    for held, launch, room in chunk_choices(rows, largest, wide, task.corrected):
+        blocks = {task.over: rows, **held_blocks(task, context, held)}
+        made = by_chunks(task, context.with_blocks(blocks), launch)
+        if registers(made) <= room and shared_bytes(made) <= SHARED_LIMIT_BYTES:
+            break
+    assert made is not None
+    return made
 
 
 def by_chunks(task: ChunkTask, context: Context, launch: Launch) -> Program:
@@ -136,7 +143,7 @@ class _Chunk:
     def _state(self, form: Matrix, carrying: Carrying, start: Value) -> Value:
         """Readings of one state, bound; then the state after the chunk."""
         builder = self.evaluator.builder
-        decay = decay_of(self.pairs, form.decay, form.key_axis)
+        decay = decay_of(self.pairs, form)
         read = [r for r in self.task.readings if r.state == form.state.name]
         wanted = self._wanted(form, [r for r in read if r.axes == (form.key_axis,)])
         scores = dict(zip(wanted, decay.scores([*wanted]), strict=True))
@@ -206,7 +213,9 @@ class _Chunk:
 
     def _through(self, pair: Value, entry: Expr, acc: Value) -> Value:
         """acc + the sum over the chunk's rows s of pair[t, s] * entry[s]."""
-        factors = [self.evaluator.named(pair), *factors_of(self.pairs.at_column(entry))]
+        seen = self.evaluator.named(pair)
+        self.evaluator.zero_outside.add(seen.name)  # no row sees what is past the last
+        factors = [seen, *factors_of(self.pairs.at_column(entry))]
         return contract(self.evaluator, factors, (self.pairs.columns,), acc=acc)
 
     def _along_axis(
@@ -242,9 +251,9 @@ class _Chunk:
         if total is not None:
             value = builder.elementwise("mul", start, total, dtype=DType.FLOAT32)
         for key, entry in terms:
-            factors = [
-                *factors_of(self.pairs.at_column(key)),
+            factors = [  # what is left is applied to the first: entries are the smaller tile
                 *factors_of(self.pairs.at_column(entry)),
+                *factors_of(self.pairs.at_column(key)),
             ]
             if left is not None:
                 factors.append(left)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ...ir.expression import Expr, Index, Literal, Ref, call
+from ...ir.expression import Expr, Index, Ref, call
 from ...ir.tile import DType, Value
 from ..tiles.contraction import contract, factors_of
 from ..tiles.evaluator import Evaluator
@@ -325,10 +325,3 @@ class Factors(Decay):
         both = evaluator.both(here, pairs.compare(fn, pairs.row_number, column))
         assert both is not None
         return evaluator.where(both, entries, score, "score")
-
-
-def decay_of(pairs: Pairs, value: Expr, axis: str) -> Decay:
-    """The decay whose factor in each row is ``value``."""
-    if isinstance(value, Literal) and value.value == 1:
-        return NoDecay(pairs, axis)
-    return Factors(pairs, axis, value)

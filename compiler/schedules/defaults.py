@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ...ir.tile import Program
 from ..tiles.context import Context, Launch
-from .estimates import warps_for_rows
+from .estimates import REGISTER_LIMIT, warps_for_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class Configuration:
     launch: Launch
 
 
+_MANY = 1 << 10  # registers: no limit
 LIGHT: Launch = (("num_warps", 4), ("num_stages", 2))  # kernels that are no attention
 
 # (rows, keys, warps, pipeline stages), the fastest first, by the largest feature size.
@@ -80,9 +81,27 @@ def chunk_rows(by_entry: bool, corrected: bool, several: bool, largest: int) -> 
     return 16 if several and largest > 64 else 32
 
 
-def chunk_launch(rows: int, largest: int) -> Launch:
-    """Warps and pipeline stages of a chunk kernel."""
-    return (("num_warps", 8 if rows * largest > 512 else 4), ("num_stages", 2))
+def chunk_choices(
+    rows: int, largest: int, wide: bool, corrected: bool
+) -> Iterator[tuple[int, Launch, int]]:
+    """What to try for a chunk kernel, the fastest first.
+
+    Each is about how many elements of a state a program holds, warps and stages, and the registers
+    of a thread that its tiles may take, as ``estimates`` counts them: measured by cross-compiling
+    the library at D = 64 and 128. Few warps are best, since all wait for each other at every step
+    of the chain from chunk to chunk.
+
+    Args:
+        wide: products that tensor cores don't take, several states, or decays by entry, which are
+            applied in a loop inside the chunk: these spill in few warps.
+    """
+    if wide:
+        warps = 8 if rows * largest > 512 else 4
+        yield 4096, (("num_warps", warps), ("num_stages", 2)), _MANY
+        return
+    launch = (("num_warps", 4), ("num_stages", 3))
+    for held in (8192, 4096, 2048, 1024):
+        yield held, launch, 64 if corrected else REGISTER_LIMIT
 
 
 def recurrence_launch(program: Program) -> Launch:

@@ -17,6 +17,7 @@ from mixc.ir.binding import bind_sizes
 from mixc.ir.mixer import Mixer
 from mixc.ir.plan import Plan
 from mixc.ir.roles import feature_dims
+from mixc.ir.tile import Scan, all_ops
 
 SIZES = {"B": 2, "H": 2, "G": 1, "D": 5, "E": 3, "C": 5, "N": 3, "P": 5}
 
@@ -113,18 +114,24 @@ def with_block(plan: Plan, dim: str, block: int) -> Plan:
 
 
 def check(
-    mixer: Mixer, length: int, schedule: str, recurrence: str = "chunk", splits: int = 1
-) -> None:
+    mixer: Mixer,
+    length: int,
+    schedule: str,
+    recurrence: str = "chunk",
+    splits: int = 1,
+    dtype: str = "fp32",
+) -> Plan:
     """The plan by ``schedule`` gives what the reference gives, in blocks of 16 rows."""
     tensors = inputs_of(mixer, length)
     sizes = bind_sizes(mixer, {name: tuple(t.shape) for name, t in tensors.items()})
     expected = run(mixer, tensors)
     fixed = {dim: sizes[dim] for dim in feature_dims(mixer)}
-    plan = lower(mixer, fixed, "fp32", splits, recurrence)
+    plan = lower(mixer, fixed, dtype, splits, recurrence)
     assert schedule in {kernel.schedule for kernel in plan.kernels}
     made = run_plan(with_block(plan, "T", 16), tensors, sizes)
     for name, value in expected.items():
         torch.testing.assert_close(made[name], value, rtol=1e-10, atol=1e-10)
+    return plan
 
 
 @pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
@@ -153,6 +160,48 @@ def test_chunks_with_resets(name: str) -> None:
 def test_short_sequences(name: str, length: int) -> None:
     check(matrix(STEPS[name]), length, "chunk")
     check(matrix(STEPS[name]), length, "loop", "loop")
+
+
+# Their decays are scalars of which logarithms are known: 16-bit chunks take differences of sums.
+LOGARITHMS = {
+    **{name: STEPS[name] for name in STEPS if "scalar" in name or name == "gated delta rule"},
+    "error of the undecayed state": STEPS["error of the undecayed state"],
+    "normalised": STEPS["normalised"],
+    "two writes": STEPS["two writes"],
+    "read along the values, one decay": STEPS["read along the values, one decay"],
+    "decay that is constant": STEPS["decay that is constant"],
+    "sigmoid": "S = sigmoid(g) * S + k * v; n = (1 - sigmoid(-g)) * n + k; o = sum(q * S, D)",
+    "read before, one decay": "o = sum(q * S, D); S = exp(g) * S + k * v; n = n",
+}
+
+
+@pytest.mark.parametrize("step", LOGARITHMS.values(), ids=LOGARITHMS)
+def test_chunks_by_logarithms(step: str) -> None:
+    for more, length in (("", 37), (BACKWARD, 19), ("", 1), ("", 16)):
+        plan = check(matrix(step, more), length, "chunk", dtype="bf16")
+        scans = {op.op for k in plan.kernels for op in all_ops(k.program.body) if type(op) is Scan}
+        assert scans == {"sum"}
+
+
+@pytest.mark.parametrize("strong", [-80.0, -104.0, -1e4, -torch.inf])
+def test_logarithms_after_strong_gates_are_exact_enough_for_16_bits(strong: float) -> None:
+    mixer = matrix(STEPS["scalar decay"])
+    tensors = inputs_of(mixer, 64)
+    tensors["g"][:, :60], tensors["g"][:, 60:] = strong, -0.01
+    sizes = bind_sizes(mixer, {name: tuple(t.shape) for name, t in tensors.items()})
+    plan = lower(mixer, {dim: sizes[dim] for dim in feature_dims(mixer)}, "fp16")
+    single = {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
+    made = run_plan(with_block(plan, "T", 64), single, sizes, dtype=torch.float32)
+    for name, value in run(mixer, tensors).items():
+        largest = float(value.abs().max())
+        torch.testing.assert_close(made[name].double(), value, rtol=0, atol=2**-11 * largest)
+
+
+def test_decays_that_may_be_0_or_negative_are_multiplied_in_16_bits_too() -> None:
+    for name, more in (("decay that is a number", ""), ("normalised", RESET)):
+        plan = check(matrix(STEPS[name], more), 21, "chunk", dtype="bf16")
+        scans = {op.op for k in plan.kernels for op in all_ops(k.program.body) if type(op) is Scan}
+        assert "prod" in scans
 
 
 SEGMENTED = ["no decay", "normalised", "decay of each entry", "read before", "two writes"]

@@ -1,0 +1,86 @@
+"""Decays inside a chunk by their logarithms: differences of running sums, then exponentials.
+
+One running sum of a row's numbers does what products do pair by pair: P(t, s) = exp(G_t - G_s). A
+difference is taken of what row t sees, so it is as large as the decay really is, and nothing else
+is exponentiated. It is off by what the sums have lost, |G| * 2**-24: for 16-bit numbers that is
+nothing, for float32 strong gates would show, and there ``Factors`` multiplies.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ...ir.expression import Expr, Literal, Ref, call
+from ...ir.recurrence_forms import Matrix
+from ...ir.tile import DType, Value
+from .decay import Decay, Factors, NoDecay, Pairs
+
+# exp of less is 0 in float32; cut off, sums stay short and infinities do not meet.
+_NOTHING_LEFT = -104.0
+
+
+class Logarithms(Factors):
+    """A factor per row, the same for the whole state, given by its logarithm."""
+
+    def __init__(self, pairs: Pairs, axis: str, logarithm: Expr) -> None:
+        least = Literal(_NOTHING_LEFT)
+        cut = call("where", call("lt", logarithm, least), least, logarithm)
+        super().__init__(pairs, axis, cut)
+
+    def rows(self, after: bool) -> Ref | None:
+        return self.evaluator.named(self._exp(self._up_to_row(after), "decay_to_row"))
+
+    def to_end(self) -> Ref | None:
+        left = self._sub(self._of_chunk(), self._up_to_column())
+        left = self.evaluator.masked(left, self.pairs.columns, -math.inf)
+        made = self.evaluator.named(self._exp(left, "decay_to_end"))
+        self.evaluator.zero_outside.add(made.name)
+        return made
+
+    def total(self) -> Value | None:
+        return self._exp(self._of_chunk(), "decay_of_chunk")
+
+    def _decayed(self, pairs: Value, after: bool) -> Value:
+        builder = self.builder
+        between = self._sub(self._up_to_row(after), self._up_to_column())
+        nothing = builder.constant(-math.inf, DType.FLOAT32)
+        seen = self.evaluator.where(self.pairs.visible(after), between, nothing)
+        kept = self._exp(seen, "decay_between")
+        decayed = builder.elementwise("mul", pairs, kept, dtype=DType.FLOAT32, hint=pairs.name)
+        return self._masked(decayed, after)  # what a row does not see may be infinite
+
+    def _logs(self, dim: str) -> Value:
+        """Each row's logarithm along ``dim``, 0 past the last row."""
+        expr = self.value if dim == self.pairs.rows else self.pairs.at_column(self.value)
+        value = self.evaluator.spread(self.evaluator.real(expr), frozenset({dim}))
+        return self.evaluator.masked(value, dim, 0.0)
+
+    def _up_to_row(self, after: bool) -> Value:
+        """The sum from the chunk's start to each row, the row's own included with ``after``."""
+        rows = self.pairs.rows
+        total = self.builder.scan(self._logs(rows), rows, hint="log_decay")
+        return total if after else self._sub(total, self._logs(rows))
+
+    def _up_to_column(self) -> Value:
+        columns = self.pairs.columns
+        return self.builder.scan(self._logs(columns), columns, hint="log_decay")
+
+    def _of_chunk(self) -> Value:
+        rows = self.pairs.rows
+        return self.builder.reduce("sum", self._logs(rows), rows, "log_decay_of_chunk")
+
+    def _sub(self, a: Value, b: Value) -> Value:
+        return self.builder.elementwise("sub", a, b, dtype=DType.FLOAT32)
+
+    def _exp(self, value: Value, hint: str) -> Value:
+        return self.builder.elementwise("exp", value, dtype=DType.FLOAT32, hint=hint)
+
+
+def decay_of(pairs: Pairs, form: Matrix) -> Decay:
+    """The decay of a state in each row, by logarithms where they are known and exact enough."""
+    if isinstance(form.decay, Literal) and form.decay.value == 1:
+        return NoDecay(pairs, form.key_axis)
+    narrow = pairs.evaluator.context.dtype.is_narrow
+    if narrow and form.log_decay is not None and form.key_axis not in form.log_decay.axes:
+        return Logarithms(pairs, form.key_axis, form.log_decay)
+    return Factors(pairs, form.key_axis, form.decay)

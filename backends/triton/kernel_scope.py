@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ...ir.tile import Cast, Elementwise, HostArgument, Op, ParamArgument, Program, Value
+from ...ir.tile import Cast, DType, Elementwise, HostArgument, Op, ParamArgument, Program, Value
 from .arguments import argument_names
 from .functions import ATOM, Text
 from .layout import Order, choose_layout
@@ -80,15 +80,20 @@ class KernelScope:
 
     def define(self, op: Op, out: Value, text: Text) -> None:
         """Write a statement, or keep the text for the one place that uses it."""
-        once = self.uses[out.name] == 1 and self.scope_of[out.name][1]
+        once = self.read_once(out)
         pure = isinstance(op, Elementwise | Cast)
         last = out.name in self.handed and self.uses[out.name] == 1
         if (once and pure and len(text.code) <= _WIDEST_INLINE) or last:
             self.texts[out.name] = text
             return
-        name = self.unique(out.name)
+        counts = not out.axes and out.dtype in (DType.INT32, DType.INT64)
+        name = self.unique(out.name, "index" if counts else "tile")
         self.statement(f"{name} = {text.code}")
         self.name_value(out.name, name)
+
+    def read_once(self, value: Value) -> bool:
+        """Whether a value is read in one place, in the scope that makes it."""
+        return self.uses[value.name] == 1 and self.scope_of[value.name][1]
 
     def statement(self, code: str) -> None:
         """Add a line to what is being written."""
@@ -131,11 +136,14 @@ class KernelScope:
         """Let a value stand under a variable."""
         self.texts[value] = Text(variable, ATOM, frozenset({variable}))
 
-    def unique(self, hint: str) -> str:
-        """A variable name; those of a loop's body are free again after the loop."""
+    def unique(self, hint: str, what: str = "tile") -> str:
+        """A variable name; those of a loop's body are free again after the loop.
+
+        One that a buffer has already says ``what`` it is.
+        """
         stem = re.sub(r"(_\d+)+$", "", hint) or hint
         stem = f"{stem}_" if stem in TAKEN else stem
-        stem = f"{stem}_tile" if stem in self.program.buffers else stem
+        stem = f"{stem}_{what}" if stem in self.program.buffers else stem
         name, count = stem, 1
         while name in self.taken:
             count += 1

@@ -103,8 +103,23 @@ class KernelText(KernelScope):
     # ------------------------------------------------------------------------------- ops
 
     def _write_ops(self, ops: tuple[Op, ...]) -> None:
-        for op in ops:
-            _WRITERS[type(op)](self, op)
+        rest = iter(zip(ops, (*ops[1:], None), strict=False))
+        for op, following in rest:
+            if isinstance(op, Load) and (cast := self._widened(op, following)) is not None:
+                write_load(self, op, cast)
+                next(rest)
+            else:
+                _WRITERS[type(op)](self, op)
+
+    def _widened(self, op: Load, following: Op | None) -> Cast | None:
+        """The next op, where all that is read of a loaded tile is the type that it gives.
+
+        Read in one place a tile is widened there: until then it takes half the registers.
+        """
+        if not isinstance(following, Cast) or following.x != op.out:
+            return None
+        alone = self.uses[op.out.name] == 1 and following.out.dtype.is_float
+        return following if alone and not self.read_once(following.out) else None
 
     # ----------------------------------------------------------------------------- loops
 

@@ -44,8 +44,8 @@ def wrap(text: str, indent: int) -> list[str]:
         return [f"{head}(", *_listed(several, indent), f"){tail}"]
     if call is None:
         return [f"{head}({tail}", *_operands(value, indent + 4), f"){tail}"] if head else [text]
-    name, parts = call
-    return [f"{head}{name}(", *_listed(parts, indent), f"){tail}"]
+    name, parts, cast = call
+    return [f"{head}{name}(", *_listed(parts, indent), f"){cast}{tail}"]
 
 
 def _part(part: str, indent: int) -> list[str]:
@@ -78,9 +78,9 @@ def _listed(parts: list[str], indent: int) -> list[str]:
     return lines
 
 
-def _keyword(head: str, call: tuple[str, list[str]], indent: int) -> list[str]:
-    name, parts = call
-    return [f"{head}{name}(", *_listed(parts, indent), ")"]
+def _keyword(head: str, call: tuple[str, list[str], str], indent: int) -> list[str]:
+    name, parts, cast = call
+    return [f"{head}{name}(", *_listed(parts, indent), f"){cast}"]
 
 
 def _assignment(text: str, sign: str = " = ") -> tuple[str, str]:
@@ -102,8 +102,12 @@ def _assignment(text: str, sign: str = " = ") -> tuple[str, str]:
     return "", text
 
 
-def _call(text: str) -> tuple[str, list[str]] | None:
-    """(name, arguments) where the text is one call as a whole."""
+def _call(text: str) -> tuple[str, list[str], str] | None:
+    """(name, arguments, cast) where the text is one call as a whole, or the cast of one."""
+    whole, dot, dtype = text.rpartition(").to(")
+    if dot and dtype.removeprefix("tl.").removesuffix(")").isalnum():
+        inner = _call(f"{whole})")
+        return None if inner is None or inner[2] else (*inner[:2], f".to({dtype}")
     if "(" not in text or not text.endswith(")"):
         return None
     open_at = text.index("(")
@@ -118,7 +122,7 @@ def _call(text: str) -> tuple[str, list[str]] | None:
             if n != len(text) - 1:
                 return None
             break
-    return name, _split(text[open_at + 1 : -1], (", ",))
+    return name, _split(text[open_at + 1 : -1], (", ",)), ""
 
 
 def _operands(text: str, indent: int) -> list[str]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from ...ir.tile import Load, Search, SizeArgument, Store, Value
-from .functions import ATOM, PRODUCT, SUM, Text, write_call, write_number
+from ...ir.tile import Cast, Load, Search, SizeArgument, Store, Value
+from .functions import ATOM, PRODUCT, SUM, TRITON_TYPE, Text, write_call, write_number
 from .kernel_scope import KernelScope
 from .layout import Order
 
 Index = tuple[tuple[str, Value], ...]
 
 
-def write_load(kernel: KernelScope, op: Load) -> None:
-    """A tile from memory, read in the order of axes that the layout has for it."""
+def write_load(kernel: KernelScope, op: Load, cast: Cast | None = None) -> None:
+    """A tile from memory, read in the order of axes that the layout has for it; and its cast."""
     order = kernel.layout.of(op.out)
     pointer = _pointer(kernel, op.buffer, op.index, order)
     if op.mask is None:
@@ -22,10 +22,13 @@ def write_load(kernel: KernelScope, op: Load) -> None:
         code = f"tl.load({pointer.code}, mask={mask.code}, other={fill})"
     if kernel.program.buffers[op.buffer].nonnegative:
         kernel.nonnegative.add(op.out.name)
-    name = kernel.unique(op.out.name)
+    out = op.out
+    if cast is not None:
+        out, code = cast.out, f"{code}.to({TRITON_TYPE[cast.out.dtype]})"
+    name = kernel.unique(out.name)
     kernel.statement(f"{name} = {code}")
-    kernel.name_value(op.out.name, name)
-    kernel.loaded.add(op.out.name)
+    kernel.name_value(out.name, name)
+    kernel.loaded.add(out.name)
 
 
 def write_store(kernel: KernelScope, op: Store) -> None:

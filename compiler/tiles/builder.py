@@ -44,23 +44,10 @@ from ...ir.tile import (
     Value,
 )
 from ..passes.remove_dead_ops import remove_dead_ops
+from .naming import Naming
 from .scope import Loop, Scope
 from .simplify import simplify, without_negatives
 
-# What results are called that nobody named.
-_HINTS = {
-    "add": "added",
-    "sub": "difference",
-    "mul": "product",
-    "div": "quotient",
-    "floordiv": "quotient",
-    "mod": "remainder",
-    "where": "chosen",
-    "and": "mask",
-    "or": "mask",
-    "max": "largest",
-    "min": "smallest",
-}
 KIND_DTYPE = {Kind.BOOL: DType.BOOL, Kind.INT: DType.INT32, Kind.REAL: DType.FLOAT32}
 
 
@@ -76,7 +63,7 @@ class Builder:
         self._arguments: dict[str, Argument] = {}
         self._argument_values: dict[str, Value] = {}
         self._level: dict[str, int] = {}
-        self._names: set[str] = set()
+        self.naming = Naming()
         self._constants: dict[str, float | int | bool] = {}
         self._nonnegative: set[str] = set()
         self._begins: dict[str, Value] = {}  # positions of a tile -> where it starts
@@ -87,16 +74,11 @@ class Builder:
 
     def fresh(self, hint: str) -> str:
         """A name that is not taken, as near to ``hint`` as can be."""
-        name, count = hint, 1
-        while name in self._names:
-            count += 1
-            name = f"{hint}_{count}"
-        self._names.add(name)
-        return name
+        return self.naming.fresh(hint)
 
     def reserve(self, names: Iterable[str]) -> None:
         """Keep names for arguments that may be declared later."""
-        self._names.update(names)
+        self.naming.reserve(names)
 
     def value(self, hint: str, dtype: DType, axes: frozenset[str], level: int) -> Value:
         """A new value, known from scope ``level`` inwards."""
@@ -118,7 +100,7 @@ class Builder:
 
     def buffer(self, argument: BufferArgument) -> None:
         """Declare a tensor argument."""
-        self._names.add(argument.name)
+        self.naming.reserve([argument.name])
         self._arguments.setdefault(argument.name, argument)
 
     def scalar(self, argument: SizeArgument | HostArgument | ParamArgument) -> Value:
@@ -129,7 +111,7 @@ class Builder:
             case HostArgument(name, dtype) | ParamArgument(name, dtype):
                 pass
         if name not in self._argument_values:
-            self._names.add(name)
+            self.naming.reserve([name])
             self._arguments[name] = argument
             self._argument_values[name] = Value(name, dtype)
             self._level[name] = 0
@@ -140,7 +122,7 @@ class Builder:
     def block(self, dim: str) -> Value:
         """The block size of a tiled dim, as a number."""
         symbol = self.tiles[dim].symbol
-        self._names.add(symbol)
+        self.naming.reserve([symbol])
         self._level.setdefault(symbol, 0)
         self._nonnegative.add(symbol)
         return Value(symbol, DType.INT32)
@@ -204,11 +186,13 @@ class Builder:
             simple = simplify(self, fn, args)
             if simple is not None:
                 return simple
-        level = self.level(*args)
+        level, numbers = self.level(*args), [self.constant_of(a) for a in args]
 
         def make() -> tuple[Op, Value]:
-            out = self.value(hint or _HINTS.get(fn, fn), dtype, axes, level)
-            number = self.constant_of(args[-1])
+            name, number = hint or self.naming.result(fn, args, numbers), numbers[-1]
+            out = self.value(name, dtype, axes, level)
+            if not hint:
+                self.naming.derived.add(out.name)
             signs = [self.is_nonnegative(a) for a in args]
             if dtype in (DType.INT32, DType.INT64) and keeps_nonnegative(
                 fn, args, signs, number, {tile.symbol for tile in self.tiles.values()}
@@ -238,7 +222,9 @@ class Builder:
         level = self.level(x)
 
         def make() -> tuple[Op, Value]:
-            out = self.value(hint or x.name, dtype, x.axes, level)
+            narrow = dtype.is_narrow and not x.dtype.is_narrow
+            name = self.naming.narrowed(x) if narrow else x.name
+            out = self.value(hint or name, dtype, x.axes, level)
             if self.is_nonnegative(x) and not dtype.is_float:
                 self._nonnegative.add(out.name)
             return Cast(out, x), out

@@ -376,7 +376,9 @@ def _operand(evaluator: Evaluator, factors: list[Expr], over: str) -> Value:
     if len(factors) == 1:
         value = evaluator.evaluate(factors[0])
     else:
-        value = _product(evaluator, [evaluator.real(f) for f in factors])
+        values = [evaluator.real(f) for f in factors]
+        main = max(values, key=lambda value: len(value.axes))
+        value = _product(evaluator, values, f"{builder.naming.stem(main)}_scaled")
     if not all(_is_zero_outside(evaluator, f) for f in factors):
         value = evaluator.masked(value, over, 0.0)
     return builder.cast(value, narrow)

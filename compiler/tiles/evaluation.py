@@ -112,17 +112,23 @@ class TileEvaluator(Evaluator):
         self.builder.buffer(BufferArgument(buffer.name, buffer.dims, buffer.dtype))
         places: list[tuple[str, Value]] = []
         mask: Value | None = None
+        steps = ""
         for dim in buffer.dims:
             if dim in at:
-                index = at[dim]
-                places.append((dim, self.integer(index, dim.lower())))
+                index, step = at[dim], _step(at[dim])
+                steps += step
+                places.append((dim, self.integer(index, f"{dim.lower()}{step}")))
                 mask = self.both(mask, self.inside(index, dim))
                 mask = self.both(mask, self.bounds_of(index.axes))
             else:
                 places.append((dim, self.position(dim)))
                 mask = self.both(mask, self.builder.bound(dim))
         value = self.builder.load(
-            buffer.name, places, mask, number_in(fill, buffer.dtype), hint or f"{buffer.name}_tile"
+            buffer.name,
+            places,
+            mask,
+            number_in(fill, buffer.dtype),
+            hint or f"{buffer.name}{steps or '_tile'}",
         )
         if value.dtype is DType.INT64 and self.dtype_of(ref) is DType.INT32:
             value = self.builder.cast(value, DType.INT32, hint)
@@ -174,3 +180,12 @@ class TileEvaluator(Evaluator):
         if not exclusive:
             return running
         return self.builder.elementwise("sub", running, value, dtype=dtype, hint=hint)
+
+
+def _step(index: Expr) -> str:
+    """What a read one row further on, or back, adds to a name."""
+    match index:
+        case Call("add" | "sub" as fn, (Index(), Literal(1 | -1 as by))):
+            return "_next" if (fn == "add") == (by == 1) else "_previous"
+        case _:
+            return ""

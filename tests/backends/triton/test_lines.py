@@ -15,8 +15,9 @@ NAMES = st.sampled_from(["query_tile", "k_tile", "m_new", "o_sum", "BLOCK_J", "1
 
 def calls(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     names = st.sampled_from(["tl.where", "tl.dot", "tl.maximum", "_softplus"])
-    return st.tuples(names, st.lists(inner, min_size=1, max_size=4)).map(
-        lambda p: f"{p[0]}({', '.join(p[1])})"
+    casts = st.sampled_from(["", "", ".to(tl.float32)"])
+    return st.tuples(names, st.lists(inner, min_size=1, max_size=4), casts).map(
+        lambda p: f"{p[0]}({', '.join(p[1])}){p[2]}"
     )
 
 

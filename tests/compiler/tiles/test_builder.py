@@ -232,3 +232,23 @@ def test_names_are_as_near_to_the_hint_as_can_be() -> None:
     made.bind(scalar, made.scalar(ParamArgument("scale", REAL)))
     assert made.lookup(scalar) == Value("scale", REAL)
     assert made.lookup(Ref("scale", frozenset(), Kind.REAL)) is None
+
+
+def test_results_are_called_after_what_they_are_made_of() -> None:
+    made = builder()
+    for name, dtype in (("k", DType.BFLOAT16), ("beta", REAL)):
+        made.buffer(BufferArgument(name, ("J",), dtype))
+    j = made.range("J", None, "j")
+    mask = made.elementwise("lt", j, made.scalar(SizeArgument("J")), dtype=DType.BOOL)
+    k = made.cast(made.load("k", [("J", j)]), REAL)
+    beta = made.load("beta", [("J", j)])
+    exp = made.elementwise("exp", beta, dtype=REAL)
+    assert exp.name == "exp_beta"
+    both = made.elementwise("mul", beta, k, dtype=REAL)
+    assert both.name == "beta_k"
+    assert made.elementwise("mul", both, exp, dtype=REAL).name == "product"  # names stay short
+    zero = made.constant(0.0, REAL)
+    seen = made.elementwise("where", mask, both, zero, dtype=REAL)
+    assert seen.name == "beta_k_masked"
+    assert made.cast(seen, DType.BFLOAT16).name == "beta_k_masked_narrow"
+    assert made.elementwise("where", mask, seen, zero, dtype=REAL).name == "beta_k_masked_2"

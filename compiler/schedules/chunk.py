@@ -28,7 +28,7 @@ from ..tiles.evaluator import Evaluator
 from ..tiles.grid import start_rows
 from ..tiles.key_blocks import integer
 from .coupled import CoupledChunk
-from .decay import Decay, Pairs, Request, place_rows
+from .decay import Decay, Pairs, Request, pair_name, place_rows, symbol
 from .defaults import chunk_choices, chunk_rows
 from .estimates import SHARED_LIMIT_BYTES, registers, shared_bytes
 from .held import held_blocks
@@ -162,7 +162,7 @@ class _Chunk:
                 value = self._along_axis(reading, terms, carrying, decay)
             builder.bind(reading.ref, value, here=True)
         builder.comment(f"{carrying.name} after the chunk")
-        return self._after(terms, decay, start)
+        return self._after(carrying, terms, decay, start)
 
     def _wanted(self, form: Matrix, read: list[Reading]) -> dict[Request, None]:
         """The pairs that the chunk needs."""
@@ -192,9 +192,9 @@ class _Chunk:
             value = builder.elementwise("add", written, value, dtype=DType.FLOAT32, hint="written")
         rows, columns = self.pairs.rows, self.pairs.columns
         value = self.evaluator.masked(value, rows, 0.0)
-        solved = builder.substitute(scores[w, u, False], value, rows, columns, "corrected")
+        solved = builder.substitute(scores[w, u, False], value, rows, columns, "corrections")
         ref = Ref(
-            f"{carrying.name}.corrected", form.state.dims - {form.key_axis} | {rows}, Kind.REAL
+            f"{carrying.name}.corrections", form.state.dims - {form.key_axis} | {rows}, Kind.REAL
         )
         builder.bind(ref, solved, here=True)
         return [*others, (u, ref)]
@@ -203,20 +203,23 @@ class _Chunk:
 
     def _from_start(self, x: Expr, carrying: Carrying, decay: Decay, after: bool) -> Value:
         """What row t sees, through ``x``, of the state that the chunk started from."""
-        evaluator = self.evaluator
         factors, rows = factors_of(x), decay.rows(after)
+        name = f"{symbol(x, decay.axis) or 'x'}_{carrying.name}_start"
         if rows is None:
-            return contract(evaluator, [*factors, carrying.before], (decay.axis,))
-        if decay.axis in rows.axes:
-            return contract(evaluator, [*factors, rows, carrying.before], (decay.axis,))
-        return contract(evaluator, [rows, *factors, carrying.before], (decay.axis,))
+            factors = [*factors, carrying.before]
+        elif decay.axis in rows.axes:
+            factors = [*factors, rows, carrying.before]
+        else:
+            factors = [rows, *factors, carrying.before]
+        return contract(self.evaluator, factors, (decay.axis,), hint=name)
 
     def _through(self, pair: Value, entry: Expr, acc: Value) -> Value:
         """acc + the sum over the chunk's rows s of pair[t, s] * entry[s]."""
         seen = self.evaluator.named(pair)
         self.evaluator.zero_outside.add(seen.name)  # no row sees what is past the last
         factors = [seen, *factors_of(self.pairs.at_column(entry))]
-        return contract(self.evaluator, factors, (self.pairs.columns,), acc=acc)
+        name = self.evaluator.builder.naming.stem(acc).removesuffix("_start")
+        return contract(self.evaluator, factors, (self.pairs.columns,), acc=acc, hint=name)
 
     def _along_axis(
         self,
@@ -237,19 +240,22 @@ class _Chunk:
                 evaluator,
                 [*query, *factors_of(self.pairs.at_column(entry))],
                 reading.axes,
-                hint="weight",
+                hint=pair_name(reading.query, entry, reading.axes[0]),
             )
             more = decay.spread(weights, key, reading.after)
             value = builder.elementwise("add", value, more, dtype=DType.FLOAT32)
         return value
 
-    def _after(self, terms: list[tuple[Expr, Expr]], decay: Decay, start: Value) -> Value:
+    def _after(
+        self, carrying: Carrying, terms: list[tuple[Expr, Expr]], decay: Decay, start: Value
+    ) -> Value:
         """The state after the chunk: the start decayed, and what the rows wrote."""
         builder = self.evaluator.builder
         total, left = decay.total(), decay.to_end()
         value = start
         if total is not None:
             value = builder.elementwise("mul", start, total, dtype=DType.FLOAT32)
+        name = f"{carrying.name}_after"
         for key, entry in terms:
             factors = [  # what is left is applied to the first: entries are the smaller tile
                 *factors_of(self.pairs.at_column(entry)),
@@ -257,5 +263,6 @@ class _Chunk:
             ]
             if left is not None:
                 factors.append(left)
-            value = contract(self.evaluator, factors, (self.pairs.columns,), acc=value)
+            columns = (self.pairs.columns,)
+            value = contract(self.evaluator, factors, columns, acc=value, hint=name)
         return value

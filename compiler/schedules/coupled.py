@@ -16,7 +16,7 @@ from ...ir.recurrence_tasks import Carrying
 from ...ir.tile import DType, Value
 from ..tiles.contraction import accumulate, contract, factors_of
 from ..tiles.evaluator import Evaluator
-from .decay import Pairs
+from .decay import Pairs, pair_name
 from .scan import Entries, product, reachable
 
 # (key, entry, the states that it is written to)
@@ -121,12 +121,14 @@ class CoupledChunk:
         """What row t reads of ``state`` of what row s wrote to ``targets``, 0 where unseen."""
         evaluator, builder = self.evaluator, self.evaluator.builder
         factors = [*factors_of(left), *factors_of(self.pairs.at_column(right))]
-        score = contract(evaluator, factors, (self.form.key_axis,), hint="score")
+        axis = self.form.key_axis
+        name = pair_name(left, right, axis)
+        score = contract(evaluator, factors, (axis,), hint=name)
         between = self._between(after)
         kept = self._sum([between[state, j] for j in sorted(targets) if (state, j) in between])
-        score = builder.elementwise("mul", score, kept, dtype=DType.FLOAT32, hint="score")
+        score = builder.elementwise("mul", score, kept, dtype=DType.FLOAT32, hint=f"{name}_decayed")
         zero = builder.constant(0.0, DType.FLOAT32)
-        return evaluator.where(self.pairs.visible(after), score, zero, "score")
+        return evaluator.where(self.pairs.visible(after), score, zero, f"A_{name}")
 
     def _after(self, state: int, terms: Sequence[Term]) -> Value:
         """A state after the chunk."""
@@ -228,7 +230,7 @@ class CoupledChunk:
             made = product(self.evaluator, self._affine, second, first)
             return [made[place] for place in places]
 
-        hints = [f"kept{i}{j}" for i, j in places]
+        hints = [f"decay{i}{j}" for i, j in places]
         made = builder.combine(xs, over, together, reverse=reverse, hints=hints)
         self.made[name, after] = dict(zip(places, made, strict=True))
         return self.made[name, after]

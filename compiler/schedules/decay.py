@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ...ir.expression import Expr, Index, Ref, call
+from ...ir.expression import Expr, Index, Ref, call, walk
 from ...ir.tile import DType, Value
 from ..tiles.contraction import contract, factors_of
 from ..tiles.evaluator import Evaluator
@@ -14,6 +14,9 @@ from ..tiles.grid import from_end
 from ..tiles.key_blocks import integer
 from ..tiles.moving import move
 
+# What is left in a row, without and with its own decay: of the chunk's start, of another's write.
+TO_ROW = {False: "decay_before_row", True: "decay_to_row"}
+BETWEEN = {False: "decay_between_before", True: "decay_between"}
 # (left, right, whether a row sees its own write)
 Request = tuple[Expr, Expr, bool]
 # (column, decay from it to each row, what is carried) --> what is carried on
@@ -93,6 +96,19 @@ class Pairs:
         return self.evaluator.where(keep, value, one, hint)
 
 
+def symbol(expr: Expr, axis: str) -> str:
+    """The tensor with ``axis`` that an expression is about: ``scale * l2norm(q, D)`` --> q."""
+    names = (node.called for node in walk(expr) if isinstance(node, Ref) and axis in node.axes)
+    found = next(names, "").rpartition(".")[2]
+    return found if found.isidentifier() else ""
+
+
+def pair_name(left: Expr, right: Expr, axis: str) -> str:
+    """What the products of two rows are called: q and k --> qk, query and key --> query_key."""
+    names = [symbol(expr, axis) or "x" for expr in (left, right)]
+    return ("" if all(len(name) == 1 for name in names) else "_").join(names)
+
+
 def place_rows(
     evaluator: Evaluator, rows: str, dim: str, start: Value, reverse: bool, hint: str
 ) -> Value:
@@ -135,7 +151,12 @@ class Decay(ABC):
 
     def _masked(self, pairs: Value, after: bool) -> Value:
         zero = self.builder.constant(0.0, DType.FLOAT32)
-        return self.evaluator.where(self.pairs.visible(after), pairs, zero, pairs.name)
+        name = f"A_{self.builder.naming.stem(pairs).removesuffix('_decayed')}"
+        return self.evaluator.where(self.pairs.visible(after), pairs, zero, name)
+
+    def _times(self, pairs: Value, kept: Value) -> Value:
+        name = f"{self.builder.naming.stem(pairs)}_decayed"
+        return self.builder.elementwise("mul", pairs, kept, dtype=DType.FLOAT32, hint=name)
 
     def _through(self, pairs: Value, key: Expr) -> Value:
         """The sum over s of pairs[t, s] * key_s."""
@@ -144,7 +165,9 @@ class Decay(ABC):
 
     def _score(self, left: Expr, right: Expr) -> Value:
         factors = [*factors_of(left), *factors_of(self.pairs.at_column(right))]
-        return contract(self.evaluator, factors, (self.axis,), hint="score")
+        return contract(
+            self.evaluator, factors, (self.axis,), hint=pair_name(left, right, self.axis)
+        )
 
 
 class NoDecay(Decay):
@@ -188,14 +211,15 @@ class Factors(Decay):
         if not after:
             later = pairs.compare("gt", pairs.row_number, pairs.start)
             factor = pairs.one_where(later, self._before())
-        return self.evaluator.named(self.builder.scan(factor, pairs.rows, op="prod", hint="kept"))
+        kept = self.builder.scan(factor, pairs.rows, op="prod", hint=TO_ROW[after])
+        return self.evaluator.named(kept)
 
     def to_end(self) -> Ref | None:
         pairs, builder = self.pairs, self.builder
         after = self.evaluator.real(pairs.neighbour(self.value, pairs.columns, 1))
         inside = pairs.compare("lt", pairs.column_number, pairs.last_row())
         factor = pairs.one_where(inside, after)
-        scanned = builder.scan(factor, pairs.columns, reverse=True, op="prod", hint="left")
+        scanned = builder.scan(factor, pairs.columns, reverse=True, op="prod", hint="decay_to_end")
         return self.evaluator.named(scanned)
 
     def total(self) -> Value | None:
@@ -216,9 +240,7 @@ class Factors(Decay):
 
     def _decayed(self, pairs: Value, after: bool) -> Value:
         """Pairs times the decay between them, 0 where t does not see s."""
-        kept = self._between(after)
-        decayed = self.builder.elementwise("mul", pairs, kept, dtype=DType.FLOAT32, hint=pairs.name)
-        return self._masked(decayed, after)
+        return self._masked(self._times(pairs, self._between(after)), after)
 
     def _between(self, after: bool) -> Value:
         """P(t, s): the product of the factors of the rows after s, up to t or to the one above."""
@@ -229,7 +251,7 @@ class Factors(Decay):
         else:
             later = pairs.compare("gt", pairs.row_number, pairs.column_number, more=1)
             factor = pairs.one_where(later, self._before())
-        return self.builder.scan(factor, pairs.rows, op="prod", hint="kept")
+        return self.builder.scan(factor, pairs.rows, op="prod", hint=BETWEEN[after])
 
     # ------------------------------------------------------- a factor for each entry of the axis
 
@@ -248,7 +270,8 @@ class Factors(Decay):
                 for left, r, score in zip(lefts, requests, scores, strict=True)
             ]
 
-        return self._walk_columns(points, [("score", zero) for _ in requests], body)
+        names = [f"A_{pair_name(left, right, self.axis)}" for left, right, _ in requests]
+        return self._walk_columns(points, [(name, zero) for name in names], body)
 
     def _spread_by_columns(self, weights: Value, key: Expr, after: bool) -> Value:
         """``spread`` one column at a time, from the last."""
@@ -279,7 +302,7 @@ class Factors(Decay):
         pairs, builder = self.pairs, self.builder
         one = builder.constant(1.0, DType.FLOAT32, frozenset({pairs.rows, self.axis}))
         first, count = builder.constant(0, DType.INT32), self._count()
-        starts = [*(("kept", one) for _ in points), *carried]
+        starts = [*((BETWEEN[after], one) for after in points), *carried]
         with builder.loop(f"{pairs.row.lower()}_turn", first, count, 1, starts) as loop:
             column = self._place_column(loop.variable, count)
             kept = dict(zip(points, loop.carried, strict=False))
@@ -324,4 +347,4 @@ class Factors(Decay):
         fn = "ge" if request[2] else "gt"
         both = evaluator.both(here, pairs.compare(fn, pairs.row_number, column))
         assert both is not None
-        return evaluator.where(both, entries, score, "score")
+        return evaluator.where(both, entries, score, score.name)

@@ -13,7 +13,7 @@ import math
 from ...ir.expression import Expr, Literal, Ref, call
 from ...ir.recurrence_forms import Matrix
 from ...ir.tile import DType, Value
-from .decay import Decay, Factors, NoDecay, Pairs
+from .decay import BETWEEN, TO_ROW, Decay, Factors, NoDecay, Pairs
 
 # exp of less is 0 in float32; cut off, sums stay short and infinities do not meet.
 _NOTHING_LEFT = -104.0
@@ -28,11 +28,11 @@ class Logarithms(Factors):
         super().__init__(pairs, axis, cut)
 
     def rows(self, after: bool) -> Ref | None:
-        return self.evaluator.named(self._exp(self._up_to_row(after), "decay_to_row"))
+        return self.evaluator.named(self._exp(self._up_to_row(after), TO_ROW[after]))
 
     def to_end(self) -> Ref | None:
         left = self._sub(self._of_chunk(), self._up_to_column())
-        left = self.evaluator.masked(left, self.pairs.columns, -math.inf)
+        left = self.evaluator.masked(left, self.pairs.columns, -math.inf, "log_decay_to_end")
         made = self.evaluator.named(self._exp(left, "decay_to_end"))
         self.evaluator.zero_outside.add(made.name)
         return made
@@ -41,13 +41,14 @@ class Logarithms(Factors):
         return self._exp(self._of_chunk(), "decay_of_chunk")
 
     def _decayed(self, pairs: Value, after: bool) -> Value:
-        builder = self.builder
         between = self._sub(self._up_to_row(after), self._up_to_column())
-        nothing = builder.constant(-math.inf, DType.FLOAT32)
-        seen = self.evaluator.where(self.pairs.visible(after), between, nothing)
-        kept = self._exp(seen, "decay_between")
-        decayed = builder.elementwise("mul", pairs, kept, dtype=DType.FLOAT32, hint=pairs.name)
-        return self._masked(decayed, after)  # what a row does not see may be infinite
+        nothing = self.builder.constant(-math.inf, DType.FLOAT32)
+        name = BETWEEN[after]
+        seen = self.evaluator.where(self.pairs.visible(after), between, nothing, f"log_{name}")
+        kept = self._exp(seen, name)
+        return self._masked(
+            self._times(pairs, kept), after
+        )  # what a row does not see may be infinite
 
     def _logs(self, dim: str) -> Value:
         """Each row's logarithm along ``dim``, 0 past the last row."""
@@ -59,7 +60,7 @@ class Logarithms(Factors):
         """The sum from the chunk's start to each row, the row's own included with ``after``."""
         rows = self.pairs.rows
         total = self.builder.scan(self._logs(rows), rows, hint="log_decay")
-        return total if after else self._sub(total, self._logs(rows))
+        return total if after else self._sub(total, self._logs(rows), "log_decay_before_row")
 
     def _up_to_column(self) -> Value:
         columns = self.pairs.columns
@@ -69,8 +70,8 @@ class Logarithms(Factors):
         rows = self.pairs.rows
         return self.builder.reduce("sum", self._logs(rows), rows, "log_decay_of_chunk")
 
-    def _sub(self, a: Value, b: Value) -> Value:
-        return self.builder.elementwise("sub", a, b, dtype=DType.FLOAT32)
+    def _sub(self, a: Value, b: Value, hint: str = "") -> Value:
+        return self.builder.elementwise("sub", a, b, dtype=DType.FLOAT32, hint=hint)
 
     def _exp(self, value: Value, hint: str) -> Value:
         return self.builder.elementwise("exp", value, dtype=DType.FLOAT32, hint=hint)

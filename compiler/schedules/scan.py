@@ -82,7 +82,8 @@ class _Block:
             start = [carried[name] for name in names]
             builder.comment(f"{', '.join(names)} in every row of the block")
             found = _Maps(self.evaluator, form, self.rows).scanned(start)
-            after = _applied(self.evaluator, form, found[0], found[1], start)
+            rows = [f"{name}_rows" for name in names]
+            after = _applied(self.evaluator, form, found[0], found[1], start, rows)
             for state, value in zip(form.states, after, strict=True):
                 builder.bind(after_row(state, state.dims | every), value, here=True)
                 made[state.name] = self.rows.in_last_row(value)
@@ -200,15 +201,20 @@ def product(evaluator: Evaluator, form: Affine, a: Entries, b: Entries) -> Entri
 
 
 def _applied(
-    evaluator: Evaluator, form: Affine, a: Entries, b: Sequence[Value], states: Sequence[Value]
+    evaluator: Evaluator,
+    form: Affine,
+    a: Entries,
+    b: Sequence[Value],
+    states: Sequence[Value],
+    hints: Sequence[str] = (),
 ) -> list[Value]:
     """A s + b over the form's semiring."""
     made = list(b)
     for (i, j), entry in a.items():
         term = _op(evaluator, form.times, entry, states[j])
-        made[i] = _op(evaluator, form.plus, term, made[i])
+        made[i] = _op(evaluator, form.plus, term, made[i], hints[i] if hints else "")
     return made
 
 
-def _op(evaluator: Evaluator, fn: str, a: Value, b: Value) -> Value:
-    return evaluator.builder.elementwise(fn, a, b, dtype=DType.FLOAT32)
+def _op(evaluator: Evaluator, fn: str, a: Value, b: Value, hint: str = "") -> Value:
+    return evaluator.builder.elementwise(fn, a, b, dtype=DType.FLOAT32, hint=hint)

@@ -235,13 +235,13 @@ class Evaluator(ABC):
         zero = self.builder.constant(number_in(0, value.dtype), value.dtype, axes)
         return self.builder.elementwise("add", value, zero, dtype=value.dtype, hint=hint)
 
-    def masked(self, value: Value, dim: str, outside: float) -> Value:
+    def masked(self, value: Value, dim: str, outside: float, hint: str = "") -> Value:
         """``value`` with ``outside`` where the tile of ``dim`` has no positions."""
         bound = self.builder.bound(dim)
         if bound is None or dim not in value.axes:
             return value
         fill = self.builder.constant(number_in(outside, value.dtype), value.dtype)
-        return self.where(bound, value, fill)
+        return self.where(bound, value, fill, hint)
 
     def identity(self, op: str, dtype: DType) -> float | int | bool:
         """The number that changes nothing under ``op``."""

@@ -12,7 +12,6 @@ from ...ir.tile import (
     Constant,
     Elementwise,
     Op,
-    Range,
     Reduce,
     Rename,
     Scan,
@@ -20,7 +19,6 @@ from ...ir.tile import (
     made_by,
     operands,
 )
-from .elementwise import write_range
 from .functions import ATOM, TRITON_TYPE, Text, write_call, write_number
 from .kernel_scope import KernelScope
 from .lines import WIDEST, comment, wrap
@@ -59,8 +57,7 @@ def write_rename(kernel: KernelScope, op: Rename) -> None:
     """The same tile under another name; only where the order of its axes turns it is moved."""
     x, out = op.x, op.out
     if x.name in kernel.starts:
-        write_range(kernel, Range(out, kernel.starts[x.name]))
-        return
+        kernel.starts[out.name] = kernel.starts[x.name]
     text = kernel.texts[x.name]
     renamed = [op.to if axis == op.axis else axis for axis in kernel.layout.of(x)]
     text = kernel.turned(text, tuple(renamed), kernel.layout.of(out))

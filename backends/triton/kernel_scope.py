@@ -15,7 +15,7 @@ from .functions import ATOM, Text
 from .layout import Order, choose_layout
 from .lines import wrap
 from .names import TAKEN
-from .uses import computed_with, count_uses, handed_over, scopes, turned_masks
+from .uses import computed_with, count_uses, going_on, handed_over, scopes, turned_masks
 
 _WIDEST_INLINE = 60  # characters of a value that is still written where it is used
 
@@ -57,6 +57,7 @@ class KernelScope:
         self.uses = count_uses(program.body)
         self.computed = computed_with(program.body)
         self.handed = handed_over(program.body)
+        self.going_on = going_on(program.body)
         self.scope_of = scopes(program.body)
         self.masks_turned = turned_masks(program.body, self.layout)
         self.conditions: dict[str, Elementwise] = {}

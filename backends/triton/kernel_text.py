@@ -119,7 +119,8 @@ class KernelText(KernelScope):
         if not isinstance(following, Cast) or following.x != op.out:
             return None
         alone = self.uses[op.out.name] == 1 and following.out.dtype.is_float
-        return following if alone and not self.read_once(following.out) else None
+        stays = not self.read_once(following.out) or following.out.name in self.going_on
+        return following if alone and stays else None
 
     # ----------------------------------------------------------------------------- loops
 

@@ -12,6 +12,7 @@ from ...ir.tile import (
     Load,
     Op,
     Reduce,
+    Rename,
     Store,
     Value,
     all_ops,
@@ -54,6 +55,20 @@ def handed_over(body: tuple[Op, ...]) -> set[str]:
             own = {o.out.name for o in op.body if isinstance(o, Dot | Elementwise | Cast | Reduce)}
             handed |= {v.name for v in op.yields} & own
     return handed
+
+
+def going_on(body: tuple[Op, ...]) -> set[str]:
+    """Values that a loop starts from, or that are read under another name."""
+    names: set[str] = set()
+    for op in all_ops(body):
+        match op:
+            case For(carried=carried):
+                names |= {c.initial.name for c in carried}
+            case Rename(_, x):
+                names.add(x.name)
+            case _:
+                pass
+    return names
 
 
 def turned_masks(body: tuple[Op, ...], layout: Layout) -> set[str]:

@@ -108,7 +108,7 @@ def place_pairs(evaluator: Evaluator, start: Value, rows: str, reverse: bool) ->
     """Put the rows of a chunk on the tile twice, as rows and as columns."""
     columns, name = f"{rows}_2", rows.lower()
     row = place_rows(evaluator, rows, rows, start, reverse, name)
-    column = place_rows(evaluator, rows, columns, start, reverse, f"{name}_before")
+    column = place_rows(evaluator, rows, columns, start, reverse, name)
     return Pairs(evaluator, rows, columns, f"{rows}_3", row, column, start, reverse)
 
 

@@ -115,7 +115,9 @@ def place_rows(
     """Put a block of ``rows`` on the tile along ``dim``; their numbers in the order of the
     recurrence, which with ``reverse`` begins at the last."""
     builder, size = evaluator.builder, evaluator.size(rows)
-    number = builder.range(dim, start, hint)
+    number = builder.range(rows, start, hint)
+    if dim != rows:
+        number = builder.rename(number, rows, dim, f"{hint}_before")
     exists = builder.elementwise("lt", number, size, dtype=DType.BOOL, hint=f"{hint}_exists")
     place = from_end(evaluator, rows, number, hint) if reverse else number
     builder.place(dim, place, exists)

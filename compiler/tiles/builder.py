@@ -7,7 +7,7 @@ either by hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from ...ir.expression import Expr, Kind
@@ -45,6 +45,7 @@ from ...ir.tile import (
 )
 from ..passes.remove_dead_ops import remove_dead_ops
 from .naming import Naming
+from .renames import Before, Renames
 from .scope import Loop, Scope
 from .simplify import simplify, without_negatives
 
@@ -69,16 +70,13 @@ class Builder:
         self._begins: dict[str, Value] = {}  # positions of a tile -> where it starts
         self.shifts: dict[str, tuple[Value, int]] = {}  # x + 3 -> (x, 3)
         self.negated: dict[str, Value] = {}  # -x -> x
+        self._renames = Renames()
 
     # ------------------------------------------------------------------------------ names
 
     def fresh(self, hint: str) -> str:
         """A name that is not taken, as near to ``hint`` as can be."""
         return self.naming.fresh(hint)
-
-    def reserve(self, names: Iterable[str]) -> None:
-        """Keep names for arguments that may be declared later."""
-        self.naming.reserve(names)
 
     def value(self, hint: str, dtype: DType, axes: frozenset[str], level: int) -> Value:
         """A new value, known from scope ``level`` inwards."""
@@ -180,6 +178,9 @@ class Builder:
 
     def elementwise(self, fn: str, *args: Value, dtype: DType, hint: str = "") -> Value:
         """``fn`` of values that meet by axis name."""
+        if (before := self._renames.before(args)) is not None:
+            made = self.elementwise(fn, *before.present, dtype=dtype, hint=hint)
+            return self._again(before, made)
         axes = frozenset[str]().union(*(a.axes for a in args))
         fn, args = without_negatives(self, fn, args)
         if dtype is DType.INT32 and not axes:
@@ -219,6 +220,8 @@ class Builder:
         if constant is not None:
             number = float(constant) if dtype.is_float else int(constant)
             return self.constant(bool(number) if dtype is DType.BOOL else number, dtype, x.axes)
+        if (before := self._renames.before([x])) is not None:
+            return self._again(before, self.cast(before.first, dtype, hint))
         level = self.level(x)
 
         def make() -> tuple[Op, Value]:
@@ -243,6 +246,9 @@ class Builder:
         argument = self._arguments[buffer]
         assert isinstance(argument, BufferArgument)
         places = tuple(index)
+        if (before := self._renames.before([*(v for _, v in places), mask])) is not None:
+            plain = list(zip((d for d, _ in places), before.present, strict=False))
+            return self._again(before, self.load(buffer, plain, before.values[-1], fill, hint))
         level = self.level(mask, *(v for _, v in places))
         axes = frozenset[str]().union(*(v.axes for _, v in places))
         if mask is not None:
@@ -282,6 +288,8 @@ class Builder:
 
     def reduce(self, op: str, x: Value, over: str, hint: str = "") -> Value:
         """Reduce one axis of a tile."""
+        if (before := self._renames.before([x])) is not None:
+            return self.reduce(op, before.first, before.axis, hint)
         level, named = self.level(x), hint or f"{op}_{over.lower()}"
 
         def make() -> tuple[Op, Value]:
@@ -294,6 +302,8 @@ class Builder:
         self, x: Value, over: str, reverse: bool = False, hint: str = "", op: str = "sum"
     ) -> Value:
         """The running sum (product, maximum) along one axis of a tile."""
+        if (before := self._renames.before([x])) is not None:
+            return self._again(before, self.scan(before.first, before.axis, reverse, hint, op))
 
         def make() -> tuple[Op, Value]:
             out = self.value(hint or "running", x.dtype, x.axes, self.level(x))
@@ -336,9 +346,17 @@ class Builder:
 
         def make() -> tuple[Op, Value]:
             out = self.value(hint or x.name, x.dtype, x.axes - {axis} | {to}, level)
+            if self.is_nonnegative(x):
+                self._nonnegative.add(out.name)
+            if x.name in self._begins:
+                self._begins[out.name] = self._begins[x.name]
+            self._renames.note(out, x, axis, to)
             return Rename(out, x, axis, to), out
 
         return self._emit(("rename", x, axis, to), level, make)
+
+    def _again(self, before: Before, value: Value) -> Value:
+        return self.rename(value, before.axis, before.to)
 
     def substitute(self, a: Value, b: Value, rows: str, columns: str, hint: str = "") -> Value:
         """Solve (1 - strictly lower a) x = b for x, down the axis ``rows``."""

@@ -50,7 +50,7 @@ class Evaluator(ABC):
 
     def __init__(self, builder: Builder, context: Context) -> None:
         self.builder = builder
-        builder.reserve([*context.params, *context.runtime])
+        builder.naming.reserve([*context.params, *context.runtime])
         self.context = context
         self.zero_outside: set[str] = set()  # names of values that are 0 where no positions are
 

@@ -171,6 +171,21 @@ def test_the_librarys_modules_are_clean(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_a_chunk_reads_like_its_formulas() -> None:
+    """Names of the formulas, no copies; an input is loaded once for each way round it is needed."""
+    text = emit_module(lower(load_file(find_spec("gated_delta")), {}, "bfloat16"))
+    start = text.index("    for t_start in range(0, T, BLOCK_T):")
+    turn = text[start : text.index("    # S after the last row")]
+    loads = re.findall(r"tl\.load\(\s*(\w+)_block", turn)
+    assert sorted(loads) == ["beta", "g", "k", "k", "q", "v"]  # keys as rows and as columns
+    made = set(re.findall(r"^ +(\w+) = ", turn, re.MULTILINE))
+    assert {"qk", "A_qk", "kk", "log_decay", "log_decay_to_end", "k_S_start", "q_S"} <= made
+    assert {"corrections", "S_narrow", "S_tile"} <= made
+    assert not {name for name in made if re.search(r"_([3-9]|\d\d)$", name)}
+    assert not {"chosen", "added", "product", "score", "dot", "t_before"} & made
+    assert not re.search(r"[+-] -|^ +(\w+) = \w+$", turn, re.MULTILINE)
+
+
 # ------------------------------------------------------------------- kernels written by hand
 
 ROW = frozenset({"I"})

@@ -252,3 +252,21 @@ def test_results_are_called_after_what_they_are_made_of() -> None:
     assert seen.name == "beta_k_masked"
     assert made.cast(seen, DType.BFLOAT16).name == "beta_k_masked_narrow"
     assert made.elementwise("where", mask, seen, zero, dtype=REAL).name == "beta_k_masked_2"
+
+
+def test_what_is_computed_of_a_renamed_axis_is_computed_before() -> None:
+    made = builder()
+    made.tiles["J_2"] = Tile("J_2", 16, like="J")
+    size = made.scalar(SizeArgument("J"))
+    j = made.range("J", None, "j")
+    again = made.rename(j, "J", "J_2")
+    assert made.is_nonnegative(again)
+    exists, too = (made.elementwise("lt", x, size, dtype=DType.BOOL) for x in (j, again))
+    x = made.load("x", [("J", j)], exists)
+    assert made.load("x", [("J", again)], too) == made.rename(x, "J", "J_2")
+    running = made.scan(made.load("x", [("J", again)], too), "J_2")
+    assert running == made.rename(made.scan(x, "J"), "J", "J_2")
+    assert made.reduce("sum", running, "J_2") == made.reduce("sum", made.scan(x, "J"), "J")
+    pairs = made.elementwise("sub", x, running, dtype=REAL)  # of both axes: nothing to share
+    assert pairs.axes == {"J", "J_2"}
+    assert len([op for op in made.scopes[0].ops if isinstance(op, Load)]) == 1

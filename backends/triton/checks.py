@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from ...ir.binding import expected_layout_text
 from ...ir.plan import Plan
 from ...ir.tile import Dot, DType, all_ops
+from ..statements import Spellings
 
 # In every emitted module, as it stands. Strides need no check: kernels are passed them.
 CHECKS = '''
@@ -45,7 +46,7 @@ def kind_checks(plan: Plan, wide_dots: bool) -> Iterator[str]:
         )
 
 
-def shape_checks(plan: Plan, names: Mapping[str, str]) -> Iterator[str]:
+def shape_checks(plan: Plan, names: Spellings) -> Iterator[str]:
     """Lines on shapes, once all sizes are known; ``names``: how the function calls a size."""
     for entry in plan.mixer.inputs:
         shape = ", ".join(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
+from typing import Protocol
 
 from ...ir.expression import Call, Expr, Kind, Literal, Scalar, Size
 from ...ir.mixer import Input, Layout, Mixer
 from ...ir.plan import Buffer, Kernel, Plan
 from ...ir.tile import BufferArgument, DType, HostArgument, ParamArgument, SizeArgument, Tile
+from ..statements import Assignment, Spellings, without_unread
 from .checks import kind_checks, shape_checks
 from .lines import fill, wrap
 
@@ -44,7 +45,15 @@ _WRITTEN = {
 _TORCH = {d: f"torch.{d.value}" for d in DType}
 
 
-def host_text(expr: Expr, names: dict[str, str], level: int = 0) -> str:
+class Names(Protocol):
+    """How an expression's names are spelled: a dict, or one that tells what was asked for."""
+
+    def get(self, name: str, other: str, /) -> str:
+        """The spelling of ``name``, else ``other``."""
+        ...
+
+
+def host_text(expr: Expr, names: Names, level: int = 0) -> str:
     """An expression in sizes and params as Python."""
     match expr:
         case Literal(value):
@@ -97,7 +106,8 @@ class HostText:
         self.standalone = standalone
         self.mixer: Mixer = plan.mixer
         self.fixed = dict(plan.sizes)
-        self.names = {d: str(n) for d, n in plan.sizes}
+        self.names = Spellings({d: str(n) for d, n in plan.sizes})
+        self.numbers: list[Assignment] = []
         self.lines: list[str] = []
         self._write()
 
@@ -121,25 +131,25 @@ class HostText:
             self._add("import torch")
             self.lines.append("")
         self.lines.extend(f"    {line}" for line in kind_checks(self.plan, self.wide_dots))
-        before = len(self.lines)
+        head, self.lines = self.lines, []
+        self.names.asked()
         for name, value in self.plan.params:
-            self._add(f"{name} = {value!r}")
+            self._number(name, repr(value))
         self._sizes()
-        after = len(self.lines)
         for line in shape_checks(self.plan, self.names):
             self._add(line.lstrip(), 2 if line.startswith(" ") else 1)
         self._buffers()
         for kernel in self.plan.kernels:
             self._launch(kernel)
         self._results()
-        self._drop_unread(before, after)
+        body, self.lines = self.lines, head
+        for number in without_unread(self.numbers, self.names.asked()):
+            self._add(f"{number.name} = {number.code}")
+        self.lines += body
 
-    def _drop_unread(self, first: int, stop: int) -> None:
-        """Leave out numbers (a line each, from ``first`` to ``stop``) that no later line reads."""
-        for n in reversed(range(first, stop)):
-            name = self.lines[n].split(" = ")[0].strip()
-            if not any(re.search(rf"\b{name}\b", line) for line in self.lines[n + 1 :]):
-                del self.lines[n]
+    def _number(self, name: str, code: str) -> None:
+        """A size or a param, written down if anything reads it."""
+        self.numbers.append(Assignment(name, code, self.names.asked()))
 
     def _docstring(self) -> None:
         shapes = [f"{i.name}: {_shape(i.layout)}" for i in self.mixer.inputs]
@@ -160,12 +170,12 @@ class HostText:
         for given in self.mixer.inputs:
             for axis, product in enumerate(given.layout):
                 if len(product) == 1 and product[0] not in known:
-                    self._add(f"{product[0]} = {given.name}.shape[{axis}]")
+                    self._number(product[0], f"{given.name}.shape[{axis}]")
                     known.add(product[0])
         for table in self.mixer.tables:
             for dim, size in zip(table.dims, table.shape, strict=True):
                 if dim not in known:
-                    self._add(f"{dim} = {size}")
+                    self._number(dim, f"{size}")
                     known.add(dim)
         changed = True
         while changed:
@@ -175,12 +185,12 @@ class HostText:
         for dim, sequence in sequences.items():
             for missing, partner in ((dim, sequence), (sequence, dim)):
                 if missing not in known and partner in known:
-                    self._add(f"{missing} = {partner}")
+                    self._number(missing, self.names.get(partner, partner))
                     known.add(missing)
                     return True
         for dim, value in self.mixer.sizes:
             if dim not in known and _dims_of(value) <= known:
-                self._add(f"{dim} = {host_text(value, self.names)}")
+                self._number(dim, host_text(value, self.names))
                 known.add(dim)
                 return True
         for given in self.mixer.inputs:
@@ -193,7 +203,7 @@ class HostText:
                     if any(d in sequences for d in product if d in known):
                         divisor = f" // max({product_text}, 1)"  # an empty one tells nothing
                     divisor = divisor if rest else ""
-                    self._add(f"{missing_dims[0]} = {given.name}.shape[{axis}]{divisor}")
+                    self._number(missing_dims[0], f"{given.name}.shape[{axis}]{divisor}")
                     known.add(missing_dims[0])
                     return True
         return False
@@ -249,9 +259,10 @@ class HostText:
                     pass
         params = [a for a in program.arguments if isinstance(a, ParamArgument)]
         flags = {p.name for p in self.mixer.params if p.kind is Kind.BOOL}
-        runtime = [p.name for p in params if p.runtime]
+        runtime = [self.names.get(p.name, p.name) for p in params if p.runtime]
         arguments.extend(f"int({name})" if name in flags else name for name in runtime)
-        arguments.extend(f"{p.name}={p.name}" for p in params if not p.runtime)
+        fixed = [p.name for p in params if not p.runtime]
+        arguments.extend(f"{name}={self.names.get(name, name)}" for name in fixed)
         hosts = [a for a in program.arguments if isinstance(a, HostArgument) and a.fixed]
         arguments.extend(f"{a.name}={host_text(a.value, self.names)}" for a in hosts)
         arguments.extend(_block(t) for t in program.blocks)

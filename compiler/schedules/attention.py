@@ -139,7 +139,7 @@ def _rescaled(
             weight = _with_factor(evaluator, weight, written(form.factor, task.score), visible)
         rescale = _exp2(evaluator, row_max, safe, "rescale")
         kept = builder.elementwise("mul", row_sum, rescale, dtype=DType.FLOAT32)
-        added = builder.reduce("sum", weight, task.over, "added")
+        added = builder.reduce("sum", weight, task.over, "weight_sum")
         new_sum = builder.elementwise("add", kept, added, dtype=DType.FLOAT32)
         kept_sums = [
             builder.elementwise("mul", s, rescale, dtype=DType.FLOAT32, hint=f"{name}_sum")
@@ -294,7 +294,7 @@ def _plain(evaluator: Evaluator, task: AttentionTask, form: Plain, rows: frozens
         sums = list(state[1:] if needs_sum else state)
         made: list[Value] = []
         if needs_sum:
-            added = builder.reduce("sum", weight, task.over, "added")
+            added = builder.reduce("sum", weight, task.over, "weight_sum")
             made.append(builder.elementwise("add", state[0], added, dtype=DType.FLOAT32))
         hidden = visible if mask is not None else None
         return (*made, *_weighted_sums(evaluator, task, weight, sums, hidden))

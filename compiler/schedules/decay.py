@@ -13,6 +13,7 @@ from ..tiles.evaluator import Evaluator
 from ..tiles.grid import from_end
 from ..tiles.key_blocks import integer
 from ..tiles.moving import move
+from ..tiles.naming import joined
 
 # What is left in a row, without and with its own decay: of the chunk's start, of another's write.
 TO_ROW = {False: "decay_before_row", True: "decay_to_row"}
@@ -105,8 +106,7 @@ def symbol(expr: Expr, axis: str) -> str:
 
 def pair_name(left: Expr, right: Expr, axis: str) -> str:
     """What the products of two rows are called: q and k --> qk, query and key --> query_key."""
-    names = [symbol(expr, axis) or "x" for expr in (left, right)]
-    return ("" if all(len(name) == 1 for name in names) else "_").join(names)
+    return joined([symbol(expr, axis) or "x" for expr in (left, right)])
 
 
 def place_rows(
@@ -305,14 +305,16 @@ class Factors(Decay):
         one = builder.constant(1.0, DType.FLOAT32, frozenset({pairs.rows, self.axis}))
         first, count = builder.constant(0, DType.INT32), self._count()
         starts = [*((BETWEEN[after], one) for after in points), *carried]
-        with builder.loop(f"{pairs.row.lower()}_turn", first, count, 1, starts) as loop:
+        with builder.loop(f"{pairs.rows.lower()}_turn", first, count, 1, starts) as loop:
             column = self._place_column(loop.variable, count)
             kept = dict(zip(points, loop.carried, strict=False))
             factor = self.evaluator.real(pairs.neighbour(self.value, pairs.row, 1))
             for after in points:
                 later = pairs.compare("gt", pairs.row_number, column, more=0 if after else 1)
                 step = pairs.one_where(later, factor)
-                kept[after] = builder.elementwise("mul", kept[after], step, dtype=DType.FLOAT32)
+                kept[after] = builder.elementwise(
+                    "mul", kept[after], step, dtype=DType.FLOAT32, hint=f"{BETWEEN[after]}_here"
+                )
             made = body(column, kept, loop.carried[len(points) :])
             loop.yields = (*(kept[after] for after in points), *made)
         return list(loop.results[len(points) :])
@@ -321,13 +323,15 @@ class Factors(Decay):
         """How many rows the chunk has."""
         size = self.evaluator.size(self.pairs.rows)
         rest = integer(self.evaluator, "sub", size, self.pairs.start)
-        return integer(self.evaluator, "min", rest, self.builder.block(self.pairs.rows))
+        block = self.builder.block(self.pairs.rows)
+        return integer(self.evaluator, "min", rest, block, hint="rows_here")
 
     def _place_column(self, turn: Value, count: Value) -> Value:
         """Put the column of a turn, the last one first, in place; its number."""
         pairs, evaluator = self.pairs, self.evaluator
         one = self.builder.constant(1, DType.INT32)
-        last = integer(evaluator, "sub", integer(evaluator, "add", pairs.start, count), one)
+        end = integer(evaluator, "add", pairs.start, count)
+        last = integer(evaluator, "sub", end, one, hint="last_column")
         column = integer(evaluator, "sub", last, turn, hint="column")
         place = column
         if pairs.reverse:

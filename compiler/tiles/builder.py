@@ -281,7 +281,8 @@ class Builder:
         level, axes = self.level(a, b, acc), (a.axes | b.axes) - {over}
 
         def make() -> tuple[Op, Value]:
-            out = self.value(hint or "dot", DType.FLOAT32, axes, level)
+            name = hint or self.naming.contracted(a, b)
+            out = self.value(name, DType.FLOAT32, axes, level)
             return Dot(out, a, b, over, acc, masked), out
 
         return self._emit(("dot", a, b, over, acc, masked), level, make)

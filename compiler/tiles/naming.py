@@ -53,6 +53,12 @@ class Naming:
         """The hint for a value that loses digits."""
         return f"{self.stem(value)}_narrow"
 
+    def contracted(self, a: Value, b: Value) -> str:
+        """The hint for a sum of products: q and k --> qk, query and key --> query_key."""
+        if a.name in self.derived or b.name in self.derived:
+            return "dot"
+        return joined([self.stem(a), self.stem(b)])
+
     def result(self, fn: str, args: Sequence[Value], numbers: Sequence[object]) -> str:
         """The hint for ``fn`` of values, of which some are ``numbers``.
 
@@ -69,3 +75,8 @@ class Naming:
         elif plain and fn == "mul" and len(named) == 2:
             hint = "_".join(self.stem(a) for a in named)
         return hint
+
+
+def joined(names: Sequence[str]) -> str:
+    """Names as one: q and k --> qk, query and key --> query_key."""
+    return ("" if all(len(name) == 1 for name in names) else "_").join(names)

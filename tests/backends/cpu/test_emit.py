@@ -59,7 +59,7 @@ def test_float32_operands_are_read_where_they_lie() -> None:
     lines = full.splitlines()
     copies = [n for n, line in enumerate(lines) if "mx::load_tile" in line]
     assert all(lines[n - 1].strip() == "if (!(v__stride_E == 1)) {" for n in copies)
-    assert re.search(r"mx::dot<.*>\(dot, k_tile_at, k_tile_row, k_tile_step, ", full)
+    assert re.search(r"mx::dot<.*>\(qk, k_tile_at, k_tile_row, k_tile_step, ", full)
 
 
 def test_a_backward_pass_turns_no_operand_round_in_its_loops() -> None:

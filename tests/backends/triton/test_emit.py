@@ -58,18 +58,18 @@ FULL_BLOCKS = """\
         # a block of J: every row sees all of it
         k_block = k_base + tl.cast(j_start, tl.int64) * k_stride_J
         k_tile = tl.load(k_block + j_offset[None, :] * k_stride_J + d[:, None] * k_stride_D)
-        dot = tl.dot(q_tile, k_tile)
-        score = scale * dot
+        qk = tl.dot(q_tile, k_tile)
+        score = scale * qk
         score_max = tl.max(score, 1)
         m_new = tl.maximum(m, score_max * 1.4426950408889634)
         m_safe = tl.where(m_new > float("-inf"), m_new, 0.0)
         weight = tl.exp2(score * 1.4426950408889634 - m_safe[:, None])
         rescale = tl.exp2(m - m_safe)
-        added = tl.sum(weight, 1)
+        weight_sum = tl.sum(weight, 1)
         v_block = v_base + tl.cast(j_start, tl.int64) * v_stride_J
         v_tile = tl.load(v_block + j_offset[:, None] * v_stride_J + e[None, :] * v_stride_E)
         m = m_new
-        total = total * rescale + added
+        total = total * rescale + weight_sum
         o_sum = tl.dot(weight.to(tl.bfloat16), v_tile, o_sum * rescale[:, None])
 """
 

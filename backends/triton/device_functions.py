@@ -217,6 +217,22 @@ def _substitute(a, b):
         b += factor[:, None] * done[None, :]
     return b
 """,
+    # Not by the powers of a, which grow where keys are alike: what halves are made of doesn't.
+    "substitute_by_halves": """
+def _substitute_by_halves(a, b, LEVELS: tl.constexpr):
+    # The x for which x[i] = b[i] + sum of a[i, j] x[j] over j < i, by the inverse of the triangle:
+    # two halves with the inverses P and Q, and M of a below P, make [[P, 0], [Q M P, Q]].
+    ROWS: tl.constexpr = a.shape[0]
+    i = tl.arange(0, ROWS)[:, None]
+    j = tl.arange(0, ROWS)[None, :]
+    below = tl.where(i > j, a, 0.0)
+    inverse = tl.where(i == j, 1.0, tl.where((i ^ j) == 1, below, 0.0))
+    for level in tl.static_range(1, LEVELS):
+        between = tl.where(((i ^ j) >> level) == 1, below, 0.0)
+        between = tl.dot(between, inverse, input_precision="tf32")
+        inverse = tl.dot(inverse, between, inverse, input_precision="tf32")
+    return tl.dot(inverse, b, input_precision="tf32")
+""",
     "substitute_blocks": """
 def _substitute_blocks(a, b, PRECISION: tl.constexpr):
     # The x for which x[i] = b[i] + sum of a[i, j] x[j] over j < i: blocks of 16 rows one after the

@@ -6,7 +6,9 @@ from ...ir.tile import Solve, Substitute, Value
 from .functions import ATOM, Text
 from .kernel_scope import KernelScope
 
-# As many rows are taken one after the other, of more as many at once.
+_LEAST_OF_A_DOT = 16
+# Where tensor cores don't take the products, as many rows go one after the other, and of more rows
+# as many at once.
 _ROW_BY_ROW = 16
 
 
@@ -14,7 +16,11 @@ def write_substitute(kernel: KernelScope, op: Substitute) -> None:
     """A unit triangular system."""
     a = kernel.ordered(op.a, (op.rows, op.columns))
     b = _as_columns(kernel, op.b, op.rows)
-    if kernel.program.tile(op.rows).block <= _ROW_BY_ROW:
+    rows = kernel.program.tile(op.rows).block
+    if kernel.precision == "tf32" and rows >= _LEAST_OF_A_DOT:
+        kernel.device.add("substitute_by_halves")
+        code = f"_substitute_by_halves({a.code}, {b.code}, LEVELS={rows.bit_length() - 1})"
+    elif rows <= _ROW_BY_ROW:
         kernel.device.add("substitute")
         code = f"_substitute({a.code}, {b.code})"
     else:

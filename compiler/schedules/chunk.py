@@ -44,7 +44,7 @@ def chunk(task: ChunkTask, context: Context) -> Program:
     rows = chunk_rows(by_entry, task.corrected, several, largest)
     wide = several or by_entry or not context.dtype.is_narrow
     made: Program | None = None
-    for held, launch, room in chunk_choices(rows, largest, wide, task.corrected):
+    for held, launch, room in chunk_choices(rows, largest, wide):
         blocks = {task.over: rows, **held_blocks(task, context, held)}
         made = by_chunks(task, context.with_blocks(blocks), launch)
         if registers(made) <= room and shared_bytes(made) <= SHARED_LIMIT_BYTES:
@@ -146,11 +146,15 @@ class _Chunk:
         decay = decay_of(self.pairs, form)
         read = [r for r in self.task.readings if r.state == form.state.name]
         wanted = self._wanted(form, [r for r in read if r.axes == (form.key_axis,)])
-        scores = dict(zip(wanted, decay.scores([*wanted]), strict=True))
+        solved = {w for _, w in form.corrections}
+        now = [r for r in wanted if decay.by_columns or r[0] in solved]
+        scores = dict(zip(now, decay.scores(now), strict=True))
         terms = list(form.writes)
         if form.corrections:
             builder.comment(f"{carrying.name}: what the rows correct, all of the chunk at once")
             terms = self._corrected(form, carrying, decay, scores)
+        later = [r for r in wanted if r not in scores]  # what is solved for needs the registers
+        scores |= zip(later, decay.scores(later), strict=True)
         for reading in read:
             builder.comment(f"{carrying.name} read")
             if reading.axes == (form.key_axis,):
@@ -197,6 +201,7 @@ class _Chunk:
             f"{carrying.name}.corrections", form.state.dims - {form.key_axis} | {rows}, Kind.REAL
         )
         builder.bind(ref, solved, here=True)
+        self.evaluator.zero_outside.add(ref.name)  # as what it is solved from
         return [*others, (u, ref)]
 
     # --------------------------------------------------------------------------- products

@@ -131,6 +131,11 @@ class Decay(ABC):
         self.pairs, self.axis = pairs, axis
         self.evaluator, self.builder = pairs.evaluator, pairs.evaluator.builder
 
+    @property
+    def by_columns(self) -> bool:
+        """Whether one walk over the chunk's columns makes all scores."""
+        return False
+
     @abstractmethod
     def rows(self, after: bool) -> Ref | None:
         """From the chunk's start to each row, the row's own decay included with ``after``."""
@@ -198,6 +203,10 @@ class Factors(Decay):
         super().__init__(pairs, axis)
         self.value = value
 
+    @property
+    def by_columns(self) -> bool:
+        return self.axis in self.value.axes
+
     def _here(self) -> Value:
         """Each row's own factor, 1 past the last row."""
         bound = self.builder.bound(self.pairs.rows)
@@ -231,12 +240,12 @@ class Factors(Decay):
     def scores(self, requests: Sequence[Request]) -> list[Value]:
         if not requests:
             return []
-        if self.axis in self.value.axes:
-            return self._by_columns(requests)
+        if self.by_columns:
+            return self._walked_scores(requests)
         return [self._decayed(self._score(left, right), after) for left, right, after in requests]
 
     def spread(self, weights: Value, key: Expr, after: bool) -> Value:
-        if self.axis in self.value.axes:
+        if self.by_columns:
             return self._spread_by_columns(weights, key, after)
         return self._through(self._decayed(weights, after), key)
 
@@ -257,7 +266,7 @@ class Factors(Decay):
 
     # ------------------------------------------------------- a factor for each entry of the axis
 
-    def _by_columns(self, requests: Sequence[Request]) -> list[Value]:
+    def _walked_scores(self, requests: Sequence[Request]) -> list[Value]:
         """One column at a time, from the last: what is left of its write is multiplied on."""
         points = sorted({after for _, _, after in requests})
         lefts = [self.evaluator.real(left) for left, _, _ in requests]

@@ -81,9 +81,7 @@ def chunk_rows(by_entry: bool, corrected: bool, several: bool, largest: int) -> 
     return 16 if several and largest > 64 else 32
 
 
-def chunk_choices(
-    rows: int, largest: int, wide: bool, corrected: bool
-) -> Iterator[tuple[int, Launch, int]]:
+def chunk_choices(rows: int, largest: int, wide: bool) -> Iterator[tuple[int, Launch, int]]:
     """What to try for a chunk kernel, the fastest first.
 
     Each is about how many elements of a state a program holds, warps and stages, and the registers
@@ -101,7 +99,7 @@ def chunk_choices(
         return
     launch = (("num_warps", 4), ("num_stages", 3))
     for held in (8192, 4096, 2048, 1024):
-        yield held, launch, 64 if corrected else REGISTER_LIMIT
+        yield held, launch, REGISTER_LIMIT
 
 
 def recurrence_launch(program: Program) -> Launch:

@@ -46,29 +46,27 @@ class Logarithms(Factors):
         name = BETWEEN[after]
         seen = self.evaluator.where(self.pairs.visible(after), between, nothing, f"log_{name}")
         kept = self._exp(seen, name)
-        return self._masked(
-            self._times(pairs, kept), after
-        )  # what a row does not see may be infinite
+        # Masked again: what a row does not see may be infinite.
+        return self._masked(self._times(pairs, kept), after)
 
-    def _logs(self, dim: str) -> Value:
-        """Each row's logarithm along ``dim``, 0 past the last row."""
-        expr = self.value if dim == self.pairs.rows else self.pairs.at_column(self.value)
-        value = self.evaluator.spread(self.evaluator.real(expr), frozenset({dim}))
-        return self.evaluator.masked(value, dim, 0.0)
+    def _logs(self) -> Value:
+        """Each row's logarithm, 0 past the last row."""
+        rows = self.pairs.rows
+        value = self.evaluator.spread(self.evaluator.real(self.value), frozenset({rows}))
+        return self.evaluator.masked(value, rows, 0.0)
 
     def _up_to_row(self, after: bool) -> Value:
         """The sum from the chunk's start to each row, the row's own included with ``after``."""
-        rows = self.pairs.rows
-        total = self.builder.scan(self._logs(rows), rows, hint="log_decay")
-        return total if after else self._sub(total, self._logs(rows), "log_decay_before_row")
+        total = self.builder.scan(self._logs(), self.pairs.rows, hint="log_decay")
+        return total if after else self._sub(total, self._logs(), "log_decay_before_row")
 
     def _up_to_column(self) -> Value:
-        columns = self.pairs.columns
-        return self.builder.scan(self._logs(columns), columns, hint="log_decay")
+        """The same sum, the columns' own included."""
+        sums = self.evaluator.named(self._up_to_row(after=True))
+        return self.evaluator.real(self.pairs.at_column(sums))
 
     def _of_chunk(self) -> Value:
-        rows = self.pairs.rows
-        return self.builder.reduce("sum", self._logs(rows), rows, "log_decay_of_chunk")
+        return self.builder.reduce("sum", self._logs(), self.pairs.rows, "log_decay_of_chunk")
 
     def _sub(self, a: Value, b: Value, hint: str = "") -> Value:
         return self.builder.elementwise("sub", a, b, dtype=DType.FLOAT32, hint=hint)

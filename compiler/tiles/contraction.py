@@ -387,10 +387,8 @@ def _operand(evaluator: Evaluator, factors: list[Expr], over: str) -> Value:
 def _is_zero_outside(evaluator: Evaluator, factor: Expr) -> bool:
     """Whether the value is 0 by itself where the tile has no positions."""
     match factor:
-        case Ref(name, _, _):
+        case Ref(name, _, _) | Read(Ref(name, _, _), _, 0):
             return name in evaluator.context.buffers or name in evaluator.zero_outside
-        case Read(Ref(name, _, _), _, fill):
-            return name in evaluator.context.buffers and fill == 0
         case _:
             return False
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 from mixc.backends.reference.tiles import run_plan
 from mixc.backends.triton.cross_compile import CompileWorkers
@@ -265,6 +268,31 @@ def test_substitution_is_as_accurate_as_that_of_torch(rows: int) -> None:
     by_torch = torch.linalg.solve_triangular(torch.eye(rows) - a, b, upper=False).double()
     by_kernel = import_source(substituted("TE", rows).source, "tried").tried(a, b).double()
     assert (by_kernel - exact).abs().max() < 4 * (by_torch - exact).abs().max()
+
+
+@pytest.mark.parametrize("rows", [16, 64])
+@pytest.mark.parametrize("noise", [0.0, 0.1, 1.0])
+def test_substitution_on_tensor_cores_loses_less_than_16_bits_do(
+    rows: int, noise: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys that are equal, nearly so, and not; the products with 10 bits behind the point."""
+
+    def rounded(x: Any) -> Any:
+        assert x.data.dtype == np.float32
+        bits = (np.ascontiguousarray(x.data).view(np.int32) + 0x1000) & ~0x1FFF
+        return TensorHandle(bits.view(np.float32), x.dtype)
+
+    def dot(own: InterpreterBuilder, a: Any, b: Any, d: Any, precision: Any, most: int) -> Any:
+        return exactly(own, rounded(a), rounded(b), d, precision, most)
+
+    exactly = InterpreterBuilder.create_dot
+    keys = torch.nn.functional.normalize(torch.randn(64) + noise * torch.randn(rows, 64), dim=1)
+    a, b = -(keys @ keys.T).tril(-1).bfloat16(), torch.randn(rows, 16).bfloat16()
+    monkeypatch.setattr(InterpreterBuilder, "create_dot", dot)
+    trial = substituted("TE", rows, DType.BFLOAT16)
+    made = import_source(trial.source, "tried").tried(a, b).double()
+    exact = torch.linalg.solve(torch.eye(rows) - a.double(), b.double())
+    assert (made - exact).norm() < 2**-9 * exact.norm()
 
 
 # ---------------------------------------------------------------------------------- dense systems

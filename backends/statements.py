@@ -7,19 +7,22 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
-class Assignment:
-    """``name = code``."""
+class Statement:
+    """A statement's lines; one that does nothing but give ``name`` a value says so."""
 
-    name: str
-    code: str
+    lines: tuple[str, ...]
     reads: frozenset[str] = frozenset()
+    name: str | None = None
 
 
-def without_unread(made: Sequence[Assignment], read: Iterable[str]) -> list[Assignment]:
-    """The assignments whose names are in ``read``, and those that these read in turn."""
-    wanted, kept = set(read), list[Assignment]()
+def without_unread(made: Sequence[Statement], read: Iterable[str] = ()) -> list[Statement]:
+    """The statements without those that only give a name a value which nothing after reads.
+
+    ``read``: what is read after all of them.
+    """
+    wanted, kept = set(read), list[Statement]()
     for one in reversed(made):
-        if one.name in wanted:
+        if one.name is None or one.name in wanted:
             wanted |= one.reads
             kept.append(one)
     return kept[::-1]
@@ -34,8 +37,12 @@ class Spellings:
 
     def get(self, name: str, other: str) -> str:
         """The spelling of ``name``, ``other`` where it has none of its own."""
-        self._asked.add(name)
+        self.note(name)
         return self.known.get(name, other)
+
+    def note(self, *names: str) -> None:
+        """Count names as asked for."""
+        self._asked.update(names)
 
     def asked(self) -> frozenset[str]:
         """The names that were asked for since this was called last."""
@@ -43,4 +50,4 @@ class Spellings:
         return asked
 
 
-__all__ = ["Assignment", "Spellings", "without_unread"]
+__all__ = ["Spellings", "Statement", "without_unread"]

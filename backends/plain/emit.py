@@ -10,6 +10,7 @@ from ...ir.expression import Expr, Kind, Scalar, walk
 from ...ir.mixer import Input, Mixer, Output
 from ...ir.solving import FromAxis, FromDim, FromSizes, Source, size_sources
 from ..reference.choice import choose
+from ..statements import Statement, without_unread
 from ..triton.host import host_text
 from ..triton.lines import wrap
 from .forms import Statements
@@ -53,7 +54,7 @@ def reference_function(mixer: Mixer, name: str = "reference") -> Reference:
         text.stage(stage)
     results = [_laid_out(text, output) for output in mixer.outputs]
     text.add(f"return {', '.join(results)}")
-    return Reference(_function(name, mixer, text, head.lines(sources)), _helpers(text))
+    return Reference(_function(name, mixer, text, head.statements(sources)), _helpers(text))
 
 
 def _choose_text() -> str:
@@ -68,29 +69,16 @@ def _helpers(text: Statements) -> tuple[str, ...]:
     return tuple(helper for name, helper in helpers.items() if name in text.used)
 
 
-def _function(name: str, mixer: Mixer, text: Statements, head: list[str]) -> str:
+def _function(name: str, mixer: Mixer, text: Statements, head: list[Statement]) -> str:
     given = [text.variables[i.name] for i in mixer.inputs]
     params = [p for p in mixer.params if p.runtime]
     keywords = [f"{p.name}=None" for p in params]
     signature = ", ".join([*given, *(["*", *keywords] if keywords else [])])
     lines = wrap(f"def {name}({signature}):", 0)
     lines.append(f'    """{mixer.name} by plain torch in float64, as the equations say it."""')
-    body = [*head, *(f"    {line}" for line in text.positions), *text.lines]
-    whole = "\n".join([*lines, *_without_unread(body)])
-    return re.sub(r"(?<![\w.])([\w.]+) \*\* ([\w.]+)(?![\w.([])", r"\1**\2", whole)
-
-
-def _without_unread(lines: list[str]) -> list[str]:
-    """The lines without plain assignments, at the head of a function, that nothing reads."""
-    kept = list(lines)
-    for n in reversed(range(len(kept))):
-        name = re.match(r"    (\w+) = ", kept[n])
-        if name is None or kept[n].endswith("("):
-            continue
-        later = (line for line in kept[n + 1 :] if not line.lstrip().startswith("#"))
-        if not any(re.search(rf"\b{name[1]}\b", line) for line in later):
-            del kept[n]
-    return kept
+    for statement in without_unread([*head, *text.positions, *text.statements]):
+        lines.extend(statement.lines)
+    return re.sub(r"(?<![\w.])([\w.]+) \*\* ([\w.]+)(?![\w.([])", r"\1**\2", "\n".join(lines))
 
 
 class _Head:
@@ -99,47 +87,53 @@ class _Head:
     def __init__(self, mixer: Mixer, text: Statements) -> None:
         self.mixer, self.text = mixer, text
 
-    def lines(self, sources: list[Source]) -> list[str]:
-        """Lines on the device, sizes and params, each after what it reads."""
-        made: dict[str, str] = {}
+    def statements(self, sources: list[Source]) -> list[Statement]:
+        """Statements for the device, sizes and params, each after what it reads."""
+        made: dict[str, Statement] = {}
         first = next((self.text.variables[i.name] for i in self.mixer.inputs), None)
-        made["device"] = f"device = {first}.device" if first else 'device = "cpu"'
+        self._assign(made, "device", f"{first}.device" if first else '"cpu"')
         for table in self.mixer.tables:
-            pairs = zip(table.dims, table.shape, strict=True)
-            made |= {dim: f"{dim} = {size}" for dim, size in pairs}
+            for dim, size in zip(table.dims, table.shape, strict=True):
+                self._assign(made, dim, str(size))
         for source in sources:
             if isinstance(source, FromSizes):
                 self._params(made, source.value)
-            made.setdefault(source.dim, self._size(source))
+            if source.dim not in made:
+                self._assign(made, source.dim, self._size(source))
         for param in self.mixer.params:
             self._params(made, Scalar(param.name, param.kind))
-        return [f"    {line}" for text in made.values() for line in wrap(text, 4)]
+        return list(made.values())
 
-    def _params(self, made: dict[str, str], expr: Expr) -> None:
-        """Lines for the params that an expression reads."""
+    def _assign(self, made: dict[str, Statement], name: str, code: str) -> None:
+        lines = tuple(f"    {line}" for line in wrap(f"{name} = {code}", 4))
+        made[name] = Statement(lines, self.text.sizes.asked(), name)
+
+    def _params(self, made: dict[str, Statement], expr: Expr) -> None:
+        """Statements for the params that an expression reads."""
         for node in walk(expr):
             if isinstance(node, Scalar) and node.name not in made:
                 param = self.mixer.param(node.name)
                 self._params(made, param.value)
-                default = host_text(param.value, {})
+                default = host_text(param.value, self.text.sizes)
                 if param.runtime:
                     default = f"{default} if {param.name} is None else {param.name}"
-                made[param.name] = f"{param.name} = {bare(default)}"
+                self._assign(made, param.name, bare(default))
 
     def _size(self, source: Source) -> str:
+        spelled = self.text.sizes
         match source:
-            case FromAxis(dim, name, axis, others, power):
+            case FromAxis(_, name, axis, others, power):
                 code = f"{self.text.variables[name]}.shape[{axis}]"
                 if others:
-                    product = " * ".join(others)
+                    product = " * ".join(spelled.get(dim, dim) for dim in others)
                     code += f" // max({product}, 1)"
                 if power > 1:
                     code = f"round(({code}) ** (1 / {power}))"
-                return f"{dim} = {code}"
-            case FromDim(dim, other):
-                return f"{dim} = {other}"
-            case FromSizes(dim, value):
-                return f"{dim} = int({host_text(value, {})})"
+                return code
+            case FromDim(_, other):
+                return spelled.get(other, other)
+            case FromSizes(_, value):
+                return f"int({host_text(value, spelled)})"
 
     def inputs(self) -> None:
         """Statements that make pieces of the inputs and tables, in float64, axes in order."""
@@ -148,16 +142,20 @@ class _Head:
             variable = text.variables[entry.name]
             piece = self._input(entry, variable)
             if piece.code != variable:
-                text.assign(variable, piece)
+                text.assign(variable, piece, entry.name)
             text.terms.names[entry.name] = Piece(variable, piece.dims, piece.kind)
         for table in self.mixer.tables:
             values = ", ".join(repr(v) for v in table.values)
-            code = f"torch.tensor([{values}], dtype={DTYPES[table.kind]}, device=device)"
+            code = (
+                f"torch.tensor([{values}], dtype={DTYPES[table.kind]}, device={text.terms.device})"
+            )
             if len(table.shape) != 1:
                 code += f".reshape({', '.join(map(str, table.shape))})"
             dims = text.order.of(table.dims)
             piece = Piece(text.order.permuted(code, table.dims, dims), dims, table.kind)
-            text.terms.names[table.name] = text.assign(text.variables[table.name], piece)
+            text.terms.names[table.name] = text.assign(
+                text.variables[table.name], piece, table.name
+            )
 
     def _input(self, entry: Input, variable: str) -> Piece:
         code = variable
@@ -166,7 +164,8 @@ class _Head:
         elif entry.kind is Kind.INT:
             code += ".long()"
         if tuple((dim,) for dim in entry.dims) != entry.layout:
-            code += f".reshape({', '.join(entry.dims) or '()'})"
+            spelled = self.text.sizes
+            code += f".reshape({', '.join(spelled.get(dim, dim) for dim in entry.dims) or '()'})"
         dims = self.text.order.of(entry.dims)
         return Piece(self.text.order.permuted(code, entry.dims, dims), dims, entry.kind)
 
@@ -179,7 +178,10 @@ def _laid_out(text: Statements, output: Output) -> str:
     code = text.order.permuted(piece.code, piece.dims, output.dims)
     if tuple((dim,) for dim in output.dims) == output.layout:
         return code
-    shape = ", ".join(" * ".join(product) or "1" for product in output.layout)
+    sizes = text.sizes
+    shape = ", ".join(
+        " * ".join(sizes.get(dim, dim) for dim in product) or "1" for product in output.layout
+    )
     return f"{code}.reshape({shape})"
 
 

@@ -35,8 +35,9 @@ from ...ir.names import names_in
 from ...ir.optional import expressions
 from ..reference.bodies import moves
 from ..reference.scope import shared_nodes
+from ..statements import Spellings, Statement
 from ..triton.lines import comment, wrap
-from .terms import Terms, factors_of
+from .terms import Pieces, Terms, factors_of
 from .text import ATOM, UNARY, Order, Piece, order_of
 
 # Words of the code itself, beside Python's.
@@ -48,9 +49,9 @@ class Statements:
     """The lines of a function body in the making, and the names that it uses."""
 
     def __init__(self, mixer: Mixer, sizes: dict[str, str]) -> None:
-        self.mixer, self.sizes = mixer, sizes
-        self.lines: list[str] = []
-        self.positions: list[str] = []
+        self.mixer, self.sizes = mixer, Spellings(sizes)
+        self.statements: list[Statement] = []
+        self.positions: list[Statement] = []
         self.depth = 1
         self.lets = {e.name: e for e in mixer.lets}
         self.taken = {*OWN, *sizes.values(), *(p.name for p in mixer.params)}
@@ -62,9 +63,9 @@ class Statements:
         self._parts: set[str] = set()
         self.terms = Terms(
             order=_order(mixer, sizes),
-            names={},
+            names=Pieces(self.sizes),
             position=self._position,
-            sizes=sizes,
+            sizes=self.sizes,
             sources=dict(mixer.sequences),
             keep=self._keep,
             used=self.used,
@@ -85,24 +86,31 @@ class Statements:
         self.taken.add(name)
         return name
 
-    def add(self, text: str) -> None:
-        """A statement, in as many lines as it takes."""
-        self.lines.extend("    " * self.depth + line for line in wrap(text, 4 * self.depth))
+    def add(self, text: str, name: str | None = None) -> None:
+        """A statement, in as many lines as it takes; of one for ``name`` alone, what for."""
+        lines = ("    " * self.depth + line for line in wrap(text, 4 * self.depth))
+        made = name if self.depth == 1 else None  # in a loop other turns may read it
+        self.statements.append(Statement(tuple(lines), self.sizes.asked(), made))
+
+    def pin(self) -> None:
+        """What was asked for so far is for several statements: it stays, whichever do."""
+        self.statements.append(Statement((), self.sizes.asked()))
 
     def say(self, text: str) -> None:
         """A comment."""
         indent = 4 * self.depth
-        self.lines.extend(" " * indent + line for line in comment(text, indent))
+        lines = (" " * indent + line for line in comment(text, indent))
+        self.statements.append(Statement(tuple(lines)))
 
-    def assign(self, variable: str, piece: Piece) -> Piece:
-        """``variable = piece``; what stands for it."""
-        self.add(f"{variable} = {piece.code}")
+    def assign(self, variable: str, piece: Piece, name: str | None = None) -> Piece:
+        """``variable = piece``; what stands for it. ``name``: the mixer's, read by that alone."""
+        self.add(f"{variable} = {piece.code}", name)
         return replace(piece, code=variable, level=ATOM)
 
     def define(self, name: str, expr: Expr) -> None:
         """A name of the mixer as a variable."""
         piece = self.terms.write(expr).of_kind(expr.kind)
-        self.terms.names[name] = self.assign(self.variables[name], piece)
+        self.terms.names[name] = self.assign(self.variables[name], piece, name)
 
     def _keep(self, wish: str, code: str) -> str:
         name = self.fresh(wish)
@@ -116,8 +124,11 @@ class Statements:
     def _position(self, dim: str) -> Piece:
         if dim not in self._places:
             name = self.fresh(dim.lower() if dim.lower() != dim else f"at_{dim}")
+            around = self.sizes.asked()
             size = self.sizes.get(dim, dim)
-            self.positions.append(f"{name} = torch.arange({size}, device=device)")
+            line = f"    {name} = torch.arange({size}, device={self.terms.device})"
+            self.positions.append(Statement((line,), self.sizes.asked()))
+            self.sizes.note(*around)
             self._places[dim] = Piece(name, (dim,), Kind.INT)
         return self._places[dim]
 
@@ -147,7 +158,7 @@ def _write_select(text: Statements, stage: Select) -> None:
             return "None"
         piece = text.terms.write(expr).of_kind(kind)
         if not piece.tensor:
-            piece = Piece(f"torch.tensor({piece.code}, device=device)", (), kind)
+            piece = Piece(text.terms.as_tensor(piece.code), (), kind)
         piece = text.terms.expanded(piece, wanted)
         code = text.order.permuted(piece.code, piece.dims, wanted)
         return f"{code}.{f'flatten({len(rows)})' if wanted == dims else 'unsqueeze(-1)'}"
@@ -174,7 +185,7 @@ def _define(text: Statements, name: str, code: str, dims: tuple[str, ...], kind:
     order = text.order.of(dims)
     permuted = text.order.permuted(code, dims, order)
     piece = Piece(permuted, order, kind)
-    text.terms.names[name] = text.assign(text.variables[name], piece)
+    text.terms.names[name] = text.assign(text.variables[name], piece, name)
 
 
 def _names(mixer: Mixer) -> dict[str, None]:
@@ -212,7 +223,7 @@ class _Attend:
         if stage.mask is not None:
             mask = terms.write(stage.mask).of_kind(Kind.BOOL)
             if not mask.tensor:
-                mask = replace(mask, code=f"torch.tensor({mask.code}, device=device)", tensor=True)
+                mask = replace(mask, code=terms.as_tensor(mask.code), tensor=True)
             self.mask = text.assign(text.fresh("seen"), mask)
             dims = self.mask.dims
             terms.names[_PAIR] = self.mask
@@ -228,9 +239,11 @@ class _Attend:
             log = f"torch.log(torch.where({some}, {total.code}, 1.0))"
             code = f'torch.where({some}, {log}, float("-inf"))'
             lse = terms.expanded(Piece(code, total.dims), stage.queries)
-            terms.names[stage.lse] = text.assign(text.variables[stage.lse], lse)
+            terms.names[stage.lse] = text.assign(text.variables[stage.lse], lse, stage.lse)
         if stage.weights is not None:
-            terms.names[stage.weights] = text.assign(text.variables[stage.weights], share)
+            terms.names[stage.weights] = text.assign(
+                text.variables[stage.weights], share, stage.weights
+            )
 
     def _is_softmax(self) -> bool:
         match self.stage.weight:
@@ -259,7 +272,8 @@ class _Attend:
             if stage.lse is not None:
                 total = text.assign(text.fresh("total"), total)
             return weight, total
-        total = text.assign(text.fresh("total"), total)
+        if stage.lse is not None or "total" in names_in(stage.denominator):
+            total = text.assign(text.fresh("total"), total)
         terms.names["total"] = total
         divisor = terms.write(self._of_visible(stage.denominator)).of_kind(Kind.REAL)
         if not divisor.tensor:
@@ -288,11 +302,12 @@ class _Attend:
         factors = [share]
         if stage.gain is not None:
             factors.append(terms.write(stage.gain).of_kind(Kind.REAL))
+        text.pin()
         for output in stage.outputs:
             values = [terms.write(f) for f in factors_of(output.value)]
             made = terms.contracted([*factors, *values], [stage.over])
             made = terms.expanded(made, stage.queries)
-            terms.names[output.name] = text.assign(text.variables[output.name], made)
+            terms.names[output.name] = text.assign(text.variables[output.name], made, output.name)
 
     def _of_visible(self, expr: Expr) -> Expr:
         """Reductions over pairs see visible pairs only."""
@@ -336,7 +351,7 @@ class _Loop:
             if not first.tensor:
                 first = replace(first, kind=state.kind)
             first = terms.expanded(first, state.dims)
-            terms.names[state.name] = text.assign(text.variables[state.name], first)
+            terms.names[state.name] = text.assign(text.variables[state.name], first, state.name)
         step, reset = self._ahead(list(stage.step), inner), stage.reset
         if reset is not None:
             reset = self._hoisted(reset, stage.over, inner)
@@ -387,7 +402,7 @@ class _Loop:
         for rows in kept.values():
             text.add(f"{rows} = []")
         size = text.sizes.get(over, over)
-        turns = f"torch.arange({size}, device=device)"
+        turns = f"torch.arange({size}, device={terms.device})"
         text.add(f"for {row} in {turns}{'.flip(0)' if reverse else ''}:")
         text.depth += 1
         terms.rows[over] = row
@@ -422,7 +437,7 @@ class _Loop:
         axis = dims.index(over)
         code = f"torch.stack({listed}{f', {axis}' if axis else ''})"
         piece = Piece(code, dims, self.own[name].kind)
-        self.terms.names[name] = self.text.assign(self.text.variables[name], piece)
+        self.terms.names[name] = self.text.assign(self.text.variables[name], piece, name)
 
     def _reset(self, reset: Expr) -> None:
         condition = self.terms.write(reset).of_kind(Kind.BOOL)
@@ -444,7 +459,7 @@ class _Loop:
         state: State | None = self.states.get(line.name)
         if state is not None:
             piece = terms.expanded(piece.of_kind(state.kind), state.dims)
-        terms.names[line.name] = text.assign(text.variables[line.name], piece)
+        terms.names[line.name] = text.assign(text.variables[line.name], piece, line.name)
 
 
 def _made(step: Sequence[Line]) -> list[str]:

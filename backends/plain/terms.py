@@ -21,6 +21,7 @@ from ...ir.expression import (
     Solve,
 )
 from ...ir.host import is_host
+from ..statements import Spellings
 from ..triton.host import host_text
 from .text import AND, ATOM, COMPARE, OR, PRODUCT, SUM, UNARY, Order, Piece, bare
 
@@ -64,6 +65,18 @@ _WIDEST, _NAMED_FROM = 52, 16
 Keep = Callable[[str, str], str]
 
 
+class Pieces(dict[str, Piece]):
+    """What names stand for; ``sizes`` hears which were asked for."""
+
+    def __init__(self, sizes: Spellings) -> None:
+        super().__init__()
+        self.sizes = sizes
+
+    def __getitem__(self, name: str) -> Piece:
+        self.sizes.note(name)
+        return super().__getitem__(name)
+
+
 @dataclass
 class Terms:
     """A writer of expressions; ``names`` has the pieces that references stand for.
@@ -73,9 +86,9 @@ class Terms:
     """
 
     order: Order
-    names: dict[str, Piece]
+    names: Pieces
     position: Callable[[str], Piece]
-    sizes: Mapping[str, str]
+    sizes: Spellings
     sources: Mapping[str, str]  # the dim whose positions a dim runs over, by dim
     keep: Keep
     used: set[str]  # helper functions
@@ -111,7 +124,7 @@ class Terms:
                 return self._solve(expr)
             case Call(fn, args) if not is_host(expr):
                 return self._call(expr, fn, [self.write(a) for a in args])
-        code = bare(host_text(expr, dict(self.sizes)))
+        code = bare(host_text(expr, self.sizes))
         level = ATOM if code.isidentifier() or re.fullmatch(r"[\d.]+", code) else COMPARE
         return Piece(code, (), expr.kind, level, tensor=False)
 
@@ -137,7 +150,7 @@ class Terms:
             return piece
         shape = ", ".join(self.sizes.get(dim, dim) for dim in wanted)
         if not piece.tensor:
-            dtype = f"dtype={DTYPES[piece.kind]}, device=device"
+            dtype = f"dtype={DTYPES[piece.kind]}, device={self.device}"
             zeros = piece.code in ("0", "0.0", "False")
             made = f"zeros([{shape}]" if zeros else f"full([{shape}], {piece.code}"
             code = f"torch.{made}, {dtype})"
@@ -156,6 +169,23 @@ class Terms:
             made[longest] = replace(piece, code=self.keep("part", piece.code), level=ATOM)
         return made
 
+    @property
+    def device(self) -> str:
+        """The variable that says where tensors are."""
+        return self.sizes.get("device", "device")
+
+    def as_tensor(self, code: str, kind: Kind | None = None) -> str:
+        """A number as a tensor; of its own kind where none is given."""
+        dtype = "" if kind is None else f"dtype={DTYPES[kind]}, "
+        return f"torch.tensor({code}, {dtype}device={self.device})"
+
+    def _chosen(self, args: list[Piece], kind: Kind) -> list[str]:
+        """The arguments of a choice: its condition is a tensor, and so is one of two numbers."""
+        condition, yes, no = args
+        first = condition.code if condition.tensor else f"torch.tensor({condition.code})"
+        numbers = not yes.tensor and not no.tensor
+        return [first, self.as_tensor(yes.code, kind) if numbers else yes.code, no.code]
+
     # ---------------------------------------------------------------------- elementwise
 
     def _call(self, expr: Call, fn: str, args: list[Piece]) -> Piece:
@@ -165,7 +195,9 @@ class Terms:
         if fn == "where" and args[0].tensor and [a.code for a in args[1:]] == ["True", "False"]:
             return replace(args[0], kind=expr.kind)
         if fn == "where":
-            return Piece(f"torch.where({', '.join(_chosen(args, expr.kind))})", dims, expr.kind)
+            return Piece(
+                f"torch.where({', '.join(self._chosen(args, expr.kind))})", dims, expr.kind
+            )
         if fn in _INFIX:
             sign, level = _INFIX[fn]
             left = args[0].at(level + 1 if level == COMPARE else level)
@@ -186,7 +218,9 @@ class Terms:
             code = f"torch.clamp({tensor.code}, {side}={number.code})"
             return Piece(code, dims, expr.kind)
         if any(not a.tensor for a in args) and fn != "pow":
-            args = [a if a.tensor else replace(a, code=_as_tensor(a.code)) for a in args]
+            args = [
+                a if a.tensor else replace(a, code=self.as_tensor(a.code, Kind.REAL)) for a in args
+            ]
         text = _NAMED.get(fn, f"torch.{fn}({', '.join(a.code for a in args)})")
         piece = Piece(text.format(*(a.code for a in args)), dims, Kind.REAL)
         return piece if expr.kind is Kind.REAL else piece.of_kind(expr.kind)
@@ -254,7 +288,7 @@ class Terms:
         dims = self.order.of({*x.dims, *where.dims})
         where, x = self.short([where, x])
         condition, value = self.order.aligned(where, dims), self.order.aligned(x, dims)
-        text = value.code if value.tensor else _as_tensor(value.code)
+        text = value.code if value.tensor else self.as_tensor(value.code, Kind.REAL)
         return Piece(f"torch.where({condition.code}, {text}, {otherwise})", dims, x.kind)
 
     def both(self, a: Piece, b: Piece) -> Piece:
@@ -348,7 +382,7 @@ class Terms:
         return Piece(f"{x.at(ATOM)}[{':, ' * axis}{place.code}]", dims, x.kind)
 
     def _placed(self, place: Piece) -> Piece:
-        code = place.code if place.tensor else f"torch.tensor({place.code}, device=device)"
+        code = place.code if place.tensor else self.as_tensor(place.code)
         return replace(
             place, code=code, tensor=True, level=ATOM if not place.tensor else place.level
         )
@@ -422,18 +456,6 @@ def factors_of(expr: Expr) -> list[Expr]:
             return [*factors_of(a), *factors_of(b)]
         case _:
             return [expr]
-
-
-def _chosen(args: list[Piece], kind: Kind) -> list[str]:
-    """The arguments of a choice: its condition is a tensor, and so is one of two numbers."""
-    condition, yes, no = args
-    first = condition.code if condition.tensor else f"torch.tensor({condition.code})"
-    numbers = not yes.tensor and not no.tensor
-    return [first, _as_tensor(yes.code, kind) if numbers else yes.code, no.code]
-
-
-def _as_tensor(code: str, kind: Kind = Kind.REAL) -> str:
-    return f"torch.tensor({code}, dtype={DTYPES[kind]}, device=device)"
 
 
 def _letters(dims: Mapping[str, object] | dict[str, None]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from ...ir.expression import Call, Expr, Kind, Literal, Scalar, Size
 from ...ir.mixer import Input, Layout, Mixer
 from ...ir.plan import Buffer, Kernel, Plan
 from ...ir.tile import BufferArgument, DType, HostArgument, ParamArgument, SizeArgument, Tile
-from ..statements import Assignment, Spellings, without_unread
+from ..statements import Spellings, Statement, without_unread
 from .checks import kind_checks, shape_checks
 from .lines import fill, wrap
 
@@ -107,7 +107,7 @@ class HostText:
         self.mixer: Mixer = plan.mixer
         self.fixed = dict(plan.sizes)
         self.names = Spellings({d: str(n) for d, n in plan.sizes})
-        self.numbers: list[Assignment] = []
+        self.numbers: list[Statement] = []
         self.lines: list[str] = []
         self._write()
 
@@ -144,12 +144,13 @@ class HostText:
         self._results()
         body, self.lines = self.lines, head
         for number in without_unread(self.numbers, self.names.asked()):
-            self._add(f"{number.name} = {number.code}")
+            self.lines.extend(number.lines)
         self.lines += body
 
     def _number(self, name: str, code: str) -> None:
         """A size or a param, written down if anything reads it."""
-        self.numbers.append(Assignment(name, code, self.names.asked()))
+        lines = tuple(f"    {line}" for line in wrap(f"{name} = {code}", 4))
+        self.numbers.append(Statement(lines, self.names.asked(), name))
 
     def _docstring(self) -> None:
         shapes = [f"{i.name}: {_shape(i.layout)}" for i in self.mixer.inputs]

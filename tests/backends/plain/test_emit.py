@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from mixc.autotune.checking.sampling import default_sizes, sample_inputs
 from mixc.backends.plain.emit import reference_function
 from mixc.backends.reference.evaluate import run
-from mixc.compiler.language.find import find_spec
+from mixc.compiler.language.find import find_spec, library
 from mixc.compiler.language.load import load_file, load_text
+from mixc.ir.errors import UnsupportedError
 from mixc.ir.expression import Kind
 from mixc.ir.mixer import Mixer
 from mixc.ir.optional import without_inputs
@@ -72,6 +76,20 @@ outputs: {for: [B, T, D], h: [B, D], score: [B, T, D]}
 
 def test_words_of_python_and_odd_terms_have_code_too():
     both_ways(load_text(ODD))
+
+
+def test_nothing_is_left_out_that_is_read_and_nothing_kept_that_is_not(tmp_path):
+    for path in library():
+        try:
+            code = code_of(load_file(path))
+        except UnsupportedError:
+            continue
+        (tmp_path / f"{path.stem}.py").write_text(code, encoding="utf-8")
+    assert len(list(tmp_path.iterdir())) > 50
+    ruff = [sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache"]
+    rules = ["--select", "F821,F841", "--output-format", "concise"]
+    done = subprocess.run([*ruff, *rules, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_code_reads_as_written_by_hand():

@@ -433,3 +433,13 @@ def test_seqpe_adds_the_products_of_encoded_positions() -> None:
     x = tensors() | {"q_pos": normal(B, H, T, 3, grad=True), "k_pos": normal(B, H, T, 3, grad=True)}
     bias = 0.5 * x["q_pos"] @ x["k_pos"].mT / math.sqrt(D) + FUTURE
     check("seqpe", x, sdpa(x["q"], wide(x["k"]), wide(x["v"]), bias), share=0.5)
+
+
+def test_keys_of_a_cache_move_by_one_more_rotation() -> None:
+    """Three tokens are put in behind the fourth of eight: what comes later moves up."""
+    raw = normal(2, 3, 8, 6)
+    old = torch.arange(8, dtype=torch.int32).expand(2, 8)
+    new = torch.where(old < 4, old, old + 3)
+    k = rotate(raw, old[:, None]).requires_grad_()
+    moved = reference("rope_shift", {"k": k, "old": old, "new": new})["moved"]
+    assert_matches(moved, rotate(raw, new[:, None]))

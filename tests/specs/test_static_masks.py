@@ -103,6 +103,22 @@ CASES = [
         lambda b, h, i, j: i >= j and not (VISUAL[b][i] and VISUAL[b][j]),
         {"visual": torch.tensor(VISUAL)},
     ),
+    Case(
+        "sparse_strided",
+        lambda b, h, i, j: i >= j and (i - j <= 3 or i - j in (4, 8, 12)),
+        params={"stride": 4},
+    ),
+    Case(
+        "sparse_strided",
+        lambda b, h, i, j: i >= j and (i - j in (0, 4, 8, 12) if h % 2 else i - j <= 3),
+        params={"stride": 4, "together": False},
+        label="apart",
+    ),
+    Case(
+        "sparse_fixed",
+        lambda b, h, i, j: i >= j and (j >= i // 5 * 5 or j % 5 in ((3, 4), (1, 2))[h % 2]),
+        params={"block": 5, "summary": 2},
+    ),
 ]
 
 
@@ -174,6 +190,22 @@ def test_lse_merges_two_halves_of_the_keys() -> None:
     share = torch.stack([half["lse"] for half in halves]).softmax(0)
     merged = share[0][..., None] * halves[0]["o"] + share[1][..., None] * halves[1]["o"]
     assert_matches(merged, sdpa(q, k, v))
+
+
+def test_slots_of_a_word_pool_its_bytes() -> None:
+    slots, words = 2, 5
+    q, k, v = normal(B, H, slots * words, D), normal(B, G, T, D), normal(B, G, T, E)
+    word = int32([[0] * 4 + [1] + [3] * 8, [2] * 6 + [4] * 7])
+    tensors = {"q": q, "k": k, "v": v, "word": word}
+    o = reference("word_pool", tensors, {"slots": slots})["o"]
+    for b, ids in enumerate(word):
+        for w in range(words):
+            own = (ids == w).nonzero()[:, 0]
+            mine = slice(slots * w, slots * (w + 1))
+            expected = sdpa(q[b : b + 1, :, mine], *(x[b : b + 1, :, own] for x in (k, v)))
+            assert_matches(
+                o[b : b + 1, :, mine], expected if len(own) else torch.zeros_like(expected)
+            )
 
 
 def test_packed_matches_sdpa_document_by_document() -> None:

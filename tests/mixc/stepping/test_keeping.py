@@ -22,7 +22,7 @@ ATTENTIONS = sorted(
 )
 # Attentions whose rows need what is still to come, and why.
 NOT_CAUSAL = {
-    **dict.fromkeys("cross pointer relu".split(), "no sequence in it"),
+    **dict.fromkeys("cross pointer relu word_pool".split(), "no sequence in it"),
     **dict.fromkeys("moa sigmoid".split(), "the length of the whole sequence"),
     "landmark": "its axis follows from the length of the sequence",
     "linformer": "a reduction over J needs every row",

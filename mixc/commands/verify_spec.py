@@ -70,7 +70,7 @@ def command(
     """
     if every == bool(specs):
         raise click.UsageError("Name a SPEC, or --all for the library.")
-    from ..verifying.verification import Verifier, planned_checks
+    from ..verifying.verification import Verifier, left_out, planned_checks
     from . import verify_table
 
     mixers = _library() if every else [load_spec(spec) for spec in specs]
@@ -89,11 +89,12 @@ def command(
         for mixer in mixers
     ]
     found: list[tuple[Mixer, list[Case]]] = []
-    total = sum(len(plan) for plan in plans)
+    checks = [check for plan in plans for check in plan]
+    note = left_out(checks, cast("tuple[Chosen, ...]", backends))
     several = len(mixers) > 1
     with (
         Verifier(limit_s) as verifier,
-        verify_table.Progress(console(stderr=True), total, as_json) as progress,
+        verify_table.Progress(console(stderr=True), len(checks), as_json) as progress,
     ):
         for mixer, plan in zip(mixers, plans, strict=True):
             found.append((mixer, verifier.run(plan, progress.of(mixer, len(plan)))))
@@ -101,7 +102,9 @@ def command(
                 progress.pause(lambda: verify_table.write_line(console(), *found[-1]))
     data = verify_table.as_json(found)
     write = verify_table.write_summary if several else verify_table.write_all
-    answer(data, as_json, lambda out: write(out, found))
+    answer({**data, **({"note": note} if note else {})}, as_json, lambda out: write(out, found))
+    if note and not as_json:
+        console().print(note, markup=False, highlight=False, soft_wrap=True)
     click.get_current_context().exit(
         verify_table.exit_code(case for _, made in found for case in made)
     )

@@ -31,6 +31,7 @@ USUAL: Mapping[Chosen, tuple[DType, ...]] = {
 # How many configurations beside the default are tried.
 _DRAWS: Mapping[Effort, int] = {"quick": 0, "usual": 2, "thorough": 6}
 _INTERPRETED = 2  # of the published sizes: the interpreter is slow
+_INTERPRETED_GRADIENTS = 2  # a backward pass takes it minutes: this many cases unless it is named
 TIME_LIMIT_S = 120.0
 
 
@@ -92,7 +93,32 @@ def planned_checks(
             found += [Check(mixer, backend, dtype, trial) for trial in trials]
             if limit is None:
                 found += _more(mixer, backend, dtype, trials, published, effort)
-    return [replace(c, grad=True) for c in found if _is_trained(c)] if grad else found
+    return _of_gradients(found, bool(backends)) if grad else found
+
+
+def left_out(checks: Sequence[Check], backends: Sequence[Chosen] = ()) -> str | None:
+    """What is said of the checks of gradients that are not made unless ``backends`` names one."""
+    if backends or not any(check.grad and check.backend == "interpreter" for check in checks):
+        return None
+    return (
+        f"gradients by Triton's interpreter: at most the {_INTERPRETED_GRADIENTS} smallest cases "
+        "of each spec; --backend interpreter makes them all"
+    )
+
+
+def _of_gradients(checks: Sequence[Check], chosen: bool) -> list[Check]:
+    """The checks of gradients among ``checks``; the interpreter's smallest unless ``chosen``."""
+    trained = [replace(check, grad=True) for check in checks if _is_trained(check)]
+    if chosen:
+        return trained
+    slow = [check for check in trained if check.backend == "interpreter" and _elements(check)]
+    kept = sorted(slow, key=_elements)[:_INTERPRETED_GRADIENTS]
+    return [check for check in trained if check.backend != "interpreter" or check in kept]
+
+
+def _elements(check: Check) -> int:
+    """The positions that a check goes through, features included; packed, in three documents."""
+    return math.prod(check.trial.sizes.values()) * (3 if check.mode == "packed" else 1)
 
 
 def _is_trained(check: Check) -> bool:
@@ -231,4 +257,4 @@ def verify_mixer(
         return verifier.run(checks)
 
 
-__all__ = ["Effort", "Verifier", "planned_checks", "usual_backends", "verify_mixer"]
+__all__ = ["Effort", "Verifier", "left_out", "planned_checks", "usual_backends", "verify_mixer"]

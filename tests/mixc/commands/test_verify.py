@@ -10,7 +10,8 @@ from click.testing import CliRunner
 from mixc.autotune.checking.published import THOROUGH, USUAL
 from mixc.cli import commands
 from mixc.compiler.language.load import load_text
-from mixc.verifying.verification import planned_checks
+from mixc.verifying import verification
+from mixc.verifying.verification import left_out, planned_checks
 
 SPEC = """\
 mixer: NAME
@@ -174,6 +175,22 @@ def test_gradients_are_planned_in_one_pass_and_for_documents():
     assert {check.mode for check in checks} == {"whole", "packed"}
     assert all(check.grad and not check.draw for check in checks)
     assert {1000, 197} <= {check.trial.sizes["T"] for check in checks}
+
+
+def test_the_interpreter_takes_the_smallest_cases_of_gradients_unless_it_is_named(monkeypatch):
+    monkeypatch.setattr(verification, "usual_backends", lambda: ("cpu", "interpreter"))
+    mixer = load_text(DIVERGING)
+    usual = planned_checks(mixer, grad=True)
+    by_interpreter = [check for check in usual if check.backend == "interpreter"]
+    assert [dict(check.trial.sizes)["T"] for check in by_interpreter] == [1, 2]
+    assert [check for check in usual if check.backend == "cpu"] == planned_checks(
+        mixer, ("cpu",), grad=True
+    )
+    assert "2 smallest cases" in str(left_out(usual))
+    named = planned_checks(mixer, ("interpreter",), grad=True)
+    assert len(named) > 10
+    assert left_out(named, ("interpreter",)) is None
+    assert left_out(planned_checks(mixer)) is None
 
 
 def test_a_derivative_that_no_kernel_computes_is_unsupported(tmp_path, monkeypatch):

@@ -275,3 +275,19 @@ def test_sigmoid_has_no_normaliser() -> None:
 def test_relu_divides_by_the_number_of_keys(keys: int) -> None:
     x = tensors(keys=keys)
     check("relu", x, functional.relu(scores(x)) / keys @ grouped(x)[2])
+
+
+@pytest.mark.parametrize("backward_too", [True, False])
+def test_dense_synthesizer_matches_two_linear_layers(backward_too: bool) -> None:
+    x = {"x": normal(B, H, T, D, grad=True), "v": normal(B, H, T, E, grad=True)}
+    x |= {"W1": normal(H, D, 4, grad=True), "b1": normal(H, 4, grad=True)}
+    x |= {"W2": normal(H, 4, T + 3, grad=True), "b2": normal(H, T + 3, grad=True)}
+    rows = []
+    for h in range(H):
+        hidden = functional.linear(x["x"][:, h], x["W1"][h].T, x["b1"][h]).relu()
+        rows.append(functional.linear(hidden, x["W2"][h].T, x["b2"][h])[..., :T])
+    visible = causal() | torch.tensor(backward_too)
+    p = torch.stack(rows, 1).masked_fill(~visible, -math.inf).softmax(-1)
+    ours = reference("synthesizer", x, {"causal": not backward_too})["o"]
+    assert_matches(ours, p @ x["v"])
+    assert_same_gradients(ours, p @ x["v"], x)

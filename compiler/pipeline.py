@@ -21,6 +21,7 @@ from ..ir.data_text import read_data, write_data
 from ..ir.errors import ArgumentError, UnsupportedError
 from ..ir.mixer import Mixer
 from ..ir.plan import Plan
+from ..ir.targets import EVERY_GPU, AnyTarget
 from ..ir.text import write_mixer
 from ..ir.tile import DType
 from ..ir.tile_text import write_plan
@@ -28,7 +29,6 @@ from ..ir.verify_mixer import verify_mixer
 from ..ir.verify_plan import verify_plan
 from .passes.segment_rows import segment_rows
 from .planning.mixer import plan_mixer
-from .schedules.estimates import WEIGHTS_LIMIT_BYTES
 from .schedules.schedule import schedule_tasks
 
 Level = TypeVar("Level", Mixer, Plan)
@@ -64,7 +64,7 @@ def lower(
     dtype: str = "bfloat16",
     splits: int = 1,
     recurrence: str = "chunk",
-    weight_bytes: int = WEIGHTS_LIMIT_BYTES,
+    target: AnyTarget = EVERY_GPU,
 ) -> Plan:
     """The plan for a mixer: kernels as tile programs, and the buffers between them.
 
@@ -76,8 +76,7 @@ def lower(
             keys; a kernel of its own merges them.
         recurrence: the schedule of recurrences that several fit: ``chunk``, or ``loop`` for calls
             of few rows.
-        weight_bytes: of the weights of a recurrent cell, what a program may keep from row to row;
-            with more of them it takes no block of the batch, but one position.
+        target: what the kernels have to fit; by default each GPU that is sold.
 
     Raises:
         UnsupportedError: a term that no schedule computes.
@@ -89,7 +88,7 @@ def lower(
     verify_mixer(mixer)
     _dump(mixer, "1_mixer", mixer, write_mixer)
     try:
-        plan = plan_mixer(mixer, sizes, _DTYPES[dtype], splits, recurrence, weight_bytes)
+        plan = plan_mixer(mixer, sizes, _DTYPES[dtype], splits, recurrence, target)
         return run_passes(plan)
     except UnsupportedError as error:
         raise error.located(mixer.path, mixer.text) from error
@@ -108,10 +107,15 @@ def run_passes(plan: Plan, passes: tuple[Pass, ...] = PASSES) -> Plan:
     return plan
 
 
-def lower_on(text: str, sizes: Mapping[str, int] = {}, dtype: str = "bfloat16") -> Plan:
+def lower_on(
+    text: str,
+    sizes: Mapping[str, int] = {},
+    dtype: str = "bfloat16",
+    target: AnyTarget = EVERY_GPU,
+) -> Plan:
     """The lowered plan of a dumped level: of a mixer, or of a plan after any of the passes.
 
-    ``sizes`` and ``dtype`` are for a mixer, as in ``lower``; a plan has its own.
+    ``sizes``, ``dtype`` and ``target`` are for a mixer, as in ``lower``; a plan has its own.
 
     Raises ArgumentError with its line where the text is none of ours, or where there are sizes for
     a plan, and VerificationError where what it says is not sound.
@@ -119,7 +123,7 @@ def lower_on(text: str, sizes: Mapping[str, int] = {}, dtype: str = "bfloat16") 
     level = read_data(text)
     match level:
         case Mixer():
-            return lower(level, sizes, dtype)
+            return lower(level, sizes, dtype, target=target)
         case Plan() if sizes:
             has = ", ".join(f"{dim} = {size}" for dim, size in level.sizes)
             raise ArgumentError(f"the plan is made for {has or 'any size'}: sizes are for a mixer")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from .expression import Expr, Size, call
 from .mixer import Mixer
 from .promises import CommonBlocks
+from .targets import EVERY_GPU, AnyTarget
 from .task import Task
 from .tile import BufferArgument, DType, Program
 
@@ -71,7 +72,7 @@ class Plan:
     names: tuple[tuple[Expr, str], ...] = ()
     integers: tuple[tuple[str, Expr], ...] = ()
     shares: int = 1
-    weight_bytes: int = 0  # of the weights of a cell, what a program may keep from row to row
+    target: AnyTarget = EVERY_GPU  # what its kernels have to fit
 
     def block_count(self, name: str) -> tuple[str, int]:
         """The dim whose blocks ``name`` counts, and their size in the kernels that use it."""

@@ -8,7 +8,8 @@ ISA guide, LDS per workgroup), registers are 32 bits wide.
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from .errors import ArgumentError
 
@@ -23,6 +24,8 @@ class Target:
     warp_size: int
     shared_memory_bytes: int  # the most that one block (workgroup) can use
     registers_per_thread: int
+    # Of the weights of a recurrent cell, what a program may keep from row to row.
+    weight_bytes: int = 80 * 1024
 
     def __str__(self) -> str:
         """Give the text form, ``cuda:90``."""
@@ -41,6 +44,56 @@ TARGETS: tuple[Target, ...] = (
     _cuda("120", 99),
     Target("hip:gfx942", "hip", "gfx942", 64, 64 * 1024, 512),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class CpuTarget:
+    """Vector lanes (of 32 bits), vector registers, and whether there is a bfloat16 dot of pairs.
+
+    Tiles are arrays in memory, which caches hold as far as they reach: nothing is too large.
+    ``macros`` are the names that the C++ compiler and its headers have defined.
+    """
+
+    name: str
+    lanes: int
+    registers: int
+    paired_dot: bool = False
+    macros: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
+    weight_bytes: int = 1 << 30
+
+
+PORTABLE = CpuTarget("portable", 4, 16)
+AVX2 = CpuTarget("avx2", 8, 16)
+AVX512 = CpuTarget("avx512", 16, 32)
+AVX512_BF16 = CpuTarget("avx512_bf16", 16, 32, paired_dot=True)
+NEON = CpuTarget("neon", 4, 32)
+
+AnyTarget = Target | CpuTarget
+
+
+def common_target(targets: Sequence[Target]) -> Target:
+    """What all of ``targets`` have room for, under their names together."""
+    first = targets[0]
+    if len(targets) == 1:
+        return first
+    return Target(
+        " ".join(target.name for target in targets),
+        first.backend,
+        first.arch,
+        first.warp_size,
+        min(target.shared_memory_bytes for target in targets),
+        min(target.registers_per_thread for target in targets),
+        min(target.weight_bytes for target in targets),
+    )
+
+
+# What kernels are made for where no device is named: they run on each that is sold.
+EVERY_GPU = common_target([target for target in TARGETS if target.backend == "cuda"])
+
+
+def target_of(architecture: str) -> Target:
+    """What is known of a device's architecture; of one that is not listed, what all have."""
+    return next((target for target in TARGETS if target.name == architecture), EVERY_GPU)
 
 
 def parse_target(text: str) -> Target:

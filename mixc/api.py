@@ -12,7 +12,6 @@ from .compiler.language.load import load_file
 from .ir.errors import ArgumentError
 from .ir.expression import Kind
 from .ir.mixer import Mixer
-from .ir.targets import parse_target
 from .operators.execution import OperatorExecution
 from .operators.signature import text_of
 from .runtime import arguments, compiling
@@ -305,8 +304,7 @@ class LoadedMixer:
         return compiling.report(self._generated(target, dtype, sizes), [target])
 
     def _generated(self, target: str, dtype: str, sizes: Mapping[str, int] | None) -> Generated:
-        parse_target(target)  # one module serves every target so far
-        return compiling.generate(self.mixer, sizes or {}, dtype)
+        return compiling.generate(self.mixer, sizes or {}, dtype, [target])
 
     def show(self) -> None:
         """Print what ``mixc show`` prints: equations, key ranges, the mask, the plan."""

@@ -109,7 +109,7 @@ def cpu_space(mixer: Mixer, sizes: Mapping[str, int], dtype: str) -> Space:
     from ...compiler.pipeline import lower
 
     compiler = find_compiler()
-    plan = lower(mixer, feature_sizes(mixer, sizes), dtype)
+    plan = lower(mixer, feature_sizes(mixer, sizes), dtype, target=compiler.target)
     few = short_keys(plan, {**sizes, **dict(plan.sizes)})
     found = [replace(k, default=few.get(k.name, k.default)) for k in knobs(compiler.target)]
     shares = shares_of_keys(mixer, sizes, torch.get_num_threads(), 64, NARROWEST)
@@ -142,8 +142,8 @@ def gpu_space(
     from ...compiler.schedules.configurations import bind_configuration, knobs, refusal
     from ...ir.targets import parse_target
 
-    plan = lower(mixer, feature_sizes(mixer, sizes), dtype)
     target = parse_target(architecture)
+    plan = lower(mixer, feature_sizes(mixer, sizes), dtype, target=target)
     source = "\n".join([emit_module(plan), version("triton"), architecture])
     shares = shares_of_keys(mixer, sizes, units, rows=64)
     return Space(

@@ -58,7 +58,9 @@ def tune_static(
     search = Search(space, open_storage(place), name, seed)
     finished = len(search.history().trials)
     with CompileWorkers() as workers:
-        plan = lower(problem.mixer, feature_sizes(problem.mixer, problem.sizes), problem.dtype)
+        plan = lower(
+            problem.mixer, feature_sizes(problem.mixer, problem.sizes), problem.dtype, target=target
+        )
 
         def evaluate(configuration: Configuration, best_us: float | None) -> Outcome:
             bound = bind_configuration(plan, configuration)

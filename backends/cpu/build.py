@@ -19,9 +19,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from ...ir.errors import DefectError, UnsupportedError
+from ...ir.targets import CpuTarget
 from ..cache import cache_folder, holds, put
 from .emit import runtime_text
-from .target import CpuTarget, target_of_macros
+from .target import target_of_macros
 
 FLAGS = (
     "-std=c++17",

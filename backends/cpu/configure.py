@@ -9,6 +9,7 @@ from math import prod
 from ...ir.knob import Knob, check_configuration
 from ...ir.mixer import Mixer, Recurrence
 from ...ir.plan import Kernel, Plan
+from ...ir.targets import CpuTarget
 from ...ir.tile import (
     Cast,
     Constant,
@@ -21,7 +22,6 @@ from ...ir.tile import (
     all_ops,
     made_by,
 )
-from .target import CpuTarget
 
 BLOCK_ROWS = Knob("block_rows", (16, 32, 64, 128), 64, "queries that share a pass over the keys")
 BLOCK_KEYS = Knob(

@@ -8,11 +8,11 @@ from importlib.metadata import version
 from importlib.resources import files
 
 from ...ir.plan import Plan
+from ...ir.targets import CpuTarget
 from ...ir.verify_plan import verify_plan
 from .kernel_text import KernelText
 from .names import with_plain_names
 from .rows import several_rows
-from .target import CpuTarget
 
 _HEADERS = ("vector.hpp", "functions.hpp", "memory.hpp", "dot.hpp", "systems.hpp")
 

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ...ir.targets import CpuTarget
 from ...ir.tile import Constant, Dot, Op, Program, Rename, Value
 from .functions import ARRAY_TYPE, SCALAR_TYPE, Text, write_number
 from .fusion import Fusion
@@ -17,7 +18,6 @@ from .local_arrays import LocalArrays
 from .memory import AccessReader
 from .names import taken
 from .operand_forms import operand_requests
-from .target import CpuTarget
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ...ir.targets import CpuTarget
 from ...ir.tile import (
     Carried,
     Cast,
@@ -45,7 +46,6 @@ from .products import pack_operands, write_dot
 from .scans import write_combine, write_scan
 from .sinks import write_nest
 from .systems import write_rename, write_solve, write_substitute
-from .target import CpuTarget
 from .tile_memory import write_load, write_search, write_store
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ...ir.plan import Plan
+from ...ir.targets import CpuTarget
 from .. import names
-from .target import CpuTarget
 
 _KEYWORDS = (
     "alignas alignof and and_eq asm auto bitand bitor bool break case catch char char8_t char16_t "

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+from ...ir.targets import CpuTarget
 from ...ir.tile import Dot, DType, Load, Program, Value, all_ops
 from .fusion import Fusion
 from .layout import Layout, dot_operands
-from .target import CpuTarget
 
 
 def is_paired(target: CpuTarget, dot: Dot) -> bool:

@@ -15,6 +15,7 @@ from ...ir.mixer import Mixer, Recurrence
 from ...ir.optional import without_inputs
 from ...ir.plan import Plan
 from ...ir.roles import feature_dims
+from ...ir.targets import CpuTarget
 from ...ir.verify_plan import verify_lengths
 from ..launches import Launches
 from ..precision import with_own_dtypes, working_dtype
@@ -32,7 +33,6 @@ from .configure import (
 )
 from .emit import emit_source
 from .launch import Launch, Module, Signature
-from .target import CpuTarget
 
 Lower = Callable[..., Plan]  # (mixer, sizes, dtype, splits=1, recurrence="chunk", ...)
 # The knobs to take for these sizes in this dtype; what it leaves out has its default.
@@ -155,8 +155,7 @@ class CpuRunner:
             more: dict[str, Any] = {"splits": shares} if shares > 1 else {}
             if any(isinstance(stage, Recurrence) for stage in mixer.stages):
                 more["recurrence"] = "loop" if by_rows else "chunk"
-                more["weight_bytes"] = _ALL  # they lie where they are, in any cache
-            self.plans[key] = self.lower(mixer, fixed, name, **more)
+            self.plans[key] = self.lower(mixer, fixed, name, target=self._target, **more)
         return self.plans[key]
 
     def module(

@@ -2,28 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-
-@dataclass(frozen=True, slots=True)
-class CpuTarget:
-    """Vector lanes (of 32 bits), vector registers, and whether there is a bfloat16 dot of pairs.
-
-    ``macros`` are the names that the compiler and its headers have defined.
-    """
-
-    name: str
-    lanes: int
-    registers: int
-    paired_dot: bool = False
-    macros: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
-
-
-PORTABLE = CpuTarget("portable", 4, 16)
-AVX2 = CpuTarget("avx2", 8, 16)
-AVX512 = CpuTarget("avx512", 16, 32)
-AVX512_BF16 = CpuTarget("avx512_bf16", 16, 32, paired_dot=True)
-NEON = CpuTarget("neon", 4, 32)
+from ...ir.targets import AVX2, AVX512, AVX512_BF16, NEON, PORTABLE, CpuTarget
 
 
 def target_of_macros(macros: str) -> CpuTarget:

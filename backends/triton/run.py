@@ -22,6 +22,7 @@ from ...ir.mixer import Input, Mixer
 from ...ir.optional import without_inputs
 from ...ir.plan import Plan
 from ...ir.roles import feature_dims
+from ...ir.targets import EVERY_GPU, Target, target_of
 from ..cache import cache_folder, holds, put
 from ..launches import Launches
 from ..names import plain_names
@@ -125,10 +126,12 @@ class TritonRunner:
         chosen = {} if self.choose is None else self.choose(sizes, dtype)
         inputs = tuple((i.name, i.dtype) for i in mixer.inputs)
         splits = chosen.get("splits") or shares
-        key = (inputs, mixer.sizes, tuple(fixed.items()), dtype, tuple(chosen.items()), splits)
+        target = _target(device)
+        asked = (tuple(chosen.items()), splits, target)
+        key = (inputs, mixer.sizes, tuple(fixed.items()), dtype, *asked)
         if key not in self.modules:
             name = str(dtype).removeprefix("torch.")
-            plan = self.lower(mixer, fixed, name, splits=splits)
+            plan = self.lower(mixer, fixed, name, splits=splits, target=target)
             bound = plan if self.bind is None else self.bind(plan, chosen)
             source = emit_module(bound, wide_dots=device.type == "cpu")
             words = plain_names(bound, TAKEN)
@@ -180,6 +183,16 @@ def _units(device: torch.device) -> int:
     if device.type != "cuda":
         return 1
     return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def _target(device: torch.device) -> Target:
+    """What kernels for a device have to fit."""
+    if device.type != "cuda":
+        return EVERY_GPU
+    properties = torch.cuda.get_device_properties(device)
+    if torch.version.hip is not None:
+        return target_of(f"hip:{properties.gcnArchName.partition(':')[0]}")
+    return target_of(f"cuda:{properties.major}{properties.minor}")
 
 
 def _own_dtype(entry: Input, dtype: torch.dtype) -> torch.dtype | None:

@@ -9,8 +9,8 @@ from ...ir.errors import UnsupportedError
 from ...ir.expression import Expr, Ref
 from ...ir.mixer import Attention, Equation, Map, Mixer, Output, Recurrence, Select
 from ...ir.plan import Plan
+from ...ir.targets import EVERY_GPU, AnyTarget
 from ...ir.tile import DType
-from ..schedules.estimates import WEIGHTS_LIMIT_BYTES
 from .attention import AttentionPlan
 from .plan_builder import PlanBuilder, plan_builder
 from .recurrence import plan_recurrence
@@ -23,7 +23,7 @@ def plan_mixer(
     dtype: DType,
     splits: int = 1,
     recurrence: str = "chunk",
-    weight_bytes: int = WEIGHTS_LIMIT_BYTES,
+    target: AnyTarget = EVERY_GPU,
 ) -> Plan:
     """The plan of a mixer.
 
@@ -31,9 +31,9 @@ def plan_mixer(
         sizes: lengths of the dims that kernels are compiled for.
         splits: shares that an attention's keys are dealt out in.
         recurrence: the schedule of recurrences that several fit: chunk, or loop for few rows.
-        weight_bytes: of the weights of a cell, what a program may keep from row to row.
+        target: what the kernels have to fit.
     """
-    builder = plan_builder(mixer, sizes, dtype, splits, recurrence, weight_bytes)
+    builder = plan_builder(mixer, sizes, dtype, splits, recurrence, target)
     for let in mixer.lets:
         _define(builder, let)
     for stage in mixer.stages:

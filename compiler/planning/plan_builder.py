@@ -36,11 +36,11 @@ from ...ir.mixer import Mixer, Recurrence
 from ...ir.names import free_name
 from ...ir.plan import Buffer, Plan
 from ...ir.roles import LARGEST_WHOLE, DimRoles, dim_roles, solved_dims
+from ...ir.targets import EVERY_GPU, AnyTarget
 from ...ir.task import PointwiseTask, RunningSumTask, SelectionTask, Task, buffers_of
 from ...ir.tile import DType
 from ..analysis.facts import is_nonnegative
 from ..passes.fold_constants import fold_constants
-from ..schedules.estimates import WEIGHTS_LIMIT_BYTES
 from ..tiles.context import Context, context_of
 from ..tiles.moving import move
 from .ranks import FirstRanks, first_ranks
@@ -65,7 +65,7 @@ class PlanBuilder:
     stored: dict[Expr, Ref] = field(default_factory=dict)  # written-out value -> its buffer
     splits: int = 1  # shares that an attention's keys are dealt out in
     recurrence: str = "chunk"  # the schedule of recurrences that several fit: chunk, loop
-    weight_bytes: int = WEIGHTS_LIMIT_BYTES  # of weights that a program keeps from row to row
+    target: AnyTarget = EVERY_GPU
     block_counts: dict[str, str] = field(default_factory=dict)  # dim of tables -> dim in blocks
     lengths: dict[str, Expr] = field(default_factory=dict)  # sizes of other dims of its own
     _seen: dict[object, Expr] = field(
@@ -88,7 +88,7 @@ class PlanBuilder:
             names=tuple(self.context.names.items()),
             integers=tuple(self.context.ranges.made.items()),
             shares=self.splits,
-            weight_bytes=self.weight_bytes,
+            target=self.target,
         )
 
     def _used_buffers(self) -> list[str]:
@@ -394,7 +394,7 @@ def plan_builder(
     dtype: DType,
     splits: int = 1,
     recurrence: str = "chunk",
-    weight_bytes: int = WEIGHTS_LIMIT_BYTES,
+    target: AnyTarget = EVERY_GPU,
 ) -> PlanBuilder:
     """A workspace with the facts that the mixer's declarations give."""
     roles = dim_roles(mixer, sizes)
@@ -421,7 +421,7 @@ def plan_builder(
         fixed,
         splits=splits,
         recurrence=recurrence,
-        weight_bytes=weight_bytes,
+        target=target,
     )
 
 

@@ -37,12 +37,12 @@ _LOG2_E = math.log2(math.e)
 def attention(task: AttentionTask, context: Context) -> Program:
     """The tile program of an attention.
 
-    At the first configuration that fits the smallest GPU, or at the leanest.
+    At the first configuration that fits the target, or at the leanest.
     """
     made: Program | None = None
     for configuration in attention_configurations(context, task.block, task.over):
         made = flash(task, context.with_blocks(configuration.blocks), configuration.launch)
-        if fits(made):
+        if fits(made, context.target):
             break
     assert made is not None
     return made

@@ -38,7 +38,7 @@ def by_products(
             made = rows(wide, context.with_blocks({dim: ROWS}))
         except UnsupportedError:
             continue
-        if _multiplies(made, dim, context.weight_bytes):
+        if _multiplies(made, dim, context.target.weight_bytes):
             return made
     return None
 

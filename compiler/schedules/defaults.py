@@ -1,7 +1,7 @@
 """Block sizes and launch settings to start from, before anything is tuned.
 
 Candidates were measured by cross-compiling for cuda:80, 90, 100 and 120; of those for a head size
-the first is taken that the smallest GPU sold has room for (see ``estimates``).
+the first is taken that the target has room for (see ``estimates``).
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
+from ...ir.targets import AnyTarget, CpuTarget
 from ...ir.tile import (
     Combine,
     Dot,
@@ -20,11 +21,8 @@ from ...ir.tile import (
     operands,
 )
 
-# The smallest shared memory sold (cuda:120), and registers that leave room for addresses.
-SHARED_LIMIT_BYTES = 99 * 1024
+# Registers that leave room for addresses.
 REGISTER_LIMIT = 95
-# Of shared memory, what the weights of a recurrent cell may take all through its rows.
-WEIGHTS_LIMIT_BYTES = 80 * 1024
 # What is loaded and made once, before the loops: measured on rotations of the queries, clean at 192
 # registers' worth and spilling from 256.
 PROLOGUE_LIMIT = 224
@@ -97,10 +95,12 @@ def prologue_registers(program: Program) -> int:
     return sum(_elements(program, value) for value in held) // threads
 
 
-def fits(program: Program) -> bool:
-    """Whether the smallest GPU takes the program without spills, as far as one can tell."""
+def fits(program: Program, target: AnyTarget) -> bool:
+    """Whether a target takes the program without spills, as far as one can tell."""
+    if isinstance(target, CpuTarget):
+        return True
     return (
-        shared_bytes(program) <= SHARED_LIMIT_BYTES
+        shared_bytes(program) <= target.shared_memory_bytes
         and registers(program) <= REGISTER_LIMIT
         and prologue_registers(program) <= PROLOGUE_LIMIT
     )

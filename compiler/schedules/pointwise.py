@@ -28,7 +28,7 @@ def pointwise(task: PointwiseTask, context: Context) -> Program:
     made: Program | None = None
     for blocks in pointwise_choices(task.tiled, looped):
         made = tile_by_tile(task, context.with_blocks(blocks))
-        if fits(made):
+        if fits(made, context.target):
             break
     assert made is not None
     return made

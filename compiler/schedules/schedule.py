@@ -76,5 +76,5 @@ def plan_context(plan: Plan) -> Context:
         names=dict(plan.names),
         features=dim_roles(mixer, sizes).features,
         tiling=dict(mixer.tiling),
-        weight_bytes=plan.weight_bytes,
+        target=plan.target,
     )

@@ -9,6 +9,7 @@ from ...ir.expression import Expr
 from ...ir.mixer import Mixer
 from ...ir.plan import Buffer
 from ...ir.roles import equal_lengths
+from ...ir.targets import EVERY_GPU, AnyTarget
 from ...ir.tile import DType
 from ..analysis.facts import Facts, facts_of
 from ..analysis.integer_range import IntegerRanges
@@ -39,7 +40,7 @@ class Context:
     ranges: IntegerRanges = field(default_factory=lambda: IntegerRanges({}, {}))
     features: frozenset[str] = frozenset()  # channels, and what else a tile holds whole
     tiling: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # what a spec allows
-    weight_bytes: int = 0  # of the weights of a cell, what a program may keep from row to row
+    target: AnyTarget = EVERY_GPU  # what programs have to fit
 
     def length(self, dim: str) -> int | None:
         """The dim's length where it is fixed."""

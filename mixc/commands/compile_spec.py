@@ -87,9 +87,9 @@ def command(
         if explained and mixer is not None:
             shape, fixed = explanation.explained_sizes(mixer, fixed)
         if mixer is None:
-            generated = compiling.generate_from(Path(spec), fixed, dtype)
+            generated = compiling.generate_from(Path(spec), fixed, dtype, targets)
         else:
-            generated = compiling.generate(mixer, fixed, dtype)
+            generated = compiling.generate(mixer, fixed, dtype, targets)
         reports = compiling.report(generated, targets, workers)
     data = compiling.as_json(reports)
     expected = explanation.explain(generated, reports, shape) if explained else []

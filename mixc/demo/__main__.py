@@ -150,7 +150,7 @@ def try_spec(spec: str, params: dict[str, int], out: Console) -> Outcome:
     write(out, mixer, found, pictures(mixer))
     heading(out, f"mixc compile {mixer.name} --target {TARGET}")
     sizes = dict.fromkeys(("D", "E"), CHANNELS)
-    reports = compiling.report(compiling.generate(mixer, sizes, "bfloat16"), [TARGET])
+    reports = compiling.report(compiling.generate(mixer, sizes, "bfloat16", [TARGET]), [TARGET])
     compile_spec.write(out, reports)
     limit = CASES_OF_ROWS if is_recurrent(mixer) else CASES
     backend = calling_backend()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ..backends.triton.binary_report import KernelReport
     from ..backends.triton.cross_compile import CompileWorkers
     from ..ir.plan import Plan
+    from ..ir.targets import Target
 
 
 @dataclass(frozen=True)
@@ -23,36 +24,48 @@ class Generated:
     source: str
 
 
-def generate(mixer: Mixer, sizes: Mapping[str, int], dtype: str) -> Generated:
+def generate(
+    mixer: Mixer, sizes: Mapping[str, int], dtype: str, targets: Sequence[str] = ()
+) -> Generated:
     """The module of a mixer for a working precision.
 
-    ``sizes`` fixes feature dims; a dim that is left out has 64. Raises ArgumentError for other
-    dims, and UnsupportedError for a term that can't be lowered.
+    ``sizes`` fixes feature dims; a dim that is left out has 64. The module is one for all of
+    ``targets``, for every GPU where none is named. Raises ArgumentError for other dims and
+    targets, and UnsupportedError for a term that can't be lowered.
     """
     from ..backends.triton.emit import emit_module
     from ..compiler.pipeline import lower
 
     check_feature_sizes(mixer, sizes)
-    plan = lower(mixer, sizes, dtype)
+    plan = lower(mixer, sizes, dtype, target=_common(targets))
     return Generated(plan, emit_module(plan))
 
 
-def generate_from(path: Path, sizes: Mapping[str, int], dtype: str) -> Generated:
+def generate_from(
+    path: Path, sizes: Mapping[str, int], dtype: str, targets: Sequence[str] = ()
+) -> Generated:
     """The module of a level that ``MIXC_DUMP`` has written: a mixer, or a plan after some passes.
 
-    ``sizes`` and ``dtype`` are for a mixer; a plan has its own.
+    ``sizes``, ``dtype`` and ``targets`` are for a mixer; a plan has its own.
     """
     from ..backends.triton.emit import emit_module
     from ..compiler.pipeline import lower_on
     from ..ir.errors import ArgumentError
 
     try:
-        plan = lower_on(path.read_text(encoding="utf-8"), sizes, dtype)
+        plan = lower_on(path.read_text(encoding="utf-8"), sizes, dtype, _common(targets))
     except OSError as error:
         raise ArgumentError(f"{path}: can't be read: {error.strerror}") from error
     except (ArgumentError, UnicodeDecodeError) as error:
         raise ArgumentError(f"{path}: {error}") from error
     return Generated(plan, emit_module(plan))
+
+
+def _common(targets: Sequence[str]) -> Target:
+    """What all of ``targets`` have room for, or every GPU."""
+    from ..ir.targets import EVERY_GPU, common_target, parse_target
+
+    return common_target([parse_target(name) for name in targets]) if targets else EVERY_GPU
 
 
 def check_feature_sizes(mixer: Mixer, sizes: Mapping[str, int]) -> None:

@@ -23,7 +23,6 @@ from mixc.autotune.checking.sampling import sample_inputs
 from mixc.backends.cpu import configure as cpu
 from mixc.backends.cpu.emit import final_form as cpu_form
 from mixc.backends.cpu.run import CpuRunner
-from mixc.backends.cpu.target import AVX2
 from mixc.backends.reference.evaluate import run
 from mixc.backends.reference.tiles import run_plan
 from mixc.backends.triton.emit import final_form as gpu_form
@@ -36,6 +35,7 @@ from mixc.ir.mixer import Mixer
 from mixc.ir.plan import Plan
 from mixc.ir.promises import WholeBlocks
 from mixc.ir.roles import feature_dims
+from mixc.ir.targets import AVX2
 from mixc.ir.tile import Load, Store, all_ops, made_by
 from mixc.ir.verify_plan import verify_plan
 

@@ -8,12 +8,12 @@ import pytest
 
 from mixc.backends.cpu.configure import configure, defaults, knobs, short_rows
 from mixc.backends.cpu.emit import emit_source
-from mixc.backends.cpu.target import AVX2, AVX512_BF16, CpuTarget
 from mixc.compiler.language.find import find_spec
 from mixc.compiler.language.load import load_file, load_text
 from mixc.compiler.mixers.derivative.differentiate import differentiate
 from mixc.compiler.pipeline import lower
 from mixc.ir.plan import Plan
+from mixc.ir.targets import AVX2, AVX512_BF16, CpuTarget
 
 
 def plan_of(spec: str, dtype: str = "bfloat16") -> Plan:

@@ -15,12 +15,12 @@ from mixc.backends.cpu.configure import configure, defaults
 from mixc.backends.cpu.emit import emit_source
 from mixc.backends.cpu.local_arrays import STACK_BYTES, LocalArrays
 from mixc.backends.cpu.run import CpuRunner
-from mixc.backends.cpu.target import AVX2
 from mixc.backends.reference.evaluate import run
 from mixc.compiler.language.find import find_spec
 from mixc.compiler.language.load import load_file
 from mixc.compiler.pipeline import lower
 from mixc.ir.roles import feature_dims
+from mixc.ir.targets import AVX2
 
 
 def by_chunks(spec: str, size: int) -> str:

@@ -125,7 +125,7 @@ from mixc.autotune.checking.proportions import Proportions, default_sizes
 from mixc.autotune.checking.sampling import sample_inputs
 from mixc.backends.cpu.configure import configure, defaults
 from mixc.backends.cpu.run import run_plan
-from mixc.backends.cpu.target import AVX2
+from mixc.ir.targets import AVX2
 from mixc.compiler.language.find import find_spec
 from mixc.compiler.language.load import load_file
 from mixc.compiler.pipeline import lower

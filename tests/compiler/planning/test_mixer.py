@@ -222,7 +222,7 @@ def test_the_first_configuration_that_fits_is_taken(size: int, dtype: str) -> No
     )
     plan = lower(load_text(text), {"D": size, "E": size}, dtype)
     program = plan.kernels[0].program
-    assert fits(program)
+    assert fits(program, plan.target)
     choices = attention_configurations(plan_context(plan), "I", "J")
     taken = [
         c.launch == program.launch and c.blocks["I"] == program.tile("I").block for c in choices

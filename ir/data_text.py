@@ -31,6 +31,7 @@ from . import (
     recurrence_forms,
     recurrence_tasks,
     single_assignment,
+    targets,
     task,
     tile,
 )
@@ -46,6 +47,7 @@ _MODULES = (
     recurrence_forms,
     recurrence_tasks,
     single_assignment,
+    targets,
     task,
     tile,
     promises,

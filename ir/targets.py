@@ -26,21 +26,26 @@ class Target:
     registers_per_thread: int
     # Of the weights of a recurrent cell, what a program may keep from row to row.
     weight_bytes: int = 80 * 1024
+    # Whether tensor cores read both factors of a product from shared memory, not from registers.
+    products_from_shared: bool = False
 
     def __str__(self) -> str:
         """Give the text form, ``cuda:90``."""
         return self.name
 
 
-def _cuda(arch: str, shared_kib: int) -> Target:
-    return Target(f"cuda:{arch}", "cuda", arch, 32, shared_kib * 1024, 255)
+def _cuda(arch: str, shared_kib: int, products_from_shared: bool = False) -> Target:
+    shared = shared_kib * 1024
+    return Target(
+        f"cuda:{arch}", "cuda", arch, 32, shared, 255, products_from_shared=products_from_shared
+    )
 
 
 # Vector and accumulation registers of CDNA 3 are one file of 512 per lane.
 TARGETS: tuple[Target, ...] = (
     _cuda("80", 163),
-    _cuda("90", 227),
-    _cuda("100", 227),
+    _cuda("90", 227, products_from_shared=True),
+    _cuda("100", 227, products_from_shared=True),
     _cuda("120", 99),
     Target("hip:gfx942", "hip", "gfx942", 64, 64 * 1024, 512),
 )
@@ -84,6 +89,7 @@ def common_target(targets: Sequence[Target]) -> Target:
         min(target.shared_memory_bytes for target in targets),
         min(target.registers_per_thread for target in targets),
         min(target.weight_bytes for target in targets),
+        all(target.products_from_shared for target in targets),
     )
 
 

@@ -165,24 +165,27 @@ def _larger(a, b):
 """,
     "masked_dot": """
 def _masked_dot(a, b, acc, A_MASKS: tl.constexpr, PRECISION: tl.constexpr):
-    # One operand is 0 where a mask hides what the other holds. Numbers that are not finite are left
-    # out; where there are any, what masks, as 2 or -2, times plus or minus the largest number adds
-    # an infinity where they are seen. A NaN adds one of each sign.
+    # One operand is 0 where a mask hides what the other holds. Where that has numbers that are not
+    # finite, they are left out; then what masks, as 2 or -2, times plus or minus the largest number
+    # adds an infinity where they are seen. A NaN adds one of each sign.
     held = b if A_MASKS else a
     finite = tl.abs(held.to(tl.float32)) < float("inf")
     clean = tl.where(finite, held, 0.0).to(held.dtype)
-    if A_MASKS:
-        out = tl.dot(a, clean, acc, input_precision=PRECISION)
-    else:
+    infinite = tl.max(tl.max(finite.to(tl.int32) ^ 1, 1), 0) > 0
+    if not A_MASKS:
         out = tl.dot(clean, b, acc, input_precision=PRECISION)
-    if tl.max(tl.max(finite.to(tl.int32) ^ 1, 1), 0) > 0:
+    elif infinite:
+        out = tl.dot(a, clean, acc, input_precision=PRECISION)
+    else:  # as it lies in memory
+        out = tl.dot(a, b, acc, input_precision=PRECISION)
+    if infinite:
         wide: tl.constexpr = tl.float32 if held.dtype == tl.float16 else held.dtype
         masks = a if A_MASKS else b
-        sign = tl.where(masks > 0, 2.0, tl.where(masks < 0, -2.0, 0.0)).to(wide)
-        for turn in tl.static_range(2):
-            left_out = finite | ((turn == 1) & (held == held))
+        for turn in range(2):
+            left_out = (tl.abs(held.to(tl.float32)) < float("inf")) | ((turn == 1) & (held == held))
             most = tl.where((turn == 1) | (held < 0), -3e38, 3e38)
             code = tl.where(left_out, 0.0, most).to(wide)
+            sign = tl.where(masks > 0, 2.0, tl.where(masks < 0, -2.0, 0.0)).to(wide)
             if A_MASKS:
                 out = tl.dot(sign, code, out, input_precision="tf32")
             else:

@@ -21,8 +21,10 @@ from ...ir.tile import (
     operands,
 )
 
-# Registers that leave room for addresses.
+# Registers that leave room for addresses and, but where tensor cores read them from shared memory,
+# for the factors of products.
 REGISTER_LIMIT = 95
+_OF_FACTORS = 32
 # What is loaded and made once, before the loops: measured on rotations of the queries, clean at 192
 # registers' worth and spilling from 256.
 PROLOGUE_LIMIT = 224
@@ -99,10 +101,12 @@ def fits(program: Program, target: AnyTarget) -> bool:
     """Whether a target takes the program without spills, as far as one can tell."""
     if isinstance(target, CpuTarget):
         return True
+    held, before = registers(program), prologue_registers(program)
     return (
         shared_bytes(program) <= target.shared_memory_bytes
-        and registers(program) <= REGISTER_LIMIT
-        and prologue_registers(program) <= PROLOGUE_LIMIT
+        and held <= REGISTER_LIMIT + target.products_from_shared * _OF_FACTORS
+        and before <= PROLOGUE_LIMIT
+        and held + before <= target.registers_per_thread
     )
 
 

@@ -16,6 +16,7 @@ from functools import partial
 
 from ...ir.expression import Expr, Kind, Literal, Ref, substitute, walk, with_names
 from ...ir.key_ranges import KeyRanges, Trend
+from ...ir.knob import Knob
 from ...ir.normaliser import Plain, Rescaled
 from ...ir.task import AttentionTask, Split
 from ...ir.tile import BufferArgument, DType, GridAxis, Program, SizeArgument, Value
@@ -29,8 +30,20 @@ from ..tiles.key_blocks import LoopBody, Share, sweep
 from .block_table import sweep_listed
 from .defaults import attention_configurations
 from .estimates import fits
+from .space import Space
 from .split import share_of
 
+SPACE = Space(
+    Knob(
+        "block_rows",
+        (16, 32, 64, 128, 256),
+        64,
+        "queries of a program share each block of keys that it loads",
+    ),
+    Knob(
+        "block_keys", (16, 32, 64, 128), 64, "a score tile of rows x keys has to stay in registers"
+    ),
+)
 _LOG2_E = math.log2(math.e)
 
 

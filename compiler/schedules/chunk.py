@@ -30,7 +30,7 @@ from ..tiles.key_blocks import integer
 from .coupled import CoupledChunk
 from .decay import Decay, Pairs, Request, pair_name, place_rows, symbol
 from .defaults import chunk_choices, chunk_rows
-from .estimates import SHARED_LIMIT_BYTES, registers, shared_bytes
+from .estimates import has_room, registers
 from .held import held_blocks
 from .log_decay import decay_of
 from .loop import spread, store_first, store_last
@@ -47,7 +47,7 @@ def chunk(task: ChunkTask, context: Context) -> Program:
     for held, launch, room in chunk_choices(rows, largest, wide):
         blocks = {task.over: rows, **held_blocks(task, context, held)}
         made = by_chunks(task, context.with_blocks(blocks), launch)
-        if registers(made) <= room and shared_bytes(made) <= SHARED_LIMIT_BYTES:
+        if registers(made) <= room and has_room(made, context.target):
             break
     assert made is not None
     return made

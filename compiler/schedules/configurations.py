@@ -9,7 +9,7 @@ whose it is:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from ...ir.knob import Configuration, Knob, check_configuration
@@ -17,28 +17,17 @@ from ...ir.plan import Kernel, Plan
 from ...ir.targets import Target
 from ...ir.tile import Tile
 from ..tiles.context import padded
+from . import attention, held, pointwise
 from .estimates import registers, shared_bytes
+from .space import Space
 
-_REASONS = {
-    "block_rows": "queries of a program share each block of keys that it loads",
-    "block_keys": "a score tile of rows x keys has to stay in registers",
-    "chunk": "rows at once, by products of matrices or a scan; between chunks the state waits",
-    "block_channels": "a part of the state, or of a cell's batch, per program",
-    "num_warps": "more warps spread the tile's registers, fewer keep it together",
-    "num_stages": "blocks of keys in flight hide the memory, each takes shared memory",
+# By the name of a kernel's schedule; others have what pointwise kernels have.
+_SPACES: Mapping[str, Space] = {
+    "flash": attention.SPACE,
+    "chunk": held.SPACE,
+    "scan": held.SPACE,
+    "loop": held.SPACE,
 }
-_CHOICES = {
-    "block_rows": (16, 32, 64, 128, 256),
-    "block_keys": (16, 32, 64, 128),
-    "chunk": (16, 32, 64, 128),
-    "block_channels": (16, 32, 64, 128),
-    "num_warps": (2, 4, 8),
-    "num_stages": (1, 2, 3, 4),
-}
-# Schedules that are tuned, and what a recurrence calls its blocks.
-_RECURRENT = ("chunk", "scan", "loop")
-_RECURRENT_WARPS = (1, 2, 4, 8, 16)
-_LAUNCH_DEFAULTS = {"num_warps": 4, "num_stages": 2}
 # Registers that addresses, indices and masks take beside the tiles.
 _REGISTERS_ASIDE = 40
 
@@ -51,8 +40,9 @@ def knobs(plan: Plan) -> tuple[Knob, ...]:
         prefix = _prefix(plan, kernel)
         for name, default in _values(kernel).items():
             asked = _asked(kernel, name, tiling)
-            choices = tuple(sorted({*(asked or _choices(kernel, name)), default}))
-            made.append(Knob(prefix + name, choices, default, _REASONS[name]))
+            knob = _space(kernel).knob(name)
+            choices = tuple(sorted({*(asked or knob.choices), default}))
+            made.append(Knob(prefix + name, choices, default, knob.reason))
     return tuple(made)
 
 
@@ -89,13 +79,12 @@ def refusal(plan: Plan, target: Target) -> str | None:
 
 def _tuned(plan: Plan) -> tuple[Kernel, ...]:
     """The kernels with knobs: attentions and recurrences, or all where there is none."""
-    main = tuple(k for k in plan.kernels if k.schedule == "flash" or k.schedule in _RECURRENT)
+    main = tuple(k for k in plan.kernels if _space(k).tuned)
     return main or plan.kernels
 
 
-def _choices(kernel: Kernel, knob: str) -> tuple[int, ...]:
-    recurrent = knob == "num_warps" and kernel.schedule in _RECURRENT
-    return _RECURRENT_WARPS if recurrent else _CHOICES[knob]
+def _space(kernel: Kernel) -> Space:
+    return _SPACES.get(kernel.schedule, pointwise.SPACE)
 
 
 def _prefix(plan: Plan, kernel: Kernel) -> str:
@@ -104,17 +93,16 @@ def _prefix(plan: Plan, kernel: Kernel) -> str:
 
 def _roles(kernel: Kernel) -> Iterator[tuple[Tile, str]]:
     in_grid = {axis.dim for axis in kernel.program.grid if axis.tiled}
-    own, walked = ("block_rows", "block_keys")
-    if kernel.schedule in _RECURRENT:
-        own, walked = ("block_channels", "chunk")
+    space = _space(kernel)
     for tile in kernel.program.blocks:
         if not tile.whole:
-            yield tile, own if tile.dim in in_grid else walked
+            yield tile, (space.shared_out if tile.dim in in_grid else space.walked).name
 
 
 def _values(kernel: Kernel) -> dict[str, int]:
     blocks = {role: tile.block for tile, role in reversed(list(_roles(kernel)))}
-    return {**blocks, **_LAUNCH_DEFAULTS, **dict(kernel.program.launch)}
+    launch = {knob.name: knob.default for knob in _space(kernel).launch}
+    return {**blocks, **launch, **dict(kernel.program.launch)}
 
 
 def _asked(kernel: Kernel, knob: str, tiling: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
@@ -133,14 +121,14 @@ def _bound(kernel: Kernel, prefix: str, configuration: Configuration) -> Kernel:
         for name, default in _values(kernel).items()
     }
     blocks = {tile.dim: _fitting(tile, values[name]) for tile, name in _roles(kernel)}
-    launch = tuple((name, values[name]) for name in _LAUNCH_DEFAULTS)
+    launch = tuple((knob.name, values[knob.name]) for knob in _space(kernel).launch)
     return replace(kernel, program=replace(program.with_blocks(blocks), launch=launch))
 
 
 def _common(kernel: Kernel, name: str, configuration: Configuration, default: int) -> int:
     """What a knob without a kernel's name says, where this kernel has the choice."""
     value = configuration.get(name, default)
-    return value if value in _choices(kernel, name) else default
+    return value if value in _space(kernel).knob(name).choices else default
 
 
 def _fitting(tile: Tile, block: int) -> int:

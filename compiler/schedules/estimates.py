@@ -97,13 +97,18 @@ def prologue_registers(program: Program) -> int:
     return sum(_elements(program, value) for value in held) // threads
 
 
+def has_room(program: Program, target: AnyTarget) -> bool:
+    """Whether a target's shared memory holds a program's tiles in flight."""
+    return isinstance(target, CpuTarget) or shared_bytes(program) <= target.shared_memory_bytes
+
+
 def fits(program: Program, target: AnyTarget) -> bool:
     """Whether a target takes the program without spills, as far as one can tell."""
     if isinstance(target, CpuTarget):
         return True
     held, before = registers(program), prologue_registers(program)
     return (
-        shared_bytes(program) <= target.shared_memory_bytes
+        has_room(program, target)
         and held <= REGISTER_LIMIT + target.products_from_shared * _OF_FACTORS
         and before <= PROLOGUE_LIMIT
         and held + before <= target.registers_per_thread

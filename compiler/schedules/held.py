@@ -1,12 +1,30 @@
-"""How much of a state a program of a recurrence holds."""
+"""How much of a state a program of a recurrence holds, and the knobs of that."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
+from ...ir.knob import Knob
 from ...ir.recurrence_tasks import ChunkTask, LoopTask, ScanTask
 from ..tiles.context import Context, padded
+from .space import NUM_WARPS, Space
 
+SPACE = Space(
+    Knob(
+        "block_channels",
+        (16, 32, 64, 128),
+        64,
+        "a part of the state, or of a cell's batch, per program",
+    ),
+    Knob(
+        "chunk",
+        (16, 32, 64, 128),
+        32,
+        "rows at once, by products of matrices or a scan; between chunks the state waits",
+    ),
+    replace(NUM_WARPS, choices=(1, 2, 4, 8, 16)),
+)
 # Positions of an axis whose length nobody knows.
 _ANY = 1 << 20
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...ir.expression import Cumsum, Reduce, walk
+from ...ir.knob import Knob
 from ...ir.task import PointwiseTask, RunningSumTask
 from ...ir.tile import BufferArgument, DType, Program, Tile, Value
 from ..tiles.builder import Builder
@@ -20,6 +21,15 @@ from ..tiles.grid import place_grid, store_result
 from ..tiles.key_blocks import integer
 from .defaults import LIGHT, pointwise_blocks, pointwise_choices
 from .estimates import fits
+from .space import Space
+
+SPACE = Space(
+    Knob("block_rows", (16, 32, 64, 128, 256), 64, "a tile of the result has to stay in registers"),
+    Knob(
+        "block_keys", (16, 32, 64, 128), 32, "what is summed, by blocks: few loops, few registers"
+    ),
+    tuned=False,
+)
 
 
 def pointwise(task: PointwiseTask, context: Context) -> Program:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mixc.compiler.language.find import library
@@ -58,6 +58,8 @@ TREES = st.recursive(
 )
 
 
+# The strategy is built at the first draw, which takes seconds on a busy machine.
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(TREES)
 def test_random_expressions_read_back(tree: Expr) -> None:
     twice = Call("mul", (tree, tree))  # what occurs twice gets a name

@@ -142,10 +142,10 @@ def lies_within(index: Expr, size: Expr) -> bool:
         highest = plus(highest, times(last if factor > 0 else first, factor))
     constant = linear(index).constant
     room = plus(size, -1, minus(highest), -constant)
-    return _is_natural_sum(plus(lowest, constant)) and _is_natural_sum(room)
+    return _is_nonnegative_sum(plus(lowest, constant)) and _is_nonnegative_sum(room)
 
 
-def _is_natural_sum(expr: Expr) -> bool:
+def _is_nonnegative_sum(expr: Expr) -> bool:
     form = linear(expr)
     return form.constant >= 0 and all(
         isinstance(term, Size) and factor > 0 for term, factor in form.terms

@@ -1,7 +1,7 @@
 """The attention schedule: one pass over the keys with a running normaliser.
 
 Where the weight is exponential in the score, w(s - m) = w(s) w(-m), sums taken against one
-maximum m are brought to another by a factor; so one pass keeps m, the row_sum and the outputs, all
+maximum m are brought to another by a factor; so one pass keeps m, the sum and the outputs, all
 relative to the largest score so far (Milakov and Gimelshein 2018, arXiv 1805.02867; Dao et al.
 2022, arXiv 2205.14135). Other elementwise weights need no maximum. Exponentials are taken to
 base 2: a score is kept as it is and multiplied by log2(e) in the operation that takes the maximum
@@ -206,7 +206,7 @@ def _store_rescaled(
 def _with_sink(
     evaluator: Evaluator, sink: Expr, form: Rescaled, rows: frozenset[str]
 ) -> tuple[Value, Value]:
-    """Maximum and row_sum to start from, when a logit without a value has been seen."""
+    """Maximum and sum to start from, when a logit without a value has been seen."""
     builder = evaluator.builder
     logit = evaluator.real(written(form.exponent, sink), "sink")
     logit = _in_base_two(evaluator, evaluator.spread(logit, rows, logit.name), "sink_log2e")

@@ -50,7 +50,7 @@ def bind_configuration(plan: Plan, configuration: Configuration) -> Plan:
     """The plan with blocks and launch settings as a configuration has them.
 
     What the configuration leaves out stays. A knob without a kernel's name is for each that has it:
-    what was tuned for one kernel holds for those that it becomes where its builder is shared out.
+    what was tuned for one kernel holds for those that it becomes where its work is shared out.
 
     Raises:
         ArgumentError: a value that is none of its knob's choices.

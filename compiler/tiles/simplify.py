@@ -75,8 +75,8 @@ def _opposite(builder: Arithmetic, value: Value) -> Value | None:
 def simplify(builder: Arithmetic, fn: str, args: tuple[Value, ...]) -> Value | None:
     """A value equal to ``fn(args)`` that takes less, if one is seen.
 
-    x + 0 --> x, (x + 3) - 1 --> x + 2, max(x, 0) --> x for a natural x, min(x, x) --> x, and
-    numbers alone are computed. Precondition: int32 scalars.
+    x + 0 --> x, (x + 3) - 1 --> x + 2, min(x, x) --> x, max(x, 0) --> x for an x that is never
+    negative, and numbers alone are computed. Precondition: int32 scalars.
     """
     numbers = [builder.constant_of(a) for a in args]
     if len(args) != 2:

@@ -1,4 +1,4 @@
-"""Stretch by segment and row by row: any split of a sequence gives what one pass gives."""
+"""Segment by segment and row by row: any split of a sequence gives what one pass gives."""
 
 from __future__ import annotations
 

@@ -55,12 +55,9 @@ def this_gpu(index: int = 0) -> Device:
     """A GPU of this machine."""
     import torch
 
-    properties = torch.cuda.get_device_properties(index)
-    if torch.version.hip is not None:
-        architecture = f"hip:{properties.gcnArchName.partition(':')[0]}"
-    else:
-        architecture = f"cuda:{properties.major}{properties.minor}"
-    return Device("gpu", architecture, properties.name)
+    from ...backends.triton.device import architecture_of
+
+    return Device("gpu", architecture_of(index), torch.cuda.get_device_name(index))
 
 
 def device_of_type(kind: str, index: int = 0) -> Device:

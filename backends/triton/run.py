@@ -28,6 +28,7 @@ from ..launches import Launches
 from ..names import plain_names
 from ..precision import with_own_dtypes, working_dtype
 from ..prepared import SizeReader, size_reader
+from .device import architecture_of
 from .emit import emit_module
 from .interpreter import mended
 from .names import TAKEN
@@ -187,12 +188,7 @@ def _units(device: torch.device) -> int:
 
 def _target(device: torch.device) -> Target:
     """What kernels for a device have to fit."""
-    if device.type != "cuda":
-        return EVERY_GPU
-    properties = torch.cuda.get_device_properties(device)
-    if torch.version.hip is not None:
-        return target_of(f"hip:{properties.gcnArchName.partition(':')[0]}")
-    return target_of(f"cuda:{properties.major}{properties.minor}")
+    return target_of(architecture_of(device)) if device.type == "cuda" else EVERY_GPU
 
 
 def _own_dtype(entry: Input, dtype: torch.dtype) -> torch.dtype | None:

@@ -4,6 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+_BY_QUARTERS = """
+def _{name}(x):
+    # Quarter turns are taken off in three parts (Cody and Waite), then a polynomial: error 1e-7 to
+    # |x| = 1e6 with fused products, to 1e5 without. tl.{name} keeps a slow path for any x in local
+    # memory, which costs registers and spills.
+    turns = tl.floor(x * 0.6366197723675814 + 0.5)
+    rest = x - turns * 1.5703125
+    rest = rest - turns * 0.0004837512969970703
+    rest = rest - turns * 7.549789948768648e-08
+    s = rest * rest
+    sin = rest + rest * s * (-0.1666665057 + s * (0.00833197327 - s * 0.000194949502))
+    cos = 1 - 0.5 * s + s * s * (0.04166664675 + s * (-0.00138873614 + s * 2.44377300e-05))
+    quarter = turns.to(tl.int32){more}
+    y = tl.where((quarter & 1) == 1, cos, sin)
+    return tl.where((quarter & 2) == 2, -y, y)
+"""
 # By the function or the system that they serve.
 DEVICE_FUNCTIONS: Mapping[str, str] = {
     "tanh": """
@@ -65,38 +81,8 @@ def _elu(x):
 def _sign(x):
     return (x > 0).to(x.dtype) - (x < 0).to(x.dtype)
 """,
-    "sin": """
-def _sin(x):
-    # Quarter turns are taken off in three parts (Cody and Waite), then a polynomial: error 1e-7 to
-    # |x| = 1e6 with fused products, to 1e5 without. tl.sin keeps a slow path for any x in local
-    # memory, which costs registers and spills.
-    turns = tl.floor(x * 0.6366197723675814 + 0.5)
-    rest = x - turns * 1.5703125
-    rest = rest - turns * 0.0004837512969970703
-    rest = rest - turns * 7.549789948768648e-08
-    s = rest * rest
-    sin = rest + rest * s * (-0.1666665057 + s * (0.00833197327 - s * 0.000194949502))
-    cos = 1 - 0.5 * s + s * s * (0.04166664675 + s * (-0.00138873614 + s * 2.44377300e-05))
-    quarter = turns.to(tl.int32)
-    y = tl.where((quarter & 1) == 1, cos, sin)
-    return tl.where((quarter & 2) == 2, -y, y)
-""",
-    "cos": """
-def _cos(x):
-    # Quarter turns are taken off in three parts (Cody and Waite), then a polynomial: error 1e-7 to
-    # |x| = 1e6 with fused products, to 1e5 without. tl.cos keeps a slow path for any x in local
-    # memory, which costs registers and spills.
-    turns = tl.floor(x * 0.6366197723675814 + 0.5)
-    rest = x - turns * 1.5703125
-    rest = rest - turns * 0.0004837512969970703
-    rest = rest - turns * 7.549789948768648e-08
-    s = rest * rest
-    sin = rest + rest * s * (-0.1666665057 + s * (0.00833197327 - s * 0.000194949502))
-    cos = 1 - 0.5 * s + s * s * (0.04166664675 + s * (-0.00138873614 + s * 2.44377300e-05))
-    quarter = turns.to(tl.int32) + 1
-    y = tl.where((quarter & 1) == 1, cos, sin)
-    return tl.where((quarter & 2) == 2, -y, y)
-""",
+    "sin": _BY_QUARTERS.format(name="sin", more=""),
+    "cos": _BY_QUARTERS.format(name="cos", more=" + 1"),
     "acos": """
 def _acos(x):
     # 4.4.45 of Abramowitz and Stegun, extended to eight terms: error below 2e-8.

@@ -29,10 +29,9 @@ class OperatorExecution(Execution):
         params: Mapping[str, Number],
         cu_seqlens: Tensor | Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        tensors = in_autocast(self.multiplied, tensors)
         if is_recorded(tensors, self.backend):
             return self._by_operator(tensors, params, cu_seqlens)
-        return self.directly(tensors, params, cu_seqlens)
+        return super().__call__(tensors, params, cu_seqlens)
 
     def by_document(
         self,
@@ -40,7 +39,6 @@ class OperatorExecution(Execution):
         params: Mapping[str, Number],
         cu_seqlens: Tensor | Mapping[str, Tensor],
     ) -> dict[str, Tensor]:
-        tensors = in_autocast(self.multiplied, tensors)
         if is_recorded(tensors, self.backend):
             return self._by_operator(tensors, params, cu_seqlens)
         return super().by_document(tensors, params, cu_seqlens)
@@ -58,6 +56,7 @@ class OperatorExecution(Execution):
     ) -> dict[str, Tensor]:
         from .call import call_operator
 
+        tensors = in_autocast(self.multiplied, tensors)
         made = call_operator(self._text, tensors, params, cu_seqlens)
         return dict(zip((output.name for output in self.mixer.outputs), made, strict=False))
 

@@ -156,14 +156,7 @@ def _masked_dot(a, b, acc, A_MASKS: tl.constexpr, PRECISION: tl.constexpr):
     # adds an infinity where they are seen. A NaN adds one of each sign.
     held = b if A_MASKS else a
     finite = tl.abs(held.to(tl.float32)) < float("inf")
-    clean = tl.where(finite, held, 0.0).to(held.dtype)
     infinite = tl.max(tl.max(finite.to(tl.int32) ^ 1, 1), 0) > 0
-    if not A_MASKS:
-        out = tl.dot(clean, b, acc, input_precision=PRECISION)
-    elif infinite:
-        out = tl.dot(a, clean, acc, input_precision=PRECISION)
-    else:  # as it lies in memory
-        out = tl.dot(a, b, acc, input_precision=PRECISION)
     if infinite:
         wide: tl.constexpr = tl.float32 if held.dtype == tl.float16 else held.dtype
         masks = a if A_MASKS else b
@@ -173,9 +166,16 @@ def _masked_dot(a, b, acc, A_MASKS: tl.constexpr, PRECISION: tl.constexpr):
             code = tl.where(left_out, 0.0, most).to(wide)
             sign = tl.where(masks > 0, 2.0, tl.where(masks < 0, -2.0, 0.0)).to(wide)
             if A_MASKS:
-                out = tl.dot(sign, code, out, input_precision="tf32")
+                acc = tl.dot(sign, code, acc, input_precision="tf32")
             else:
-                out = tl.dot(code, sign, out, input_precision="tf32")
+                acc = tl.dot(code, sign, acc, input_precision="tf32")
+    clean = tl.where(finite, held, 0.0).to(held.dtype)
+    if not A_MASKS:
+        out = tl.dot(clean, b, acc, input_precision=PRECISION)
+    elif infinite:
+        out = tl.dot(a, clean, acc, input_precision=PRECISION)
+    else:  # as it lies in memory
+        out = tl.dot(a, b, acc, input_precision=PRECISION)
     return out
 """,
     "search": """

@@ -102,6 +102,22 @@ def has_room(program: Program, target: AnyTarget) -> bool:
     return isinstance(target, CpuTarget) or shared_bytes(program) <= target.shared_memory_bytes
 
 
+def _leaves_factors(program: Program, target: AnyTarget) -> bool:
+    """Whether factors of products stay in shared memory, and nothing takes the registers instead.
+
+    A turn with more products than scores and what they weigh holds what these are made of; one
+    that gathers a number for each pair, the addresses; where every block is masked, the masks.
+    """
+    if isinstance(target, CpuTarget) or not target.products_from_shared:
+        return False
+    turns = [op.body for op in program.body if isinstance(op, For)]
+    products = [[op for op in turn if isinstance(op, Dot)] for turn in turns]
+    pairs = {dot.out.axes for dots in products for dot in dots}
+    gathers = any(isinstance(op, Load) and op.out.axes in pairs for turn in turns for op in turn)
+    unmasked = any(dots and not any(dot.masked for dot in dots) for dots in products)
+    return unmasked and not gathers and all(len(dots) <= 2 for dots in products)
+
+
 def fits(program: Program, target: AnyTarget) -> bool:
     """Whether a target takes the program without spills, as far as one can tell."""
     if isinstance(target, CpuTarget):
@@ -109,7 +125,7 @@ def fits(program: Program, target: AnyTarget) -> bool:
     held, before = registers(program), prologue_registers(program)
     return (
         has_room(program, target)
-        and held <= REGISTER_LIMIT + target.products_from_shared * _OF_FACTORS
+        and held <= REGISTER_LIMIT + (_OF_FACTORS if _leaves_factors(program, target) else 0)
         and before <= PROLOGUE_LIMIT
         and held + before <= target.registers_per_thread
     )

@@ -357,22 +357,36 @@ def _weighted_sums(
     Of gains and values only those of ``visible`` pairs count (None: every row sees all), whatever
     the others hold.
     """
-    builder = evaluator.builder
     gain = [] if task.gain is None else factors_of(task.gain)
-    if visible is not None and task.gain is not None and task.over in task.gain.axes:
-        zero = builder.constant(0.0, DType.FLOAT32)
-        gained = builder.elementwise("mul", weight, evaluator.real(task.gain), dtype=DType.FLOAT32)
-        weight, gain = evaluator.where(visible, gained, zero, "weight"), []
-    weight_ref = Ref("weight", weight.axes, Kind.REAL)
-    builder.bind(weight_ref, weight, here=True)
-    evaluator.zero_outside.add(weight_ref.name)
-    mask = None if visible is None else weight_ref
     made = []
     for (name, value), running in zip(task.outputs, sums, strict=True):
-        factors = [weight_ref, *gain, *factors_of(value)]
-        hint = f"{name}_sum"
-        made.append(contract(evaluator, factors, (task.over,), None, hint, running, mask))
+        factors = [*gain, *factors_of(value)]
+        seen = weight
+        if visible is not None:
+            of_pairs = [
+                f for f in factors if task.over in f.axes and f.axes.isdisjoint(task.values)
+            ]
+            factors = [f for f in factors if f not in of_pairs]
+            seen = _times_visible(evaluator, weight, of_pairs, visible)
+        weight_ref = evaluator.named(seen)
+        evaluator.zero_outside.add(weight_ref.name)
+        mask = None if visible is None else weight_ref
+        factors = [weight_ref, *factors]
+        made.append(contract(evaluator, factors, (task.over,), None, f"{name}_sum", running, mask))
     return made
+
+
+def _times_visible(
+    evaluator: Evaluator, weight: Value, factors: Sequence[Expr], visible: Value
+) -> Value:
+    """The weights times what each pair, or each key, has as a factor; 0 where it is not visible."""
+    if not factors:
+        return weight
+    builder = evaluator.builder
+    zero = builder.constant(0.0, DType.FLOAT32)
+    for factor in factors:
+        weight = builder.elementwise("mul", weight, evaluator.real(factor), dtype=DType.FLOAT32)
+    return evaluator.where(visible, weight, zero, "weight")
 
 
 def _store_outputs(

@@ -8,10 +8,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mixc.backends.reference.evaluate import run
 from mixc.compiler.language.load import load_text
 from mixc.ir.mixer import Mixer
 
-from ..plans import assert_equal
+from ..plans import assert_equal, interpret
 
 SPEC = """
 mixer: trial
@@ -160,3 +161,15 @@ def test_random_masks_of_unequal_lengths(mask: str, rows: int, columns: int, see
 def test_no_mask(length: int) -> None:
     mixer = load_text(SPEC.format(mask="true"))
     assert_equal(mixer, inputs(mixer, length, length, 0))
+
+
+@pytest.mark.parametrize("value", ["gate * v", "v * gate / 2", "gate * pair * v"])
+def test_a_hidden_factor_of_a_value_may_be_no_number(value: str) -> None:
+    text = SPEC.format(mask="j <= i").replace("{o: v}", f"{{o: {value}}}")
+    text = text.replace("  span: [H]", "  span: [H]\n  gate: [B, J]")
+    mixer = load_text(text.replace("pair: {dims: [I, J], dtype: bool}", "pair: [I, J]"))
+    tensors = inputs(mixer, 9, 9, 0)
+    tensors["gate"][:, 6] = torch.nan
+    made = interpret(mixer, tensors, {"limit": 0}, 4, 1)
+    torch.testing.assert_close(made["o"], run(mixer, tensors)["o"], equal_nan=True)
+    assert made["o"][:, :, :6].isfinite().all()

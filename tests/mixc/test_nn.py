@@ -131,12 +131,11 @@ def test_what_does_not_fit_is_said(module: mixc.nn.Mixer, path: Path) -> None:
 
 
 def test_the_library_makes_modules() -> None:
-    sizes = dict.fromkeys("BHGCDEPNMTRJISK", 4)
     for path in library():
         mixer = load_file(path)
         dims = {d for entry in mixer.inputs if entry.held for d in entry.dims}
         fixed = {dim for dim, _ in mixer.sizes}
-        module = mixc.nn.Mixer(path, sizes={dim: sizes[dim] for dim in dims - fixed})
+        module = mixc.nn.Mixer(path, sizes=dict.fromkeys(dims - fixed, 4))
         held = {entry.name for entry in mixer.inputs if entry.held}
         assert module.state_dict().keys() == held
         assert all(value.isfinite().all() for value in module.state_dict().values())

@@ -24,7 +24,10 @@ def test_the_demo_ends_well(tmp_path, tmp_path_factory):
     assert "in chunks and step by step differ by" in text
     assert "S in chunks along T" in summary
     assert summary.count(" < ") == 7
-    assert re.search(r"loss 5\.\d+ -> [34]\.\d+ nats per byte", text)
+    losses = re.search(r"loss (\d\.\d+) -> (\d\.\d+) nats per byte", text)
+    assert losses is not None
+    # untrained, about log 256 = 5.5; how far it falls depends on the README's words
+    assert float(losses[2]) < 4.5 < 5.0 < float(losses[1]) < 6.5
     assert "winner" in text
     assert "kept in" in text
     assert list(tmp_path.iterdir()) == []

@@ -13,9 +13,10 @@ from typing import Any
 from torch import Tensor
 
 from ..ir.binding import Number, bind_sizes, check_params
-from ..ir.expression import Expr, Kind, Scalar, walk
+from ..ir.expression import Expr, Kind, Scalar
 from ..ir.host import FUNCTIONS, host_code
 from ..ir.mixer import Mixer
+from ..ir.rewriting import walk
 from ..ir.solving import FromAxis, FromDim, FromSizes, Source, size_sources
 
 # What code that was made here raises where the checked way has to say what is wrong.

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from .errors import ArgumentError
-from .expression import Expr, Kind, Scalar, Size, walk
+from .expression import Expr, Kind, Scalar, Size
 from .host import Number, evaluate_host, is_host
 from .mixer import AxisProduct, Input, Layout, Mixer
 from .optional import free_dims, without_inputs
+from .rewriting import walk
 
 _KIND_NAMES = {Kind.BOOL: "true or false", Kind.INT: "an integer", Kind.REAL: "a number"}
 

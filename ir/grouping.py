@@ -28,14 +28,11 @@ from .expression import (
     Ref,
     Size,
     Solve,
-    bound_axes,
     call,
-    rebuild,
-    walk,
-    with_names,
 )
 from .host import evaluate_host
 from .mixer import Attention, Equation, Map, Mixer, Stage
+from .rewriting import bound_axes, rebuild, walk, with_names
 from .roles import feature_dims, query_axis
 from .stages import changed, names_taken, values
 

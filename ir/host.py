@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 
 from .errors import ArgumentError
-from .expression import Call, Expr, Kind, Literal, Scalar, Size, walk
+from .expression import Call, Expr, Kind, Literal, Scalar, Size
+from .rewriting import walk
 
 Number = bool | int | float
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-from .expression import Expr, Ref, every_node
+from .expression import Expr, Ref
+from .rewriting import every_node
 
 
 def names_in(*exprs: Expr) -> frozenset[str]:

@@ -5,22 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from .expression import (
-    Cumsum,
-    Expr,
-    Index,
-    Kind,
-    Literal,
-    Read,
-    Reduce,
-    Ref,
-    Size,
-    Solve,
-    bound_axes,
-    call,
-    rebuild,
-    walk,
-)
+from .expression import Cumsum, Expr, Index, Kind, Literal, Read, Reduce, Ref, Size, Solve, call
 from .mixer import (
     Attention,
     Equation,
@@ -33,6 +18,7 @@ from .mixer import (
     Stage,
     assignments,
 )
+from .rewriting import bound_axes, rebuild, walk
 from .stages import changed as with_changed
 from .stages import values
 

@@ -7,21 +7,11 @@ each given the ones before it. Inside a form, ``Ref("S.in", ...)`` is the state 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .expression import Expr, Ref
 from .mixer import State
-
-# What changes nothing under each operation of a semiring.
-NEUTRAL: Mapping[str, float] = {
-    "add": 0.0,
-    "mul": 1.0,
-    "max": -math.inf,
-    "min": math.inf,
-    "logaddexp": -math.inf,
-}
 
 
 @dataclass(frozen=True, slots=True)

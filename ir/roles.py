@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from functools import partial, reduce
 
 from .errors import UnsupportedError
-from .expression import Expr, Index, Kind, Literal, Ref, Scalar, Size, Solve, call, walk
+from .expression import Expr, Index, Kind, Literal, Ref, Scalar, Size, Solve, call
 from .host import evaluate_host
 from .mixer import Attention, Map, Mixer, Recurrence, assignments
 from .optional import expressions
+from .rewriting import walk
 
 # A tile holds at most this many positions of an axis whole.
 LARGEST_WHOLE = 512

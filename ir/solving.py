@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from .expression import Expr, Scalar, Size, walk
+from .expression import Expr, Scalar, Size
 from .mixer import Mixer
+from .rewriting import walk
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,6 @@ from .expression import (
     Scalar,
     Size,
     Solve,
-    walk,
 )
 from .mixer import (
     Attention,
@@ -34,6 +33,7 @@ from .mixer import (
     Stage,
     State,
 )
+from .rewriting import walk
 
 # How tightly each operator binds; calls, names and numbers bind tightest.
 _OR, _AND, _NOT, _COMPARE, _SUM, _PRODUCT, _UNARY, _POWER, _ATOM = range(9)

@@ -20,8 +20,6 @@ from .expression import (
     Scalar,
     Size,
     Solve,
-    bound_axes,
-    walk,
 )
 from .mixer import (
     Attention,
@@ -36,6 +34,7 @@ from .mixer import (
     State,
     assignments,
 )
+from .rewriting import bound_axes, walk
 from .stages import values
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from .errors import ArgumentError, PromiseError, VerificationError
-from .expression import Ref, every_node
+from .expression import Ref
 from .plan import Plan
 from .promises import CommonBlocks, WholeBlocks
+from .rewriting import every_node
 from .task import Task, buffers_of
 from .tile import (
     Carried,

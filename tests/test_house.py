@@ -28,6 +28,7 @@ STANDING_RINGS = (
     (
         "ir.expression",
         "ir.mixer",
+        "ir.rewriting",
         "ir.text",
     ),
 )

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from ...compiler.passes.fold_constants import fold_constants
 from ...ir.binding import Number, param_values
 from ...ir.errors import UnsupportedError
-from ...ir.expression import Call, Expr, Index, Kind, Literal, Read, Reduce, Ref, rebuild, walk
+from ...ir.expression import Call, Expr, Index, Kind, Literal, Read, Reduce, Ref
 from ...ir.host import evaluate_host, is_host
 from ...ir.mixer import Attention, Mixer
+from ...ir.rewriting import rebuild, walk
 from ...ir.roles import query_axis
 from .work import inlined
 

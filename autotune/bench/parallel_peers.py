@@ -21,11 +21,13 @@ from ...compiler.analysis.recurrence.classify import classify
 from ...compiler.analysis.recurrence.flatten import flatten
 from ...ir.binding import Number, param_values
 from ...ir.errors import UnsupportedError
-from ...ir.expression import Call, Expr, Index, Kind, Literal, Read, Ref, Size, call, transform
+from ...ir.expression import Call, Expr, Index, Kind, Literal, Read, Ref, Size, call
 from ...ir.host import evaluate_host
 from ...ir.mixer import Map, Mixer, Recurrence, State
 from ...ir.optional import expressions, without_inputs
-from ...ir.recurrence_forms import NEUTRAL, Affine, Form, Matrix, Reading
+from ...ir.recurrence_forms import Affine, Form, Matrix, Reading
+from ...ir.reductions import NEUTRAL
+from ...ir.rewriting import transform
 from .chunk_form import Chunks, Factors
 from .scan_form import OPERATIONS, scan
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from ...ir.binding import Number
-from ...ir.expression import Call, Expr, Kind, Read, Ref, walk
+from ...ir.expression import Call, Expr, Kind, Read, Ref
 from ...ir.mixer import Attention, Mixer, Recurrence
+from ...ir.rewriting import walk
 from ..checking.sampling import sample_inputs
 from .work import inlined
 

@@ -24,12 +24,10 @@ from ...ir.expression import (
     Ref,
     Size,
     Solve,
-    substitute,
-    transform,
-    walk,
 )
 from ...ir.mixer import Attention, Mixer, Recurrence, assignments
 from ...ir.names import names_in
+from ...ir.rewriting import substitute, transform, walk
 from ...ir.roles import query_axis
 
 _ROWS = "visited rows"

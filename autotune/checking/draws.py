@@ -15,10 +15,11 @@ from itertools import product
 
 from ...compiler.analysis.intervals import EVERYTHING, Interval, elementwise
 from ...ir.binding import Number
-from ...ir.expression import Call, Expr, Kind, Ref, every_node
+from ...ir.expression import Call, Expr, Kind, Ref
 from ...ir.host import evaluate_host
 from ...ir.mixer import Input, Map, Mixer, Recurrence
 from ...ir.optional import expressions
+from ...ir.rewriting import every_node
 from .influence import Influence, Way
 from .intervals import Bounds
 

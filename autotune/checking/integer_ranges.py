@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 
 from ...compiler.analysis.intervals import EVERYTHING, Interval
 from ...ir.binding import Number, param_values
-from ...ir.expression import Call, Cumsum, Expr, Index, Kind, Read, Reduce, Ref, walk
+from ...ir.expression import Call, Cumsum, Expr, Index, Kind, Read, Reduce, Ref
 from ...ir.host import evaluate_host, is_host
 from ...ir.mixer import Map, Mixer
 from ...ir.optional import expressions
+from ...ir.rewriting import walk
 from .draws import declared_range
 
 _ORDERS = frozenset({"lt", "le", "gt", "ge"})

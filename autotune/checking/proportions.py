@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ...ir.binding import Number, param_values
-from ...ir.expression import Expr, Index, Kind, Read, Reduce, Size, every_node, walk
+from ...ir.expression import Expr, Index, Kind, Read, Reduce, Size
 from ...ir.host import evaluate_host
 from ...ir.mixer import Attention, Mixer, Recurrence
 from ...ir.optional import expressions
+from ...ir.rewriting import every_node, walk
 from ...ir.roles import feature_dims
 from .intervals import Bounds
 

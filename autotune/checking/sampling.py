@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ...ir.binding import Number, bind_sizes, param_values, shape_of
 from ...ir.errors import ArgumentError
-from ...ir.expression import Kind, Literal, Ref, walk
+from ...ir.expression import Kind, Literal, Ref
 from ...ir.mixer import Attention, Input, Mixer, Recurrence
 from ...ir.names import names_in
+from ...ir.rewriting import walk
 from .drawing import draw_tensor
 from .draws import Draw, draws
 from .garbage import has_garbage

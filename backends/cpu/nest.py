@@ -10,17 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from ...ir.reductions import identity, whole_identity
 from ...ir.tile import Cast, Constant, DType, Elementwise, Range, Reduce, Value
 from .functions import SCALAR_TYPE, VECTOR_TYPE, Text, write_call, write_cast, write_number
 from .kernel_scope import Array, KernelScope
 
 Lines = list[str]
-_REDUCE_START: Mapping[str, tuple[float, int]] = {
-    "sum": (0.0, 0),
-    "prod": (1.0, 1),
-    "max": (float("-inf"), -(2**31) + 1),
-    "min": (float("inf"), 2**31 - 1),
-}
 
 
 @dataclass
@@ -295,10 +290,9 @@ def write_start(op: str, dtype: DType) -> str:
     """What a reduction of nothing gives."""
     if op in ("any", "all"):
         return "true" if op == "all" else "false"
-    real, whole = _REDUCE_START[op]
-    if dtype is DType.INT64:
-        whole = {"max": -(2**63) + 1, "min": 2**63 - 1}.get(op, whole)
-    return write_number(real, DType.FLOAT32) if dtype.is_float else write_number(whole, dtype)
+    if dtype.is_float:
+        return write_number(identity(op), DType.FLOAT32)
+    return write_number(whole_identity(op, 8 * dtype.size_bytes), dtype)
 
 
 def write_together(op: str, a: str, b: str, vector: bool = False, quick: bool = True) -> str:

@@ -6,8 +6,9 @@ import inspect
 import re
 from dataclasses import dataclass
 
-from ...ir.expression import Expr, Kind, Scalar, walk
+from ...ir.expression import Expr, Kind, Scalar
 from ...ir.mixer import Input, Mixer, Output
+from ...ir.rewriting import walk
 from ...ir.solving import FromAxis, FromDim, FromSizes, Source, size_sources
 from ..reference.choice import choose
 from ..statements import Statement, without_unread

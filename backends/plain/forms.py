@@ -6,18 +6,7 @@ import keyword
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from ...ir.expression import (
-    Call,
-    Expr,
-    Kind,
-    Literal,
-    Reduce,
-    Ref,
-    call,
-    every_node,
-    rebuild,
-    transform,
-)
+from ...ir.expression import Call, Expr, Kind, Literal, Reduce, Ref, call
 from ...ir.mixer import (
     Attention,
     Equation,
@@ -33,6 +22,7 @@ from ...ir.mixer import (
 )
 from ...ir.names import names_in
 from ...ir.optional import expressions
+from ...ir.rewriting import every_node, rebuild, transform
 from ..reference.bodies import moves
 from ..reference.scope import shared_nodes
 from ..statements import Spellings, Statement

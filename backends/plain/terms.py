@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf, isfinite
 
 from ...ir.errors import UnsupportedError
 from ...ir.expression import (
@@ -21,6 +22,7 @@ from ...ir.expression import (
     Solve,
 )
 from ...ir.host import is_host
+from ...ir.reductions import identity
 from ..statements import Spellings
 from ..triton.host import host_text
 from .text import AND, ATOM, COMPARE, OR, PRODUCT, SUM, UNARY, Order, Piece, bare
@@ -55,7 +57,6 @@ _NAMED = {
     "max": "torch.maximum({0}, {1})",
     "min": "torch.minimum({0}, {1})",
 }
-_NOTHING = {"max": 'float("-inf")', "min": 'float("inf")', "prod": "1.0"}
 _REDUCE = {"max": "amax", "min": "amin"}
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 # Characters of the parts of a statement, and of a part that is worth a name.
@@ -278,10 +279,7 @@ class Terms:
             a, b = self.order.aligned(x, dims), self.order.aligned(code, dims)
             sign, level = ("&", AND) if op == "any" else ("|", OR)
             return Piece(f"{a.at(level)} {sign} {b.at(level)}", dims, Kind.BOOL, level)
-        nothing = _NOTHING.get(op, "0.0") if x.kind is Kind.REAL else "0"
-        if x.kind is not Kind.REAL and op in ("max", "min"):
-            nothing = f"torch.iinfo(torch.int64).{'min' if op == 'max' else 'max'}"
-        return self.chosen(where, x, nothing)
+        return self.chosen(where, x, _nothing(op, x.kind))
 
     def chosen(self, where: Piece, x: Piece, otherwise: str) -> Piece:
         """The piece where a condition holds, else a number."""
@@ -447,6 +445,15 @@ class Terms:
             code = f"torch.linalg.solve({a}, {b}[..., None])[..., 0]"
         made = (*batch, expr.right, *sides)
         return Piece(self.order.permuted(code, made, self.order.of(made)), self.order.of(made))
+
+
+def _nothing(op: str, kind: Kind) -> str:
+    """What a reduction of no positions gives; integers end where 64 bits do."""
+    number = identity(op)
+    if kind is Kind.REAL:
+        return repr(number) if isfinite(number) else f'float("{number}")'
+    ends = {inf: "torch.iinfo(torch.int64).max", -inf: "torch.iinfo(torch.int64).min"}
+    return ends.get(number, str(int(number)))
 
 
 def factors_of(expr: Expr) -> list[Expr]:

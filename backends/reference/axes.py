@@ -11,24 +11,18 @@ import torch
 from torch import Tensor
 
 from ...ir.expression import Kind
+from ...ir.reductions import identity
 from .elementwise import kind_of
 from .values import Setting, Value
 
 
 def _nothing(op: str, tensor: Tensor) -> float | int | bool:
     """What ``op`` of no positions is; integers have no infinity, so theirs is the last one."""
-    integral = not tensor.is_floating_point()
-    lowest = torch.iinfo(torch.int64).min if integral else -math.inf
-    highest = torch.iinfo(torch.int64).max if integral else math.inf
-    table: Mapping[str, float | int | bool] = {
-        "sum": 0,
-        "prod": 1,
-        "max": lowest,
-        "min": highest,
-        "any": False,
-        "all": True,
-    }
-    return table[op]
+    number = identity(op)
+    if tensor.is_floating_point() or not math.isinf(number):
+        return number
+    whole = torch.iinfo(torch.int64)
+    return whole.max if number > 0 else whole.min
 
 
 def reduce(

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from math import prod
 
 from ...ir.errors import UnsupportedError
-from ...ir.expression import Cumsum, Expr, Read, Reduce, Ref, Solve, every_node
+from ...ir.expression import Cumsum, Expr, Read, Reduce, Ref, Solve
 from ...ir.mixer import Equation, Line, Rounds, State, assignments
+from ...ir.rewriting import every_node
 
 
 @dataclass(frozen=True)

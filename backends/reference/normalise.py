@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...ir.expression import Call, Expr, Kind, Reduce, Ref, call, transform
+from ...ir.expression import Call, Expr, Kind, Reduce, Ref, call
 from ...ir.mixer import Attention
 from ...ir.names import names_in
+from ...ir.rewriting import transform
 from .axes import reduce
 from .values import Setting, Value
 

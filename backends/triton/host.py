@@ -305,7 +305,7 @@ class HostText:
 
 
 def _dims_of(expr: Expr) -> set[str]:
-    from ...ir.expression import walk
+    from ...ir.rewriting import walk
 
     return {n.dim for n in walk(expr) if isinstance(n, Size)}
 

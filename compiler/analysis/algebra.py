@@ -130,7 +130,7 @@ def exponential_in(expr: Expr, variable: Expr) -> tuple[Expr, Expr] | None:
 
 def _hidden(symbols: Symbols, variable: Expr) -> bool:
     """Whether a symbol stands for something that has the variable inside."""
-    from ...ir.expression import walk
+    from ...ir.rewriting import walk
 
     return any(part != variable and variable in walk(part) for part in symbols.of)
 

@@ -21,9 +21,8 @@ from ...ir.expression import (
     Size,
     Solve,
     call,
-    rebuild,
-    walk,
 )
+from ...ir.rewriting import rebuild, walk
 from .linear import is_integer, linear, minus, plus, times
 
 _COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})

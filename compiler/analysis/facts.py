@@ -17,13 +17,10 @@ from ...ir.expression import (
     Ref,
     Scalar,
     Size,
-    rebuild,
-    substitute,
-    transform,
-    walk,
 )
 from ...ir.host import evaluate_host
 from ...ir.mixer import Mixer
+from ...ir.rewriting import rebuild, substitute, transform, walk
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,9 @@ from ...ir.expression import (
     Ref,
     Scalar,
     Size,
-    walk,
 )
 from ...ir.node import At, Point
+from ...ir.rewriting import walk
 from ...ir.verify_plan import LONGEST
 from .intervals import EVERYTHING, Interval, elementwise
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...ir.expression import Call, Expr, Kind, Literal, call, transform
+from ...ir.expression import Call, Expr, Kind, Literal, call
+from ...ir.rewriting import transform
 
 Number = int | float
 

@@ -13,22 +13,11 @@ import math
 from dataclasses import replace
 
 from ...ir.errors import UnsupportedError
-from ...ir.expression import (
-    Call,
-    Cumsum,
-    Expr,
-    Kind,
-    Literal,
-    Reduce,
-    Ref,
-    call,
-    rebuild,
-    substitute,
-    walk,
-)
+from ...ir.expression import Call, Cumsum, Expr, Kind, Literal, Reduce, Ref, call
 from ...ir.mixer import Attention
 from ...ir.names import names_in
 from ...ir.normaliser import SCALE, Normaliser, Plain, Rescaled, TwoPass
+from ...ir.rewriting import rebuild, substitute, walk
 from .linear import expression, linear
 
 

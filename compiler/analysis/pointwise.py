@@ -25,17 +25,9 @@ from ...ir.expression import (
     Size,
 )
 from ...ir.host import FUNCTIONS
+from ...ir.reductions import REPEATED, identity
 
 Number = bool | int | float
-_START: Mapping[str, Number] = {
-    "sum": 0,
-    "prod": 1,
-    "max": -math.inf,
-    "min": math.inf,
-    "any": False,
-    "all": True,
-}
-_STEP = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +101,14 @@ def _read(read: Read, at: Mapping[str, int], values: Values) -> Number:
 
 
 def _reduced(reduce: Reduce, at: Mapping[str, int], values: Values) -> Number:
-    total = _START[reduce.op]
+    total: Number = identity(reduce.op)
+    if reduce.kind is Kind.INT and math.isfinite(total):
+        total = int(total)
     for place in _places(reduce.over, values):
         here = {**at, **place}
         grouped = all(value_at(index, here, values) == at[dim] for dim, index in reduce.group)
         if grouped and (reduce.where is None or value_at(reduce.where, here, values)):
-            total = FUNCTIONS[_STEP[reduce.op]](total, value_at(reduce.x, here, values))
+            total = FUNCTIONS[REPEATED[reduce.op]](total, value_at(reduce.x, here, values))
     return total
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ...ir.expression import Call, Expr, Literal, Read, Reduce, Scalar, Size, transform
+from ...ir.expression import Call, Expr, Literal, Read, Reduce, Scalar, Size
 from ...ir.host import evaluate_host
+from ...ir.rewriting import transform
 
 
 def fold_constants(

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal as OneOf
 
-from ...ir.expression import Expr, Kind, Literal, Ref, call, substitute, with_names
+from ...ir.expression import Expr, Kind, Literal, Ref, call
 from ...ir.mixer import Attention
 from ...ir.normaliser import Plain, Rescaled, TwoPass
 from ...ir.plan import Buffer
+from ...ir.rewriting import substitute, with_names
 from ...ir.roles import query_axis
 from ...ir.task import AttentionTask, BlockTable, BlockTableTask, Split
 from ...ir.tile import DType

@@ -5,21 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from ...ir.expression import (
-    Expr,
-    Index,
-    Literal,
-    Read,
-    Ref,
-    Size,
-    call,
-    substitute,
-    walk,
-    with_names,
-)
+from ...ir.expression import Expr, Index, Literal, Read, Ref, Size, call
 from ...ir.mixer import Equation, Recurrence, Rounds, State, assignments
 from ...ir.recurrence_forms import Classified, Coupled, Matrix, Reading
 from ...ir.recurrence_tasks import Carrying, ChunkTask
+from ...ir.rewriting import substitute, walk, with_names
 from ...ir.single_assignment import after_row, before_row
 from ..analysis.recurrence.flatten import Flat
 from .recurrence_context import RecurrenceContext, reads

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from ...ir.expression import Expr, Index, Read, Ref, walk, with_names
+from ...ir.expression import Expr, Index, Read, Ref
 from ...ir.mixer import Recurrence
 from ...ir.recurrence_tasks import Carrying, LoopTask, line_values
+from ...ir.rewriting import walk, with_names
 from ...ir.single_assignment import Handed, Repeated, Step, Version
 from ..analysis.recurrence.versions import versions
 from .recurrence_context import RecurrenceContext, reads

@@ -27,14 +27,12 @@ from ...ir.expression import (
     Size,
     Solve,
     call,
-    rebuild,
-    tree_size,
-    walk,
 )
 from ...ir.host import Number, evaluate_host
 from ...ir.mixer import Mixer, Recurrence
 from ...ir.names import free_name
 from ...ir.plan import Buffer, Plan
+from ...ir.rewriting import rebuild, tree_size, walk
 from ...ir.roles import LARGEST_WHOLE, DimRoles, dim_roles, solved_dims
 from ...ir.targets import EVERY_GPU, AnyTarget
 from ...ir.task import PointwiseTask, RunningSumTask, SelectionTask, Task, buffers_of

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from ...ir.errors import UnsupportedError
-from ...ir.expression import Cumsum, Expr, Index, Kind, Read, Reduce, Ref, Solve, rebuild, walk
+from ...ir.expression import Cumsum, Expr, Index, Kind, Read, Reduce, Ref, Solve
 from ...ir.mixer import Line, Mixer, Recurrence, Rounds, Stage, State
 from ...ir.names import names_in
 from ...ir.optional import expressions
 from ...ir.plan import Buffer
 from ...ir.recurrence_tasks import Carrying, ChunkTask, LoopTask, ScanTask
+from ...ir.rewriting import rebuild, walk
 from ...ir.roles import group_of
 from ...ir.single_assignment import before_row
 from ...ir.tile import DType

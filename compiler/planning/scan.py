@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ...ir.expression import Expr, with_names
+from ...ir.expression import Expr
 from ...ir.mixer import Recurrence, Rounds
 from ...ir.recurrence_forms import Affine, Classified, Loop
 from ...ir.recurrence_tasks import Carrying, ScanTask
+from ...ir.rewriting import with_names
 from ...ir.single_assignment import after_row, before_row
 from .recurrence_context import RecurrenceContext, reads
 

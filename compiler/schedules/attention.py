@@ -14,10 +14,11 @@ import math
 from collections.abc import Sequence
 from functools import partial
 
-from ...ir.expression import Expr, Kind, Literal, Ref, substitute, walk, with_names
+from ...ir.expression import Expr, Kind, Literal, Ref
 from ...ir.key_ranges import KeyRanges, Trend
 from ...ir.knob import Knob
 from ...ir.normaliser import Plain, Rescaled
+from ...ir.rewriting import substitute, walk, with_names
 from ...ir.task import AttentionTask, Split
 from ...ir.tile import BufferArgument, DType, GridAxis, Program, SizeArgument, Value
 from ..tiles.builder import Builder

@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ...ir.expression import Expr, Index, Ref, call, walk
+from ...ir.expression import Expr, Index, Ref, call
+from ...ir.rewriting import walk
 from ...ir.tile import DType, Value
 from ..tiles.contraction import contract, factors_of
 from ..tiles.evaluator import Evaluator

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...ir.expression import Cumsum, Reduce, walk
+from ...ir.expression import Cumsum, Reduce
 from ...ir.knob import Knob
+from ...ir.rewriting import walk
 from ...ir.task import PointwiseTask, RunningSumTask
 from ...ir.tile import BufferArgument, DType, Program, Tile, Value
 from ..tiles.builder import Builder

@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ...ir.expression import Expr
-from ...ir.recurrence_forms import NEUTRAL, Affine
+from ...ir.recurrence_forms import Affine
 from ...ir.recurrence_tasks import ScanTask
+from ...ir.reductions import NEUTRAL
 from ...ir.single_assignment import after_row, before_row
 from ...ir.tile import DType, Program, Tile, Value
 from ..tiles.context import Context, padded

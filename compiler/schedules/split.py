@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 
-from ...ir.expression import Expr, Kind, Literal, Reduce, Ref, call, with_names
+from ...ir.expression import Expr, Kind, Literal, Reduce, Ref, call
 from ...ir.normaliser import Plain, Rescaled
+from ...ir.rewriting import with_names
 from ...ir.task import Split
 from ...ir.tile import DType, Value
 from ..tiles.evaluator import Evaluator

@@ -10,21 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import reduce as fold
 
-from ...ir.expression import (
-    Call,
-    Cumsum,
-    Expr,
-    Kind,
-    Literal,
-    Read,
-    Reduce,
-    Ref,
-    Solve,
-    bound_axes,
-    call,
-    walk,
-)
+from ...ir.expression import Call, Cumsum, Expr, Kind, Literal, Read, Reduce, Ref, Solve, call
 from ...ir.host import is_host
+from ...ir.rewriting import bound_axes, walk
 from ...ir.tile import DType, Value
 from ..analysis.conditions import all_of, conditions_of
 from .evaluator import Evaluator

@@ -6,43 +6,22 @@ of an evaluation (contractions, reductions, reads from the tile) stand on it.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import product
 
 from ...ir.errors import UnsupportedError
-from ...ir.expression import (
-    Call,
-    Expr,
-    Index,
-    Kind,
-    Literal,
-    Ref,
-    Scalar,
-    Size,
-    call,
-    substitute,
-    walk,
-)
+from ...ir.expression import Call, Expr, Index, Kind, Literal, Ref, Scalar, Size, call
 from ...ir.host import evaluate_host, is_host
 from ...ir.promises import WholeBlocks
+from ...ir.reductions import REPEATED, identity, whole_identity
+from ...ir.rewriting import substitute, walk
 from ...ir.tile import DType, SizeArgument, Tile, Value
 from ...ir.verify_plan import LONGEST
 from ..analysis.distances import lies_within
 from ..analysis.facts import is_nonnegative
 from .builder import KIND_DTYPE, Builder
 from .context import Context, padded
-
-_IDENTITY: Mapping[str, float] = {
-    "sum": 0.0,
-    "prod": 1.0,
-    "max": -math.inf,
-    "min": math.inf,
-    "any": 0,
-    "all": 1,
-}
-_MERGE = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "max", "all": "min"}
 
 
 class Evaluator(ABC):
@@ -245,14 +224,15 @@ class Evaluator(ABC):
 
     def identity(self, op: str, dtype: DType) -> float | int | bool:
         """The number that changes nothing under ``op``."""
-        identity = _IDENTITY[op]
-        if not dtype.is_float and not math.isfinite(identity):
-            return int(math.copysign(1, identity)) * ((1 << (8 * dtype.size_bytes - 1)) - 1)
-        return number_in(identity, dtype)
+        if dtype.is_float or dtype is DType.BOOL:
+            return number_in(identity(op), dtype)
+        return whole_identity(op, 8 * dtype.size_bytes)
 
     def merge(self, op: str, a: Value, b: Value, hint: str = "") -> Value:
         """Two partial results of a reduction into one."""
-        return self.builder.elementwise(_MERGE[op], a, b, dtype=a.dtype, hint=hint)
+        # truths that a loop carries are integers, 0 and 1
+        fn = {"or": "max", "and": "min"}.get(REPEATED[op], REPEATED[op])
+        return self.builder.elementwise(fn, a, b, dtype=a.dtype, hint=hint)
 
 
 def clipped(builder: Builder, value: Value, low: int, high: int) -> Value:

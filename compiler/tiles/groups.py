@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ...ir.errors import UnsupportedError
-from ...ir.expression import Expr, Index, Literal, Read, Reduce, call, transform
+from ...ir.expression import Expr, Index, Literal, Read, Reduce, call
 from ...ir.host import Number, evaluate_host, is_host
+from ...ir.rewriting import transform
 
 
 def without_group(expr: Reduce, sizes: Mapping[str, int], params: Mapping[str, Number]) -> Expr:

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ...ir.expression import Expr, Kind, Ref, substitute
+from ...ir.expression import Expr, Kind, Ref
 from ...ir.key_ranges import Bound, Conjunct, KeyRanges, Row, RowCondition, Search
 from ...ir.node import At, Point
+from ...ir.rewriting import substitute
 from ...ir.tile import BufferArgument, DType, Tile, Value
 from ..analysis.facts import placed
 from .evaluator import Evaluator

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ...ir.expression import Cumsum, Expr, Index, Read, Reduce, Ref, rebuild
+from ...ir.expression import Cumsum, Expr, Index, Read, Reduce, Ref
+from ...ir.rewriting import rebuild
 
 
 def move(x: Expr, at: Mapping[str, Expr]) -> Expr:

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ir.expression import Cumsum, Index, Read, Reduce, Size, Solve, walk
+from ..ir.expression import Cumsum, Index, Read, Reduce, Size, Solve
 from ..ir.mixer import Attention, Layout, Mixer, Recurrence, Select
 from ..ir.optional import expressions
+from ..ir.rewriting import walk
 from .recording import recording_of
 
 Operator = Callable[[str, str, list[Tensor], list[float]], list[Tensor]]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from ..ir.binding import Number, evaluate_host
 from ..ir.errors import ArgumentError
-from ..ir.expression import Expr, Scalar, walk
+from ..ir.expression import Expr, Scalar
+from ..ir.rewriting import walk
 from .documents import Edges, check_documents
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..ir.expression import Expr, Kind, Literal, Ref, walk
+from ..ir.expression import Expr, Kind, Literal, Ref
 from ..ir.mixer import Attention, Equation, Map, Mixer, Output
+from ..ir.rewriting import walk
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -29,10 +29,11 @@ from mixc.compiler.pipeline import lower
 from mixc.compiler.schedules.configurations import bind_configuration
 from mixc.ir.binding import Number, bind_sizes
 from mixc.ir.errors import SpecError
-from mixc.ir.expression import Call, Reduce, every_node
+from mixc.ir.expression import Call, Reduce
 from mixc.ir.mixer import Mixer
 from mixc.ir.optional import expressions
 from mixc.ir.plan import Plan
+from mixc.ir.rewriting import every_node
 from mixc.ir.roles import feature_dims
 
 MIXC = Path(load_text.__code__.co_filename).parents[2]

@@ -6,8 +6,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ....ir.expression import Expr, Literal, Ref, transform
+from ....ir.expression import Expr, Literal, Ref
 from ....ir.key_ranges import Bound, Conjunct, KeyRanges, Row, RowCondition
+from ....ir.rewriting import transform
 from ..pointwise import Number, Values, table_entries, value_at
 
 

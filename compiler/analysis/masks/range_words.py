@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ....ir.expression import Call, Expr, Index, Kind, Literal, Scalar, transform
+from ....ir.expression import Call, Expr, Index, Kind, Literal, Scalar
 from ....ir.key_ranges import Bound, Conjunct, KeyRanges, Row, RowCondition
+from ....ir.rewriting import transform
 from ....ir.text import write_expression
 from ..facts import Facts, is_nonnegative
 from .isolate import LIMIT

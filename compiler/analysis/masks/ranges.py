@@ -37,9 +37,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from itertools import chain, count
 
-from ....ir.expression import Call, Expr, Read, Reduce, Ref, substitute, walk
+from ....ir.expression import Call, Expr, Read, Reduce, Ref
 from ....ir.key_ranges import Bound, Conjunct, KeyRanges, RowCondition, Search, Trend
 from ....ir.names import names_in
+from ....ir.rewriting import substitute, walk
 from ..facts import Facts, look_through
 from ..linear import plus, spread, times
 from .isolate import Condition, Limit, Residual, bounds_of

@@ -12,9 +12,10 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from ....ir.expression import Expr, Literal, Reduce, Ref, walk
+from ....ir.expression import Expr, Literal, Reduce, Ref
 from ....ir.mixer import Recurrence, State
 from ....ir.recurrence_forms import Classified, Coupled, Form, Loop, Matrix
+from ....ir.rewriting import walk
 from ....ir.single_assignment import after_row, before_row
 from .coupled import coupled
 from .dense import dense

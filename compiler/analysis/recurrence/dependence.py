@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from ....ir.expression import Expr, Ref, walk
+from ....ir.expression import Expr, Ref
 from ....ir.mixer import Recurrence
 from ....ir.names import names_in
+from ....ir.rewriting import walk
 from ....ir.single_assignment import Repeated, Step, Version
 from .versions import versions
 

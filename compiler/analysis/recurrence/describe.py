@@ -6,22 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from ....ir.expression import (
-    Call,
-    Expr,
-    Index,
-    Literal,
-    Read,
-    Reduce,
-    Ref,
-    Size,
-    call,
-    rebuild,
-)
+from ....ir.expression import Call, Expr, Index, Literal, Read, Reduce, Ref, Size, call
 from ....ir.mixer import Recurrence, State
 from ....ir.names import names_in
 from ....ir.node import At, Point
 from ....ir.recurrence_forms import Affine, Classified, Coupled, Dense, Form, Loop, Matrix, Reading
+from ....ir.rewriting import rebuild
 from ....ir.single_assignment import after_row, before_row
 from ..gradients.partials import negative
 from .flatten import Flat

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
 
-from ....ir.expression import Call, Expr, Index, Literal, Read, Reduce, Ref, call, rebuild
+from ....ir.expression import Call, Expr, Index, Literal, Read, Reduce, Ref, call
+from ....ir.rewriting import rebuild
 from .dependence import Dependence
 from .polynomial import applied, plus
 from .readings import WholeError

@@ -16,9 +16,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ....ir.expression import Expr, Index, Literal, Read, Ref, Size, call, rebuild
+from ....ir.expression import Expr, Index, Literal, Read, Ref, Size, call
 from ....ir.mixer import Equation, Recurrence, Rounds
 from ....ir.names import names_in
+from ....ir.rewriting import rebuild
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ....ir.expression import Call, Cumsum, Expr, Read, Reduce, Ref, Solve, walk
+from ....ir.expression import Call, Cumsum, Expr, Read, Reduce, Ref, Solve
 from ....ir.mixer import State
+from ....ir.rewriting import walk
 from ....ir.single_assignment import before_row
 from .dependence import Dependence
 

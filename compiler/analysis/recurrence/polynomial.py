@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from ....ir.expression import Call, Expr, Literal, call, tree_size
+from ....ir.expression import Call, Expr, Literal, call
+from ....ir.rewriting import tree_size
 from ..gradients.partials import negative
 
 Number = int | float

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 
-from ....ir.expression import Call, Expr, Literal, Ref, call, transform
+from ....ir.expression import Call, Expr, Literal, Ref, call
 from ....ir.mixer import State
-from ....ir.recurrence_forms import NEUTRAL, Affine
+from ....ir.recurrence_forms import Affine
+from ....ir.reductions import NEUTRAL
+from ....ir.rewriting import transform
 from ....ir.single_assignment import before_row
 from .evaluation import Evaluation, is_long
 from .logarithm import logarithm

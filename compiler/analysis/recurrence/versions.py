@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ....ir.expression import Expr, Kind, Ref, call, with_names
+from ....ir.expression import Expr, Kind, Ref, call
 from ....ir.mixer import Equation, Line, Recurrence, Rounds
 from ....ir.node import At, Point
+from ....ir.rewriting import with_names
 from ....ir.single_assignment import Handed, Repeated, Step, Version, before_row
 
 

@@ -6,8 +6,9 @@ such, and what is written so in a map is a convolution too.
 
 from __future__ import annotations
 
-from ....ir.expression import Call, Expr, Index, Size, call, substitute, walk
+from ....ir.expression import Call, Expr, Index, Size, call
 from ....ir.mixer import Equation
+from ....ir.rewriting import substitute, walk
 from ..names.definitions import check_annotation, resolve
 from ..names.layouts import known_dim, read_dim
 from ..names.names import check_name

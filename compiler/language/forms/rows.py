@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ....ir.expression import Expr, bound_axes, rebuild, walk
+from ....ir.expression import Expr
 from ....ir.mixer import Equation
 from ....ir.names import names_in
+from ....ir.rewriting import bound_axes, rebuild, walk
 from ..names.scope import Context
 from ..terms.complexes import Complex
 

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from ....ir.expression import Expr, Literal, Ref, call, every_node, rebuild, shared, with_names
+from ....ir.expression import Expr, Literal, Ref, call
 from ....ir.mixer import Equation, Line
 from ....ir.names import names_in
+from ....ir.rewriting import every_node, rebuild, shared, with_names
 from ...analysis.gradients.derivatives import pullback, sum_to
 
 _LARGE, _PART = 12, 4  # nodes of an adjoint, and of a part of one, that gets a line

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-from ....ir.expression import Expr, Kind, Scalar, Size, Span, walk
+from ....ir.expression import Expr, Kind, Scalar, Size, Span
 from ....ir.mixer import Layout, Param
+from ....ir.rewriting import walk
 from ..schema import InputSpec, ParamSpec, SpecDocument, Word
 from ..text.positions import Text
 from ..text.source import Source

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from ....ir.expression import Expr, Read, Reduce, Ref, walk
+from ....ir.expression import Expr, Read, Reduce, Ref
 from ....ir.mixer import Equation
 from ....ir.names import names_in
+from ....ir.rewriting import walk
 from ..schema import SpecDocument, Word
 from ..terms.complexes import PARTS, Complex, parts, together
 from ..terms.functions import FUNCTIONS

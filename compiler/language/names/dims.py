@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from ....ir.expression import Call, Expr, Index, Read, Reduce, Size, Span, call, rebuild, transform
+from ....ir.expression import Call, Expr, Index, Read, Reduce, Size, Span, call
+from ....ir.rewriting import rebuild, transform
 from ....ir.roles import group_of
 from ..terms.complexes import Complex, complex_call, parts, together
 

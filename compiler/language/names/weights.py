@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ....ir.expression import Expr, Kind, Ref, Scalar, walk
+from ....ir.expression import Expr, Kind, Ref, Scalar
 from ....ir.mixer import Held, Input, Table
+from ....ir.rewriting import walk
 from ..schema import InputSpec, SpecDocument
 from ..text.positions import Text
 from .definitions import resolve

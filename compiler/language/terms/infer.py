@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ....ir.errors import SpecError
-from ....ir.expression import Call, Expr, Index, Kind, Literal, Size, Span, every_node, walk
+from ....ir.expression import Call, Expr, Index, Kind, Literal, Size, Span
+from ....ir.rewriting import every_node, walk
 from ..names.constants import check_operator
 from ..names.scope import Argument, Barred, Clash, Macro, Pending, Scope, placed
 from ..text.grammar import HABITS

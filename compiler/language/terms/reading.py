@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ....ir.expression import Expr, Index, Kind, Read, Span, walk
+from ....ir.expression import Expr, Index, Kind, Read, Span
+from ....ir.rewriting import walk
 from ..names.scope import Argument, Scope
 from ..text.source import closest, listed
 from ..text.surface import Bracket, Name, Node

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from ....ir.expression import Expr, Ref, with_names
+from ....ir.expression import Expr, Ref
 from ....ir.mixer import Attention, Equation, Map, Recurrence, Stage
+from ....ir.rewriting import with_names
 from ....ir.stages import changed, unused_name
 from ...analysis.gradients.partials import ZERO, add
 

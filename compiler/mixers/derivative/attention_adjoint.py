@@ -16,10 +16,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ....ir.errors import UnsupportedError
-from ....ir.expression import Call, Expr, Index, Kind, Literal, Ref, call, transform, with_names
+from ....ir.expression import Call, Expr, Index, Kind, Literal, Ref, call
 from ....ir.mixer import Attention
 from ....ir.names import names_in
 from ....ir.normaliser import Rescaled, TwoPass
+from ....ir.rewriting import transform, with_names
 from ...analysis.gradients.derivatives import pullback, sum_to
 from ...analysis.gradients.partials import ONE, ZERO, add, mul
 from ...analysis.normaliser import classify

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from ....ir.expression import Call, Expr, Kind, Literal, Ref, Scalar, every_node
+from ....ir.expression import Call, Expr, Kind, Literal, Ref, Scalar
 from ....ir.mixer import (
     Attention,
     Equation,
@@ -27,6 +27,7 @@ from ....ir.mixer import (
 )
 from ....ir.names import names_in
 from ....ir.optional import expressions, free_dims
+from ....ir.rewriting import every_node
 from ....ir.roles import query_axis
 from ....ir.stages import names_taken, unused_name, values
 from ...analysis.gradients.derivatives import pullback

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ....ir.expression import Call, Expr, Literal, Read, Reduce, Ref, call, every_node
+from ....ir.expression import Call, Expr, Literal, Read, Reduce, Ref, call
 from ....ir.names import names_in
+from ....ir.rewriting import every_node
 from ...analysis.gradients.partials import ONE, mul
 
 Group = tuple[tuple[str, Expr], ...]

@@ -20,10 +20,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from ....ir.expression import Cumsum, Expr, Kind, Literal, Reduce, Ref, call, with_names
+from ....ir.expression import Cumsum, Expr, Kind, Literal, Reduce, Ref, call
 from ....ir.mixer import Equation, Recurrence, State
 from ....ir.names import names_in
 from ....ir.recurrence_forms import Classified, Matrix, Reading
+from ....ir.rewriting import with_names
 from ...analysis.gradients.derivatives import pullback, sum_to
 from ...analysis.gradients.partials import ZERO, add, mul
 from ...analysis.recurrence.classify import classify

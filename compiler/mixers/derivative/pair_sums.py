@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ....ir.expression import Expr, Index, Kind, Literal, Reduce, Ref, call, with_names
+from ....ir.expression import Expr, Index, Kind, Literal, Reduce, Ref, call
 from ....ir.mixer import Attention, Equation
 from ....ir.names import names_in
+from ....ir.rewriting import with_names
 from ...analysis.gradients.partials import add, mul
 from .adjoints import Adjoints
 from .linear_terms import Around, NotLinearError, Term, linear_terms

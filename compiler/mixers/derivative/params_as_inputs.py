@@ -6,8 +6,9 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from ....ir.errors import ArgumentError
-from ....ir.expression import Expr, Kind, Ref, Scalar, transform, walk
+from ....ir.expression import Expr, Kind, Ref, Scalar
 from ....ir.mixer import Equation, Input, Mixer
+from ....ir.rewriting import transform, walk
 from ....ir.stages import changed
 
 

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ....ir.errors import UnsupportedError
-from ....ir.expression import Expr, Kind, Literal, Ref, call, with_names
+from ....ir.expression import Expr, Kind, Literal, Ref, call
 from ....ir.mixer import Equation, Recurrence, Rounds, State
 from ....ir.names import names_in
+from ....ir.rewriting import with_names
 from ...analysis.gradients.derivatives import pullback, sum_to
 from ...analysis.gradients.partials import ZERO
 from ...analysis.recurrence.evaluation import spread

@@ -15,10 +15,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from ....ir.expression import Expr, Index, Read, Reduce, Ref, Size, call, rebuild, walk, with_names
+from ....ir.expression import Expr, Index, Read, Reduce, Ref, Size, call
 from ....ir.mixer import Equation, Map, Mixer, Recurrence, Rounds, Stage, State
 from ....ir.names import names_in
 from ....ir.recurrence_forms import Matrix
+from ....ir.rewriting import rebuild, walk, with_names
 from ....ir.roles import group_of
 from ....ir.stages import changed, names_taken, unused_name, values
 from ...analysis.recurrence.classify import classify

@@ -16,8 +16,8 @@ from ....ir.expression import (
     Size,
     Solve,
     call,
-    rebuild,
 )
+from ....ir.rewriting import rebuild
 from ...analysis.linear import expression, linear
 from ...analysis.masks.normal_form import OPPOSITE
 from .packing_plan import Families, packing_error

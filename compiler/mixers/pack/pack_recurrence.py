@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ....ir.expression import Expr, Index, Kind, Literal, Read, Ref, call, transform, walk
+from ....ir.expression import Expr, Index, Kind, Literal, Read, Ref, call
 from ....ir.mixer import Equation, Input, Mixer, Recurrence, Stage, State
+from ....ir.rewriting import transform, walk
 from ....ir.stages import changed, values
 from .document_positions import DocumentRewrite
 from .packing_plan import Families

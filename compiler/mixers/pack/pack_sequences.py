@@ -14,20 +14,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ....ir.expression import (
-    Cumsum,
-    Expr,
-    Index,
-    Read,
-    Reduce,
-    Ref,
-    Scalar,
-    Size,
-    call,
-    transform,
-    walk,
-)
+from ....ir.expression import Cumsum, Expr, Index, Read, Reduce, Ref, Scalar, Size, call
 from ....ir.mixer import Attention, Equation, Input, Map, Mixer, Output, Recurrence, Select, Stage
+from ....ir.rewriting import transform, walk
 from ....ir.stages import changed, values
 from ..resume.sequence_axis import last_values
 from .document_positions import DocumentRewrite

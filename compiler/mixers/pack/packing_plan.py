@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Literal as OneOf
 
 from ....ir.errors import UnsupportedError
-from ....ir.expression import Call, Expr, Index, Kind, Read, Ref, Size, call, walk
+from ....ir.expression import Call, Expr, Index, Kind, Read, Ref, Size, call
 from ....ir.mixer import Attention, Input, Mixer, Recurrence
+from ....ir.rewriting import walk
 from ....ir.roles import query_axis
 from ....ir.stages import names_taken
 from ...analysis.linear import linear

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from ....ir.expression import Expr, Index, Kind, Literal, Read, Reduce, Ref, Size, call, walk
+from ....ir.expression import Expr, Index, Kind, Literal, Read, Reduce, Ref, Size, call
 from ....ir.mixer import Equation, Input, Layout, Map, Mixer, Output, Stage
 from ....ir.names import names_in
+from ....ir.rewriting import walk
 from ....ir.stages import names_taken, values
 from .parts import in_parts
 from .sequence_axis import SequenceAxis

@@ -15,21 +15,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from ....ir.expression import (
-    Cumsum,
-    Expr,
-    Index,
-    Read,
-    Reduce,
-    Ref,
-    Scalar,
-    Size,
-    Solve,
-    call,
-    rebuild,
-    walk,
-)
+from ....ir.expression import Cumsum, Expr, Index, Read, Reduce, Ref, Scalar, Size, Solve, call
 from ....ir.mixer import Attention, Equation, Layout, Map, Mixer, Recurrence, Select, Stage, State
+from ....ir.rewriting import rebuild, walk
 from ....ir.stages import changed, values
 from ...analysis.linear import expression, linear
 from ...analysis.row_reach import rows_back

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from ....ir.expression import Kind, Ref, Scalar, Size, walk
+from ....ir.expression import Kind, Ref, Scalar, Size
 from ....ir.mixer import Equation, Input, Layout, Map, Mixer, Output, Stage
 from ....ir.names import names_in
+from ....ir.rewriting import walk
 from ....ir.stages import values
 
 _DTYPES = {Kind.REAL: None, Kind.INT: "int32", Kind.BOOL: None}

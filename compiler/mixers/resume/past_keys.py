@@ -27,13 +27,10 @@ from ....ir.expression import (
     Size,
     Solve,
     call,
-    rebuild,
-    substitute,
-    walk,
-    with_names,
 )
 from ....ir.host import evaluate_host, is_host
 from ....ir.mixer import Attention, Equation, Input, Layout, Mixer, Param
+from ....ir.rewriting import rebuild, substitute, walk, with_names
 from ....ir.roles import feature_dims
 from ....ir.stages import changed
 from ...analysis.facts import facts_of

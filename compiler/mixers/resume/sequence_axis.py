@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ....ir.errors import UnsupportedError
-from ....ir.expression import Expr, Ref, Size, walk
+from ....ir.expression import Expr, Ref, Size
 from ....ir.mixer import Map, Mixer, Recurrence
+from ....ir.rewriting import walk
 from ....ir.stages import values
 
 

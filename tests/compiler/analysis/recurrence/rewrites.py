@@ -6,19 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
-from mixc.ir.expression import (
-    Call,
-    Expr,
-    Kind,
-    Literal,
-    Reduce,
-    Ref,
-    call,
-    rebuild,
-    walk,
-    with_names,
-)
+from mixc.ir.expression import Call, Expr, Kind, Literal, Reduce, Ref, call
 from mixc.ir.mixer import Equation, Line, Recurrence
+from mixc.ir.rewriting import rebuild, walk, with_names
 
 Rule = Callable[[Expr], Expr | None]
 

@@ -14,7 +14,7 @@ READY := .venv/.ready
 endif
 BIN := $(VENV)/bin
 
-.PHONY: demo test sanitize fuzz lint format install clean
+.PHONY: demo test sanitize fuzz systems lint format install clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -32,6 +32,12 @@ EXAMPLES ?= 20000
 SEED ?= 0
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz --examples $(EXAMPLES) --seed $(SEED)
+
+# README's table of systems, from what mixc makes of each spec.
+systems: $(READY)
+	@mkdir -p build
+	$(BIN)/mixc list --markdown > build/systems.md
+	sed -i -e '/^<!-- systems -->/,/^<!-- end of systems -->/{//!d}' -e '/^<!-- systems -->/r build/systems.md' README.md
 
 lint: $(READY)
 	$(BIN)/ruff check .

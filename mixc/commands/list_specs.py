@@ -1,10 +1,8 @@
-"""``mixc list``: the library of specs, by family."""
+"""``mixc list``: the table of systems, by family."""
 
 from __future__ import annotations
 
-import re
-from itertools import groupby
-from pathlib import Path
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -12,43 +10,52 @@ import click
 from .options import answer, json_option
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
-    Row = dict[str, str]
+    from ..show.systems import System
 
 
 @click.command("list")
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print README's table of systems.")
 @json_option
-def command(as_json: bool) -> None:
-    """The specs of the library, by family."""
+def command(as_markdown: bool, as_json: bool) -> None:
+    """The specs of the library, by family: what each is, its form, what runs it.
+
+    Forward and backward run by kernels or by torch; steps: whether the sequence may come in
+    segments, down to single rows. All of it is found by lowering each spec, the first time.
+    """
+    from ..show.systems import markdown
+
+    systems = library_systems()
+    if as_markdown:
+        click.echo(markdown(systems))
+        return
+    rows = [{**asdict(one), **asdict(one.state), "title": one.title} for one in systems]
+    answer({"specs": rows}, as_json, lambda console: write(console, systems))
+
+
+def library_systems() -> list[System]:
+    """Every spec of the library, with its state."""
     from ..compiler.language.find import library
+    from ..show.known_states import states_of
+    from ..show.systems import system_of
 
-    rows = sorted((describe(path) for path in library()), key=lambda r: (r["family"], r["name"]))
-    answer({"specs": rows}, as_json, lambda console: write(console, rows))
-
-
-def describe(path: Path) -> Row:
-    """What the list says of one spec; the family is the folder that it lies in."""
-    from ..compiler.language.head import read_head
-
-    head = read_head(path)
-    row = {"name": head.name, "family": path.parent.name, "about": head.about}
-    return row | {"source": head.source, "path": str(path)}
+    paths = library()
+    return [system_of(path, state) for path, state in zip(paths, states_of(paths), strict=True)]
 
 
-def write(console: Console, rows: list[Row]) -> None:
+def write(console: Console, systems: Sequence[System]) -> None:
     """One table per family."""
     from rich.table import Table
 
-    for family, members in groupby(rows, key=lambda row: row["family"]):
+    from ..show.systems import HEADINGS, families
+
+    for family, members in families(systems):
         table = Table(title=family, title_justify="left", box=None, pad_edge=False)
-        for heading in ("name", "about", "source"):
-            table.add_column(heading, overflow="fold", no_wrap=heading == "name")
-        for row in members:
-            table.add_row(row["name"], first_sentence(row["about"]), row["source"])
+        for heading in ("name", *HEADINGS):
+            table.add_column(heading, overflow="fold", no_wrap=heading != "system")
+        for one in members:
+            table.add_row(one.name, *one.cells)
         console.print(table, end="\n\n")
-
-
-def first_sentence(text: str) -> str:
-    """``A. B.`` --> ``A.``; the JSON has it all."""
-    return re.split(r"(?<=\w\.)\s", " ".join(text.split()), maxsplit=1)[0]

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -59,14 +60,40 @@ def test_an_unknown_command_is_answered_with_the_nearest(run):
 
 
 def test_the_list_reads_what_the_specs_say():
-    from mixc.commands.list_specs import describe
-    from mixc.compiler.language.find import library
+    from mixc.commands.list_specs import library_systems
     from mixc.compiler.language.load import load_file
 
-    for path in library()[::4]:
-        mixer, row = load_file(path), describe(path)
-        found = (row["name"], row["about"], row["source"])
-        assert found == (mixer.name, mixer.about, mixer.source)
+    for system in library_systems()[::4]:
+        mixer = load_file(Path(system.path))
+        assert (system.name, system.about, system.source) == (
+            mixer.name,
+            mixer.about,
+            mixer.source,
+        )
+        assert mixer.about.startswith(system.title)
+
+
+def test_the_list_says_what_runs_a_spec(run):
+    rows = {row["name"]: row for row in json.loads(run("list", "--json").output)["specs"]}
+    kernels = {"forward": "kernels", "backward": "kernels", "steps": True}
+    assert kernels.items() <= rows["gla"].items()
+    assert rows["lssar"]["backward"] == "torch"
+    assert not rows["dense"]["steps"]
+
+
+def test_a_state_is_found_once_for_a_spec_and_a_compiler(tmp_path, monkeypatch):
+    from mixc.show import known_states
+
+    monkeypatch.setenv("MIXC_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "spec.yaml"
+    path.write_text("mixer: spec\ninputs: {x: [B, T]}\nmap: {o: 2 * x}\noutputs: {o: [B, T]}\n")
+    (state,) = known_states.states_of([path])
+    assert (state.form, state.steps) == ("map", True)
+    monkeypatch.setattr(known_states, "ProcessPoolExecutor", None)
+    assert known_states.states_of([path]) == [state]
+    path.write_text(path.read_text().replace("2 * x", "flip(x, T)"))
+    with pytest.raises(TypeError):  # it would have to be found anew
+        known_states.states_of([path])
 
 
 def test_no_spec_is_a_usage_error(run):

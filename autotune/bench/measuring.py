@@ -55,17 +55,22 @@ class Clock:
         end.synchronize()
         return float(start.elapsed_time(end)) * 1000 / calls
 
-    def interleaved(self, calls: Sequence[Call], rounds: int | None = None) -> list[list[float]]:
-        """Times of every call, A B C A B C ...; every call has run before."""
+    def interleaved(
+        self, calls: Sequence[Call], rounds: int | None = None, alternating: bool = False
+    ) -> list[list[float]]:
+        """Times of every call, A B C A B C ..., or A B C C B A ...; every call has run before."""
         first = [self.once(call) for call in calls]
         counts = [1 if t > _BATCH_US else int(_BATCH_US / max(t, 1.0)) + 1 for t in first]
         if rounds is None:
             turn_us = sum(t * n for t, n in zip(first, counts, strict=True)) / len(calls)
             rounds = min(_MOST, max(_FEWEST, int(_BUDGET_US / turn_us)))
         times: list[list[float]] = [[] for _ in calls]
+        places = list(range(len(calls)))
         for _ in range(rounds):
-            for place, call in enumerate(calls):
-                times[place].append(self.once(call, counts[place]))
+            for place in places:
+                times[place].append(self.once(calls[place], counts[place]))
+            if alternating:
+                places.reverse()
         return times
 
 

@@ -6,12 +6,13 @@ import itertools
 import os
 import random
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ...ir.knob import Configuration
 from .kernels import Space
+from .order import Key, Order, key
 from .trial import Outcome
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 # A configuration and the best time so far (None at first) --> what became of it.
 Evaluate = Callable[[Configuration, float | None], Outcome]
 _ATTEMPTS = 8  # suggestions that were seen already, before one is drawn from those left
-_LARGEST_LISTED = 20_000
+_STARTUP = 8  # random trials, before there is something to learn from
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.space = space
         self._random = random.Random(seed)
-        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=8, constant_liar=True)
+        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=_STARTUP)
         self._study: Study = optuna.create_study(
             study_name=name, storage=storage, sampler=sampler, load_if_exists=True
         )
@@ -92,18 +93,15 @@ class Search:
         ``first`` are tried before anything else. Ctrl-C ends the search, and what was found stays.
         """
         history = self.history()
-        seen = {_key(t.configuration) for t in history.trials}
-        for configuration in first:
-            if _key(configuration) not in seen and not self._is_waiting(configuration):
-                self._study.enqueue_trial(dict(configuration))
+        self._enqueue(first, history)
+        order = Order(self.space, trials, self._random)
         try:
             while len(history.trials) < trials:
-                trial = self._ask(seen)
+                trial = self._ask(history, order)
                 if trial is None:
                     break
                 self._evaluate(trial, evaluate, history.best_us)
                 history = self.history()
-                seen = {_key(t.configuration) for t in history.trials}
                 on_trial(history)
         except KeyboardInterrupt:
             history = self.history()
@@ -130,46 +128,65 @@ class Search:
                 trial.report(outcome.time_us, step=0)
                 self._study.tell(trial, state=TrialState.PRUNED)
             case "failed":
-                self._study.tell(trial, state=TrialState.FAIL)
+                trial.set_constraint("is right", 1.0)
+                self._study.tell(trial, state=TrialState.PRUNED)
 
-    def _ask(self, seen: set[tuple[tuple[str, int], ...]]) -> OpenTrial | None:
+    def _ask(self, history: History, order: Order) -> OpenTrial | None:
         """A trial with a configuration that is new and that the target takes; None: none left."""
-        from optuna.trial import TrialState
-
+        seen = {key(t.configuration) for t in history.trials} | self._running()
+        best = [t.configuration for t in history.best(len(history.trials))]
         for attempt in itertools.count():
-            if attempt >= _ATTEMPTS:
-                fresh = self._draw(seen)
-                if fresh is None:
-                    return None
-                self._study.enqueue_trial(fresh)
+            if not self._waiting():
+                chosen = order.planned(best, order.trials - len(history.trials), seen)
+                if chosen is None and attempt >= _ATTEMPTS:
+                    chosen = order.drawn(seen)
+                    if chosen is None:
+                        return None
+                if chosen is not None:
+                    self._study.enqueue_trial(chosen)
             trial = self._study.ask()
             trial.set_user_attr("process", _this_process())
             for knob in self.space.knobs:
                 trial.suggest_categorical(knob.name, knob.choices)
             refusal = self.space.refusal(trial.params)
-            if refusal is None and _key(trial.params) not in seen:
+            if refusal is None and key(trial.params) not in seen:
                 return trial
-            trial.set_user_attr("refusal", refusal or "tried already")
-            self._study.tell(trial, state=TrialState.FAIL)
+            self._refuse(trial, refusal)
         return None
 
-    def _draw(self, seen: set[tuple[tuple[str, int], ...]]) -> dict[str, int] | None:
-        left = [c for c in self._listed() if _key(c) not in seen and not self.space.refusal(c)]
-        return self._random.choice(left) if left else None
+    def _refuse(self, trial: OpenTrial, refusal: str | None) -> None:
+        """Let the sampler know where not to look; a repetition teaches it nothing."""
+        from optuna.trial import TrialState
 
-    def _listed(self) -> Iterator[dict[str, int]]:
-        names = [knob.name for knob in self.space.knobs]
-        every = itertools.product(*(knob.choices for knob in self.space.knobs))
-        for values in itertools.islice(every, _LARGEST_LISTED):
-            yield dict(zip(names, values, strict=True))
+        trial.set_user_attr("refusal", refusal or "tried already")
+        if refusal is None:
+            self._study.tell(trial, state=TrialState.FAIL)
+        else:
+            trial.set_constraint("fits the target", 1.0)
+            self._study.tell(trial, state=TrialState.PRUNED)
 
     # ------------------------------------------------------------------------------- resuming
 
-    def _is_waiting(self, configuration: Configuration) -> bool:
+    def _enqueue(self, first: Sequence[Configuration], history: History) -> None:
+        known = {key(t.configuration) for t in history.trials} | self._running()
+        known |= {key(fixed) for fixed in self._waiting()}
+        for configuration in first:
+            if key(configuration) not in known:
+                known.add(key(configuration))
+                self._study.enqueue_trial(dict(configuration))
+
+    def _waiting(self) -> list[Configuration]:
         from optuna.trial import TrialState
 
         waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        return any(t.system_attrs.get("fixed_params") == dict(configuration) for t in waiting)
+        return [trial.system_attrs.get("fixed_params", {}) for trial in waiting]
+
+    def _running(self) -> set[Key]:
+        """What other processes are trying."""
+        from optuna.trial import TrialState
+
+        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return {key(trial.params) for trial in running}
 
     def _give_up_abandoned(self) -> None:
         """Trials that a killed process of this machine left open will not be told any more."""
@@ -193,10 +210,6 @@ def _is_alive(pid: int) -> bool:
     except PermissionError:
         pass
     return True
-
-
-def _key(configuration: Configuration) -> tuple[tuple[str, int], ...]:
-    return tuple(sorted(configuration.items()))
 
 
 def _counts(trial: FrozenTrial) -> bool:

@@ -6,8 +6,11 @@ so.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING
 
 from ...backends.triton.cross_compile import CompileWorkers
@@ -26,12 +29,16 @@ from ..results.folders import data_folder
 from ..results.stored import Result, key_of, save
 from .journal import open_storage
 from .kernels import Space, gpu_space
+from .order import Key
+from .order import key as place_of
 from .search import History, Search
 from .trial import Outcome
 from .tune import Tuned, TuningError, installed_versions, study_name
 
 if TYPE_CHECKING:
     from .trial import Problem
+
+_MOST_DRAWN = 64
 
 
 def tune_static(
@@ -68,6 +75,31 @@ def tune_static(
 
         history = search.run(evaluate, trials, [space.default], on_trial)
     return _keep(problem, space, history, Result(key, {}, 0.0, study=name), finished)
+
+
+def modelled_best(
+    problem: Problem, space: Space, target: Target, count: int = 8, limit_s: float = 30.0
+) -> list[Configuration]:
+    """The best by the model of what was drawn within a time, fastest first: nothing runs.
+
+    A search may well start there.
+    """
+    plan = lower(
+        problem.mixer, feature_sizes(problem.mixer, problem.sizes), problem.dtype, target=target
+    )
+    random, end = Random(0), time.monotonic() + limit_s
+    times: dict[Key, tuple[float, Configuration]] = {}
+    with CompileWorkers() as workers:
+        for configuration in filter(None, (space.draw(random) for _ in range(_MOST_DRAWN))):
+            if place_of(configuration) not in times:
+                bound = bind_configuration(plan, configuration)
+                outcome = _modelled(bound, target, problem.sizes, None, workers)
+                time_us = math.inf if outcome.time_us is None else outcome.time_us
+                times[place_of(configuration)] = (time_us, configuration)
+            if time.monotonic() > end:
+                break
+    ranked = sorted(times.values(), key=lambda entry: entry[0])
+    return [configuration for time_us, configuration in ranked[:count] if time_us < math.inf]
 
 
 def _modelled(

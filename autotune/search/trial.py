@@ -43,7 +43,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one configuration; ``message`` says why it failed, or was given up."""
+    """What became of one configuration; ``message`` says why it failed, or was given up.
+
+    ``times_us`` are those of the turns that it shared with other configurations.
+    """
 
     status: Literal["ok", "failed", "hopeless"]
     message: str = ""
@@ -52,6 +55,7 @@ class Outcome:
     error: float | None = None
     limit: float | None = None
     build_s: float | None = None
+    times_us: tuple[float, ...] = ()
 
 
 class TrialWorker:

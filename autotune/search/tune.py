@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,13 +15,12 @@ from ..results.folders import data_folder
 from ..results.stored import Key, Result, key_of, look_up, save, stored_results
 from .journal import open_storage
 from .kernels import Space, space_of
+from .race import Winner, race
 from .search import History, Search
 from .trial import Job, Outcome, Problem, TrialWorker
 
 # A first call that takes so much longer than the best is not worth timing further.
 _HOPELESS = 2.5
-# How many of the fastest run the last race against the default configuration.
-_FINALISTS = 3
 
 
 class TuningError(UnsupportedError):
@@ -72,8 +71,7 @@ def tune(
     kept = _kept(key, name)
     if kept is not None and kept[1].trials >= trials and len(before.trials) <= kept[1].trials:
         return Tuned(kept[1], kept[0], before, space.default, 0)
-    nearest = look_up(key, space.fault, modelled=True).configuration
-    first = [space.default, *([{**space.default, **nearest}] if nearest else [])]
+    first = [space.default] if before.trials else _first(problem, space, key)
     with TrialWorker(time_limit_s) as worker:
 
         def evaluate(configuration: Configuration, best_us: float | None) -> Outcome:
@@ -83,10 +81,27 @@ def tune(
             return outcome
 
         history = search.run(evaluate, trials, first, on_trial)
-        winner, times = _race(worker, problem, space, history)
-    result = _result(key, problem, winner, times, history, name)
+        if not history.best():
+            raise TuningError(_nothing_right(history))
+        winner = race(worker, problem, space.default, history)
+    result = _result(key, problem, winner, history, name)
     fresh = len(history.trials) - len(before.trials)
     return Tuned(result, save(result), history, space.default, fresh)
+
+
+def _first(problem: Problem, space: Space, key: Key) -> list[Configuration]:
+    """What a new study starts with: the default, the nearest that is known, the model's best."""
+    nearest = look_up(key, space.fault, modelled=True).configuration
+    known: list[Configuration] = [
+        space.default,
+        *([{**space.default, **nearest}] if nearest else []),
+    ]
+    if key.device.kind == "cpu":
+        return known
+    from ...ir.targets import parse_target
+    from .static import modelled_best
+
+    return [*known, *modelled_best(problem, space, parse_target(key.device.architecture))]
 
 
 def study_name(key: Key, space: Space, problem: Problem) -> str:
@@ -108,35 +123,6 @@ def _kept(key: Key, study: str) -> tuple[Path, Result] | None:
     return None
 
 
-def _race(
-    worker: TrialWorker, problem: Problem, space: Space, history: History
-) -> tuple[tuple[Configuration, Outcome], Mapping[str, float | None]]:
-    """The fastest and the default once more, in turns: what was a matter of luck shows.
-
-    A gap below the larger spread is a tie, and the default wins those.
-    """
-    best = history.best(_FINALISTS)
-    if not best:
-        raise TuningError(_nothing_right(history))
-    entries = [space.default, *(t.configuration for t in best if t.configuration != space.default)]
-    outcomes = worker.run(Job(problem, tuple(entries), seed=len(history.trials) + 1))
-    right = [(c, o) for c, o in zip(entries, outcomes, strict=True) if o.status == "ok"]
-    if not right:  # the race itself failed: the times of the trials are what there is
-        return (best[0].configuration, best[0].outcome), {"default": _default_us(space, history)}
-    default = outcomes[0] if outcomes[0].status == "ok" else None
-    winner = min(right, key=lambda entry: entry[1].time_us or 0.0)
-    if default is not None and winner[1] is not default:
-        gap = (default.time_us or 0.0) - (winner[1].time_us or 0.0)
-        if gap <= max(default.spread_us, winner[1].spread_us):
-            winner = (space.default, default)
-    return winner, {"default": None if default is None else default.time_us}
-
-
-def _default_us(space: Space, history: History) -> float | None:
-    own = [t for t in history.trials if t.configuration == space.default]
-    return own[0].outcome.time_us if own else None
-
-
 def _nothing_right(history: History) -> str:
     if not history.trials:
         return "no trial has ended, so there is nothing to keep"
@@ -147,17 +133,15 @@ def _nothing_right(history: History) -> str:
 def _result(
     key: Key,
     problem: Problem,
-    winner: tuple[Configuration, Outcome],
-    times: Mapping[str, float | None],
+    winner: Winner,
     history: History,
     study: str,
 ) -> Result:
-    configuration, outcome = winner
+    outcome, default_us = winner.outcome, winner.default_us
     assert outcome.time_us is not None
-    default_us = times["default"]
     return Result(
         key,
-        dict(configuration),
+        dict(winner.configuration),
         round(outcome.time_us, 1),
         round(outcome.spread_us, 1),
         None if default_us is None else round(default_us, 1),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from ...ir.binding import Number
 from ...ir.knob import Configuration
 from ...ir.mixer import Mixer
-from ..bench.measuring import Clock, timing_of
+from ..bench.measuring import Call, Clock, timing_of
 from ..bench.timed_inputs import left_out, timed_inputs
 from ..checking.checking import Case, verify
 from ..checking.limits import LARGEST_LIMIT
@@ -24,6 +24,7 @@ from .kernels import Runner, configured_runner
 from .trial import Job, Outcome, Problem
 
 _WARM_CALLS = 2
+_WARM_S = 0.2
 
 
 class Trials:
@@ -75,16 +76,14 @@ class Trials:
             self._clocks[problem.device] = Clock(problem.device)
         clock = self._clocks[problem.device]
         calls = [partial(runner, tensors, problem.params) for runner in runners]
-        for call in calls:
-            for _ in range(_WARM_CALLS):
-                call()
+        warm_up(calls)
         if job.hopeless_us is not None:
             first_us = min(clock.once(calls[0]) for _ in range(2))
             if first_us > job.hopeless_us:
                 message = f"given up: {first_us:,.0f} us at first, hopeless"
                 return [Outcome("hopeless", message, first_us)]
-        timings = [timing_of(times) for times in clock.interleaved(calls)]
-        return [Outcome("ok", "", t.time_us, t.spread_us) for t in timings]
+        turns = clock.interleaved(calls, alternating=True)
+        return [_outcome(times, len(calls) > 1) for times in turns]
 
     def _tensors(self, problem: Problem) -> dict[str, Tensor]:
         key = (problem.mixer.name, problem.dtype, tuple(problem.sizes.items()), problem.device)
@@ -95,6 +94,22 @@ class Trials:
             )
             self._inputs = (key, made)
         return self._inputs[1]
+
+
+def warm_up(calls: Sequence[Call]) -> None:
+    """Run calls in turns, twice at least; those of a race until clocks have settled."""
+    end = time.monotonic() + (_WARM_S if len(calls) > 1 else 0.0)
+    turns = 0
+    while turns < _WARM_CALLS or time.monotonic() < end:
+        for call in calls:
+            call()
+        turns += 1
+
+
+def _outcome(times_us: Sequence[float], in_turns: bool) -> Outcome:
+    timing = timing_of(times_us)
+    shared = tuple(times_us) if in_turns else ()
+    return Outcome("ok", "", timing.time_us, timing.spread_us, times_us=shared)
 
 
 def check(problem: Problem, runner: Runner, seed: int) -> Case:
@@ -131,15 +146,7 @@ def capped(case: Case) -> Case:
 
 
 def _joined(checked: Outcome, timed: Outcome) -> Outcome:
-    return Outcome(
-        timed.status,
-        timed.message,
-        timed.time_us,
-        timed.spread_us,
-        checked.error,
-        checked.limit,
-        checked.build_s,
-    )
+    return replace(timed, error=checked.error, limit=checked.limit, build_s=checked.build_s)
 
 
 def main() -> None:

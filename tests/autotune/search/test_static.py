@@ -6,7 +6,8 @@ import pytest
 
 from mixc.autotune.checking.shapes import GPU_PROPORTIONS, timed_sizes
 from mixc.autotune.results.stored import stored_results
-from mixc.autotune.search.static import tune_static
+from mixc.autotune.search.kernels import gpu_space
+from mixc.autotune.search.static import modelled_best, tune_static
 from mixc.autotune.search.trial import Problem
 from mixc.compiler.language.find import find_spec
 from mixc.compiler.language.load import load_file
@@ -103,3 +104,12 @@ def test_a_whole_ranking_is_kept_as_modelled(tmp_path, monkeypatch):
     assert list(stored_results([tmp_path / "tuned"])) == [(tuned.path, tuned.result)]
     again = tune_static(problem, "cuda:90", 3, seed=0)
     assert again.fresh == 0
+
+
+def test_the_models_best_start_a_search():
+    sizes = timed_sizes(CAUSAL, GPU_PROPORTIONS, {"D": 64, "E": 64, "T": 256})
+    problem = Problem(CAUSAL, "bfloat16", "cuda", sizes, sizes)
+    space = gpu_space(CAUSAL, sizes, "bfloat16", "cuda:90")
+    (best,) = modelled_best(problem, space, parse_target("cuda:90"), limit_s=0.0)
+    assert space.admits(best)
+    assert best != space.default

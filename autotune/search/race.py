@@ -1,0 +1,62 @@
+"""The last race: the fastest of a search and the default once more, in turns, compared in pairs.
+
+The times of a search rank what is close to the best hardly better than chance: each is short, and
+taken at another minute of the machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ...ir.knob import Configuration
+from ..bench.measuring import Timing, timing_of
+from .search import History
+from .trial import Job, Outcome, Problem, TrialWorker
+
+# How many of the fastest run the last race against the default configuration.
+_FINALISTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Winner:
+    """What a race was won with; ``default_us`` is the default's time in it, where it was right."""
+
+    configuration: Configuration
+    outcome: Outcome
+    default_us: float | None
+
+
+def race(worker: TrialWorker, problem: Problem, default: Configuration, history: History) -> Winner:
+    """The winner of the fastest trials and the default; of the trials where the race fails."""
+    best = history.best(_FINALISTS)
+    entries = [default, *(t.configuration for t in best if t.configuration != default)]
+    outcomes = worker.run(Job(problem, tuple(entries), seed=len(history.trials) + 1))
+    won = winner(entries, outcomes)
+    if won is not None:
+        return won
+    own = [t.outcome.time_us for t in history.trials if t.configuration == default]
+    return Winner(best[0].configuration, best[0].outcome, own[0] if own else None)
+
+
+def winner(entries: Sequence[Configuration], outcomes: Sequence[Outcome]) -> Winner | None:
+    """The fastest of those that were right; None: none was.
+
+    The first entry is the default. It wins a tie: where the median of the ratios of times of the
+    same turn is not further below 1 than they are spread.
+    """
+    right = [place for place, outcome in enumerate(outcomes) if outcome.status == "ok"]
+    if not right:
+        return None
+    base = outcomes[right[0]]
+    ratios = {place: _ratio(outcomes[place], base) for place in right}
+    first = min(right, key=lambda place: ratios[place].time_us)
+    if right[0] == 0 and 1 - ratios[first].time_us <= ratios[first].spread_us:
+        first = 0
+    default_us = outcomes[0].time_us if right[0] == 0 else None
+    return Winner(entries[first], outcomes[first], default_us)
+
+
+def _ratio(outcome: Outcome, base: Outcome) -> Timing:
+    pairs = zip(outcome.times_us, base.times_us, strict=True)
+    return timing_of([own / other for own, other in pairs])

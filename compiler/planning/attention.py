@@ -117,9 +117,10 @@ class AttentionPlan:
         parts = tuple(
             declare(f"{name}_shares", value.axes - {task.over}) for name, value in task.outputs
         )
-        row_sum = declare("total_shares", frozenset())
-        rescaled = isinstance(task.form, Rescaled)
-        return Split(dim, parts, row_sum, declare("m_shares", frozenset()) if rescaled else None)
+        row_sum = declare("row_sum_shares", frozenset())
+        if not isinstance(task.form, Rescaled):
+            return Split(dim, parts, row_sum, None)
+        return Split(dim, parts, row_sum, declare("row_max_shares", frozenset()))
 
     def _merge(self, task: AttentionTask, split: Split) -> None:
         """Kernels that bring the shares together."""

@@ -5,16 +5,17 @@ maximum m are brought to another by a factor; so one pass keeps m, the sum and t
 relative to the largest score so far (Milakov and Gimelshein 2018, arXiv 1805.02867; Dao et al.
 2022, arXiv 2205.14135). Other elementwise weights need no maximum. Exponentials are taken to
 base 2: a score is kept as it is and multiplied by log2(e) in the operation that takes the maximum
-off, unrounded, so that large scores lose nothing.
+off, unrounded, so that large scores lose nothing. A positive number that scales every score is
+part of that factor: the maximum is that of what it scales.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
+from functools import partial, reduce
 
-from ...ir.expression import Expr, Kind, Literal, Ref
+from ...ir.expression import Expr, Kind, Literal, Ref, call
 from ...ir.key_ranges import KeyRanges, Trend
 from ...ir.knob import Knob
 from ...ir.normaliser import Plain, Rescaled
@@ -123,7 +124,9 @@ def _rescaled(
     evaluator: Evaluator, task: AttentionTask, form: Rescaled, rows: frozenset[str]
 ) -> None:
     builder = evaluator.builder
-    exponent = written(form.exponent, task.score)
+    whole = written(form.exponent, task.score)
+    exponent, per_unit = _scale_apart(evaluator, whole)
+    name = "score" if exponent == whole else ""  # what is scaled has a name of its own
     infinite = builder.constant(-math.inf, DType.FLOAT32)
     row_max: Value = builder.constant(form.start, DType.FLOAT32, rows)
     row_sum: Value = builder.constant(0.0, DType.FLOAT32, rows)
@@ -131,13 +134,13 @@ def _rescaled(
         row_max, row_sum = _with_sink(evaluator, task.sink, form, rows)
         row_max, row_sum = _in_first_share(evaluator, task, [(row_max, form.start), (row_sum, 0.0)])
     outputs = [_zero_output(evaluator, task, rows, value) for _, value in task.outputs]
-    carried = [("m", row_max), ("total", row_sum), *outputs]
+    carried = [("row_max", row_max), ("row_sum", row_sum), *outputs]
 
     def body(
         state: tuple[Value, ...], mask: Expr | None, exists: Value | None
     ) -> tuple[Value, ...]:
         row_max, row_sum, *sums = state
-        score = evaluator.real(exponent, "score")
+        score = evaluator.real(exponent, name)
         visible = exists
         if mask is not None:
             visible = evaluator.both(evaluator.condition(mask, "visible"), exists)
@@ -145,10 +148,13 @@ def _rescaled(
             score = evaluator.where(visible, score, infinite, "score")
         score = evaluator.spread(score, rows | {task.over}, score.name)
         largest = builder.reduce("max", score, task.over, "score_max")
-        block_max = _in_base_two(evaluator, largest)
-        new_max = builder.elementwise("max", row_max, block_max, dtype=DType.FLOAT32, hint="m_new")
+        block_max = builder.elementwise("mul", largest, per_unit, dtype=DType.FLOAT32)
+        new_max = builder.elementwise(
+            "max", row_max, block_max, dtype=DType.FLOAT32, hint="new_max"
+        )
         safe = _finite(evaluator, new_max)
-        weight = _exp2(evaluator, _in_base_two(evaluator, score), safe, "weight")
+        scaled = builder.elementwise("mul", score, per_unit, dtype=DType.FLOAT32)
+        weight = _exp2(evaluator, scaled, safe, "weight")
         if form.factor != Literal(1):
             weight = _with_factor(evaluator, weight, written(form.factor, task.score), visible)
         rescale = _exp2(evaluator, row_max, safe, "rescale")
@@ -214,8 +220,8 @@ def _with_sink(
     least = builder.constant(form.start, DType.FLOAT32)
     row_max = logit
     if form.start > -math.inf:
-        row_max = builder.elementwise("max", logit, least, dtype=DType.FLOAT32, hint="m")
-    row_sum = _exp2(evaluator, logit, _finite(evaluator, row_max), "total")
+        row_max = builder.elementwise("max", logit, least, dtype=DType.FLOAT32, hint="row_max")
+    row_sum = _exp2(evaluator, logit, _finite(evaluator, row_max), "row_sum")
     if form.factor != Literal(1):
         row_sum = _with_factor(evaluator, row_sum, written(form.factor, sink), None)
     return row_max, row_sum
@@ -258,7 +264,7 @@ def _finite(evaluator: Evaluator, row_max: Value) -> Value:
     infinite = builder.constant(-math.inf, DType.FLOAT32)
     zero = builder.constant(0.0, DType.FLOAT32)
     some = builder.elementwise("gt", row_max, infinite, dtype=DType.BOOL)
-    return evaluator.where(some, row_max, zero, "m_safe")
+    return evaluator.where(some, row_max, zero, "finite_max")
 
 
 def _exp2(evaluator: Evaluator, a: Value, b: Value, hint: str) -> Value:
@@ -270,6 +276,22 @@ def _exp2(evaluator: Evaluator, a: Value, b: Value, hint: str) -> Value:
 def written(form: Expr, score: Expr) -> Expr:
     """An expression in ``Ref("score")`` with the score written out."""
     return with_names(form, {"score": score})
+
+
+def _scale_apart(evaluator: Evaluator, exponent: Expr) -> tuple[Expr, Value]:
+    """What varies of an exponent, and the number with which exp2(number * it) is exp(exponent)."""
+    factors = factors_of(exponent)
+    numbers = [f for f in factors if evaluator.fixed_number(f) is not None]
+    base: Expr = Literal(_LOG2_E)
+    scale = reduce(_times, numbers, base)
+    if len(numbers) in (0, len(factors)) or (evaluator.fixed_number(scale) or 0) <= 0:
+        return exponent, evaluator.builder.constant(_LOG2_E, DType.FLOAT32)
+    varying = [f for f in factors if f not in numbers]
+    return reduce(_times, varying), evaluator.real(scale, "scale_log2e")
+
+
+def _times(a: Expr, b: Expr) -> Expr:
+    return call("mul", a, b)
 
 
 def _in_base_two(evaluator: Evaluator, exponent: Value, hint: str = "") -> Value:
@@ -292,7 +314,7 @@ def _plain(evaluator: Evaluator, task: AttentionTask, form: Plain, rows: frozens
         row_sum = evaluator.spread(sink, rows, sink.name)
         (row_sum,) = _in_first_share(evaluator, task, [(row_sum, 0.0)])
     outputs = [_zero_output(evaluator, task, rows, value) for _, value in task.outputs]
-    carried = [*([("total", row_sum)] if needs_sum else []), *outputs]
+    carried = [*([("row_sum", row_sum)] if needs_sum else []), *outputs]
     zero = builder.constant(0.0, DType.FLOAT32)
 
     def body(

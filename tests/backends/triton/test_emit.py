@@ -59,17 +59,16 @@ FULL_BLOCKS = """\
         k_block = k_base + tl.cast(j_start, tl.int64) * k_stride_J
         k_tile = tl.load(k_block + j_offset[None, :] * k_stride_J + d[:, None] * k_stride_D)
         qk = tl.dot(q_tile, k_tile)
-        score = scale * qk
-        score_max = tl.max(score, 1)
-        m_new = tl.maximum(m, score_max * 1.4426950408889634)
-        m_safe = tl.where(m_new > float("-inf"), m_new, 0.0)
-        weight = tl.exp2(score * 1.4426950408889634 - m_safe[:, None])
-        rescale = tl.exp2(m - m_safe)
+        score_max = tl.max(qk, 1)
+        new_max = tl.maximum(row_max, score_max * scale_log2e)
+        finite_max = tl.where(new_max > float("-inf"), new_max, 0.0)
+        weight = tl.exp2(qk * scale_log2e - finite_max[:, None])
+        rescale = tl.exp2(row_max - finite_max)
         weight_sum = tl.sum(weight, 1)
         v_block = v_base + tl.cast(j_start, tl.int64) * v_stride_J
         v_tile = tl.load(v_block + j_offset[:, None] * v_stride_J + e[None, :] * v_stride_E)
-        m = m_new
-        total = total * rescale + weight_sum
+        row_max = new_max
+        row_sum = row_sum * rescale + weight_sum
         o_sum = tl.dot(weight.to(tl.bfloat16), v_tile, o_sum * rescale[:, None])
 """
 
@@ -92,7 +91,7 @@ def test_the_grid_and_the_bounds() -> None:
     ]
     assert '@triton.jit(do_not_specialize=["B", "H", "I", "J"])' in lines
     assert (
-        "    o_tile = tl.where(some[:, None], o_sum, 0.0) / tl.where(some, total, 1.0)[:, None]"
+        "    o_tile = tl.where(some[:, None], o_sum, 0.0) / tl.where(some, row_sum, 1.0)[:, None]"
         in lines
     )
 

@@ -23,10 +23,11 @@ from ...ir.mixer import (
 from ...ir.names import names_in
 from ...ir.optional import expressions
 from ...ir.rewriting import every_node, rebuild, transform
+from ..python_text import comment
 from ..reference.bodies import moves
 from ..reference.scope import shared_nodes
 from ..statements import Spellings, Statement
-from ..triton.lines import comment, wrap
+from ..triton.lines import wrap
 from .terms import Pieces, Terms, factors_of
 from .text import ATOM, UNARY, Order, Piece, order_of
 

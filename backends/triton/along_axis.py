@@ -19,9 +19,9 @@ from ...ir.tile import (
     made_by,
     operands,
 )
-from .functions import ATOM, TRITON_TYPE, Text, write_call, write_number
+from ..python_text import WIDEST, Text, call, comment, listed, name, several, statement
+from .functions import TRITON_TYPE, write_call, write_number
 from .kernel_scope import KernelScope
-from .lines import WIDEST, comment, wrap
 
 _REDUCTION = {"sum": "tl.sum", "max": "tl.max", "min": "tl.min"}
 _COMBINED = {"prod": "_multiply", "any": "_either", "all": "_both"}  # of device functions
@@ -33,24 +33,24 @@ def write_reduce(kernel: KernelScope, op: Reduce) -> None:
     axis = kernel.layout.of(op.x).index(op.over)
     text = kernel.texts[op.x.name]
     if op.op in _REDUCTION:
-        code = f"{_REDUCTION[op.op]}({text.code}, {axis})"
+        reduced = call(_REDUCTION[op.op], text, axis)
     else:
         kernel.device.add(op.op)
-        code = f"tl.reduce({text.code}, {axis}, {_COMBINED[op.op]})"
-    kernel.define(op, op.out, Text(code, ATOM, text.reads))
+        reduced = call("tl.reduce", text, axis, _COMBINED[op.op])
+    kernel.define(op, op.out, reduced)
 
 
 def write_scan(kernel: KernelScope, op: Scan) -> None:
     """A running sum, product or maximum."""
     axis = kernel.layout.of(op.x).index(op.over)
     text = kernel.texts[op.x.name]
-    reverse = ", reverse=True" if op.reverse else ""
+    reverse = {"reverse": True} if op.reverse else {}
     if op.op in _RUNNING:
-        code = f"{_RUNNING[op.op]}({text.code}, {axis}{reverse})"
+        running = call(_RUNNING[op.op], text, axis, **reverse)
     else:
         kernel.device.add("larger")
-        code = f"tl.associative_scan({text.code}, {axis}, _larger{reverse})"
-    kernel.define(op, op.out, Text(code, ATOM, text.reads))
+        running = call("tl.associative_scan", text, axis, "_larger", **reverse)
+    kernel.define(op, op.out, running)
 
 
 def write_rename(kernel: KernelScope, op: Rename) -> None:
@@ -81,22 +81,21 @@ def write_combine(kernel: KernelScope, op: Combine) -> None:
     unread = {out.name for out in op.outs if not kernel.uses[out.name]}
     names = [kernel.unique(f"_{o.name}" if o.name in unread else o.name) for o in op.outs]
     texts = [kernel.shaped(x, kernel.layout.of(x)) for x in op.xs]
-    several = ", ".join(t.code for t in texts)
-    several = several if len(texts) == 1 else f"({several})"
-    reverse = ", reverse=True" if op.reverse else ""
-    call = f"tl.associative_scan({several}, {axis}, {function}{reverse})"
-    kernel.statement(f"{', '.join(names)} = {call}")
-    for out, name in zip(op.outs, names, strict=True):
-        kernel.name_value(out.name, name)
+    scanned = texts[0] if len(texts) == 1 else listed(texts)
+    reverse = {"reverse": True} if op.reverse else {}
+    running = call("tl.associative_scan", scanned, axis, function, **reverse)
+    kernel.bodies[-1].assign(", ".join(names), running)
+    for out, made in zip(op.outs, names, strict=True):
+        kernel.name_value(out.name, made)
 
 
 def _function(kernel: KernelScope, op: Combine) -> str:
     """A function of two stretches, left before right; it sees nothing else but numbers."""
-    texts = {v.name: Text(v.name) for v in (*op.left, *op.right)}
+    texts = {v.name: name(v.name) for v in (*op.left, *op.right)}
     uses = Counter(v.name for inner in op.body for v in operands(inner))
     uses.update(v.name for v in op.results)
     longer = len(op.outs[0].name) + 4  # than FUNCTION, as which it is named below
-    lines = wrap(f"def FUNCTION({', '.join(texts)}):", longer)
+    lines = call("FUNCTION", *texts).lines(longer, "def ", ":")
     for inner in op.body:
         if isinstance(inner, Comment):
             lines += comment(inner.text, 4)
@@ -106,10 +105,10 @@ def _function(kernel: KernelScope, op: Combine) -> str:
         if (uses[out.name] == 1 and len(text.code) <= WIDEST // 2) or isinstance(inner, Constant):
             texts[out.name] = text
         else:
-            lines += ["    " + line for line in wrap(f"{out.name} = {text.code}", 4)]
-            texts[out.name] = Text(out.name)
-    results = ", ".join(_seen(kernel, texts, v).code for v in op.results)
-    return "\n".join([*lines, *("    " + line for line in wrap(f"return {results}", 4))])
+            lines += statement(text, 1, f"{out.name} = ")
+            texts[out.name] = name(out.name)
+    results = several([_seen(kernel, texts, v) for v in op.results])
+    return "\n".join([*lines, *statement(results, 1, "return ")])
 
 
 def _inner_text(kernel: KernelScope, texts: Mapping[str, Text], op: Op) -> Text:
@@ -117,7 +116,7 @@ def _inner_text(kernel: KernelScope, texts: Mapping[str, Text], op: Op) -> Text:
         case Constant(_, number):
             return write_number(number)
         case Cast(out, x):
-            return Text(f"{_seen(kernel, texts, x).at(ATOM)}.to({TRITON_TYPE[out.dtype]})")
+            return _seen(kernel, texts, x).then(f".to({TRITON_TYPE[out.dtype]})")
         case Elementwise(_, fn, args):
             given = [_seen(kernel, texts, arg) for arg in args]
             numbers = [kernel.constants.get(arg.name) for arg in args]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ...ir.sign import keeps_nonnegative
 from ...ir.tile import Cast, Constant, DType, Elementwise, Range
-from .functions import ATOM, SUM, TRITON_TYPE, Text, write_call, write_number
+from ..python_text import SUM, call, infix, name
+from .functions import TRITON_TYPE, write_call, write_number
 from .kernel_scope import KernelScope
 
 _WHOLE = (DType.INT32, DType.INT64)
@@ -21,31 +22,30 @@ def write_constant(kernel: KernelScope, op: Constant) -> None:
     shape = f"[{kernel.blocks(kernel.layout.of(op.out))}]"
     dtype = TRITON_TYPE[op.out.dtype]
     if op.value == 0:
-        code = f"tl.zeros({shape}, {dtype})"
+        kernel.texts[op.out.name] = call("tl.zeros", shape, dtype)
     else:
-        code = f"tl.full({shape}, {write_number(op.value).code}, {dtype})"
-    kernel.texts[op.out.name] = Text(code)
+        kernel.texts[op.out.name] = call("tl.full", shape, write_number(op.value), dtype)
 
 
 def write_range(kernel: KernelScope, op: Range) -> None:
     """Positions: of a tile that only places loads and stores, from its start."""
     (dim,) = op.out.axes
-    name = kernel.unique(op.out.name)
-    code = f"tl.arange(0, {kernel.blocks((dim,))})"
+    variable = kernel.unique(op.out.name)
+    text = call("tl.arange", 0, kernel.blocks((dim,)))
     if op.start is not None:
         offset = kernel.offset(dim)
         if offset not in kernel.taken:
             kernel.taken.add(offset)
-            kernel.bodies[0].add(f"{offset} = {code}")
+            kernel.bodies[0].assign(offset, text)
             kernel.kept.add(offset)
         kernel.starts[op.out.name] = op.start
         if op.out.name not in kernel.computed:  # it only places loads and stores
             return
-        code = f"{kernel.texts[op.start.name].at(SUM)} + {offset}"
+        text = infix(SUM, kernel.texts[op.start.name].at(SUM), "+", name(offset))
     if op.start is None or op.start.name in kernel.nonnegative:
         kernel.nonnegative.add(op.out.name)
-    kernel.statement(f"{name} = {code}")
-    kernel.name_value(op.out.name, name)
+    kernel.bodies[-1].assign(variable, text)
+    kernel.name_value(op.out.name, variable)
 
 
 def write_elementwise(kernel: KernelScope, op: Elementwise) -> None:
@@ -78,8 +78,6 @@ def write_cast(kernel: KernelScope, op: Cast) -> None:
         kernel.texts[op.out.name] = text
         return
     if op.x.dtype in _WHOLE and not op.out.axes:  # it may be a plain number here
-        code = f"tl.cast({text.code}, {TRITON_TYPE[op.out.dtype]})"
-        kernel.define(op, op.out, Text(code, ATOM, text.reads))
-        return
-    code = f"{text.at(ATOM)}.to({TRITON_TYPE[op.out.dtype]})"
-    kernel.define(op, op.out, Text(code, ATOM, text.reads))
+        kernel.define(op, op.out, call("tl.cast", text, TRITON_TYPE[op.out.dtype]))
+    else:
+        kernel.define(op, op.out, text.then(f".to({TRITON_TYPE[op.out.dtype]})"))

@@ -11,11 +11,11 @@ from ...ir.errors import PromiseError
 from ...ir.plan import Plan
 from ...ir.tile import DType, HostArgument, Program, SizeArgument
 from ...ir.verify_plan import verify_plan
+from ..python_text import WIDEST, comment, fill
 from .checks import CHECKS
 from .device_functions import DEVICE_FUNCTIONS
 from .host import HostText
 from .kernel_text import KernelText
-from .lines import WIDEST, comment, fill
 from .names import with_plain_names
 from .reread import reread_weights
 

@@ -4,27 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from ...ir.tile import DType
-
-# Python's precedence, as far as emitted expressions use it.
-# QUOTIENT: what ends in `/`, `//` or `%`, and so can't stand right of a `*` as it is.
-COMPARE, OR, AND, SUM, QUOTIENT, PRODUCT, UNARY, ATOM = range(8)
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A piece of source with its precedence, and the variables that it reads."""
-
-    code: str
-    level: int = ATOM
-    reads: frozenset[str] = frozenset()
-
-    def at(self, level: int) -> str:
-        """The code, in parentheses if it binds weaker than ``level``."""
-        return self.code if self.level >= level else f"({self.code})"
-
+from ..python_text import AND, ATOM, COMPARE, OR, PRODUCT, QUOTIENT, SUM, UNARY, Text, call, infix
 
 TRITON_TYPE: Mapping[DType, str] = {
     DType.BOOL: "tl.int1",
@@ -81,54 +63,54 @@ def write_call(
     operands of an integer division are known not to be negative, so that truncating is flooring.
     ``integral``: the result is an integer.
     """
-    reads = frozenset[str]().union(*(a.reads for a in args))
     if fn == "pow" and integral:
-        return Text(f"_whole_power({', '.join(a.code for a in args)})", ATOM, reads), "whole_pow"
+        return call("_whole_power", *args), "whole_pow"
     if fn in _INFIX:
-        sign, level = _INFIX[fn]
-        right = UNARY if fn == "div" else level if fn in ("add", "mul", "and", "or") else level + 1
-        left = level + 1 if level == COMPARE else QUOTIENT if fn == "mul" else level
-        whole = QUOTIENT if fn == "mul" and args[0].level == QUOTIENT else level
-        return Text(f"{args[0].at(left)} {sign} {args[1].at(right)}", whole, reads), None
+        return _write_infix(fn, *args), None
     if fn in ("floordiv", "mod") and nonnegative:
         sign = "//" if fn == "floordiv" else "%"
-        return Text(f"{args[0].at(PRODUCT)} {sign} {args[1].at(UNARY)}", QUOTIENT, reads), None
+        return infix(QUOTIENT, args[0].at(PRODUCT), sign, args[1].at(UNARY)), None
     if fn == "detach":
         return args[0], None
     if fn == "relu":
-        return Text(f"tl.maximum({args[0].code}, 0)", ATOM, reads), None
+        return call("tl.maximum", args[0], 0), None
     if fn in _PREFIX:
-        return Text(f"{_PREFIX[fn]}{args[0].at(UNARY)}", UNARY, reads), None
+        return args[0].behind(_PREFIX[fn]), None
     if fn == "pow":
-        special = _write_power(args, constants, reads)
+        special = _write_power(args, constants)
         if special is not None:
             return special, None
-    inner = ", ".join(a.code for a in args)
     if fn in _FUNCTION:
-        return Text(f"{_FUNCTION[fn]}({inner})", ATOM, reads), None
+        return call(_FUNCTION[fn], *args), None
     names = {"floordiv": "floor_divide", "mod": "modulo", **_DEVICE_NAME}
-    return Text(f"_{names.get(fn, fn)}({inner})", ATOM, reads), fn
+    return call(f"_{names.get(fn, fn)}", *args), fn
 
 
 _PREFIX: Mapping[str, str] = {"neg": "-", "not": "~"}
 
 
-def _write_power(
-    args: list[Text], constants: list[float | int | bool | None], reads: frozenset[str]
-) -> Text | None:
+def _write_infix(fn: str, a: Text, b: Text) -> Text:
+    sign, level = _INFIX[fn]
+    right = UNARY if fn == "div" else level if fn in ("add", "mul", "and", "or") else level + 1
+    left = level + 1 if level == COMPARE else QUOTIENT if fn == "mul" else level
+    whole = QUOTIENT if fn == "mul" and a.level == QUOTIENT else level
+    return infix(whole, a.at(left), sign, b.at(right))
+
+
+def _write_power(args: list[Text], constants: list[float | int | bool | None]) -> Text | None:
     base, power = constants
     match power:
         case 1 | 1.0:
             return args[0]
         case 2 | 2.0 if args[0].level == ATOM:
-            return Text(f"{args[0].code} * {args[0].code}", PRODUCT, reads)
+            return infix(PRODUCT, args[0], "*", args[0])
         case 0.5:
-            return Text(f"tl.sqrt({args[0].code})", ATOM, reads)
+            return call("tl.sqrt", args[0])
         case -0.5:
-            return Text(f"tl.rsqrt({args[0].code})", ATOM, reads)
+            return call("tl.rsqrt", args[0])
     if base is not None and base > 0:
-        rate = math.log2(base)
-        return Text(f"tl.exp2({args[1].at(PRODUCT)} * {rate!r})", ATOM, reads)
+        rate = Text(repr(math.log2(base)))
+        return call("tl.exp2", infix(PRODUCT, args[1].at(PRODUCT), "*", rate))
     return None
 
 

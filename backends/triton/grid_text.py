@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 from ...ir.tile import GridAxis, Program
+from ..python_text import PRODUCT, QUOTIENT, SUM, Text, call, infix, name
+from .kernel_scope import Body
 
 
 def grid_axes(program: Program) -> list[GridAxis]:
@@ -13,33 +15,34 @@ def grid_axes(program: Program) -> list[GridAxis]:
     return [*reversed(tiled), *reversed([g for g in program.grid if not g.tiled])]
 
 
-def grid_lines(
+def write_grid(
     program: Program,
+    body: Body,
     names: Mapping[str, str],
     sizes: Mapping[str, int],
     unique: Callable[[str], str],
-) -> Iterator[str]:
+) -> None:
     """The statements that make the grid's positions, under their names.
 
     ``sizes`` are fixed; ``unique`` finds a variable that nothing else has.
     """
     axes = grid_axes(program)
     if axes:
-        yield "program = tl.program_id(0)"
+        body.assign("program", call("tl.program_id", 0))
     for axis in axes:
-        name = names[axis.position.name]
-        count = str(sizes.get(axis.dim, axis.dim))
+        count = Text(f"{sizes.get(axis.dim, axis.dim)}")
         if axis.tiled and (axis is not axes[-1] or axis.descending):
             blocks = unique(f"{axis.dim.lower()}_blocks")
-            yield f"{blocks} = tl.cdiv({count}, BLOCK_{axis.dim})"
-            count = blocks
-        code = "program" if axis is axes[-1] else f"program % {count}"
-        if axis.descending:
-            yield "# the last block first: it has the most to do"
-            code = f"{count} - 1 - {code}"
-        if axis.tiled:
-            code = code if code.isidentifier() else f"({code})"
-            code = f"{code} * BLOCK_{axis.dim}"
-        yield f"{name} = {code}"
+            body.assign(blocks, call("tl.cdiv", count, f"BLOCK_{axis.dim}"))
+            count = name(blocks)
+        here = name("program")
         if axis is not axes[-1]:
-            yield f"program = program // {count}"
+            here = infix(QUOTIENT, here, "%", count)
+        if axis.descending:
+            body.say("the last block first: it has the most to do")
+            here = infix(SUM, infix(SUM, count, "-", Text("1")), "-", here)
+        if axis.tiled:
+            here = infix(PRODUCT, here.at(PRODUCT), "*", Text(f"BLOCK_{axis.dim}"))
+        body.assign(names[axis.position.name], here)
+        if axis is not axes[-1]:
+            body.assign("program", infix(QUOTIENT, name("program"), "//", count))

@@ -8,9 +8,10 @@ from ...ir.expression import Call, Expr, Kind, Literal, Scalar, Size
 from ...ir.mixer import Input, Layout, Mixer
 from ...ir.plan import Buffer, Kernel, Plan
 from ...ir.tile import BufferArgument, DType, HostArgument, ParamArgument, SizeArgument, Tile
+from ..python_text import fill
 from ..statements import Spellings, Statement, without_unread
 from .checks import kind_checks, shape_checks
-from .lines import fill, wrap
+from .lines import wrap
 
 _INFIX = {
     "add": ("+", 1),

@@ -6,14 +6,12 @@ Each part writes the ops of one kind and takes the scope; ``kernel_text`` drives
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ...ir.tile import Cast, DType, Elementwise, HostArgument, Op, ParamArgument, Program, Value
+from ..python_text import Text, call, comment, name, statement
 from .arguments import argument_names
-from .functions import ATOM, Text
 from .layout import Order, choose_layout
-from .lines import wrap
 from .names import TAKEN
 from .uses import computed_with, count_uses, going_on, handed_over, scopes, turned_masks
 
@@ -28,8 +26,18 @@ class Body:
     lines: list[str] = field(default_factory=list)
     once: dict[object, str] = field(default_factory=dict)  # what need not be computed again
 
-    def add(self, text: str) -> None:
-        self.lines.extend("    " * self.depth + line for line in wrap(text, 4 * self.depth))
+    def add(self, value: Text, before: str = "", after: str = "") -> None:
+        """A statement: what comes before and after its one expression."""
+        self.lines.extend(statement(value, self.depth, before, after))
+
+    def assign(self, variable: str, value: Text) -> None:
+        """``variable = value``; several variables have commas between."""
+        self.add(value, f"{variable} = ")
+
+    def say(self, text: str) -> None:
+        """A comment."""
+        indent = "    " * self.depth
+        self.lines.extend(indent + line for line in comment(text, len(indent)))
 
 
 class KernelScope:
@@ -88,46 +96,46 @@ class KernelScope:
             self.texts[out.name] = text
             return
         counts = not out.axes and out.dtype in (DType.INT32, DType.INT64)
-        name = self.unique(out.name, "index" if counts else "tile")
-        self.statement(f"{name} = {text.code}")
-        self.name_value(out.name, name)
+        self.assign(out, text, "index" if counts else "tile")
+
+    def assign(self, out: Value, text: Text, what: str = "tile") -> None:
+        """Write a statement for a value."""
+        variable = self.unique(out.name, what)
+        self.bodies[-1].assign(variable, text)
+        self.name_value(out.name, variable)
 
     def read_once(self, value: Value) -> bool:
         """Whether a value is read in one place, in the scope that makes it."""
         return self.uses[value.name] == 1 and self.scope_of[value.name][1]
 
-    def statement(self, code: str) -> None:
-        """Add a line to what is being written."""
-        self.bodies[-1].add(code)
-
-    def outermost(self, key: object, name: str, code: str) -> str:
-        """The variable of the top level that holds ``code``."""
+    def outermost(self, key: object, hint: str, text: Text) -> Text:
+        """The variable of the top level that holds a value."""
         if key not in self.bases:
-            self.bases[key] = self.unique(name)
-            self.bodies[0].add(f"{self.bases[key]} = {code}")
-        return self.bases[key]
+            self.bases[key] = self.unique(hint)
+            self.bodies[0].assign(self.bases[key], text)
+        return name(self.bases[key])
 
     def is_outermost(self, value: Value) -> bool:
         """Whether a value is known at the top level."""
         known = value.name in self.grid_names or value.name in self.constants
         return known or self.scope_of.get(value.name, (1, False))[0] == 0
 
-    def once(self, key: object, name: str, code: Callable[[], str]) -> str:
-        """The variable that holds ``code``, which is computed once where it is in reach."""
+    def once(self, key: object, hint: str, text: Text) -> Text:
+        """The variable that holds a value, which is computed once where it is in reach."""
         for body in self.bodies:
             if key in body.once:
-                return body.once[key]
-        variable = self.unique(name)
-        self.statement(f"{variable} = {code()}")
+                return name(body.once[key])
+        variable = self.unique(hint)
+        self.bodies[-1].assign(variable, text)
         self.bodies[-1].once[key] = variable
-        return variable
+        return name(variable)
 
-    def own_function(self, name: str, text: str) -> str:
+    def own_function(self, hint: str, text: str) -> str:
         """The name of a function that only this module needs; equal ones are one."""
         for known, same in self.functions.items():
             if same == text:
                 return known
-        stem, count = f"_{name}", 1
+        stem, count = f"_{hint}", 1
         while (known := stem if count == 1 else f"{stem}_{count}") in self.functions:
             count += 1
         self.functions[known] = text
@@ -135,7 +143,7 @@ class KernelScope:
 
     def name_value(self, value: str, variable: str) -> None:
         """Let a value stand under a variable."""
-        self.texts[value] = Text(variable, ATOM, frozenset({variable}))
+        self.texts[value] = name(variable)
 
     def unique(self, hint: str, what: str = "tile") -> str:
         """A variable name; those of a loop's body are free again after the loop.
@@ -145,12 +153,12 @@ class KernelScope:
         stem = re.sub(r"(_\d+)+$", "", hint) or hint
         stem = f"{stem}_" if stem in TAKEN else stem
         stem = f"{stem}_{what}" if stem in self.program.buffers else stem
-        name, count = stem, 1
-        while name in self.taken:
+        made, count = stem, 1
+        while made in self.taken:
             count += 1
-            name = f"{stem}_{count}"
-        self.taken.add(name)
-        return name
+            made = f"{stem}_{count}"
+        self.taken.add(made)
+        return made
 
     def blocks(self, order: Order, between: str = ", ") -> str:
         """The block sizes of axes."""
@@ -171,7 +179,7 @@ class KernelScope:
         if shared == order:
             return text
         places = ", ".join(":" if a in own else "None" for a in order)
-        return Text(f"{text.at(ATOM)}[{places}]", ATOM, text.reads)
+        return text.then(f"[{places}]")
 
     def ordered(self, value: Value, order: Order) -> Text:
         """A value's text with its axes in an order of their own."""
@@ -182,6 +190,6 @@ class KernelScope:
         if given == wanted:
             return text
         if len(given) == 2:
-            return Text(f"tl.trans({text.code})", ATOM, text.reads)
+            return call("tl.trans", text)
         places = [given.index(axis) for axis in wanted]
-        return Text(f"tl.permute({text.code}, {places})", ATOM, text.reads)
+        return call("tl.permute", text, f"{places}")

@@ -35,14 +35,14 @@ from ...ir.tile import (
     Value,
     all_ops,
 )
+from ..python_text import Text, call, fill, several
 from .along_axis import write_combine, write_reduce, write_rename, write_scan
 from .arguments import argument_groups
 from .dots import write_dot
 from .elementwise import write_cast, write_constant, write_elementwise, write_range
-from .functions import TRITON_TYPE, Text
-from .grid_text import grid_axes, grid_lines
+from .functions import TRITON_TYPE
+from .grid_text import grid_axes, write_grid
 from .kernel_scope import Body, KernelScope
-from .lines import fill
 from .memory import write_load, write_search, write_store
 from .systems import write_solve, write_substitute
 
@@ -93,8 +93,7 @@ class KernelText(KernelScope):
             self.nonnegative.add(tile.symbol)
         positions = [axis.position.name for axis in grid_axes(self.program)]
         names = {position: self.unique(position) for position in positions}
-        for line in grid_lines(self.program, names, sizes, self.unique):
-            body.add(line)
+        write_grid(self.program, body, names, sizes, self.unique)
         for position, name in names.items():
             self.name_value(position, name)
             self.grid_names.add(position)
@@ -131,22 +130,25 @@ class KernelText(KernelScope):
         self.name_value(op.variable.name, variable)
         if op.start.name in self.nonnegative:
             self.nonnegative.add(op.variable.name)
-        start, stop = (self.texts[v.name].code for v in (op.start, op.stop))
-        step = "" if op.step == 1 else f", {op.step}"
-        loop = "range"
-        stages = dict(self.program.launch).get("num_stages", 1)
-        if stages > 1 and len(self.bodies) == 1 and _walks_rows(op):  # else no load is pipelined
-            loop, step = "tl.range", f"{step}, num_stages={stages}"
+        turns = self._turns(op)
         outer = self.bodies[-1]
         self.bodies.append(Body(outer.depth + 1))
         self._write_ops(op.body)
         self._carry_on(variables, [self.texts[v.name] for v in op.yields])
         inner = self.bodies.pop()
         self.taken = before | set(self.bases.values()) | self.kept
-        outer.add(f"for {variable} in {loop}({start}, {stop}{step}):")
+        outer.add(turns, f"for {variable} in ", ":")
         outer.lines.extend(inner.lines or ["    " * inner.depth + "pass"])
         for carried, name in zip(op.carried, variables, strict=True):
             self.name_value(carried.out.name, name)
+
+    def _turns(self, op: For) -> Text:
+        bounds = [self.texts[v.name] for v in (op.start, op.stop)]
+        bounds += [] if op.step == 1 else [Text(f"{op.step}")]
+        stages = dict(self.program.launch).get("num_stages", 1)
+        if stages > 1 and len(self.bodies) == 1 and _walks_rows(op):  # else no load is pipelined
+            return call("tl.range", *bounds, num_stages=stages)
+        return call("range", *bounds)
 
     def _carry(self, carried: Carried) -> str:
         """The variable that a loop updates; the one of the loop before, if it goes on there."""
@@ -156,10 +158,9 @@ class KernelText(KernelScope):
             name = text.code
         else:
             name = self.unique(carried.inner.name)
-            code = text.code
             if not carried.inner.axes and not text.reads:
-                code = f"tl.full([], {code}, {TRITON_TYPE[carried.inner.dtype]})"
-            self.bodies[-1].add(f"{name} = {code}")
+                text = call("tl.full", "[]", text, TRITON_TYPE[carried.inner.dtype])
+            self.bodies[-1].assign(name, text)
         self.name_value(carried.inner.name, name)
         self.outs.add(carried.out.name)
         return name
@@ -177,17 +178,16 @@ class KernelText(KernelScope):
             for n, (variable, text) in enumerate(pending):
                 others = [t for m, (_, t) in enumerate(pending) if m != n]
                 if all(variable not in t.reads for t in others):
-                    self.bodies[-1].add(f"{variable} = {text.code}")
+                    self.bodies[-1].assign(variable, text)
                     del pending[n]
                     break
             else:
                 names = ", ".join(v for v, _ in pending)
-                codes = ", ".join(t.code for _, t in pending)
-                self.bodies[-1].add(f"{names} = {codes}")
+                self.bodies[-1].assign(names, several([t for _, t in pending]))
                 return
 
     def _comment(self, op: Comment) -> None:
-        self.bodies[-1].add(f"# {op.text}")
+        self.bodies[-1].say(op.text)
 
 
 def _walks_rows(loop: For) -> bool:

@@ -2,28 +2,7 @@
 
 from __future__ import annotations
 
-import textwrap
-
-WIDEST = 100
-
-
-def fill(items: list[str], indent: int) -> list[str]:
-    """Items with commas behind them, as many to a line as fit."""
-    lines: list[str] = []
-    line = ""
-    for item in items:
-        if line and indent + len(line) + len(item) + 2 > WIDEST:
-            lines.append(" " * indent + line)
-            line = ""
-        line = f"{line} {item},".lstrip()
-    return [*lines, " " * indent + line] if line else lines
-
-
-def comment(text: str, indent: int = 0) -> list[str]:
-    """A comment of as many lines as it takes."""
-    return textwrap.wrap(
-        text, WIDEST - indent, initial_indent="# ", subsequent_indent="# ", break_long_words=False
-    )
+from ..python_text import WIDEST, comment
 
 
 def wrap(text: str, indent: int) -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ...ir.tile import Cast, Load, Search, SizeArgument, Store, Value
-from .functions import ATOM, PRODUCT, SUM, TRITON_TYPE, Text, write_call, write_number
+from ..python_text import PRODUCT, SUM, Text, call, chain, infix, name
+from .functions import TRITON_TYPE, write_call, write_number
 from .kernel_scope import KernelScope
 from .layout import Order
 
@@ -15,19 +16,16 @@ def write_load(kernel: KernelScope, op: Load, cast: Cast | None = None) -> None:
     order = kernel.layout.of(op.out)
     pointer = _pointer(kernel, op.buffer, op.index, order)
     if op.mask is None:
-        code = f"tl.load({pointer.code})"
+        text = call("tl.load", pointer)
     else:
-        fill = write_number(op.fill).code
         mask = _mask(kernel, op.mask, order)
-        code = f"tl.load({pointer.code}, mask={mask.code}, other={fill})"
+        text = call("tl.load", pointer, mask=mask, other=write_number(op.fill))
     if kernel.program.buffers[op.buffer].nonnegative:
         kernel.nonnegative.add(op.out.name)
     out = op.out
     if cast is not None:
-        out, code = cast.out, f"{code}.to({TRITON_TYPE[cast.out.dtype]})"
-    name = kernel.unique(out.name)
-    kernel.statement(f"{name} = {code}")
-    kernel.name_value(out.name, name)
+        out, text = cast.out, text.then(f".to({TRITON_TYPE[cast.out.dtype]})")
+    kernel.assign(out, text)
     kernel.loaded.add(out.name)
 
 
@@ -36,26 +34,25 @@ def write_store(kernel: KernelScope, op: Store) -> None:
     axes = frozenset[str]().union(*(v.axes for _, v in op.index))
     order = kernel.layout.sort(axes)
     pointer = _pointer(kernel, op.buffer, op.index, order)
-    value = kernel.shaped(op.value, order).code
-    mask = "" if op.mask is None else f", mask={kernel.shaped(op.mask, order).code}"
-    kernel.statement(f"tl.store({pointer.code}, {value}{mask})")
+    mask = {} if op.mask is None else {"mask": kernel.shaped(op.mask, order)}
+    stored = call("tl.store", pointer, kernel.shaped(op.value, order), **mask)
+    kernel.bodies[-1].add(stored)
 
 
 def write_search(kernel: KernelScope, op: Search) -> None:
     """How many entries of a sorted table lie below a number."""
     kernel.device.add("search")
     rest = tuple((d, v) for d, v in op.index if d != op.dim)
-    args = [
-        _pointer(kernel, op.buffer, rest, ()).code,
+    found = call(
+        "_search_sorted",
+        _pointer(kernel, op.buffer, rest, ()),
         f"{op.buffer}_stride_{op.dim}",
-        kernel.texts[op.size.name].code,
-        kernel.texts[op.value.name].code,
-        f"RIGHT={op.side == 'right'}",
-    ]
-    name = kernel.unique(op.out.name)
-    kernel.statement(f"{name} = _search_sorted({', '.join(args)})")
+        kernel.texts[op.size.name],
+        kernel.texts[op.value.name],
+        RIGHT=op.side == "right",
+    )
     kernel.nonnegative.add(op.out.name)
-    kernel.name_value(op.out.name, name)
+    kernel.assign(op.out, found)
 
 
 def _mask(kernel: KernelScope, mask: Value, order: Order) -> Text:
@@ -77,43 +74,47 @@ def _pointer(kernel: KernelScope, buffer: str, index: Index, order: Order) -> Te
     starts = [(d, start) for d, value in rest if (start := _start(kernel, d, value)) is not None]
     if starts:
         base = _block_base(kernel, buffer, base, starts)
-    terms, reads = [base], frozenset({base})
+    terms = [base]
     for dim, value in rest:
         if not value.axes and _start(kernel, dim, value) is not None:
             continue
-        offset = _offset(kernel, value, order)
-        terms.append(f"{offset.at(PRODUCT)} * {buffer}_stride_{dim}")
-        reads |= offset.reads
-    return Text(" + ".join(terms), SUM, reads)
+        terms.append(_strided(_offset(kernel, value, order), buffer, dim))
+    return chain(SUM, "+", terms)
 
 
-def _base(kernel: KernelScope, buffer: str, index: Index) -> tuple[str, Index]:
+def _strided(offset: Text, buffer: str, dim: str) -> Text:
+    return infix(PRODUCT, offset.at(PRODUCT), "*", name(f"{buffer}_stride_{dim}"))
+
+
+def _base(kernel: KernelScope, buffer: str, index: Index) -> tuple[Text, Index]:
     """The pointer to what the top level fixes of a buffer, and the indices that remain."""
     fixed = [(d, v) for d, v in index if not v.axes and kernel.is_outermost(v)]
     rest = tuple((d, v) for d, v in index if (d, v) not in fixed)
     fixed = [(d, v) for d, v in fixed if kernel.constants.get(v.name) != 0]
     if not fixed:
-        return buffer, rest
-    terms = [f"{_far(kernel, v)} * {buffer}_stride_{d}" for d, v in fixed]
+        return name(buffer), rest
+    terms = [_strided(_far(kernel, v), buffer, d) for d, v in fixed]
     key = (buffer, tuple((d, v.name) for d, v in fixed))
-    return kernel.outermost(key, f"{buffer}_base", " + ".join([buffer, *terms])), rest
+    return kernel.outermost(key, f"{buffer}_base", chain(SUM, "+", [name(buffer), *terms])), rest
 
 
-def _far(kernel: KernelScope, value: Value) -> str:
+def _far(kernel: KernelScope, value: Value) -> Text:
     """A position that may be far, as 64 bits; what is made of arguments may be a plain number."""
     if value.name in kernel.constants:
-        return str(kernel.constants[value.name])
+        return Text(str(kernel.constants[value.name]))
     text = kernel.texts[value.name]
     if any(axis.position == value for axis in kernel.program.grid):
-        return f"{text.at(ATOM)}.to(tl.int64)"
-    return f"tl.cast({text.code}, tl.int64)"
+        return text.then(".to(tl.int64)")
+    return call("tl.cast", text, "tl.int64")
 
 
-def _block_base(kernel: KernelScope, buffer: str, base: str, starts: list[tuple[str, Text]]) -> str:
+def _block_base(
+    kernel: KernelScope, buffer: str, base: Text, starts: list[tuple[str, Text]]
+) -> Text:
     """The pointer to where a tile starts: what may be far is counted in 64 bits."""
-    key = (buffer, base, tuple((dim, start.code) for dim, start in starts))
-    terms = [f"tl.cast({s.code}, tl.int64) * {buffer}_stride_{d}" for d, s in starts]
-    return kernel.once(key, f"{buffer}_block", lambda: " + ".join([base, *terms]))
+    terms = [_strided(call("tl.cast", s, "tl.int64"), buffer, d) for d, s in starts]
+    made = chain(SUM, "+", [base, *terms])
+    return kernel.once(made.code, f"{buffer}_block", made)
 
 
 def _start(kernel: KernelScope, dim: str, value: Value) -> Text | None:
@@ -129,8 +130,8 @@ def _offset(kernel: KernelScope, value: Value, order: Order) -> Text:
     if value.name not in kernel.starts:
         return kernel.shaped(value, order)
     (dim,) = value.axes
-    offset = Text(kernel.offset(dim))
+    offset = name(kernel.offset(dim))
     if len(order) > 1:
         places = ", ".join(":" if a == dim else "None" for a in order)
-        offset = Text(f"{offset.code}[{places}]")
+        offset = offset.then(f"[{places}]")
     return offset

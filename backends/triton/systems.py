@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...ir.tile import Solve, Substitute, Value
-from .functions import ATOM, Text
+from ..python_text import Text, call
 from .kernel_scope import KernelScope
 
 _LEAST_OF_A_DOT = 16
@@ -19,14 +19,13 @@ def write_substitute(kernel: KernelScope, op: Substitute) -> None:
     rows = kernel.program.tile(op.rows).block
     if kernel.precision == "tf32" and rows >= _LEAST_OF_A_DOT:
         kernel.device.add("substitute_by_halves")
-        code = f"_substitute_by_halves({a.code}, {b.code}, LEVELS={rows.bit_length() - 1})"
+        solved = call("_substitute_by_halves", a, b, LEVELS=rows.bit_length() - 1)
     elif rows <= _ROW_BY_ROW:
         kernel.device.add("substitute")
-        code = f"_substitute({a.code}, {b.code})"
+        solved = call("_substitute", a, b)
     else:
         kernel.device.add("substitute_blocks")
-        code = f'_substitute_blocks({a.code}, {b.code}, PRECISION="{kernel.precision}")'
-    solved = Text(code, ATOM, a.reads | b.reads)
+        solved = call("_substitute_blocks", a, b, PRECISION=f'"{kernel.precision}"')
     kernel.define(op, op.out, _from_columns(kernel, op.out, op.rows, solved))
 
 
@@ -35,9 +34,7 @@ def write_solve(kernel: KernelScope, op: Solve) -> None:
     kernel.device.add("solve")
     matrix = kernel.ordered(op.matrix, (op.left, op.right))
     vector = _as_columns(kernel, op.vector, op.left)
-    size = kernel.program.tile(op.left).size
-    code = f"_solve({matrix.code}, {vector.code}, SIZE={size})"
-    solved = Text(code, ATOM, matrix.reads | vector.reads)
+    solved = call("_solve", matrix, vector, SIZE=f"{kernel.program.tile(op.left).size}")
     kernel.define(op, op.out, _from_columns(kernel, op.out, op.right, solved))
 
 
@@ -46,16 +43,15 @@ def _as_columns(kernel: KernelScope, value: Value, first: str) -> Text:
     rest = tuple(a for a in kernel.layout.of(value) if a != first)
     if first not in value.axes:
         shape = kernel.blocks((first, *rest))
-        text = kernel.texts[value.name]
-        text = Text(f"tl.broadcast_to({text.at(ATOM)}[None], [{shape}])", ATOM, text.reads)
+        text = call("tl.broadcast_to", kernel.texts[value.name].then("[None]"), f"[{shape}]")
     else:
         text = kernel.ordered(value, (first, *rest))
     if not rest:
-        return Text(f"{text.at(ATOM)}[:, None]", ATOM, text.reads)
+        return text.then("[:, None]")
     if len(rest) == 1:
         return text
     shape = f"{kernel.blocks((first,))}, {kernel.blocks(rest, ' * ')}"
-    return Text(f"tl.reshape({text.code}, [{shape}])", ATOM, text.reads)
+    return call("tl.reshape", text, f"[{shape}]")
 
 
 def _from_columns(kernel: KernelScope, out: Value, first: str, text: Text) -> Text:
@@ -63,5 +59,5 @@ def _from_columns(kernel: KernelScope, out: Value, first: str, text: Text) -> Te
     order = kernel.layout.of(out)
     made = (first, *(a for a in order if a != first))
     if len(made) != 2:
-        text = Text(f"tl.reshape({text.code}, [{kernel.blocks(made)}])", ATOM, text.reads)
+        text = call("tl.reshape", text, f"[{kernel.blocks(made)}]")
     return kernel.turned(text, made, order)

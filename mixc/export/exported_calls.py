@@ -96,7 +96,7 @@ def _original(derivative: Derivative) -> Mixer:
 
 def _without(results: Sequence[str], mixer: Mixer, reason: str | None) -> Iterator[str]:
     """A backward pass that says why there is none."""
-    from ..backends.triton.lines import comment
+    from ..backends.python_text import comment
 
     yield "    @staticmethod"
     yield f"    def backward(ctx, {_listed([f'd_{name}' for name in results])}):"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixc.backends.triton.lines import WIDEST, comment, fill, wrap
+from mixc.backends.triton.lines import WIDEST, wrap
 
 NAMES = st.sampled_from(["query_tile", "k_tile", "m_new", "o_sum", "BLOCK_J", "1.5", "0"])
 
@@ -69,16 +69,6 @@ def test_what_ends_in_a_colon_keeps_it(head: str) -> None:
     lines = wrap(line, 4)
     assert lines[-1] == "):"
     assert all(len(text) <= WIDEST - 4 for text in lines)
-
-
-def test_comments_and_lists_fill_their_lines() -> None:
-    words = "a word or two " * 20
-    assert all(line.startswith("# ") and len(line) <= 92 for line in comment(words, 8))
-    assert " ".join(line[2:] for line in comment(words, 8)).split() == words.split()
-    assert wrap(f"# {words}", 8) == comment(words, 8)
-    lines = fill([f"argument_{n}" for n in range(30)], 4)
-    assert all(len(line) <= WIDEST and line.endswith(",") for line in lines)
-    assert " ".join(lines).split() == [f"argument_{n}," for n in range(30)]
 
 
 def test_a_tuple_has_a_line_for_each_value() -> None:

@@ -1,0 +1,147 @@
+"""Python as it is written: expressions that know their parts, on one line or on several."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+WIDEST = 100
+# Python's precedence, as far as emitted expressions use it. WORDS: `if` and `else`, `and`, `or`,
+# `not`. QUOTIENT: what ends in `/`, `//` or `%`, and so can't stand right of a `*` as it is.
+WORDS, COMPARE, OR, AND, SUM, QUOTIENT, PRODUCT, UNARY, POWER, ATOM = range(10)
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """An expression: its code on one line, its precedence, and the variables that it reads.
+
+    One with ``parts`` can be broken: ``opens`` and ``closes`` then have lines of their own and so
+    has each part, behind its sign where it is an operand, before a comma where it is not.
+    """
+
+    code: str
+    level: int = ATOM
+    reads: frozenset[str] = frozenset()
+    parts: tuple[Text, ...] = ()
+    signs: tuple[str, ...] = ()
+    opens: str = "("
+    closes: str = ")"
+
+    def at(self, level: int) -> Text:
+        """The expression, in parentheses if it binds weaker than ``level``."""
+        if self.level >= level:
+            return self
+        whole = replace(self, code=f"({self.code})", level=ATOM)
+        if self.level < UNARY:  # what is broken has its parentheses then anyway
+            return whole
+        return replace(whole, opens=f"({self.opens}", closes=f"{self.closes})")
+
+    def then(self, suffix: str) -> Text:
+        """What an attribute, a method or an index makes of it."""
+        whole = self.at(ATOM)
+        return replace(whole, code=f"{whole.code}{suffix}", closes=f"{whole.closes}{suffix}")
+
+    def behind(self, prefix: str, level: int = UNARY) -> Text:
+        """The expression behind a sign, or behind its keyword."""
+        whole = self.at(level)
+        code, opens = f"{prefix}{whole.code}", f"{prefix}{whole.opens}"
+        return replace(whole, code=code, opens=opens, level=level)
+
+    def lines(self, indent: int, before: str = "", after: str = "") -> list[str]:
+        """The lines between ``before`` and ``after``, all at an indent that they leave out."""
+        flat = f"{before}{self.code}{after}"
+        if not self.parts or indent + len(flat) <= WIDEST:
+            return [flat]
+        inner = [_chained(self.parts, self.signs)] if self.signs else []
+        if not inner or indent + 4 + len(inner[0]) > WIDEST:
+            inner = [line for lines in self._lines_of_parts(indent + 4) for line in lines]
+        return [before + self.opens, *(f"    {line}" for line in inner), self.closes + after]
+
+    def _lines_of_parts(self, indent: int) -> list[list[str]]:
+        if self.signs:
+            pairs = zip(self.parts, self.signs, strict=True)
+            return [part.lines(indent, sign) for part, sign in pairs]
+        return [part.lines(indent, after=",") for part in self.parts]
+
+
+def statement(value: Text, depth: int, before: str = "", after: str = "") -> list[str]:
+    """The lines of a statement: ``before`` may be ``x = ``, ``return `` or ``for n in ``."""
+    return ["    " * depth + line for line in value.lines(4 * depth, before, after)]
+
+
+def name(variable: str) -> Text:
+    """A variable."""
+    return Text(variable, ATOM, frozenset({variable}))
+
+
+def call(function: str, *args: Text | str | int, **keywords: Text | str | int) -> Text:
+    """A call; what is no expression yet reads nothing and stays on one line."""
+    given = [_text(arg) for arg in args]
+    given += [_text(value).behind(f"{key}=", WORDS) for key, value in keywords.items()]
+    return listed(given, f"{function}(", ")")
+
+
+def listed(items: Sequence[Text], opens: str = "(", closes: str = ")") -> Text:
+    """Items with commas between, in brackets."""
+    several = ", ".join(item.code for item in items)
+    return Text(f"{opens}{several}{closes}", ATOM, _reads(items), tuple(items), (), opens, closes)
+
+
+def several(items: Sequence[Text]) -> Text:
+    """Values with commas between, in brackets where they take several lines; a single one as is."""
+    if len(items) == 1:
+        return items[0]
+    return replace(listed(items), code=", ".join(item.code for item in items), level=WORDS)
+
+
+def infix(level: int, left: Text, sign: str, right: Text) -> Text:
+    """Two operands, each in the parentheses that it needs; sums of sums are one chain."""
+    (parts, signs), (more, later) = _chain(left, level), _chain(right, level)
+    parts, signs = (*parts, *more), (*signs, f"{sign} ", *later[1:])
+    return Text(_chained(parts, signs), level, left.reads | right.reads, parts, signs)
+
+
+def chain(level: int, sign: str, operands: Sequence[Text]) -> Text:
+    """Operands with the same sign between all of them; a single one as it is."""
+    first, *rest = operands
+    for operand in rest:
+        first = infix(level, first, sign, operand)
+    return first
+
+
+def _chain(text: Text, level: int) -> tuple[tuple[Text, ...], tuple[str, ...]]:
+    """The operands and signs of a chain that goes on at a level, else the text as an operand."""
+    same = text.level == level or {text.level, level} == {PRODUCT, QUOTIENT}
+    return (text.parts, text.signs) if text.signs and same else ((text,), ("",))
+
+
+def _chained(parts: Sequence[Text], signs: Sequence[str]) -> str:
+    return " ".join(f"{sign}{part.code}" for part, sign in zip(parts, signs, strict=True))
+
+
+def _reads(items: Sequence[Text]) -> frozenset[str]:
+    return frozenset[str]().union(*(item.reads for item in items))
+
+
+def _text(value: Text | str | int) -> Text:
+    return value if isinstance(value, Text) else Text(f"{value}")
+
+
+def fill(items: list[str], indent: int) -> list[str]:
+    """Items with commas behind them, as many to a line as fit."""
+    lines: list[str] = []
+    line = ""
+    for item in items:
+        if line and indent + len(line) + len(item) + 2 > WIDEST:
+            lines.append(" " * indent + line)
+            line = ""
+        line = f"{line} {item},".lstrip()
+    return [*lines, " " * indent + line] if line else lines
+
+
+def comment(text: str, indent: int = 0) -> list[str]:
+    """A comment of as many lines as it takes."""
+    return textwrap.wrap(
+        text, WIDEST - indent, initial_indent="# ", subsequent_indent="# ", break_long_words=False
+    )

@@ -205,7 +205,10 @@ class RunningSumTask(PointwiseTask):
 
 @dataclass(frozen=True, slots=True)
 class SelectionTask(KernelTask):
-    """Where the ``kept`` largest of ``x`` along ``over`` end, in buffers ``least`` and ``last``."""
+    """Where the ``kept`` largest of ``x`` along ``over`` end, in buffers ``least`` and ``last``.
+
+    The largest of those that ``among`` admits, where it is given; what is no number never counts.
+    """
 
     schedule: ClassVar[str] = "selection"
 
@@ -218,6 +221,7 @@ class SelectionTask(KernelTask):
     tiled: tuple[str, ...]
     about: str = ""
     reason: str = ""
+    among: Expr | None = None
 
     @property
     def writes(self) -> tuple[str, ...]:
@@ -228,6 +232,8 @@ class SelectionTask(KernelTask):
     def expressions(self) -> Iterator[Expr]:
         """Every expression that the kernel evaluates."""
         yield from (self.x, self.kept)
+        if self.among is not None:
+            yield self.among
 
 
 Task = (

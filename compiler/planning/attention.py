@@ -238,10 +238,7 @@ class AttentionPlan:
         if denominator != Literal(1.0):
             value = call("div", value, denominator)
         value = fold_constants(call("where", visible, value, 0.0), builder.params)
-        output = next((o for o in builder.mixer.outputs if o.name == name), None)
-        dims = output.dims if output is not None else None
-        role: OneOf["output", "temporary"] = "temporary" if output is None else "output"
-        made = builder.store(name, value, dims, role, "the weights as a value")
+        made = builder.result(name, value, "the weights as a value")
         builder.names[name] = Ref(made.name, stage.queries | {stage.over}, Kind.REAL)
 
 

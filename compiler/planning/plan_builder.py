@@ -154,30 +154,36 @@ class PlanBuilder:
 
     def _selected(self, ranks: FirstRanks) -> Expr:
         """What is among the first of its row, by two numbers for each row that a kernel finds."""
-        reason = f"the largest along {ranks.over} are selected"
-        x = self.materialised(ranks.x, None, None, inside=True)
-        if not self.is_stored(x):
-            x = self.store(self.temporary_name(ranks.x), ranks.x, None, "temporary", reason)
-        rows, stem = x.axes - {ranks.over}, self.temporary_name(ranks.x)
-        least, last = (self.free_name(f"{stem}_{part}") for part in ("least", "last"))
+        return ranks.admitted(*self.ends(ranks.x, ranks.over, ranks.kept))
+
+    def ends(
+        self, x: Expr, over: str, kept: Expr, among: Expr | None = None
+    ) -> tuple[Expr, Ref, Ref]:
+        """``x``, stored, and where the ``kept`` largest of its rows end: see ``SelectionTask``."""
+        reason = f"the largest along {over} are selected"
+        stored = self.materialised(x, None, None, inside=True)
+        if not isinstance(stored, Ref) or not self.is_stored(stored):
+            stored = self.store(self.temporary_name(x), x, None, "temporary", reason)
+        read = [self.materialised(e, None, None, inside=True) for e in (among, kept) if e]
+        rows = frozenset[str]().union(x.axes, *(e.axes for e in read)) - {over}
+        least, last = (self.free_name(f"{stored.name}_{part}") for part in ("least", "last"))
         for name, dtype in ((least, DType.FLOAT32), (last, DType.INT32)):
             self.context.buffers[name] = Buffer(name, self.order(rows), dtype, "temporary")
-        tiled = tuple(self.tiled(x, self.order(rows))[-1:])
-        about = f"{least}, {last}: where the largest of a row end, and their last equal"
         self.tasks.append(
             SelectionTask(
-                self.kernel_name(least),
-                x,
-                ranks.over,
-                ranks.kept,
-                least,
-                last,
-                tiled,
-                about,
-                reason,
+                name=self.kernel_name(least),
+                x=stored,
+                over=over,
+                kept=read[-1],
+                least=least,
+                last=last,
+                tiled=tuple(self.tiled(stored, self.order(rows))[-1:]),
+                about=f"{least}, {last}: where the largest of a row end, and their last equal",
+                reason=reason,
+                among=read[0] if among else None,
             )
         )
-        return ranks.admitted(x, Ref(least, rows, Kind.REAL), Ref(last, rows, Kind.INT))
+        return stored, Ref(least, rows, Kind.REAL), Ref(last, rows, Kind.INT)
 
     def _by_head(self, read: Read) -> bool:
         """Whether a read only spreads groups over their heads."""
@@ -330,6 +336,13 @@ class PlanBuilder:
         if role == "temporary":
             self.stored[expr] = ref
         return ref
+
+    def result(self, name: str, value: Expr, reason: str) -> Ref:
+        """A stage's result, stored: in the output of that name where there is one."""
+        output = next((o for o in self.mixer.outputs if o.name == name), None)
+        if output is None:
+            return self.store(name, value, None, "temporary", reason)
+        return self.store(name, value, output.dims, "output", reason)
 
     def compute(self, name: str, expr: Expr, order: tuple[str, ...], reason: str) -> None:
         """A kernel that fills the buffer ``name``."""

@@ -64,6 +64,8 @@ class _Row:
         builder = self.builder
         most = call("min", self.task.kept, Size(self.task.over))
         turns = builder.cast(self.evaluator.evaluate(most, "turns"), DType.INT32)
+        for dim in sorted(turns.axes):  # the rows of a tile take the turns of the longest
+            turns = builder.reduce("max", turns, dim, "turns")
         start = [("least", self._number(inf))]
         with builder.loop("turn", self._whole(0), turns, 1, start) as loop:
             (so_far,) = loop.carried
@@ -117,8 +119,14 @@ class _Row:
             exists = builder.elementwise("lt", position, size, dtype=DType.BOOL)
             builder.place(over, position, exists)
             x = builder.cast(self.evaluator.evaluate(self.task.x), DType.FLOAT32)
+            if self.task.among is not None:
+                among = self.evaluator.condition(self.task.among, "among")
+                counts = self.evaluator.both(exists, among)
+            else:
+                counts = exists
+            assert counts is not None
             # What does not exist is not compared: it is no number.
-            x = self.evaluator.where(exists, x, builder.constant(float("nan"), DType.FLOAT32))
+            x = self.evaluator.where(counts, x, builder.constant(float("nan"), DType.FLOAT32))
             loop.yields = body(x, loop.carried)
         return loop.results
 

@@ -4,24 +4,53 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ...ir.errors import ArgumentError
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
+_ATTEMPTS, _PAUSE_S = 5, 0.5
+
 
 def open_storage(place: str | Path) -> BaseStorage:
-    """The storage behind a database URL or the path of a journal file, made if it is not there."""
-    from optuna.storages import JournalStorage, RDBStorage
+    """The storage behind a database URL or the path of a journal file, made if it is not there.
+
+    Raises ArgumentError where the database does not answer, or what speaks to it is not installed.
+    """
+    from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
     if "://" in str(place):
-        return RDBStorage(str(place))
+        return _database(str(place))
     path = Path(place)
     lock: Any = FileLock(path)  # has what optuna asks of one, without importing optuna
     path.parent.mkdir(parents=True, exist_ok=True)
     return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+
+
+def _database(url: str) -> BaseStorage:
+    from optuna.storages import RDBStorage
+    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+    scheme = url.partition("://")[0]
+    try:
+        for _ in range(_ATTEMPTS):  # where two make the tables of a new database, one fails
+            try:
+                # What a server has closed meanwhile is opened again.
+                return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+            except DBAPIError:
+                time.sleep(_PAUSE_S)
+        return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+    except ImportError as error:
+        more = " (pip install 'mixc[postgresql]')" if scheme.startswith("postgresql") else ""
+        raise ArgumentError(f"--storage {scheme}://...: {error.name} is needed{more}") from error
+    except SQLAlchemyError as error:
+        why = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        raise ArgumentError(f"--storage {scheme}://...: {why}") from error
 
 
 class FileLock:

@@ -6,6 +6,7 @@ import itertools
 import os
 import random
 import socket
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -63,9 +64,17 @@ class Search:
     """A study of one space. Several processes may share it, through its storage."""
 
     def __init__(
-        self, space: Space, storage: BaseStorage, name: str, seed: int | None = None
+        self,
+        space: Space,
+        storage: BaseStorage,
+        name: str,
+        seed: int | None = None,
+        abandoned_s: float = 3600.0,
     ) -> None:
-        """Open the study, or make it."""
+        """Open the study, or make it.
+
+        A trial that another machine has left open for ``abandoned_s`` is given up.
+        """
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -75,7 +84,7 @@ class Search:
         self._study: Study = optuna.create_study(
             study_name=name, storage=storage, sampler=sampler, load_if_exists=True
         )
-        self._give_up_abandoned()
+        self._give_up_abandoned(abandoned_s)
 
     def history(self) -> History:
         """What the study holds so far."""
@@ -145,11 +154,12 @@ class Search:
                 if chosen is not None:
                     self._study.enqueue_trial(chosen)
             trial = self._study.ask()
-            trial.set_user_attr("process", _this_process())
+            mark_running(trial)
             for knob in self.space.knobs:
                 trial.suggest_categorical(knob.name, knob.choices)
             refusal = self.space.refusal(trial.params)
-            if refusal is None and key(trial.params) not in seen:
+            repeated = key(trial.params) in seen | self._before(trial.number)
+            if refusal is None and not repeated:
                 return trial
             self._refuse(trial, refusal)
         return None
@@ -188,18 +198,36 @@ class Search:
         running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return {key(trial.params) for trial in running}
 
-    def _give_up_abandoned(self) -> None:
-        """Trials that a killed process of this machine left open will not be told any more."""
+    def _before(self, number: int) -> set[Key]:
+        """What another process chose while this one did: of two, the earlier trial goes on."""
+        trials = self._study.get_trials(deepcopy=False)
+        kept = [
+            t for t in trials if t.number < number and (_counts(t) or not t.state.is_finished())
+        ]
+        return {key(trial.params) for trial in kept}
+
+    def _give_up_abandoned(self, abandoned_s: float) -> None:
+        """Trials that a process left open which is no more will not be told any more."""
         from optuna.trial import TrialState
 
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            host, _, pid = str(trial.user_attrs.get("process", "")).rpartition(":")
-            if host == socket.gethostname() and pid.isdigit() and not _is_alive(int(pid)):
+            if is_abandoned(trial, abandoned_s):
                 self._study.tell(trial.number, state=TrialState.FAIL)
 
 
-def _this_process() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}"
+def is_abandoned(trial: FrozenTrial, abandoned_s: float) -> bool:
+    """Whether the process that a trial runs in is no more; of other machines time tells."""
+    host, _, pid = str(trial.user_attrs.get("process", "")).rpartition(":")
+    if host == socket.gethostname() and pid.isdigit():
+        return not _is_alive(int(pid))
+    started_s = trial.user_attrs.get("started_s")  # Optuna's own has no time zone
+    return started_s is not None and time.time() - float(started_s) >= abandoned_s
+
+
+def mark_running(trial: OpenTrial) -> None:
+    """Say which process a trial runs in, and since when."""
+    trial.set_user_attr("process", f"{socket.gethostname()}:{os.getpid()}")
+    trial.set_user_attr("started_s", time.time())
 
 
 def _is_alive(pid: int) -> bool:

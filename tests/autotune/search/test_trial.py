@@ -31,6 +31,7 @@ if [ -n "$source" ]; then
     "16 64 ") plant "for (volatile int on = 1; on;) {}";;
     "16 128 ") plant "return;";;
     "16 256 ") plant "tiny_o(args, threads); ((float*)args[0])[85] += 0.5f; return;";;
+    "32 64 ") plant "for (;;) { static volatile char* kept; kept = new char[1l << 30]; }";;
     "64 32 ") echo "no such thing;" >> "$source";;
   esac
 fi
@@ -41,6 +42,7 @@ CRASH = {"block_rows": 16, "block_keys": 32}
 HANG = {"block_rows": 16, "block_keys": 64}
 SILENT = {"block_rows": 16, "block_keys": 128}  # returns, and has written nothing
 WRONG = {"block_rows": 16, "block_keys": 256}  # changes a number of the result
+GREEDY = {"block_rows": 32, "block_keys": 64}  # takes memory until there is none
 BROKEN = {"block_rows": 64, "block_keys": 32}  # is refused by the compiler
 
 
@@ -121,6 +123,14 @@ def test_a_crash_fails_its_trial_and_no_other(worker):
     found = outcome(worker, CRASH)
     assert found.status == "failed"
     assert "crashed: SIG" in found.message
+    assert outcome(worker, GOOD).status == "ok"
+
+
+def test_a_kernel_that_takes_all_memory_fails_its_trial_and_no_other(worker):
+    found = outcome(worker, GREEDY)
+    assert found.status == "failed"
+    assert "crashed: SIGABRT" in found.message
+    assert "bad_alloc" in found.message
     assert outcome(worker, GOOD).status == "ok"
 
 

@@ -1,0 +1,154 @@
+"""What is kept, by a journal and by databases: kills, sharing, reading back with plain Optuna."""
+
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+
+from mixc.autotune.search.journal import open_storage
+from mixc.autotune.search.kernels import Space
+from mixc.autotune.search.search import Search
+from mixc.ir.errors import ArgumentError
+from mixc.ir.knob import Knob
+
+SEARCHER = """
+import os, random, signal, sys, time
+from mixc.autotune.search.journal import open_storage
+from mixc.autotune.search.kernels import Space
+from mixc.autotune.search.search import Search
+from mixc.autotune.search.trial import Outcome
+from mixc.ir.knob import Knob
+
+KNOBS = tuple(Knob(name, tuple(range(20)), 0, "") for name in ("rows", "keys"))
+SPACE = Space(KNOBS, lambda _: None, "source")
+
+def time_of(configuration):
+    return 1.0 + configuration["rows"] + 20 * configuration["keys"]
+
+def run(storage, trials, told, seed):
+    search = Search(SPACE, open_storage(storage), "study", seed)
+    search.run(lambda c, _: Outcome("ok", "", time_of(c), 0.0), trials, [SPACE.default],
+               lambda history: os.write(told, b"%d\\n" % history.trials[-1].number))
+"""
+# Each child is killed somewhere in a search; what it told of is looked for in the journal.
+KILLER = (
+    SEARCHER
+    + """
+finished = set()
+for seed in range(20):
+    ours, told = os.pipe()
+    child = os.fork()
+    if child == 0:
+        run(sys.argv[1], 10_000, told, seed)
+        os._exit(0)
+    os.close(told)
+    text = os.read(ours, 100)  # a first trial has ended
+    time.sleep(random.Random(seed).random() / 10)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    while more := os.read(ours, 10_000):
+        text += more
+    finished |= {int(number) for number in text.split()}
+    history = Search(SPACE, open_storage(sys.argv[1]), "study").history()
+    times = {t.number: t.outcome.time_us == time_of(t.configuration) for t in history.trials}
+    assert finished <= {number for number, right in times.items() if right}
+print(len(finished))
+"""
+)
+SHARER = SEARCHER + "run(sys.argv[1], 12, 1, int(sys.argv[2]))\n"
+
+
+def test_twenty_kills_lose_no_finished_trial(tmp_path):
+    journal = tmp_path / "study.journal"
+    ran = subprocess.run(
+        [sys.executable, "-c", KILLER, str(journal)], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert int(ran.stdout) >= 20
+
+
+def share(storage):
+    """Two processes at once on one study; how many trials each told of, and the study."""
+    command = [sys.executable, "-c", SHARER, storage]
+    both = [subprocess.Popen([*command, seed], stdout=subprocess.PIPE, text=True) for seed in "12"]
+    told = [process.communicate(timeout=240)[0].split() for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    return told, optuna.load_study(study_name="study", storage=open_storage(storage))
+
+
+def check_shared(told, study):
+    finished = [t for t in study.trials if "status" in t.user_attrs]
+    assert len(finished) in (12, 13)  # the other may have been in its last
+    assert len({tuple(sorted(t.params.items())) for t in finished}) >= len(finished) - 1
+    assert {t.user_attrs["process"] for t in finished} >= {study.trials[0].user_attrs["process"]}
+    assert study.best_value == min(t.value for t in finished if t.value is not None)
+    assert study.best_params.keys() == {"rows", "keys"}
+
+
+def test_two_processes_share_a_journal_that_plain_optuna_reads(tmp_path):
+    check_shared(*share(str(tmp_path / "study.journal")))
+
+
+@pytest.fixture
+def postgresql(tmp_path_factory):
+    """A server of our own, with a socket in a folder; it refuses to run as root."""
+    folder = binaries()
+    if folder is None:
+        pytest.skip("no PostgreSQL server here (apt-get install postgresql)")
+    pytest.importorskip("psycopg")
+    user = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
+    home = Path("/tmp") / f"mixc-postgresql-{os.getpid()}"  # a socket's path has to be short
+    home.mkdir(mode=0o700)
+    if os.getuid() == 0:
+        shutil.chown(home, user)
+
+    def run(*words):
+        subprocess.run(
+            words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=home,
+            user=user if os.getuid() == 0 else None,
+        )  # fmt: skip
+
+    data = home / "data"
+    run(folder / "initdb", "-D", data, "-U", "mixc", "-A", "trust", "--no-sync")
+    options = f"-k {home} -c listen_addresses='' -c fsync=off"
+    run(folder / "pg_ctl", "-D", data, "-o", options, "-l", home / "log", "-w", "start")
+    try:
+        yield f"postgresql+psycopg://mixc@/postgres?host={home}"
+    finally:
+        run(folder / "pg_ctl", "-D", data, "-m", "immediate", "stop")
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def binaries():
+    """Where the server's programs are: on the path, or where Debian has them."""
+    found = shutil.which("initdb")
+    places = [Path(found).parent] if found else []
+    places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    return next((p for p in places if (p / "initdb").exists()), None)
+
+
+def test_two_processes_share_a_study_in_postgresql(postgresql):
+    check_shared(*share(postgresql))
+
+
+def test_a_storage_that_does_not_answer_is_said():
+    with pytest.raises(ArgumentError, match=r"--storage nothing://\.\.\.: "):
+        open_storage("nothing://here/there")
+
+
+@pytest.mark.parametrize(("limit_s", "state"), [(3600.0, "RUNNING"), (0.0, "FAIL")])
+def test_a_trial_that_another_machine_left_open_long_ago_is_given_up(tmp_path, limit_s, state):
+    space = Space((Knob("rows", (1, 2), 1, ""),), lambda _: None, "source")
+    storage = open_storage(tmp_path / "journal")
+    study = optuna.create_study(study_name="study", storage=storage)
+    trial = study.ask()
+    trial.set_user_attr("process", "elsewhere:1")
+    trial.set_user_attr("started_s", time.time())
+    Search(space, storage, "study", 0, abandoned_s=limit_s)
+    assert [t.state.name for t in study.trials] == [state]

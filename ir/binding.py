@@ -127,14 +127,14 @@ def params_in(
 
 
 def check_params(mixer: Mixer, overrides: Mapping[str, object]) -> None:
-    """Refuse overrides that are no params of the mixer or have the wrong kind."""
+    """Refuse overrides that are no params or have the wrong kind; 0 and 1 are truth values too."""
     names = [p.name for p in mixer.params]
     for name, value in overrides.items():
         if name not in names:
             raise ArgumentError(f"{mixer.name} has no param {name!r}{suggestion(name, names)}")
         kind = mixer.param(name).kind
         fits = {
-            Kind.BOOL: isinstance(value, bool),
+            Kind.BOOL: isinstance(value, int) and value in (0, 1),
             Kind.INT: isinstance(value, int) and not isinstance(value, bool),
             Kind.REAL: isinstance(value, int | float) and not isinstance(value, bool),
         }
@@ -159,16 +159,23 @@ def _settle_param(
         raise ArgumentError(f"params depend on each other: {' -> '.join((*pending, name))}")
     param = mixer.param(name)
     if name in overrides:
-        values[name] = _of_kind(overrides[name], param.kind)
+        values[name] = of_kind(overrides[name], param.kind)
         return
     for node in walk(param.value):
         if isinstance(node, Scalar):
             _settle_param(mixer, node.name, sizes, overrides, values, (*pending, name))
-    values[name] = _of_kind(evaluate_host(param.value, sizes, values), param.kind)
+    values[name] = of_kind(evaluate_host(param.value, sizes, values), param.kind)
 
 
-def _of_kind(value: Number, kind: Kind) -> Number:
-    return float(value) if kind is Kind.REAL else value
+def of_kind(value: Number, kind: Kind) -> Number:
+    """A number as a param of that kind has it."""
+    match kind:
+        case Kind.REAL:
+            return float(value)
+        case Kind.BOOL:
+            return bool(value)
+        case _:
+            return value
 
 
 @dataclass
@@ -341,6 +348,7 @@ __all__ = [
     "expected_layout_text",
     "is_host",
     "needed_sizes",
+    "of_kind",
     "param_values",
     "params_in",
     "shape_of",

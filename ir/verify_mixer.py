@@ -128,8 +128,9 @@ class _Verifier:
             raise self.fail("sink", f"has the key axis {stage.over}")
         reals = (max(stage.score.kind, Kind.INT), Kind.REAL)
         score = [Ref("score", stage.score.axes, kind) for kind in reals]
+        total = Ref("total", stage.queries, Kind.REAL)
         self.normalizer(stage.weight, "weight", score)
-        self.normalizer(stage.denominator, "denominator", [Ref("total", stage.queries, Kind.REAL)])
+        self.normalizer(stage.denominator, "denominator", score, total)
         if not stage.weight.axes <= stage.queries | {stage.over}:
             raise self.fail("weight", "has axes that neither score nor mask has")
         if not stage.denominator.axes <= stage.queries:
@@ -152,14 +153,15 @@ class _Verifier:
         if stage.slots is not None and stage.slots in stage.queries | over:
             raise self.fail("list", f"is along {stage.slots}, which the choice has already")
 
-    def normalizer(self, value: Expr, what: str, own: list[Ref]) -> None:
+    def normalizer(self, value: Expr, what: str, scores: list[Ref], *own: Ref) -> None:
+        """An expression that may read the form's own names; the score's of either kind."""
         errors = []
-        for ref in own:
+        for ref in scores:
             try:
-                self.expression(value, what, {**self.names, ref.name: ref})
+                self.expression(value, what, self.names | {r.name: r for r in (ref, *own)})
             except VerificationError as error:
                 errors.append(error)
-        if len(errors) == len(own):
+        if len(errors) == len(scores):
             raise errors[0]
 
     def outputs(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ..ir.binding import Number, check_params, suggestion
+from ..ir.binding import Number, check_params, of_kind, suggestion
 from ..ir.errors import ArgumentError
 from ..ir.expression import Kind, Literal
 from ..ir.mixer import Mixer, Param, Table
@@ -41,7 +41,7 @@ def _known(mixer: Mixer, values: Mapping[str, Values]) -> None:
 
 def _set(param: Param, value: Values) -> Param:
     assert isinstance(value, bool | int | float)
-    return replace(param, value=Literal(float(value) if param.kind is Kind.REAL else value))
+    return replace(param, value=Literal(of_kind(value, param.kind)))
 
 
 def _fill(table: Table, value: Values) -> Table:

@@ -194,7 +194,7 @@ def test_params_follow_each_other_and_the_sizes():
         ({"window": 3.5}, "window: expected an integer, got 3.5"),
         ({"window": True}, "window: expected an integer, got True"),
         ({"scale": "1"}, "scale: expected a number, got '1'"),
-        ({"causal": 1}, "causal: expected true or false, got 1"),
+        ({"causal": 2}, "causal: expected true or false, got 2"),
     ],
 )
 def test_params_that_do_not_fit_are_named(override, message):

@@ -148,7 +148,6 @@ def _general(
     inner = scope.child()
     inner.names["score"] = score
     weight = resolve("the weight", form.weight, inner)
-    inner = scope.child()
     inner.names["total"] = total
     denominator: Expr = Literal(1)
     if form.denominator is not None:

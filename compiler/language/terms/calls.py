@@ -34,6 +34,13 @@ def clip(a: Arguments) -> Expr:
     return a.dims.call("min", a.dims.call("max", x, low), high, span=a.span)
 
 
+def lerp(a: Arguments) -> Expr:
+    """``lerp(x, y, w)`` is ``x + w * (y - x)``."""
+    x, y, w = a.values()
+    step = a.dims.call("mul", w, a.dims.call("sub", y, x))
+    return a.dims.call("add", x, step, span=a.span)
+
+
 def _group(a: Arguments, x: Expr, over: Over, where: Expr | None) -> Group:
     group: list[tuple[str, Expr]] = []
     indices = a.indices()

@@ -71,6 +71,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "solve": Function("solve(A, b, D=P)", algebra.solve, 2, 2, dims=True),
     "where": Function("where(condition, a, b)", terms.where, 3, 3, complex=True),
     "clip": Function("clip(x, low, high)", terms.clip, 3, 3),
+    "lerp": Function("lerp(a, b, w)", terms.lerp, 3, 3),
     "logaddexp": Function("logaddexp(a, b…)", terms.logaddexp, 2, None),
     **_reductions(),
     **_norms(),

@@ -12,6 +12,7 @@ so it is an attention with the weight of the forward pass and no normaliser.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -132,7 +133,9 @@ class _Attention:
         slope = pullback(stage.denominator, ONE, ("total",), stage.queries).get("total", ZERO)
         sink = None
         if stage.sink is not None:
-            sink = call("exp", call("sub", self._of_sink(form.exponent), lse))
+            # A sink of -inf takes no weight, and a row that sees nothing has an lse of -inf then.
+            above = call("where", call("gt", lse, -math.inf), lse, 0.0)
+            sink = call("exp", call("sub", self._of_sink(form.exponent), above))
         return Weights(
             unnormalised=call("exp", call("sub", exponent, lse)),
             exponent=exponent,

@@ -44,7 +44,7 @@ def test_a_table_may_change_its_length(mixer):
         ({"widht": 1}, "banded has no param 'widht'; did you mean 'width'?"),
         ({"width": 0.5}, "width: expected an integer, got 0.5"),
         ({"width": True}, "width: expected an integer, got True"),
-        ({"causal": 1}, "causal: expected true or false, got 1"),
+        ({"causal": 2}, "causal: expected true or false, got 2"),
         ({"scale": "big"}, "scale: expected a number, got 'big'"),
         ({"x": 1}, "x is an input of banded: pass it when you call it"),
         ({"steps": 3}, "steps: expected numbers with the axes [S], got 3"),
@@ -56,3 +56,10 @@ def test_wrong_values(mixer, values, message):
     with pytest.raises(ArgumentError) as caught:
         override(mixer, values)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [1, 0])
+def test_a_flag_may_be_one_or_zero(mixer, value):
+    changed = override(mixer, {"causal": value})
+    assert changed == override(mixer, {"causal": bool(value)})
+    assert param_values(mixer, {"D": 16}, {"causal": value})["causal"] is bool(value)

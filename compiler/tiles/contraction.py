@@ -15,6 +15,7 @@ from ...ir.host import is_host
 from ...ir.rewriting import bound_axes, walk
 from ...ir.tile import DType, Value
 from ..analysis.conditions import all_of, conditions_of
+from .admitted import steps_for_rows
 from .evaluator import Evaluator
 
 
@@ -226,10 +227,8 @@ def _step_through(
     axes = _tile_axes(evaluator, inside, over)
     _settle(evaluator, inside, dim)
     start = acc if acc is not None else builder.constant(0.0, DType.FLOAT32, axes)
-    begin = builder.constant(0, DType.INT32)
-    with builder.loop(
-        dim.lower(), begin, evaluator.size(dim), 1, [(hint or f"sum_{dim.lower()}", start)]
-    ) as loop:
+    begin, end = steps_for_rows(evaluator, inside, dim)
+    with builder.loop(dim.lower(), begin, end, 1, [(hint or f"sum_{dim.lower()}", start)]) as loop:
         builder.place(dim, loop.variable)
         if rest:
             term = contract(evaluator, inside, tuple(rest), None, hint, mask=mask)

@@ -8,7 +8,7 @@ several disjuncts are made disjoint, so that no block is visited twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...ir.expression import Expr, Kind, Ref
 from ...ir.key_ranges import Bound, Conjunct, KeyRanges, Row, RowCondition, Search
@@ -154,6 +154,15 @@ def find_block_ranges(evaluator: Evaluator, ranges: KeyRanges, size: Value) -> B
         full.extend(whole)
         partial.extend(parts)
     return BlockRanges(tuple(full), tuple(partial))
+
+
+def find_range(evaluator: Evaluator, ranges: KeyRanges, size: Value) -> tuple[Value, Value]:
+    """The first position and the end of ranges in one piece, for the block of rows."""
+    (conjunct,) = ranges.disjuncts
+    tiled = any(g.dim == ranges.block and g.tiled for g in evaluator.builder.grid)
+    rows = Rows(evaluator, ranges.block if tiled else None)
+    found = _range(rows, replace(conjunct, exact=False), size, ranges.axis)
+    return found.low, found.high
 
 
 def _range(rows: Rows, conjunct: Conjunct, size: Value, axis: str) -> _Range:

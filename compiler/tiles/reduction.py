@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from ...ir.expression import Expr, Kind, Reduce
-from ...ir.key_ranges import KeyRanges
+from ...ir.expression import Kind, Reduce
 from ...ir.tile import Value
-from ..analysis.conditions import all_of, conditions_of
-from ..analysis.masks.ranges import key_ranges
+from .admitted import ranges_for_rows
 from .contraction import (
     as_truth,
     contract,
@@ -20,24 +16,6 @@ from .contraction import (
 )
 from .evaluator import Evaluator
 from .key_blocks import sweep
-
-
-def _ranges(evaluator: Evaluator, where: Expr | None, axis: str) -> KeyRanges:
-    """What ``where`` admits for the rows that a program takes.
-
-    A bound is one number for a block of rows: a condition that tells other positions of the tile
-    apart gives none, and no block is free of it.
-    """
-    conditions = conditions_of(where)
-    rows = [g.dim for g in evaluator.builder.grid if g.tiled]
-    told = {c: evaluator.tile_axes(c.axes - {axis}) for c in conditions}
-    block = next((d for d in rows if any(told[c] == {d} for c in conditions)), (rows or [""])[0])
-    bounding = [c for c in conditions if told[c] <= {block}]
-    ranges = key_ranges(all_of(bounding), axis, block, evaluator.context.masks)
-    if len(bounding) == len(conditions):
-        return ranges
-    partial = tuple(replace(conjunct, exact=False) for conjunct in ranges.disjuncts)
-    return replace(ranges, disjuncts=partial)
 
 
 def reduce_in_loop(evaluator: Evaluator, expr: Reduce, looped: list[str], hint: str) -> Value:
@@ -56,7 +34,7 @@ def reduce_in_loop(evaluator: Evaluator, expr: Reduce, looped: list[str], hint: 
         stepped = sum_by_steps(evaluator, factors_of(expr.x), axis, hint)
         if stepped is not None:
             return stepped
-    ranges = _ranges(evaluator, expr.where, axis)
+    ranges = ranges_for_rows(evaluator, expr.where, axis)
     axes, dtype = evaluator.tile_axes(expr.axes), reduced_dtype(evaluator, expr)
     start = evaluator.builder.constant(evaluator.identity(expr.op, dtype), dtype, axes)
 

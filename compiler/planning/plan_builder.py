@@ -42,6 +42,7 @@ from ..passes.fold_constants import fold_constants
 from ..tiles.context import Context, context_of
 from ..tiles.moving import move
 from .ranks import FirstRanks, first_ranks
+from .repeated_factors import without_repeated_factors
 
 KIND_DTYPE = {Kind.BOOL: DType.BOOL, Kind.INT: DType.INT32}
 
@@ -352,6 +353,8 @@ class PlanBuilder:
             about = f"{name}: a running sum along {expr.over}"
             self.tasks.append(RunningSumTask(kernel, name, running, (), about, reason))
             return
+        fixed, sequences = frozenset(self.context.sizes), frozenset(dict(self.mixer.sequences))
+        expr = without_repeated_factors(expr, fixed, sequences, self._stored_factor)
         tiled = [d for d in self.tiled(expr, order) if d not in _systems(expr)]
         block = tiled[0] if tiled else None
         value = rebuild(expr, lambda c: self.materialised(c, block, None, self._is_long(expr)))
@@ -359,6 +362,13 @@ class PlanBuilder:
             value = self._prepared_read(expr, block, None, False)
         about = f"{name}: {reason}"
         self.tasks.append(PointwiseTask(kernel, name, value, tuple(tiled), about, reason))
+
+    def _stored_factor(self, factor: Expr) -> Expr:
+        """The buffer of a costly factor of a long sum."""
+        if factor in self.stored:
+            return self.stored[factor]
+        reason = "a factor of a long sum, the same for many rows"
+        return self.store(self.temporary_name(factor), factor, None, "temporary", reason)
 
     def order(self, axes: frozenset[str]) -> tuple[str, ...]:
         """Axes of a temporary: batch dims, then sequences, then features."""

@@ -200,7 +200,7 @@ def _read_back(at: At, kept: Axes, above: Expr, rows: Axes) -> Expr | None:
 
 def _moved_back(back: list[tuple[str, Expr]], taken: list[Expr], above: Expr) -> Expr:
     present = tuple((source, place) for source, place in back if source in above.axes)
-    moved = Read(above, present) if present else above
+    moved = _read_product(above, present) if present else above
     for source, place in back:
         if source not in above.axes:  # the same for all that read: the positions that they read
             inside = call("and", call("ge", place, 0), call("lt", place, Size(source)))
@@ -208,6 +208,17 @@ def _moved_back(back: list[tuple[str, Expr]], taken: list[Expr], above: Expr) ->
     for condition in taken:
         moved = where(condition, moved)
     return moved
+
+
+def _read_product(x: Expr, at: At) -> Expr:
+    """``(h * x)[T=e]`` --> ``h * x[T=e]`` where h has no T: no product of all with all is named."""
+    match x:
+        case Call("mul", (a, b)):
+            for one, other in ((a, b), (b, a)):
+                if one.axes.isdisjoint(dim for dim, _ in at):
+                    read = _read_product(other, at)
+                    return mul(one, read) if one is a else mul(read, one)
+    return Read(x, at)
 
 
 def _inverses(at: At) -> tuple[list[tuple[str, Expr]], list[Expr]] | None:

@@ -108,7 +108,7 @@ def _round_half_even(x):
 """,
     "pow": """
 def _power(x, y):
-    size = tl.exp2(y * tl.log2(tl.abs(x)))
+    size = tl.exp2(y * tl.log2(tl.abs(x * 1.0)))  # x may be a whole number
     odd = y - 2 * tl.floor(y / 2) != 0
     signed = tl.where((x < 0) & odd, -size, size)
     return tl.where(y == 0, 1.0, tl.where(x == 0, tl.where(y > 0, 0.0, float("inf")), signed))

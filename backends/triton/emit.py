@@ -83,9 +83,10 @@ def final_form(plan: Plan) -> Plan:
 
 
 def _lint(plan: Plan) -> str:
-    """Dims keep their names in the text, whatever a linter thinks of ``I``."""
+    """Names stay what they are in the spec, whatever a linter thinks of ``I`` and ``l``."""
     dims = {d for b in plan.buffers for d in b.dims}
-    return "# ruff: noqa: E741\n\n" if dims & {"I", "O"} else ""
+    names = {*(b.name for b in plan.buffers), *dims, *(d.lower() for d in dims)}
+    return "# ruff: noqa: E741\n\n" if names & {"I", "O", "l"} else ""
 
 
 def decorator(program: Program) -> list[str]:

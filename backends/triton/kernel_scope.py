@@ -74,6 +74,7 @@ class KernelScope:
         self.nonnegative: set[str] = set()
         self.bases: dict[object, str] = {}
         self.taken: set[str] = {a for a in argument_names(program)}
+        self.counted: set[str] = set()  # variables of loops
         self.bodies = [Body(1)]
         self.grid_names: set[str] = set()
         self.outs: set[str] = set()
@@ -148,13 +149,15 @@ class KernelScope:
     def unique(self, hint: str, what: str = "tile") -> str:
         """A variable name; those of a loop's body are free again after the loop.
 
-        One that a buffer has already says ``what`` it is.
+        A loop's own variable outlives it, and none changes its type in a later loop: it is free for
+        an index, not for a tile. One that a buffer has already says ``what`` it is.
         """
+        barred = self.taken if what == "index" else self.taken | self.counted
         stem = re.sub(r"(_\d+)+$", "", hint) or hint
         stem = f"{stem}_" if stem in TAKEN else stem
         stem = f"{stem}_{what}" if stem in self.program.buffers else stem
         made, count = stem, 1
-        while made in self.taken:
+        while made in barred:
             count += 1
             made = f"{stem}_{count}"
         self.taken.add(made)

@@ -126,7 +126,7 @@ class KernelText(KernelScope):
     def _for(self, op: For) -> None:
         variables = [self._carry(c) for c in op.carried]
         before = set(self.taken)
-        variable = self.unique(op.variable.name)
+        variable = self.unique(op.variable.name, "index")
         self.name_value(op.variable.name, variable)
         if op.start.name in self.nonnegative:
             self.nonnegative.add(op.variable.name)
@@ -137,6 +137,7 @@ class KernelText(KernelScope):
         self._carry_on(variables, [self.texts[v.name] for v in op.yields])
         inner = self.bodies.pop()
         self.taken = before | set(self.bases.values()) | self.kept
+        self.counted.add(variable)
         outer.add(turns, f"for {variable} in ", ":")
         outer.lines.extend(inner.lines or ["    " * inner.depth + "pass"])
         for carried, name in zip(op.carried, variables, strict=True):

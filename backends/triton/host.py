@@ -7,6 +7,7 @@ from typing import Protocol
 from ...ir.expression import Call, Expr, Kind, Literal, Scalar, Size
 from ...ir.mixer import Input, Layout, Mixer
 from ...ir.plan import Buffer, Kernel, Plan
+from ...ir.rewriting import walk
 from ...ir.tile import BufferArgument, DType, HostArgument, ParamArgument, SizeArgument, Tile
 from ..python_text import fill
 from ..statements import Spellings, Statement, without_unread
@@ -167,7 +168,8 @@ class HostText:
 
     def _sizes(self) -> None:
         """Lines that find every dim's length from the shapes of the inputs."""
-        known = set(self.fixed)
+        params = {name for name, _ in self.plan.params}
+        known = {*self.fixed, *params, *(p.name for p in self.mixer.params if p.runtime)}
         sequences = dict(self.mixer.sequences)
         for given in self.mixer.inputs:
             for axis, product in enumerate(given.layout):
@@ -190,10 +192,11 @@ class HostText:
                     self._number(missing, self.names.get(partner, partner))
                     known.add(missing)
                     return True
-        for dim, value in self.mixer.sizes:
-            if dim not in known and _dims_of(value) <= known:
-                self._number(dim, host_text(value, self.names))
-                known.add(dim)
+        params = [(p.name, p.value) for p in self.mixer.params]  # those that depend on sizes
+        for name, value in (*self.mixer.sizes, *params):
+            if name not in known and _named_in(value) <= known:
+                self._number(name, host_text(value, self.names))
+                known.add(name)
                 return True
         for given in self.mixer.inputs:
             for axis, product in enumerate(given.layout):
@@ -305,10 +308,10 @@ class HostText:
         self._add("return " + ", ".join(made))
 
 
-def _dims_of(expr: Expr) -> set[str]:
-    from ...ir.rewriting import walk
-
-    return {n.dim for n in walk(expr) if isinstance(n, Size)}
+def _named_in(expr: Expr) -> set[str]:
+    """The sizes and params that a number is made of."""
+    dims = {n.dim for n in walk(expr) if isinstance(n, Size)}
+    return dims | {n.name for n in walk(expr) if isinstance(n, Scalar)}
 
 
 def _shape(layout: Layout) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ...ir.expression import TRANSCENDENTAL, Call, Cumsum, Expr, Read, Reduce, rebuild, walk
+from ...ir.expression import TRANSCENDENTAL, Call, Cumsum, Expr, Read, Reduce
+from ...ir.rewriting import rebuild, walk
 
 Store = Callable[[Expr], Expr]
 

@@ -129,3 +129,18 @@ def test_an_emitted_function_refuses_other_dtypes_and_devices() -> None:
     assert refused(q, k.float(), k) == "k: expected torch.bfloat16, got torch.float32"
     assert refused(q, k, k.to("meta")) == "v: expected a tensor on cpu, got one on meta"
     assert "interpreter multiplies bfloat16 wrongly" in refused(q, k, k)
+
+
+LATE = """
+mixer: m
+inputs: {x: [B, T, C]}
+dims: {N: (T + length - 1) // length}
+params: {parts: 3, length: T // parts + 1}
+map: {y: "max(x, T, N=t // length)"}
+outputs: {y: [B, N, C]}
+"""
+
+
+def test_a_param_that_depends_on_a_length_is_there_for_the_sizes_made_of_it() -> None:
+    text = emit_module(lower(load_text(LATE), {"C": 32}))
+    assert "    length = T // parts + 1\n    N = (T + length - 1) // length\n" in text

@@ -136,12 +136,9 @@ def contract(
         return _scaled(evaluator, inside, outside, over, conditions, hint, acc, mask)
     if conditions:
         inside, mask = _admit(inside, conditions)
-    # A sum of terms of which no single product separates is taken term by term.
-    if len(inside) and not _separates(evaluator, inside, over):
-        terms = _distribute(inside)
-        if len(terms) > 1 and any(_separates(evaluator, t, over) for t in terms):
-            parts = [contract(evaluator, t + outside, over, None, hint, mask=mask) for t in terms]
-            return accumulate(evaluator, [*parts, *([acc] if acc is not None else [])], hint)
+    if len(terms := _terms(evaluator, inside, over)) > 1:
+        parts = [contract(evaluator, t + outside, over, None, hint, mask=mask) for t in terms]
+        return accumulate(evaluator, [*parts, *([acc] if acc is not None else [])], hint)
     if outside and acc is None:
         inner = contract(evaluator, inside, over, None, hint, mask=mask) if inside else None
         scale = [evaluator.real(f) for f in outside]
@@ -255,15 +252,15 @@ def sum_by_steps(evaluator: Evaluator, factors: list[Expr], over: str, hint: str
     terms = _distribute(inside)
     groups = _groups(evaluator, inside, (over,))
     held = frozenset[str]().union(*(axes for axes, _ in groups))
-    is_dot = len(groups) == 2 and all(len(axes) == 1 for axes, _ in groups)
-    if len(held) <= 1 or is_dot or (len(terms) > 1 and _any_separates(evaluator, terms, over)):
+    separates = len(terms) > 1 and _any_separates(evaluator, terms, (over,))
+    if len(held) <= 1 or _is_dot(evaluator, inside, (over,)) or separates:
         return None
     outside = [evaluator.real(f) for f in factors if over not in f.axes]
     return _product(evaluator, [*outside, _step_through(evaluator, inside, (over,), hint, None)])
 
 
-def _any_separates(evaluator: Evaluator, terms: list[list[Expr]], over: str) -> bool:
-    return any(_separates(evaluator, term, (over,)) for term in terms)
+def _any_separates(evaluator: Evaluator, terms: list[list[Expr]], over: tuple[str, ...]) -> bool:
+    return any(_separates(evaluator, term, over) for term in terms)
 
 
 def _can_step(evaluator: Evaluator, over: tuple[str, ...], parts: Sequence[Expr]) -> bool:
@@ -300,6 +297,22 @@ def _admit(inside: list[Expr], conditions: list[Expr]) -> tuple[list[Expr], Expr
         mask = call("where", left, 1.0, 0.0)
         factors.append(mask)
     return factors, mask
+
+
+def _terms(evaluator: Evaluator, inside: list[Expr], over: tuple[str, ...]) -> list[list[Expr]]:
+    """The products whose sums are taken one by one: a single one, unless that gives dots.
+
+    ``a * b - c * d`` gives two, each rounded as its products are anyway; ``(a - b) * (a - b)``
+    stays: its terms may be far larger than what is left of them.
+    """
+    terms = _distribute(inside)
+    if not inside or len(terms) == 1:
+        return [inside]
+    if _separates(evaluator, inside, over):
+        apart = len(inside) == 1 and all(_is_dot(evaluator, term, over) for term in terms)
+    else:
+        apart = _any_separates(evaluator, terms, over)
+    return terms if apart else [inside]
 
 
 def _distribute(inside: list[Expr]) -> list[list[Expr]]:
@@ -352,8 +365,12 @@ def _groups(
 
 
 def _separates(evaluator: Evaluator, inside: list[Expr], over: tuple[str, ...]) -> bool:
+    return len(_groups(evaluator, inside, over)) <= 1 or _is_dot(evaluator, inside, over)
+
+
+def _is_dot(evaluator: Evaluator, inside: list[Expr], over: tuple[str, ...]) -> bool:
     groups = _groups(evaluator, inside, over)
-    return len(groups) <= 1 or (len(groups) == 2 and all(len(axes) == 1 for axes, _ in groups))
+    return len(groups) == 2 and all(len(axes) == 1 for axes, _ in groups)
 
 
 def _operand(evaluator: Evaluator, factors: list[Expr], over: str) -> Value:

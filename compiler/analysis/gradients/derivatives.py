@@ -116,7 +116,7 @@ class _Pullback:
             case Read(x, at):
                 yield x, self.of_read(x, at, above)
             case Cumsum(x, over, reverse, exclusive):
-                yield x, Cumsum(_along(above, over), over, not reverse, exclusive)
+                yield x, Cumsum(along(above, over), over, not reverse, exclusive)
             case Solve():
                 yield from self.of_solve(node, above)
             case _:
@@ -160,7 +160,7 @@ class _Pullback:
     def of_solve(self, node: Solve, above: Expr) -> Iterator[tuple[Expr, Expr]]:
         """w with sum(A * w, left) == above is b's adjoint; A's is - w * x, x the solution."""
         right, left = node.right, node.left
-        w = Solve(node.matrix, _along(above, right), right, left)
+        w = Solve(node.matrix, along(above, right), right, left)
         axes = node.axes | {left}
         yield node.vector, sum_to(w, axes - {right}, node.vector.axes | self.rows)
         yield node.matrix, sum_to(call("neg", mul(w, node)), axes, node.matrix.axes | self.rows)
@@ -321,9 +321,9 @@ def _spread(value: Expr, group: tuple[tuple[str, Expr], ...]) -> Expr:
     return Read(value, at) if at else value
 
 
-def _along(value: Expr, dim: str) -> Expr:
-    """The value with the axis ``dim``."""
+def along(value: Expr, dim: str) -> Expr:
+    """The value with the axis ``dim``, along which it is the same."""
     return value if dim in value.axes else where(call("ge", Index(dim), 0), value)
 
 
-__all__ = ["derivative", "pullback", "sum_to"]
+__all__ = ["along", "derivative", "pullback", "sum_to"]

@@ -13,6 +13,7 @@ from ....ir.expression import Expr, Ref
 from ....ir.mixer import Attention, Equation, Map, Recurrence, Stage
 from ....ir.rewriting import with_names
 from ....ir.stages import changed, unused_name
+from ...analysis.gradients.derivatives import along
 from ...analysis.gradients.partials import ZERO, add
 
 
@@ -53,11 +54,14 @@ class Adjoints:
         self.waiting.append(equation)
         return equation.ref
 
-    def final(self, name: str) -> Ref | None:
-        """The whole adjoint of an input, under the name ``d_`` + its own, for an output."""
+    def final(self, name: str, axes: frozenset[str]) -> Ref | None:
+        """The whole adjoint of an input along ``axes``, under the name ``d_`` + its own, for an
+        output."""
         value = self.found.get(name)
         if value is None:
             return None
+        for dim in sorted(axes - value.axes):
+            value = along(value, dim)
         if not isinstance(value, Ref) or value.name not in self._by_stages():
             return self.named(f"d_{name}", value)
         new = replace(value, name=self.unused(f"d_{name}"))

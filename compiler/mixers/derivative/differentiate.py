@@ -130,7 +130,8 @@ class _Derivation:
         """The gradients by input, each under a name of its own."""
         found = {}
         for declared in self.wanted:
-            if (named := self.adjoints.final(declared.name)) is not None:
+            axes = frozenset(declared.dims)
+            if (named := self.adjoints.final(declared.name, axes)) is not None:
                 found[declared.name] = named.name
         return found
 

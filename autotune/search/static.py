@@ -6,39 +6,29 @@ so.
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING
 
 from ...backends.triton.cross_compile import CompileWorkers
-from ...backends.triton.emit import emit_module
-from ...backends.triton.signatures import kernel_signatures
 from ...compiler.pipeline import lower
 from ...compiler.schedules.configurations import bind_configuration
 from ...ir.knob import Configuration
-from ...ir.plan import Plan
-from ...ir.targets import Target, parse_target
+from ...ir.targets import parse_target
 from ..bench.work import Work
 from ..checking.shapes import feature_sizes
-from ..gpu_model.expectation import expectations
 from ..results.devices import modelled_device
 from ..results.folders import data_folder
 from ..results.stored import Result, key_of, save
 from .journal import open_storage
 from .kernels import Space, gpu_space
-from .order import Key
-from .order import key as place_of
+from .modelled import modelled
 from .search import History, Search
 from .trial import Outcome
 from .tune import Tuned, TuningError, installed_versions, study_name
 
 if TYPE_CHECKING:
     from .trial import Problem
-
-_MOST_DRAWN = 64
 
 
 def tune_static(
@@ -71,55 +61,10 @@ def tune_static(
 
         def evaluate(configuration: Configuration, best_us: float | None) -> Outcome:
             bound = bind_configuration(plan, configuration)
-            return _modelled(bound, target, problem.sizes, work, workers)
+            return modelled(bound, target, problem.sizes, work, workers)
 
         history = search.run(evaluate, trials, [space.default], on_trial)
     return _keep(problem, space, history, Result(key, {}, 0.0, study=name), finished)
-
-
-def modelled_best(
-    problem: Problem, space: Space, target: Target, count: int = 8, limit_s: float = 30.0
-) -> list[Configuration]:
-    """The best by the model of what was drawn within a time, fastest first: nothing runs.
-
-    A search may well start there.
-    """
-    plan = lower(
-        problem.mixer, feature_sizes(problem.mixer, problem.sizes), problem.dtype, target=target
-    )
-    random, end = Random(0), time.monotonic() + limit_s
-    times: dict[Key, tuple[float, Configuration]] = {}
-    with CompileWorkers() as workers:
-        for configuration in filter(None, (space.draw(random) for _ in range(_MOST_DRAWN))):
-            if place_of(configuration) not in times:
-                bound = bind_configuration(plan, configuration)
-                outcome = _modelled(bound, target, problem.sizes, None, workers)
-                time_us = math.inf if outcome.time_us is None else outcome.time_us
-                times[place_of(configuration)] = (time_us, configuration)
-            if time.monotonic() > end:
-                break
-    ranked = sorted(times.values(), key=lambda entry: entry[0])
-    return [configuration for time_us, configuration in ranked[:count] if time_us < math.inf]
-
-
-def _modelled(
-    plan: Plan,
-    target: Target,
-    sizes: Mapping[str, int],
-    work: Work | None,
-    workers: CompileWorkers,
-) -> Outcome:
-    source = emit_module(plan)
-    reports = workers.compile(source, kernel_signatures(plan), [target])
-    for report in reports:
-        if report.error is not None:
-            return Outcome("failed", f"{report.name}: {report.error}")
-        if (report.shared_bytes or 0) > target.shared_memory_bytes:
-            has = f"{target.shared_memory_bytes:,}"
-            message = f"{report.name}: {report.shared_bytes:,} bytes of shared memory of {has}"
-            return Outcome("failed", message)
-    expected = expectations(plan, source, reports, sizes, work)
-    return Outcome("ok", "", sum(one.time_us for one in expected))
 
 
 def _keep(problem: Problem, space: Space, history: History, blank: Result, finished: int) -> Tuned:

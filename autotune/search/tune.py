@@ -99,7 +99,7 @@ def _first(problem: Problem, space: Space, key: Key) -> list[Configuration]:
     if key.device.kind == "cpu":
         return known
     from ...ir.targets import parse_target
-    from .static import modelled_best
+    from .modelled import modelled_best
 
     return [*known, *modelled_best(problem, space, parse_target(key.device.architecture))]
 

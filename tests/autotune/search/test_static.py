@@ -7,7 +7,8 @@ import pytest
 from mixc.autotune.checking.shapes import GPU_PROPORTIONS, timed_sizes
 from mixc.autotune.results.stored import stored_results
 from mixc.autotune.search.kernels import gpu_space
-from mixc.autotune.search.static import modelled_best, tune_static
+from mixc.autotune.search.modelled import modelled_best
+from mixc.autotune.search.static import tune_static
 from mixc.autotune.search.trial import Problem
 from mixc.compiler.language.find import find_spec
 from mixc.compiler.language.load import load_file

@@ -22,6 +22,9 @@ from ...ir.tile import (
     all_ops,
     made_by,
 )
+from .nest import VECTORS_AT_ONCE
+from .products import DOT_ROWS, DOT_VECTORS, vectors_held
+from .rows import ROWS_AT_ONCE
 
 BLOCK_ROWS = Knob("block_rows", (16, 32, 64, 128), 64, "queries that share a pass over the keys")
 BLOCK_KEYS = Knob(
@@ -34,13 +37,11 @@ _FEWEST_ROWS = 8  # of a batch: with them, weights are read fast enough for all 
 _HELD = 6144  # elements of states that leave the L1 room for rows
 _OF_NUMBERS = (Constant, Range, Elementwise, Cast, Reduce)
 _WIDEST = 1 << 16  # elements of a tile that the L2 has room for
-DOT_ROWS = Knob("dot_rows", (4, 6, 8, 10, 12), 8, "rows of a product that stay in registers")
-DOT_VECTORS = Knob("dot_vectors", (1, 2, 4), 2, "vectors of a row that stay in registers")
 # A state that stays in the L1 costs two or three products a row and entry, and no chunk fewer.
 BY_ROWS = Knob("by_rows", (0, 1), 1, "a recurrence row by row, or by chunks of block_keys rows")
-ROWS_AT_ONCE = Knob("rows_at_once", (1, 2, 4), 2, "rows of a recurrence that share a pass over it")
-VECTORS_AT_ONCE = Knob("vectors_at_once", (1, 2, 4), 4, "independent chains in a loop nest")
-_KNOBS = (BLOCK_ROWS, BLOCK_KEYS, DOT_ROWS, DOT_VECTORS, VECTORS_AT_ONCE, BY_ROWS, ROWS_AT_ONCE)
+# Declared beside what writes the code that they change; here the tiles' own.
+_OF_LAUNCH = (DOT_ROWS, DOT_VECTORS, VECTORS_AT_ONCE, ROWS_AT_ONCE)
+_KNOBS = (BLOCK_ROWS, BLOCK_KEYS, BY_ROWS, *_OF_LAUNCH)
 
 
 def knobs(target: CpuTarget) -> tuple[Knob, ...]:
@@ -59,8 +60,7 @@ def knobs_of_rows(mixer: Mixer) -> tuple[Knob, ...]:
 
 def refusal(configuration: Mapping[str, int], target: CpuTarget) -> str | None:
     """Why a configuration is not worth a trial on a target; None if it is."""
-    rows, vectors = configuration["dot_rows"], configuration["dot_vectors"]
-    held = rows * vectors + vectors + 1  # sums, a row of the second factor, one of the first
+    held = vectors_held(configuration)
     if held > target.registers:
         return f"a product would hold {held} vectors, of {target.registers} registers"
     return None
@@ -174,12 +174,8 @@ def _configured(
     blocks |= dict.fromkeys(_columns(program, blocks), _whole_vectors(1))
     if kernel.schedule == "loop":
         blocks |= {dim: _kept(program, dim, blocks) for dim in tiled if blocks[dim] > 16}
-    launch = tuple(
-        (name, configuration[name]) for name in ("dot_rows", "dot_vectors", "vectors_at_once")
-    )
-    rows = configuration.get(ROWS_AT_ONCE.name, ROWS_AT_ONCE.default)
-    program = _narrowed(program.with_blocks(blocks))
-    return replace(program, launch=(*launch, (ROWS_AT_ONCE.name, rows)))
+    launch = tuple((knob.name, configuration.get(knob.name, knob.default)) for knob in _OF_LAUNCH)
+    return replace(_narrowed(program.with_blocks(blocks)), launch=launch)
 
 
 def _columns(program: Program, blocks: Mapping[str, int]) -> set[str]:

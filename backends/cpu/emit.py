@@ -12,7 +12,7 @@ from ...ir.targets import CpuTarget
 from ...ir.verify_plan import verify_plan
 from .kernel_text import KernelText
 from .names import with_plain_names
-from .rows import several_rows
+from .rows import ROWS_AT_ONCE, several_rows
 
 _HEADERS = ("vector.hpp", "functions.hpp", "memory.hpp", "dot.hpp", "systems.hpp")
 
@@ -53,7 +53,7 @@ def final_form(plan: Plan) -> Plan:
     """
     kernels = []
     for kernel in plan.kernels:
-        rows = dict(kernel.program.launch).get("rows_at_once", 1)
+        rows = dict(kernel.program.launch).get(ROWS_AT_ONCE.name, 1)
         kernels.append(replace(kernel, program=several_rows(kernel.program, rows)))
     made = replace(plan, kernels=tuple(kernels))
     verify_plan(made)

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ...ir.knob import Knob
 from ...ir.targets import CpuTarget
 from ...ir.tile import Constant, Dot, Op, Program, Rename, Value
 from .functions import ARRAY_TYPE, SCALAR_TYPE, Text, write_number
@@ -36,10 +37,6 @@ class KernelScope:
         self.target = target
         self.sizes = sizes
         self.blocks = {t.dim: t.block for t in program.tiles}
-        launch = dict(program.launch)
-        self.vectors_at_once = launch.get("vectors_at_once", 4)
-        self.dot_rows = launch.get("dot_rows", 6)
-        self.dot_vectors = launch.get("dot_vectors", 4)
         self.layout = choose_layout(program, target.lanes)
         self.fusion = Fusion(program, self.layout)
         self.reader = AccessReader(self.fusion.makers, lambda v: self.scalar(v).code)
@@ -60,6 +57,10 @@ class KernelScope:
         self.row: Value | None = None  # the variable of a loop over rows
         self.direct: dict[tuple[str, str], tuple[str, str, str]] = {}
         self.direct_right: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def knob(self, knob: Knob) -> int:
+        """What the program's launch settings say of a knob, else its default."""
+        return dict(self.program.launch).get(knob.name, knob.default)
 
     def fresh(self, hint: str) -> str:
         """A name that is not taken, as near to ``hint`` as can be."""

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from ...ir.knob import Knob
 from ...ir.reductions import identity, whole_identity
 from ...ir.tile import Cast, Constant, DType, Elementwise, Range, Reduce, Value
 from .functions import SCALAR_TYPE, VECTOR_TYPE, Text, write_call, write_cast, write_number
 from .kernel_scope import Array, KernelScope
 
 Lines = list[str]
+VECTORS_AT_ONCE = Knob("vectors_at_once", (1, 2, 4), 4, "independent chains in a loop nest")
 
 
 @dataclass
@@ -45,7 +47,7 @@ class NestText:
         self.paired: Lines = []
         block = 0 if self.lane_axis is None else self.kernel.blocks[self.lane_axis]
         vectors = block // self.kernel.target.lanes
-        limit = self.kernel.vectors_at_once
+        limit = self.kernel.knob(VECTORS_AT_ONCE)
         self.width = max((n for n in range(1, limit + 1) if vectors % n == 0), default=1)
 
     # -------------------------------------------------------------------------------- values

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from ...ir.knob import Configuration, Knob
 from ...ir.tile import Constant, Dot, Elementwise, Value
 from .kernel_scope import KernelScope
 from .layout import dot_operands
 from .nest import fill
 from .operand_forms import is_paired
+
+DOT_ROWS = Knob("dot_rows", (4, 6, 8, 10, 12), 8, "rows of a product that stay in registers")
+DOT_VECTORS = Knob("dot_vectors", (1, 2, 4), 2, "vectors of a row that stay in registers")
+
+
+def vectors_held(configuration: Configuration) -> int:
+    """The registers of a product: its sums, a row of the second factor, one of the first."""
+    rows, vectors = configuration[DOT_ROWS.name], configuration[DOT_VECTORS.name]
+    return rows * vectors + vectors + 1
 
 
 def declare_form(kernel: KernelScope, value: Value, form: str, over: str) -> str:
@@ -48,11 +58,12 @@ def write_dot(kernel: KernelScope, op: Dot) -> None:
     assert n % kernel.target.lanes == 0, "columns of a product fill vectors"
     left = _left(kernel, operands.left, operands.row, op)
     right = _right(kernel, operands.right, operands.column, op)
-    # A few rows need more vectors of each to keep the multipliers busy.
-    vectors = kernel.dot_vectors if m >= kernel.dot_rows else max(8 // m, 1)
+    rows, vectors = kernel.knob(DOT_ROWS), kernel.knob(DOT_VECTORS)
     # One vector of a row leaves registers for more rows.
-    rows = kernel.dot_rows * (kernel.dot_vectors if n == kernel.target.lanes else 1)
-    shape = f"{kind}, {m}, {n}, {k}, {rows}, {vectors}, mx::Start::{start}"
+    most = rows * (vectors if n == kernel.target.lanes else 1)
+    # A few rows need more vectors of each to keep the multipliers busy.
+    vectors = vectors if m >= rows else max(8 // m, 1)
+    shape = f"{kind}, {m}, {n}, {k}, {most}, {vectors}, mx::Start::{start}"
     name = "dot"
     if op.masked:
         name = "masked_dot"

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
+from ...ir.knob import Knob
 from ...ir.tile import (
     Carried,
     Cast,
@@ -25,6 +26,7 @@ from ...ir.tile import (
     operands,
 )
 
+ROWS_AT_ONCE = Knob("rows_at_once", (1, 2, 4), 2, "rows of a recurrence that share a pass over it")
 _MOST_OPS = 160  # in the body of an unrolled loop
 _PLAIN = frozenset("add sub mul neg where max min and or not lt le gt ge eq ne detach".split())
 

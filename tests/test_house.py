@@ -1,6 +1,7 @@
 """The house rules of design section 7: packages, import arrows, sizes of modules and functions."""
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -162,7 +163,7 @@ def test_constraints_pin_everything_once():
 def test_requirements_are_pinned():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = project["dependencies"] + project["optional-dependencies"]["test"]
-    names = {need.replace(">", " ").replace(";", " ").split()[0].lower() for need in wanted}
+    names = {re.split(r"[\[>;= ]", need)[0].lower() for need in wanted}
     pinned = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").open()}
     assert names <= pinned
 

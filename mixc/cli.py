@@ -29,7 +29,7 @@ MODULES = {
     "verify": "verify_spec",
     "tune": "tune_spec",
     "bench": "bench_specs",
-    "tuned": "tuned_list",
+    "tuned": "tuned_results",
     "schema": "schema",
     "doctor": "doctor",
 }

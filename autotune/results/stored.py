@@ -11,101 +11,25 @@ import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ...ir.knob import Configuration
 from ...ir.mixer import Mixer
 from ...ir.text import write_mixer
 from ..checking.shapes import feature_sizes, length_buckets
-from .devices import Device, Kind
+from .devices import Device
 from .folders import data_folder, result_folders, write_whole
+from .result import Key, Result
 
 # A configuration --> the name at fault in it and what is wrong; None where kernels admit it.
 Fault = Callable[[Configuration], tuple[str, str] | None]
 How = Literal["exact", "same architecture", "nearest", "default"]
-_LARGEST_FILE_BYTES = 64 * 1024
+# Octaves that a size may be away from the one that a result was tuned for.
+_FAR = 2.0
 _logger = logging.getLogger("mixc.tuned")
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """What a result is for; ``hash`` is that of the equations with their params."""
-
-    spec: str
-    hash: str
-    dtype: str
-    features: Mapping[str, int]
-    lengths: Mapping[str, int]
-    device: Device
-
-    @property
-    def stem(self) -> str:
-        """The name of the result's file, without its suffix."""
-        sizes = (*self.features.items(), *self.lengths.items())
-        listed = "-".join(f"{dim}{size}" for dim, size in sizes)
-        return "-".join(filter(None, (self._prefix, listed)))
-
-    @property
-    def _prefix(self) -> str:
-        return f"{self.spec}-{self.hash[:8]}-{self.dtype}"
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """A configuration that was verified and timed, or ``modelled`` where it could not be."""
-
-    key: Key
-    configuration: Mapping[str, int]
-    time_us: float
-    spread_us: float = 0.0
-    default_time_us: float | None = None
-    error: float | None = None
-    limit: float | None = None
-    modelled: bool = False
-    trials: int = 0
-    study: str = ""
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data, in the order of the file."""
-        key = {name: getattr(self.key, name) for name in ("spec", "hash", "dtype")}
-        device = {n: getattr(self.key.device, n) for n in ("kind", "architecture", "name")}
-        where = {"features": dict(self.key.features), "lengths": dict(self.key.lengths)}
-        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "key"}
-        plain = {n: dict(v) if isinstance(v, Mapping) else v for n, v in rest.items()}
-        return {**key, **where, "device": device, **plain}
-
-
-def result_of(data: Any) -> Result:
-    """The result that ``as_dict`` made ``data`` of. Raises ValueError where it is none."""
-    try:
-        where = data["device"]
-        kind: Kind = "cpu" if where["kind"] == "cpu" else "gpu"
-        device = Device(kind, str(where["architecture"]), str(where["name"]))
-        key = Key(
-            str(data["spec"]),
-            str(data["hash"]),
-            str(data["dtype"]),
-            _whole_numbers(data["features"]),
-            _whole_numbers(data["lengths"]),
-            device,
-        )
-        known = {f.name for f in fields(Result)} - {"key", "configuration", "time_us"}
-        rest = {name: data[name] for name in known if name in data}
-        return Result(key, _whole_numbers(data["configuration"]), float(data["time_us"]), **rest)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"not a tuned result: {error!r}") from error
-
-
-def _whole_numbers(data: Mapping[str, Any]) -> dict[str, int]:
-    for name, value in data.items():
-        if type(value) is not int:
-            raise ValueError(f"{name}: expected a whole number, got {value!r}")
-    return {str(name): value for name, value in data.items()}
 
 
 def spec_hash(mixer: Mixer) -> str:
@@ -123,12 +47,16 @@ def key_of(mixer: Mixer, sizes: Mapping[str, int], dtype: str, device: Device) -
     return Key(mixer.name, spec_hash(mixer), dtype, features, lengths, device)
 
 
+def path_of(result: Result, folder: Path) -> Path:
+    """Where a folder has a result."""
+    return folder / result.key.device.slug / f"{result.key.stem}.yaml"
+
+
 def save(result: Result, folder: Path | None = None) -> Path:
     """Write a result into the user's folder, or another one, in place of one with its key."""
     import yaml
 
-    root = folder or data_folder() / "tuned"
-    path = root / result.key.device.slug / f"{result.key.stem}.yaml"
+    path = path_of(result, folder or data_folder() / "tuned")
     text = yaml.safe_dump(result.as_dict(), sort_keys=False, default_flow_style=None, width=100)
     write_whole(path, text)
     return path
@@ -146,17 +74,12 @@ def stored_results(
 
 
 def _read(path: Path) -> Result | None:
-    import yaml
+    from .validation import ResultFault, read_result
 
     try:
-        if path.stat().st_size > _LARGEST_FILE_BYTES:
-            raise ValueError("too large")
-        return result_of(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except yaml.MarkedYAMLError as error:
-        line = 1 if error.problem_mark is None else error.problem_mark.line + 1
-        _leave_out(f"{path}:{line}", error.problem or "no YAML")
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        _leave_out(str(path), str(error).splitlines()[0])
+        return read_result(path)
+    except ResultFault as fault:
+        _leave_out(f"{path}:{fault.line}", str(fault))
     return None
 
 
@@ -199,19 +122,21 @@ def look_up(
     key: Key,
     fault: Fault = lambda _: None,
     folders: Iterable[Path] | None = None,
-    modelled: bool = False,
+    for_search: bool = False,
 ) -> Found:
     """The stored configuration that fits a key best, of those that the kernels admit.
 
     ``fault`` names what is wrong with a configuration and why. One that is for this very key is
-    said; what fits other sizes may well not fit these. Modelled results, which no device has
-    verified, are taken with ``modelled`` only, and last.
+    said; what fits other sizes may well not fit these. A search may start with what no call runs
+    with: with results for far sizes, and last, modelled ones, which no device has verified.
     """
     safe = re.sub(r"[^\w]", "?", key.spec)
     pattern = f"{safe}-{key.hash[:8]}-{key.dtype}*"
     found: tuple[tuple[float, ...], Result] | None = None
     for path, result in stored_results(folders, pattern):
-        rank = None if result.modelled and not modelled else _distance(key, result)
+        rank = _distance(key, result, math.inf if for_search else _FAR)
+        if result.modelled and not for_search:
+            continue
         if rank is None or (found is not None and rank >= found[0]):
             continue
         wrong = fault(result.configuration)
@@ -231,23 +156,26 @@ def _how(rank: tuple[float, ...]) -> How:
     return "same architecture" if device else "exact"
 
 
-def _distance(key: Key, result: Result) -> tuple[float, ...] | None:
+def _distance(key: Key, result: Result, far: float) -> tuple[float, ...] | None:
     """How far a result is from a key: model, features, lengths, device; None: of no use."""
     own = result.key
     if (own.hash, own.dtype) != (key.hash, key.dtype):
         return None
     if own.device.architecture != key.device.architecture:
         return None
-    features, lengths = _apart(key.features, own.features), _apart(key.lengths, own.lengths)
+    pairs = ((key.features, own.features), (key.lengths, own.lengths))
+    features, lengths = (_apart(wanted, there, far) for wanted, there in pairs)
     if math.isinf(features + lengths):
         return None
     return float(result.modelled), features, lengths, float(own.device.name != key.device.name)
 
 
-def _apart(a: Mapping[str, int], b: Mapping[str, int]) -> float:
+def _apart(a: Mapping[str, int], b: Mapping[str, int], far: float) -> float:
+    """Octaves between sizes, summed; infinite where dims differ, or one of them is too far."""
     if set(a) != set(b):
         return math.inf
-    return sum(abs(math.log2(max(a[dim], 1) / max(b[dim], 1))) for dim in a)
+    octaves = [abs(math.log2(max(a[dim], 1) / max(b[dim], 1))) for dim in a]
+    return math.inf if max(octaves, default=0.0) > far else sum(octaves)
 
 
 def _listed(key: Key) -> str:

@@ -19,7 +19,8 @@ from ..bench.work import Work
 from ..checking.shapes import feature_sizes
 from ..results.devices import modelled_device
 from ..results.folders import data_folder
-from ..results.stored import Result, key_of, save
+from ..results.result import Result
+from ..results.stored import key_of, save
 from .journal import open_storage
 from .kernels import Space, gpu_space
 from .modelled import modelled

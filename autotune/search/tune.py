@@ -12,7 +12,8 @@ from ...ir.errors import UnsupportedError
 from ...ir.knob import Configuration
 from ..results.devices import device_of_type
 from ..results.folders import data_folder
-from ..results.stored import Key, Result, key_of, look_up, save, stored_results
+from ..results.result import Key, Result
+from ..results.stored import key_of, look_up, save, stored_results
 from .journal import open_storage
 from .kernels import Space, space_of
 from .race import Winner, race
@@ -91,7 +92,7 @@ def tune(
 
 def _first(problem: Problem, space: Space, key: Key) -> list[Configuration]:
     """What a new study starts with: the default, the nearest that is known, the model's best."""
-    nearest = look_up(key, space.fault, modelled=True).configuration
+    nearest = look_up(key, space.fault, for_search=True).configuration
     known: list[Configuration] = [
         space.default,
         *([{**space.default, **nearest}] if nearest else []),

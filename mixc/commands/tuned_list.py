@@ -1,4 +1,4 @@
-"""``mixc tuned``: the results that are stored, and where."""
+"""``mixc tuned list``: the results that are stored, and where."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from ..autotune.results.stored import Result
+    from ..autotune.results.result import Result
 
 
-@click.command("tuned")
+@click.command("list")
 @click.argument("specs", nargs=-1, metavar="[SPEC]...")
 @json_option
-def command(specs: tuple[str, ...], as_json: bool) -> None:
+def list_command(specs: tuple[str, ...], as_json: bool) -> None:
     """List tuned results: your own first, then those that come with mixc."""
     from ..autotune.results.folders import result_folders
     from ..autotune.results.stored import stored_results
@@ -63,8 +63,13 @@ def write(console: Console, own: Path, found: Sequence[tuple[Path, Result]]) -> 
 def cells(result: Result, yours: bool) -> tuple[str, ...]:
     """The texts of a row."""
     key: Any = result.key
-    sizes = " ".join(f"{dim}={n}" for dim, n in (*key.features.items(), *key.lengths.items()))
     default = "-" if result.default_time_us is None else f"{result.default_time_us:,.0f} us"
     time = f"{result.time_us:,.0f} us" + (" (modelled)" if result.modelled else "")
     configuration = words(result.configuration) + ("" if yours else " (with mixc)")
-    return key.spec, key.dtype, sizes, time, default, configuration
+    return key.spec, key.dtype, sizes_of(result), time, default, configuration
+
+
+def sizes_of(result: Result) -> str:
+    """``D=64 T=4096``."""
+    sizes = (*result.key.features.items(), *result.key.lengths.items())
+    return " ".join(f"{dim}={n}" for dim, n in sizes)

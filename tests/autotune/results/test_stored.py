@@ -1,25 +1,27 @@
 """Stored results: written whole, found again, by what falls back to what."""
 
 import logging
+import timeit
 from dataclasses import replace
 
 import pytest
 import torch
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mixc.autotune.results.choice import TunedChoice
 from mixc.autotune.results.devices import Device
+from mixc.autotune.results.result import Key, Result
 from mixc.autotune.results.stored import (
-    Key,
-    Result,
     key_of,
     look_up,
-    result_of,
     save,
     say_once,
     spec_hash,
     stored_results,
 )
+from mixc.autotune.results.validation import ResultFault, read_result
 from mixc.compiler.language.find import find_spec
 from mixc.compiler.language.load import load_file
 from mixc.ir.expression import Literal
@@ -116,9 +118,9 @@ def test_the_users_own_results_come_first(folder, tmp_path):
 def test_what_is_only_modelled_runs_nowhere_and_starts_a_search_last(folder, tmp_path):
     save(replace(result(16), modelled=True), folder)
     assert found(folder).how == "default"
-    assert found(folder, modelled=True).configuration["block_rows"] == 16
+    assert found(folder, for_search=True).configuration["block_rows"] == 16
     save(result(32, lengths={"T": 64}), tmp_path / "shipped")
-    assert found(folder, tmp_path / "shipped", modelled=True).configuration["block_rows"] == 32
+    assert found(folder, tmp_path / "shipped", for_search=True).configuration["block_rows"] == 32
 
 
 def test_a_configuration_that_the_kernels_do_not_take_is_left_out(folder, caplog):
@@ -140,7 +142,18 @@ def test_a_configuration_that_the_kernels_do_not_take_is_left_out(folder, caplog
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "spec: causal", "{", "a: &a [*a]", "spec: !!python/object:os.system x", "x" * 70000],
+    [
+        "",
+        "[]",
+        "spec: causal",
+        "{",
+        "a: &a [*a]",
+        "spec: !!python/object:os.system x",
+        "x" * 70000,
+        "[" * 30000,
+        "{[a]: 1}",
+        "\0",
+    ],
 )
 def test_a_file_that_is_no_result_is_said_and_left(folder, caplog, text):
     path = save(result(16), folder)
@@ -159,11 +172,57 @@ def test_a_line_that_is_no_yaml_is_named(folder, caplog):
     assert f"{path}:6 is left out" in caplog.text
 
 
-def test_values_that_are_no_numbers_are_refused():
-    data = result(16).as_dict()
-    data["configuration"] = {"block_rows": "16"}
-    with pytest.raises(ValueError, match="block_rows: expected a whole number, got '16'"):
-        result_of(data)
+@pytest.mark.parametrize(
+    ("before", "after", "line", "why"),
+    [
+        ("block_rows: 16", "block_rows: '16'", 7, "configuration.block_rows: input should be a"),
+        ("block_rows: 16", "block_rows: -16", 7, "configuration.block_rows: input should be gr"),
+        ("time_us: 100.0", "time_us: .inf", 8, "time_us: input should be a finite number, got in"),
+        ("kind: cpu", "kind: tpu", 6, "device.kind: string should match pattern"),
+        ("trials: 0", "trial: 0", 14, "trial: extra inputs are not permitted, got 0"),
+        ("spec: causal\n", "", 1, "spec: field required"),
+        ("hash: abab", "hash: ../x", 2, "hash: string should match pattern"),
+        ("lengths: {T: 4096}", "lengths: [4096]", 5, "lengths: input should be a valid dict"),
+    ],
+)
+def test_a_field_that_is_wrong_is_said_with_its_line(folder, before, after, line, why):
+    path = save(result(16), folder)
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+    with pytest.raises(ResultFault) as raised:
+        read_result(path)
+    assert (raised.value.line, str(raised.value)[: len(why)]) == (line, why)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_damage_crashes_a_look_up(folder, data):
+    whole = save(result(16), folder).read_bytes()
+    start = data.draw(st.integers(0, len(whole)))
+    end = data.draw(st.integers(start, min(start + 20, len(whole))))
+    path = save(result(16), folder)
+    path.write_bytes(whole[:start] + data.draw(st.binary(max_size=20)) + whole[end:])
+    assert found(folder).how in ("exact", "default", "same architecture", "nearest")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "how"), [({"T": 1024}, "nearest"), ({"T": 512}, "default"), ({"T": 32768}, "default")]
+)
+def test_a_far_length_is_refused(folder, sizes, how):
+    save(result(16, lengths=sizes), folder)
+    assert found(folder).how == how
+    assert found(folder, for_search=True).how == "nearest"
+
+
+def test_what_a_call_adds_is_a_look_up_in_a_dictionary(monkeypatch, folder):
+    mixer = load_file(find_spec("causal"))
+    chosen = TunedChoice(mixer, "cpu")
+    monkeypatch.setattr(chosen, "_look_up", lambda *_: {"block_rows": 16})
+    sizes = {"B": 1, "H": 2, "G": 2, "I": 100, "J": 100, "T": 100, "D": 64, "E": 64}
+    chosen(sizes, torch.float32)
+    seconds = min(timeit.repeat(lambda: chosen(sizes, torch.float32), number=200, repeat=50))
+    assert seconds / 200 < 5e-6
 
 
 def test_the_hash_is_of_the_equations_and_params():

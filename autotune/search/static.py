@@ -26,7 +26,7 @@ from .kernels import Space, gpu_space
 from .modelled import modelled
 from .search import History, Search
 from .trial import Outcome
-from .tune import Tuned, TuningError, installed_versions, study_name
+from .tuned import Tuned, TuningError, installed_versions, study_name
 
 if TYPE_CHECKING:
     from .trial import Problem

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
-from ...ir.errors import UnsupportedError
 from ...ir.knob import Configuration
 from ..results.devices import device_of_type
 from ..results.folders import data_folder
@@ -19,25 +15,10 @@ from .kernels import Space, space_of
 from .race import Winner, race
 from .search import History, Search
 from .trial import Job, Outcome, Problem, TrialWorker
+from .tuned import Tuned, TuningError, installed_versions, study_name
 
 # A first call that takes so much longer than the best is not worth timing further.
 _HOPELESS = 2.5
-
-
-class TuningError(UnsupportedError):
-    """No configuration could be verified; the text says what became of the default."""
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """What tuning found: the winner, against the default, and all that was tried."""
-
-    result: Result
-    path: Path
-    history: History
-    default: Configuration
-    fresh: int  # trials of this run; the others are from earlier ones
-    fallback: str = ""
 
 
 def tune(
@@ -105,18 +86,6 @@ def _first(problem: Problem, space: Space, key: Key) -> list[Configuration]:
     return [*known, *modelled_best(problem, space, parse_target(key.device.architecture))]
 
 
-def study_name(key: Key, space: Space, problem: Problem) -> str:
-    """A name that changes with all that a time depends on: kernels, knobs, sizes, compiler."""
-    parts = (
-        space.source,
-        *(f"{knob.name}: {knob.choices}" for knob in space.knobs),
-        str(sorted(problem.sizes.items())),
-        str(sorted(problem.params.items())),
-    )
-    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
-    return f"{key.stem}-{digest[:12]}"
-
-
 def _kept(key: Key, study: str) -> tuple[Path, Result] | None:
     for path, result in stored_results(pattern=key.stem):
         if result.study == study and result.key.device == key.device:
@@ -154,8 +123,3 @@ def _result(
         dict(problem.sizes),
         installed_versions("mixc", "torch"),
     )
-
-
-def installed_versions(*packages: str) -> dict[str, str]:
-    """The versions of packages that a result depends on."""
-    return {package: version(package) for package in packages}

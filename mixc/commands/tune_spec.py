@@ -22,7 +22,7 @@ from .tune_table import TrialTable, words
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..autotune.search.tune import Tuned
+    from ..autotune.search.tuned import Tuned
     from ..ir.mixer import Mixer
 
 

@@ -19,6 +19,14 @@ _MAKING = frozenset({"lse", "weights", "output", "list"})  # keys whose value is
 _LISTS = frozenset({"stages", "step"})  # whose items stand for themselves
 _FORMS = frozenset({"attention", "recurrence", "select", "convolution", "map", "stages"})
 _EXPRESSIONS = _FORMS | {"let", "define"}
+# What stands in for a faulty value that a form can't be read without, so that the rest of it is
+# read: by where the entry is, and its key where only that one is meant.
+_STAND_INS = {
+    ("params", None): "1",
+    ("attention", "score"): "0",
+    ("select", "score"): "0",
+    ("convolution", "kernel"): "0",
+}
 
 
 def every_error(text: str, path: str = "<text>") -> list[SpecError]:
@@ -81,6 +89,8 @@ class _Reading:
         smaller = self._without(child, place, (*path, key))
         self.torn.add((node.span.line, node.span.column))
         if smaller is None:
+            smaller = _stand_in(child, path, key)
+        if smaller is None:
             self._miss(key, child, path)
         else:
             self.torn.add(parts[at][1])
@@ -113,6 +123,15 @@ def _entry(node: Block | Items, at: int) -> tuple[str, Node]:
     if isinstance(node, Block):
         return node.pairs[at][0].value, node.pairs[at][1]
     return "", node.items[at]
+
+
+def _stand_in(child: Node, path: tuple[str, ...], key: str) -> Text | None:
+    """What a form needs in the place of a faulty value; None where it can do without."""
+    form = path[-1] if path else ""
+    value = _STAND_INS.get((form, key), _STAND_INS.get((form, None)))
+    if not isinstance(child, Text) or value in (None, child.value):
+        return None
+    return Text(child.source, value, child.offsets[: len(value) + 1], child.flow)
 
 
 def _texts(node: Node) -> Iterator[str]:

@@ -25,6 +25,17 @@ attention:
   output: {o: v}
 outputs: {o: [B, H, I, E]}
 """
+CLAUSES = """\
+mixer: clauses
+inputs: {q: [B, H, I, D], k: [B, H, J, D], v: [B, H, J, E]}
+params: {scale: sqr(D)}
+attention:
+  over: J
+  score: scale * sum(q * kk, D)
+  mask: j =< i
+  output: {o: v + w}
+outputs: {o: [B, H, I, E]}
+"""
 RECURRENCE = """\
 mixer: rows
 inputs: {q: [B, T, D], k: [B, T, D], v: [B, T, E]}
@@ -52,6 +63,13 @@ def test_independent_errors_are_all_told_and_what_follows_from_them_is_not():
     for (_, message), part in zip(
         told, ["`e` is no axis", "ends", "`=` where", "`sun`"], strict=True
     ):
+        assert part in message
+
+
+def test_the_clauses_of_an_attention_are_told_each():
+    told = found(CLAUSES)
+    assert [line for line, _ in told] == [3, 6, 7, 8]
+    for (_, message), part in zip(told, ["`sqr`", "`kk`", "`=` where", "`w`"], strict=True):
         assert part in message
 
 

@@ -109,8 +109,10 @@ def _write_power(args: list[Text], constants: list[float | int | bool | None]) -
         case -0.5:
             return call("tl.rsqrt", args[0])
     if base is not None and base > 0:
-        rate = Text(repr(math.log2(base)))
-        return call("tl.exp2", infix(PRODUCT, args[1].at(PRODUCT), "*", rate))
+        rate = math.log2(base)
+        if rate == 1:
+            return call("tl.exp2", args[1])
+        return call("tl.exp2", infix(PRODUCT, args[1].at(PRODUCT), "*", Text(repr(rate))))
     return None
 
 

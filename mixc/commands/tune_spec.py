@@ -15,8 +15,9 @@ from .options import (
     load_spec,
     param_option,
     size_option,
-    spec_argument,
 )
+from .tune_library import tune_library
+from .tune_library import write as write_library
 from .tune_table import TrialTable, words
 
 if TYPE_CHECKING:
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 
 
 @click.command("tune")
-@spec_argument
+@click.argument("spec", required=False)
+@click.option(
+    "--all", "whole", is_flag=True, help="The library, shared with others that use the storage."
+)
 @click.option(
     "--device",
     default=None,
@@ -46,7 +50,8 @@ if TYPE_CHECKING:
 @size_option
 @json_option
 def command(
-    spec: str,
+    spec: str | None,
+    whole: bool,
     device: str | None,
     trials: int,
     storage: str | None,
@@ -57,14 +62,22 @@ def command(
     sizes: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Search for SPEC's fastest configuration on a device.
+    """Search for SPEC's fastest configuration on a device, or with --all those of the library.
 
     Every trial is checked against the reference before it is timed. The winner is kept, and
     mixc.load takes it from then on. Ctrl-C ends the search and keeps the best so far; a second
     run goes on where the first ended.
     """
-    mixer = load_spec(spec, params)
     fixed = dim_sizes(sizes)
+    if whole:
+        if spec is not None or static or params or fixed:
+            raise click.UsageError("--all takes no SPEC, --static, -p or --size.")
+        done = library(device, trials, dtype, storage, time_limit, as_json)
+        answer({"specs": done}, as_json, lambda console: write_library(console, done))
+        return
+    if spec is None:
+        raise click.UsageError("Which SPEC? Or --all of the library.")
+    mixer = load_spec(spec, params)
     if static:
         tuned = _modelled(mixer, device or "cuda:90", fixed, dtype, trials, storage, quiet=as_json)
     else:
@@ -79,6 +92,35 @@ def command(
             quiet=as_json,
         )
     answer(as_json_data(mixer, tuned), as_json, lambda console: write(console, mixer, tuned))
+
+
+def library(
+    device: str | None,
+    trials: int,
+    dtype: str,
+    storage: str | None,
+    time_limit_s: float,
+    quiet: bool,
+) -> list[dict[str, Any]]:
+    """What became of every spec that this machine took."""
+    from ..autotune.results.devices import device_of_type
+    from ..autotune.results.folders import data_folder
+    from ..autotune.search.fleet import Task
+    from ..compiler.language.find import library as specs
+
+    kind = device_type(device)
+
+    def tune(task: Task) -> Tuned:
+        mixer = load_spec(task.spec)
+        return measured(
+            mixer, trials, {}, device=kind, dtype=task.dtype, storage=storage,
+            time_limit_s=time_limit_s, quiet=True,
+        )  # fmt: skip
+
+    found = device_of_type(kind)
+    place = storage or data_folder() / "studies" / f"{found.slug}.journal"
+    tasks = [Task(path.stem, dtype, trials) for path in specs()]
+    return tune_library(found, place, tasks, tune, quiet)
 
 
 def measured(

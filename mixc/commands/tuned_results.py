@@ -76,7 +76,7 @@ def write_comparison(console: Console, rows: Sequence[dict[str, Any]]) -> None:
               "default that of your own results.")  # fmt: skip
 @json_option
 def merge_command(sources: tuple[str, ...], into: Path | None, as_json: bool) -> None:
-    """Bring results together: of folders and files.
+    """Bring results together: of folders, files, and storages that machines tuned with --all.
 
     Where a result for the same work on the same device is there, the faster stays.
     """
@@ -92,9 +92,11 @@ def merge_command(sources: tuple[str, ...], into: Path | None, as_json: bool) ->
 
 
 def results_of(source: str) -> Iterator[Result]:
-    """The results of a folder, or of a file of one."""
+    """The results of a folder, of a file of one, or of a storage."""
     from ..autotune.results.stored import stored_results
     from ..autotune.results.validation import ResultFault, read_result
+    from ..autotune.search.fleet import fleet_results
+    from ..autotune.search.journal import open_storage
 
     path = Path(source)
     if path.is_dir():
@@ -104,8 +106,10 @@ def results_of(source: str) -> Iterator[Result]:
             yield read_result(path)
         except ResultFault as fault:
             raise click.UsageError(f"{path}:{fault.line}: {fault}") from fault
+    elif "://" in source or path.exists():
+        yield from fleet_results(open_storage(source))
     else:
-        raise click.UsageError(f"{source}: no folder, and no file of a result.")
+        raise click.UsageError(f"{source}: no folder, no file, and no storage's URL.")
 
 
 @click.command("prune")

@@ -1,0 +1,84 @@
+"""``mixc tune --all``: the library on this machine, shared with others that have its storage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..ir.errors import MixcError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from ..autotune.results.devices import Device
+    from ..autotune.search.fleet import Task
+    from ..autotune.search.tuned import Tuned
+
+# A task --> what tuning it found.
+TuneTask = Callable[["Task"], "Tuned"]
+
+
+def tune_library(
+    device: Device, storage: str | Path, tasks: Sequence[Task], tune: TuneTask, quiet: bool = False
+) -> list[dict[str, Any]]:
+    """Take tasks until none is left that another machine does not have; what became of each.
+
+    Ctrl-C gives the task at hand back, and ends.
+    """
+    from ..autotune.search.fleet import Queue
+    from ..autotune.search.journal import open_storage
+
+    queue = Queue(open_storage(storage), device)
+    queue.offer(tasks)
+    done: list[dict[str, Any]] = []
+    while (taken := queue.take()) is not None:
+        trial, task = taken
+        row: dict[str, Any] = {"spec": task.spec, "dtype": task.dtype}
+        try:
+            tuned = tune(task)
+        except MixcError as error:
+            queue.fail(trial, str(error))
+            done.append({**row, "status": "failed", "message": str(error)})
+        except BaseException:
+            queue.give_back(trial)
+            raise
+        else:
+            if tuned.history.interrupted:
+                queue.give_back(trial)
+                break
+            queue.finish(trial, tuned.result)
+            done.append({**row, "status": "tuned", **times(tuned)})
+        if not quiet:
+            click.echo(line(done[-1]), err=True)
+    return done
+
+
+def times(tuned: Tuned) -> dict[str, Any]:
+    """What was found, in numbers."""
+    result = tuned.result
+    return {
+        "time_us": result.time_us,
+        "default_us": result.default_time_us,
+        "configuration": dict(result.configuration),
+        "stored": str(tuned.path),
+    }
+
+
+def line(row: dict[str, Any]) -> str:
+    """``causal bfloat16: 120 us, default 140 us``."""
+    name = f"{row['spec']} {row['dtype']}"
+    if row["status"] == "failed":
+        return f"{name}: {row['message'].splitlines()[0]}"
+    default = "" if row["default_us"] is None else f", default {row['default_us']:,.0f} us"
+    return f"{name}: {row['time_us']:,.0f} us{default}"
+
+
+def write(console: Console, done: Sequence[dict[str, Any]]) -> None:
+    """How many were tuned; each was said when it ended."""
+    failed = sum(row["status"] == "failed" for row in done)
+    others = f", {failed} that no kernel runs here" if failed else ""
+    console.print(f"{len(done) - failed} specs tuned{others}", markup=False, highlight=False)

@@ -1,0 +1,61 @@
+"""mixc tune --all: two machines share out what there is; what fails and Ctrl-C."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from mixc.autotune.results.devices import Device
+from mixc.autotune.results.result import Key, Result
+from mixc.autotune.search.fleet import Task
+from mixc.cli import commands
+from mixc.commands.tune_library import line, tune_library
+from mixc.ir.errors import UnsupportedError
+
+HERE = Device("cpu", "cpu:avx2", "Some CPU")
+TASKS = [Task(name, "bfloat16", 30) for name in ("causal", "gla", "mamba")]
+
+
+def tuned(task, interrupted=False):
+    key = Key(task.spec, "ab" * 32, task.dtype, {}, {"T": 64}, HERE)
+    result = Result(key, {"rows": 16}, 9.0, default_time_us=12.0)
+    history = SimpleNamespace(interrupted=interrupted)
+    return SimpleNamespace(result=result, path="there.yaml", history=history)
+
+
+def failing(task):
+    if task.spec == "gla":
+        raise UnsupportedError("no schedule for gla")
+    return tuned(task)
+
+
+def test_each_spec_is_tuned_once_and_what_fails_is_said(tmp_path):
+    done = tune_library(HERE, tmp_path / "storage", TASKS, failing, quiet=True)
+    assert [line(row) for row in done] == [
+        "causal bfloat16: 9 us, default 12 us",
+        "gla bfloat16: no schedule for gla",
+        "mamba bfloat16: 9 us, default 12 us",
+    ]
+    assert tune_library(HERE, tmp_path / "storage", TASKS, failing, quiet=True) == []
+
+
+@pytest.mark.parametrize("how", ["in a trial", "elsewhere"])
+def test_what_is_interrupted_is_given_back(tmp_path, how):
+    def interrupted(task):
+        if how == "elsewhere":
+            raise KeyboardInterrupt
+        return tuned(task, interrupted=True)
+
+    if how == "elsewhere":
+        with pytest.raises(KeyboardInterrupt):
+            tune_library(HERE, tmp_path / "storage", TASKS, interrupted, quiet=True)
+    else:
+        assert tune_library(HERE, tmp_path / "storage", TASKS, interrupted, quiet=True) == []
+    done = tune_library(HERE, tmp_path / "storage", TASKS, tuned, quiet=True)
+    assert sorted(row["spec"] for row in done) == ["causal", "gla", "mamba"]
+
+
+@pytest.mark.parametrize("words", [(), ("--all", "causal"), ("--all", "--size", "T=64")])
+def test_one_spec_or_all(words):
+    from click.testing import CliRunner
+
+    assert CliRunner().invoke(commands, ["tune", *words]).exit_code == 2

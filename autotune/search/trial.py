@@ -45,7 +45,7 @@ class Job:
 class Outcome:
     """What became of one configuration; ``message`` says why it failed, or was given up.
 
-    ``times_us`` are those of the turns that it shared with other configurations.
+    ``times_us``: one for each turn of the configurations of a job.
     """
 
     status: Literal["ok", "failed", "hopeless"]

@@ -83,7 +83,7 @@ class Trials:
                 message = f"given up: {first_us:,.0f} us at first, hopeless"
                 return [Outcome("hopeless", message, first_us)]
         turns = clock.interleaved(calls, alternating=True)
-        return [_outcome(times, len(calls) > 1) for times in turns]
+        return [_outcome(times) for times in turns]
 
     def _tensors(self, problem: Problem) -> dict[str, Tensor]:
         key = (problem.mixer.name, problem.dtype, tuple(problem.sizes.items()), problem.device)
@@ -106,10 +106,9 @@ def warm_up(calls: Sequence[Call]) -> None:
         turns += 1
 
 
-def _outcome(times_us: Sequence[float], in_turns: bool) -> Outcome:
+def _outcome(times_us: Sequence[float]) -> Outcome:
     timing = timing_of(times_us)
-    shared = tuple(times_us) if in_turns else ()
-    return Outcome("ok", "", timing.time_us, timing.spread_us, times_us=shared)
+    return Outcome("ok", "", timing.time_us, timing.spread_us, times_us=tuple(times_us))
 
 
 def check(problem: Problem, runner: Runner, seed: int) -> Case:

@@ -113,7 +113,7 @@ def library(
     def tune(task: Task) -> Tuned:
         mixer = load_spec(task.spec)
         return measured(
-            mixer, trials, {}, device=kind, dtype=task.dtype, storage=storage,
+            mixer, task.trials, {}, device=kind, dtype=task.dtype, storage=storage,
             time_limit_s=time_limit_s, quiet=True,
         )  # fmt: skip
 

@@ -117,6 +117,7 @@ def test_what_is_hopeless_is_given_up(worker):
 def test_a_race_times_each_and_fails_the_bad(worker):
     good, bad = worker.run(Job(problem(), (GOOD, SILENT)))
     assert (good.status, bad.status) == ("ok", "failed")
+    assert len(good.times_us) >= 5  # though the other dropped out
 
 
 def test_a_crash_fails_its_trial_and_no_other(worker):

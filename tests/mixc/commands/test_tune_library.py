@@ -25,6 +25,8 @@ def tuned(task, interrupted=False):
 def failing(task):
     if task.spec == "gla":
         raise UnsupportedError("no schedule for gla")
+    if task.spec == "mamba":
+        raise IndexError("a defect")
     return tuned(task)
 
 
@@ -33,7 +35,7 @@ def test_each_spec_is_tuned_once_and_what_fails_is_said(tmp_path):
     assert [line(row) for row in done] == [
         "causal bfloat16: 9 us, default 12 us",
         "gla bfloat16: no schedule for gla",
-        "mamba bfloat16: 9 us, default 12 us",
+        "mamba bfloat16: IndexError('a defect')",
     ]
     assert tune_library(HERE, tmp_path / "storage", TASKS, failing, quiet=True) == []
 

@@ -130,12 +130,14 @@ class KeyRanges:
 
     No disjunct: nothing is ever visible. Where ``ordered``, the lower ends ascend for every block
     (at most the last disjunct has a lower bound), so that a loop over the union can take each
-    range from the largest end of those before.
+    range from the largest end of those before. ``rest``: where the bounds and conditions of the
+    only disjunct hold, these terms are what is left of the mask.
     """
 
     axis: str
     block: str
     disjuncts: tuple[Conjunct, ...]
+    rest: tuple[Expr, ...] = ()
 
     @property
     def ordered(self) -> bool:

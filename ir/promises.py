@@ -25,6 +25,21 @@ class WholeBlocks:
 
 
 @dataclass(frozen=True, slots=True)
+class DividingBlocks:
+    """The blocks of ``dim`` divide stretches of ``length`` positions: each lies in one of them."""
+
+    dim: str
+    length: int
+
+    def __str__(self) -> str:
+        return f"blocks of {self.dim} divide stretches of {self.length}"
+
+    def is_kept_by(self, block: int) -> bool:
+        """Whether blocks of this many positions are such ones."""
+        return 0 < block and self.length % block == 0
+
+
+@dataclass(frozen=True, slots=True)
 class CommonBlocks:
     """The programs that have the dim ``shared`` cut ``dim`` alike: it counts blocks of ``dim``, or
     stretches of several blocks."""
@@ -36,4 +51,4 @@ class CommonBlocks:
         return f"{self.shared} counts blocks of {self.dim}"
 
 
-Promise = WholeBlocks | CommonBlocks
+Promise = WholeBlocks | DividingBlocks | CommonBlocks

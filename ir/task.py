@@ -141,7 +141,7 @@ class BlockTableTask(KernelTask):
     def expressions(self) -> Iterator[Expr]:
         """Every expression that the kernel evaluates."""
         yield self.mask
-        yield from _range_terms(self.ranges)
+        yield from (*_range_terms(self.ranges), *self.ranges.rest)
 
     @property
     def local(self) -> frozenset[str]:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from math import gcd
 
 from .expression import Expr
-from .promises import CommonBlocks, Promise, WholeBlocks
+from .promises import CommonBlocks, DividingBlocks, Promise
 
 
 class DType(enum.Enum):
@@ -375,7 +376,7 @@ class Program:
 
     def admits(self, dim: str, block: int) -> bool:
         """Whether what was promised of the blocks of ``dim`` holds for blocks of this size."""
-        promises = (p for p in self.promises if isinstance(p, WholeBlocks) and p.dim == dim)
+        promises = (p for p in self.promises if not isinstance(p, CommonBlocks) and p.dim == dim)
         return all(promise.is_kept_by(block) for promise in promises)
 
     @property
@@ -385,8 +386,15 @@ class Program:
         return tuple(p for p in self.promises if isinstance(p, CommonBlocks) and p.dim in cut)
 
     def with_blocks(self, blocks: Mapping[str, int]) -> Program:
-        """The program with other blocks for some dims; what is like a dim follows it."""
-        tiles = (replace(t, block=blocks.get(t.like or t.dim, t.block)) for t in self.tiles)
+        """The program with other blocks for some dims; what is like a dim follows it.
+
+        A block that has to divide a length is the largest part of what is wanted that does.
+        """
+        fitting = dict(blocks)
+        for promise in self.promises:
+            if isinstance(promise, DividingBlocks) and promise.dim in fitting:
+                fitting[promise.dim] = gcd(fitting[promise.dim], promise.length)
+        tiles = (replace(t, block=fitting.get(t.like or t.dim, t.block)) for t in self.tiles)
         return replace(self, tiles=tuple(tiles))
 
     def step(self, loop: For) -> int:

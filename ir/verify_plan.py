@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from .errors import ArgumentError, PromiseError, VerificationError
 from .expression import Ref
 from .plan import Plan
-from .promises import CommonBlocks, WholeBlocks
+from .promises import CommonBlocks
 from .rewriting import every_node
 from .task import Task, buffers_of
 from .tile import (
@@ -197,7 +197,7 @@ class _Checker:
             if tile.like is not None and tile.block != self.blocks.get(tile.like, tile.block):
                 self._broken(f"{tile.dim} does not have the block of {tile.like}")
         for promise in self.program.promises:
-            if isinstance(promise, WholeBlocks) and promise.dim in self.blocks:
+            if not isinstance(promise, CommonBlocks) and promise.dim in self.blocks:
                 block = self.blocks[promise.dim]
                 if not promise.is_kept_by(block):
                     self._broken(f"{promise}; {block} does not")

@@ -13,12 +13,13 @@ from ...ir.expression import Expr
 from ...ir.promises import CommonBlocks
 from ...ir.task import BlockTable, BlockTableTask
 from ...ir.tile import BufferArgument, DType, Program, Tile, Value
+from ..analysis.conditions import all_of
 from ..tiles.builder import Builder
 from ..tiles.context import Context
 from ..tiles.evaluation import TileEvaluator
 from ..tiles.evaluator import Evaluator
 from ..tiles.grid import place_grid
-from ..tiles.key_blocks import LoopBody, Share, integer, sweep
+from ..tiles.key_blocks import LoopBody, Share, by_block, integer, sweep
 from .defaults import LIGHT
 
 
@@ -48,7 +49,9 @@ def block_table(task: BlockTableTask, context: Context) -> Program:
         more = builder.cast(some, DType.INT32)
         return (integer(evaluator, "add", count, more, hint="count"),)
 
-    (count,) = sweep(evaluator, table.over, task.ranges, task.mask, [("count", zero)], body)
+    rest = all_of(task.ranges.rest)
+    start = [("count", zero)]
+    (count,) = sweep(evaluator, table.over, task.ranges, task.mask, start, body, rest=rest)
     builder.store(table.counts, places, count, None)
     return builder.finish(context.launch(LIGHT), task.about)
 
@@ -113,5 +116,6 @@ def sweep_listed(
         bound = builder.elementwise("lt", position, size, dtype=DType.BOOL, hint=f"{name}_exists")
         builder.place(axis, position, bound)
         builder.comment(f"a listed block of {axis}: the mask applies")
-        loop.yields = body(loop.carried, mask, bound)
+        applied = None if mask is None else by_block(evaluator, axis, mask)
+        loop.yields = body(loop.carried, applied, bound)
     return loop.results

@@ -8,17 +8,19 @@ several disjuncts are made disjoint, so that no block is visited twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from ...ir.expression import Expr, Kind, Ref
+from ...ir.expression import Call, Expr, Index, Kind, Ref, call
 from ...ir.key_ranges import Bound, Conjunct, KeyRanges, Row, RowCondition, Search
 from ...ir.node import At, Point
-from ...ir.rewriting import substitute
+from ...ir.promises import DividingBlocks
+from ...ir.rewriting import substitute, transform
 from ...ir.tile import BufferArgument, DType, Tile, Value
 from ..analysis.facts import placed
 from .evaluator import Evaluator
 
 _FAR = 2**30
+_DIVIDED = 64  # stretches that blocks of every default divide
 
 
 @dataclass(frozen=True)
@@ -138,12 +140,17 @@ def integer(evaluator: Evaluator, fn: str, *args: Value, hint: str = "") -> Valu
     return evaluator.builder.elementwise(fn, *args, dtype=DType.INT32, hint=hint)
 
 
-def find_block_ranges(evaluator: Evaluator, ranges: KeyRanges, size: Value) -> BlockRanges:
-    """The ranges along ``ranges.axis`` for the block of rows along ``ranges.block``."""
+def find_block_ranges(
+    evaluator: Evaluator, ranges: KeyRanges, size: Value, bounded: bool = False
+) -> BlockRanges:
+    """The ranges along ``ranges.axis`` for the block of rows along ``ranges.block``.
+
+    ``bounded``: blocks count as full where all bounds hold, whatever else the mask says.
+    """
     axis = ranges.axis
     tiled = any(g.dim == ranges.block and g.tiled for g in evaluator.builder.grid)
     rows = Rows(evaluator, ranges.block if tiled else None)
-    found = [_range(rows, conjunct, size, axis) for conjunct in ranges.disjuncts]
+    found = [_range(rows, c, size, axis, bounded or c.exact) for c in ranges.disjuncts]
     if not ranges.ordered:
         found = _sorted(evaluator, found)
     full: list[BlockRange] = []
@@ -161,12 +168,12 @@ def find_range(evaluator: Evaluator, ranges: KeyRanges, size: Value) -> tuple[Va
     (conjunct,) = ranges.disjuncts
     tiled = any(g.dim == ranges.block and g.tiled for g in evaluator.builder.grid)
     rows = Rows(evaluator, ranges.block if tiled else None)
-    found = _range(rows, replace(conjunct, exact=False), size, ranges.axis)
+    found = _range(rows, conjunct, size, ranges.axis, exact=False)
     return found.low, found.high
 
 
-def _range(rows: Rows, conjunct: Conjunct, size: Value, axis: str) -> _Range:
-    """[low, high) and the full part, as the analysis's rules have it."""
+def _range(rows: Rows, conjunct: Conjunct, size: Value, axis: str, exact: bool) -> _Range:
+    """[low, high) and, where bounds are ``exact``, the full part, as the analysis's rules have it."""
     evaluator = rows.evaluator
     low = _ends(rows, conjunct.lower, loose=True, largest=False)
     high = _ends(rows, conjunct.upper, loose=True, largest=True)
@@ -178,14 +185,10 @@ def _range(rows: Rows, conjunct: Conjunct, size: Value, axis: str) -> _Range:
     for condition in conjunct.conditions:
         some = rows.holds(condition, some=True)
         stop = evaluator.where(some, stop, zero, f"{name}_high")
-    return _Range(start, stop, _full_part(rows, conjunct, start, stop, size))
+    return _Range(start, stop, _full_part(rows, conjunct, size) if exact else None)
 
 
-def _full_part(
-    rows: Rows, conjunct: Conjunct, start: Value, stop: Value, size: Value
-) -> tuple[Value, Value] | None:
-    if not conjunct.exact:
-        return None
+def _full_part(rows: Rows, conjunct: Conjunct, size: Value) -> tuple[Value, Value] | None:
     evaluator = rows.evaluator
     lows = _ends(rows, conjunct.lower, loose=False, largest=True)
     highs = _ends(rows, conjunct.upper, loose=False, largest=False)
@@ -304,20 +307,22 @@ def sweep(
     carried: Sequence[tuple[str, Value]],
     body: LoopBody,
     share: Share | None = None,
+    rest: Expr | None = None,
 ) -> tuple[Value, ...]:
     """Visit the blocks of ``axis`` that the ranges admit; what ``carried`` has become.
 
     ``share`` narrows each run, from a start to a stop by a step, to this program's part of it.
     ``body`` gets what is carried, the mask to apply (None in full blocks) and which positions of
-    the block exist (None: all), and gives what is carried on.
+    the block exist (None: all), and gives what is carried on. ``rest``: what the mask is where all
+    bounds hold; blocks of these alone are then gone through by themselves.
     """
     builder = evaluator.builder
     builder.tiles.setdefault(axis, Tile(axis, evaluator.context.blocks.get(axis, 64)))
-    found = find_block_ranges(evaluator, ranges, evaluator.size(axis))
+    found = find_block_ranges(evaluator, ranges, evaluator.size(axis), rest is not None)
     state = tuple(carried)
     for full, group in ((True, found.full), (False, found.partial)):
         if group:
-            applied = None if full else mask
+            applied = rest if full else mask
             results = _visit(evaluator, axis, group, applied, full, state, body, share)
             state = tuple((h, v) for (h, _), v in zip(state, results, strict=True))
     return tuple(v for _, v in state)
@@ -357,10 +362,40 @@ def _visit(
                 "lt", position, evaluator.size(axis), dtype=DType.BOOL, hint=f"{name}_exists"
             )
         builder.place(axis, position, bound)
-        kind = "every row sees all of it" if full else "the mask applies"
+        if mask is not None:
+            mask = by_block(evaluator, axis, mask)
+        kind = "every row sees all of it" if mask is None else "the mask applies"
         builder.comment(f"a block of {axis}: {kind}")
         loop.yields = body(loop.carried, mask, bound)
     return loop.results
+
+
+def by_block(evaluator: Evaluator, axis: str, mask: Expr) -> Expr:
+    """The mask for the block in force: ``j // c`` is one number where blocks divide ``c``.
+
+    ``at(chosen, N=j // 64)`` --> ``at(chosen, N=j_start // 64)``: one truth for a row, not for each
+    key of it.
+    """
+    builder = evaluator.builder
+    start = Ref(f"{axis} at the start", frozenset(), Kind.INT, Point(axis, At.ROW))
+
+    def change(node: Expr) -> Expr | None:
+        match node:
+            case Call("floordiv", (Index(dim), by)) if dim == axis:
+                length = evaluator.fixed_number(by)
+                if not isinstance(length, int) or length < 1 or length % _DIVIDED:
+                    return None
+                promise = DividingBlocks(axis, length)
+                if not promise.is_kept_by(builder.tiles[axis].block):
+                    return None
+                builder.promises.add(promise)
+                return call("floordiv", start, by)
+        return None
+
+    changed = transform(mask, change)
+    if changed != mask:
+        builder.bind(start, builder.begin(axis))
+    return changed
 
 
 def _counts(evaluator: Evaluator, group: tuple[BlockRange, ...], axis: str) -> list[Value]:

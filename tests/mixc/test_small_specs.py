@@ -146,33 +146,6 @@ def test_the_largest_are_selected_with_ties_by_place(backend: str, keys: int) ->
     check(backend, SELECTED, {"z": z}, I=21, J=keys)
 
 
-CHOSEN = """
-mixer: chosen
-inputs:
-  x: [B, I, N]
-  a: {dims: [I, N], dtype: bool}
-  f: {dims: [N], dtype: bool}
-  c: {dims: [I], dtype: int32}
-  u: [B, I]
-stages:
-  - select: {over: N, score: x, among: a, keep: {top: c}, always: f, output: most}
-  - select: {over: N, score: x, keep: {top: 3}, output: three}
-  - select: {over: N, score: x, among: a, keep: {above: u}, output: large}
-outputs: {most: [B, I, N], three: [B, N, I], large: [B, I, N]}
-"""
-
-
-@BACKENDS
-@pytest.mark.parametrize("places", [80, 5, 0])
-def test_the_best_candidates_of_each_row_are_chosen(backend: str, places: int) -> None:
-    x = torch.randn(2, 21, places).round()  # equal scores abound
-    x[:, 3, 1:], x[:, 4, 1:], x[:, :, 2:3] = torch.nan, torch.inf, -torch.inf
-    a, f = torch.rand(21, places) < 0.6, torch.rand(places) < 0.1
-    a[2] = False  # nothing to choose from
-    c = (torch.arange(21) ** 2 // 2 - 1).int()  # none, some, and more than there are
-    check(backend, CHOSEN, {"x": x, "a": a, "f": f, "c": c}, I=21, N=places)
-
-
 READ_SUMS = """
 mixer: read_sums
 inputs: {x: [B, T, D]}

@@ -44,7 +44,7 @@ from ....ir.rewriting import substitute, walk
 from ..facts import Facts, look_through
 from ..linear import plus, spread, times
 from .isolate import Condition, Limit, Residual, bounds_of
-from .normal_form import Conjunction
+from .normal_form import Conjunction, disjuncts
 from .trend import LIMIT, trend
 from .unions import conjunctions, is_exact
 
@@ -63,7 +63,9 @@ def key_ranges(
     root = bounds_of(look_through(mask, known), axis, known)
     conjuncts = [_conjunct(c, block, known) for c in conjunctions(root, limit)]
     conjuncts.sort(key=lambda conjunct: (bool(conjunct.lower), not conjunct.exact))
-    return KeyRanges(axis, block, tuple(conjuncts))
+    plain = disjuncts(root)
+    whole = plain is not None and len(plain) == len(conjuncts) == 1
+    return KeyRanges(axis, block, tuple(conjuncts), conjuncts[0].residual if whole else ())
 
 
 def _conjunct(atoms: Conjunction, block: str, facts: Facts) -> Conjunct:

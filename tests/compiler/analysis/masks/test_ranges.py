@@ -236,6 +236,18 @@ def test_terms_without_a_bound_stay_partial() -> None:
     assert [str(b.loose) for b in disjunct.upper] == ["i + 1"]
 
 
+def test_what_bounds_leave_of_a_mask() -> None:
+    odd, third = (call("eq", call("mod", call("sub", QUERY, KEY), n), 0) for n in (2, 3))
+
+    def rest(*terms: Expr) -> tuple[Expr, ...]:
+        return key_ranges(both(causal(), *terms), "J", "I", FACTS).rest
+
+    assert rest(odd) == (odd,)
+    assert rest(odd, third) == (odd, third)
+    assert rest(either(odd, third)) in ((), (either(odd, third),))  # never one of them alone
+    assert rest() == ()
+
+
 def test_beyond_the_limit_disjuncts_are_merged() -> None:
     parts = [
         both(call("le", call("mul", n, KEY), QUERY), call("gt", call("mul", n + 1, KEY), QUERY))

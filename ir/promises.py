@@ -36,7 +36,7 @@ class DividingBlocks:
 
     def is_kept_by(self, block: int) -> bool:
         """Whether blocks of this many positions are such ones."""
-        return 0 < block and self.length % block == 0
+        return block > 0 and self.length % block == 0
 
 
 @dataclass(frozen=True, slots=True)

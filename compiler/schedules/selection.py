@@ -58,6 +58,7 @@ class _Row:
             rows,
         )
         self.kept = evaluator.evaluate(task.kept, "kept")
+        self.candidates: Value | None = None  # of the block in force
 
     def least(self) -> Value:
         """From one number to the next smaller one, until as many are as large as are kept."""
@@ -71,10 +72,8 @@ class _Row:
             (so_far,) = loop.carried
 
             def body(x: Value, state: tuple[Value, ...]) -> tuple[Value, ...]:
-                as_large = self._compared("ge", x, so_far)
-                smaller = self.evaluator.where(
-                    self._compared("lt", x, so_far), x, self._number(-inf)
-                )
+                as_large = self._those("ge", x, so_far)
+                smaller = self.evaluator.where(self._those("lt", x, so_far), x, self._number(-inf))
                 best = builder.reduce("max", smaller, self.task.over)
                 following = builder.elementwise("max", state[1], best, dtype=DType.FLOAT32)
                 return self._counted(as_large, state[0]), following
@@ -91,12 +90,12 @@ class _Row:
         none = self._whole(0, self.rows)
         (larger,) = self._walk(
             [("larger", none)],
-            lambda x, state: (self._counted(self._compared("gt", x, least), state[0]),),
+            lambda x, state: (self._counted(self._those("gt", x, least), state[0]),),
         )
         room = builder.elementwise("sub", self.kept, larger, dtype=DType.INT32, hint="room")
 
         def body(x: Value, state: tuple[Value, ...]) -> tuple[Value, ...]:
-            equal = self._compared("eq", x, least)
+            equal = self._those("eq", x, least)
             number = builder.scan(self._flag(equal), over)
             number = builder.elementwise("add", number, state[0], dtype=DType.INT32)
             fits = self.evaluator.both(equal, self._compared("le", number, room))
@@ -119,14 +118,10 @@ class _Row:
             exists = builder.elementwise("lt", position, size, dtype=DType.BOOL)
             builder.place(over, position, exists)
             x = builder.cast(self.evaluator.evaluate(self.task.x), DType.FLOAT32)
+            self.candidates = exists
             if self.task.among is not None:
                 among = self.evaluator.condition(self.task.among, "among")
-                counts = self.evaluator.both(exists, among)
-            else:
-                counts = exists
-            assert counts is not None
-            # What does not exist is not compared: it is no number.
-            x = self.evaluator.where(counts, x, builder.constant(float("nan"), DType.FLOAT32))
+                self.candidates = self.evaluator.both(exists, among)
             loop.yields = body(x, loop.carried)
         return loop.results
 
@@ -136,6 +131,12 @@ class _Row:
 
     def _flag(self, value: Value) -> Value:
         return self.builder.cast(value, DType.INT32)
+
+    def _those(self, fn: str, x: Value, bound: Value) -> Value:
+        """The candidates of the block for which it holds."""
+        those = self.evaluator.both(self.candidates, self._compared(fn, x, bound))
+        assert those is not None
+        return those
 
     def _compared(self, fn: str, a: Value, b: Value) -> Value:
         return self.builder.elementwise(fn, a, b, dtype=DType.BOOL)

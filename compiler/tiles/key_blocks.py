@@ -173,7 +173,7 @@ def find_range(evaluator: Evaluator, ranges: KeyRanges, size: Value) -> tuple[Va
 
 
 def _range(rows: Rows, conjunct: Conjunct, size: Value, axis: str, exact: bool) -> _Range:
-    """[low, high) and, where bounds are ``exact``, the full part, as the analysis's rules have it."""
+    """[low, high) and, where bounds are ``exact``, the full part, by the analysis's rules."""
     evaluator = rows.evaluator
     low = _ends(rows, conjunct.lower, loose=True, largest=False)
     high = _ends(rows, conjunct.upper, loose=True, largest=True)

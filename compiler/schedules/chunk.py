@@ -10,17 +10,19 @@ what came before through S0:
 
 Decays are multiplied, never divided: a decay of 0, and one of exp(-30) for a hundred rows, lose
 nothing (Yang et al. 2024, arXiv 2312.06635, 2406.06484). Scalars whose logarithms are known are
-differences of running sums where 16 bits hide what these lose (``log_decay``).
+differences of running sums where 16 bits hide what these lose (``log_decay``), and by entry they
+are sums of the rows between two, half by half (``halves``).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ...ir.expression import Expr, Kind, Ref
+from ...ir.expression import Expr, Kind, Literal, Ref
 from ...ir.promises import CommonBlocks
 from ...ir.recurrence_forms import Coupled, Matrix, Reading
 from ...ir.recurrence_tasks import Carrying, ChunkTask
+from ...ir.targets import Target
 from ...ir.tile import DType, GridAxis, Program, SizeArgument, Tile, Value
 from ..tiles.context import Context, Launch
 from ..tiles.contraction import contract, factors_of
@@ -28,23 +30,30 @@ from ..tiles.evaluator import Evaluator
 from ..tiles.grid import start_rows
 from ..tiles.key_blocks import integer
 from .coupled import CoupledChunk
-from .decay import Decay, Pairs, Request, pair_name, place_rows, symbol
-from .defaults import chunk_choices, chunk_rows
+from .decay import Decay, Factors, NoDecay, Pairs, Request, pair_name, place_rows, symbol
+from .defaults import chunk_choices, chunk_rows, halved_choices
 from .estimates import has_room, registers
+from .halves import Halves
 from .held import held_blocks
-from .log_decay import decay_of
+from .log_decay import Logarithms
 from .loop import spread, store_first, store_last
 
 
 def chunk(task: ChunkTask, context: Context) -> Program:
     """The tile program of matrix states, chunk by chunk, with as many columns as registers hold."""
     largest = max(context.sizes.get(d, 64) for d in task.listed)
-    by_entry = any(f.key_axis in e.axes for f, _ in task.states for e in f.decays)
+    by_entry = [
+        form for form, _ in task.states if any(form.key_axis in e.axes for e in form.decays)
+    ]
     several = len(task.carrying) > 1
-    rows = chunk_rows(by_entry, task.corrected, several, largest)
-    wide = several or by_entry or not context.dtype.is_narrow
+    rows = chunk_rows(bool(by_entry), task.corrected, several, largest)
+    if by_entry and all(in_halves(form, context) for form in by_entry):
+        choices = halved_choices(largest, task.corrected)
+    else:
+        wide = several or bool(by_entry) or not context.dtype.is_narrow
+        choices = chunk_choices(rows, largest, wide)
     made: Program | None = None
-    for held, launch, room in chunk_choices(rows, largest, wide):
+    for held, launch, room in choices:
         blocks = {task.over: rows, **held_blocks(task, context, held)}
         made = by_chunks(task, context.with_blocks(blocks), launch)
         if registers(made) <= room and has_room(made, context.target):
@@ -110,6 +119,26 @@ def place_pairs(evaluator: Evaluator, start: Value, rows: str, reverse: bool) ->
     row = place_rows(evaluator, rows, rows, start, reverse, name)
     column = place_rows(evaluator, rows, columns, start, reverse, name)
     return Pairs(evaluator, rows, columns, f"{rows}_3", row, column, start, reverse)
+
+
+def in_halves(form: Matrix | Coupled, context: Context) -> bool:
+    """Whether decays by entry are applied half by half: on tensor cores, by their logarithms."""
+    known = isinstance(form, Matrix) and form.log_decay is not None
+    return known and context.dtype.is_narrow and isinstance(context.target, Target)
+
+
+def decay_of(pairs: Pairs, form: Matrix) -> Decay:
+    """The decay of a state in each row, by logarithms where they are known and exact enough."""
+    if isinstance(form.decay, Literal) and form.decay.value == 1:
+        return NoDecay(pairs, form.key_axis)
+    context, log = pairs.evaluator.context, form.log_decay
+    if log is None or not context.dtype.is_narrow:
+        return Factors(pairs, form.key_axis, form.decay)
+    if form.key_axis not in log.axes:
+        return Logarithms(pairs, form.key_axis, log)
+    if in_halves(form, context):
+        return Halves(pairs, form.key_axis, log)
+    return Factors(pairs, form.key_axis, form.decay)
 
 
 @dataclass
@@ -208,14 +237,8 @@ class _Chunk:
 
     def _from_start(self, x: Expr, carrying: Carrying, decay: Decay, after: bool) -> Value:
         """What row t sees, through ``x``, of the state that the chunk started from."""
-        factors, rows = factors_of(x), decay.rows(after)
         name = f"{symbol(x, decay.axis) or 'x'}_{carrying.name}_start"
-        if rows is None:
-            factors = [*factors, carrying.before]
-        elif decay.axis in rows.axes:
-            factors = [*factors, rows, carrying.before]
-        else:
-            factors = [rows, *factors, carrying.before]
+        factors = [*decay.seen_by(x, after), carrying.before]
         return contract(self.evaluator, factors, (decay.axis,), hint=name)
 
     def _through(self, pair: Value, entry: Expr, acc: Value) -> Value:
@@ -256,7 +279,7 @@ class _Chunk:
     ) -> Value:
         """The state after the chunk: the start decayed, and what the rows wrote."""
         builder = self.evaluator.builder
-        total, left = decay.total(), decay.to_end()
+        total = decay.total()
         value = start
         if total is not None:
             value = builder.elementwise("mul", start, total, dtype=DType.FLOAT32)
@@ -264,10 +287,8 @@ class _Chunk:
         for key, entry in terms:
             factors = [  # what is left is applied to the first: entries are the smaller tile
                 *factors_of(self.pairs.at_column(entry)),
-                *factors_of(self.pairs.at_column(key)),
+                *decay.left_of(key),
             ]
-            if left is not None:
-                factors.append(left)
             columns = (self.pairs.columns,)
             value = contract(self.evaluator, factors, columns, acc=value, hint=name)
         return value

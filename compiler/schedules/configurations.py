@@ -41,7 +41,8 @@ def knobs(plan: Plan) -> tuple[Knob, ...]:
         for name, default in _values(kernel).items():
             asked = _asked(kernel, name, tiling)
             knob = _space(kernel).knob(name)
-            choices = tuple(sorted({*(asked or knob.choices), default}))
+            admitted = (n for n in asked or knob.choices if _admits(kernel, name, n))
+            choices = tuple(sorted({*admitted, default}))
             made.append(Knob(prefix + name, choices, default, knob.reason))
     return tuple(made)
 
@@ -129,6 +130,12 @@ def _common(kernel: Kernel, name: str, configuration: Configuration, default: in
     """What a knob without a kernel's name says, where this kernel has the choice."""
     value = configuration.get(name, default)
     return value if value in _space(kernel).knob(name).choices else default
+
+
+def _admits(kernel: Kernel, knob: str, block: int) -> bool:
+    """Whether a kernel's program counts on nothing that a block of this size breaks."""
+    tiles = [tile for tile, role in _roles(kernel) if role == knob]
+    return all(kernel.program.admits(tile.dim, _fitting(tile, block)) for tile in tiles)
 
 
 def _fitting(tile: Tile, block: int) -> int:

@@ -145,6 +145,18 @@ class Decay(ABC):
     def to_end(self) -> Ref | None:
         """From each column to the chunk's end."""
 
+    def seen_by(self, query: Expr, after: bool) -> list[Expr]:
+        """The factors of each row's query, decayed from the chunk's start."""
+        factors, rows = factors_of(query), self.rows(after)
+        if rows is None:
+            return factors
+        return [*factors, rows] if self.axis in rows.axes else [rows, *factors]
+
+    def left_of(self, key: Expr) -> list[Expr]:
+        """The factors of what is left of each column's key at the chunk's end."""
+        factors, left = factors_of(self.pairs.at_column(key)), self.to_end()
+        return factors if left is None else [*factors, left]
+
     @abstractmethod
     def total(self) -> Value | None:
         """Over the whole chunk."""

@@ -109,6 +109,17 @@ def chunk_choices(rows: int, largest: int, wide: bool) -> Iterator[tuple[int, La
         yield held, launch, REGISTER_LIMIT
 
 
+def halved_choices(largest: int, corrected: bool) -> Iterator[tuple[int, Launch, int]]:
+    """The same for decays by entry that are applied half by half (see ``halves``).
+
+    All that is made of the keys is made once for each part of the state, so the parts are large.
+    """
+    if largest > 64 and not corrected:
+        yield 16384, (("num_warps", 8), ("num_stages", 3)), _MANY
+    yield 8192, (("num_warps", 4), ("num_stages", 2)), _MANY
+    yield 4096, (("num_warps", 8), ("num_stages", 2)), _MANY
+
+
 def recurrence_launch(program: Program) -> Launch:
     """Warps and pipeline stages of a kernel that goes row by row, or scans."""
     return (("num_warps", warps_for_rows(program)), ("num_stages", 2))

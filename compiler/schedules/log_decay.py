@@ -11,9 +11,8 @@ from __future__ import annotations
 import math
 
 from ...ir.expression import Expr, Literal, Ref, call
-from ...ir.recurrence_forms import Matrix
 from ...ir.tile import DType, Value
-from .decay import BETWEEN, TO_ROW, Decay, Factors, NoDecay, Pairs
+from .decay import BETWEEN, TO_ROW, Factors, Pairs
 
 # exp of less is 0 in float32; cut off, sums stay short and infinities do not meet.
 _NOTHING_LEFT = -104.0
@@ -73,13 +72,3 @@ class Logarithms(Factors):
 
     def _exp(self, value: Value, hint: str) -> Value:
         return self.builder.elementwise("exp", value, dtype=DType.FLOAT32, hint=hint)
-
-
-def decay_of(pairs: Pairs, form: Matrix) -> Decay:
-    """The decay of a state in each row, by logarithms where they are known and exact enough."""
-    if isinstance(form.decay, Literal) and form.decay.value == 1:
-        return NoDecay(pairs, form.key_axis)
-    narrow = pairs.evaluator.context.dtype.is_narrow
-    if narrow and form.log_decay is not None and form.key_axis not in form.log_decay.axes:
-        return Logarithms(pairs, form.key_axis, form.log_decay)
-    return Factors(pairs, form.key_axis, form.decay)

@@ -190,7 +190,7 @@ def _contract_inside(
     if len(held) <= 1 or not _can_step(evaluator, over, inside):
         value = _seen(evaluator, [evaluator.real(f) for f in inside], mask)
         for dim in over:
-            if not any(dim in f.axes and _is_zero_outside(evaluator, f) for f in inside):
+            if not any(dim in f.axes and is_zero_outside(evaluator, f) for f in inside):
                 value = evaluator.masked(value, dim, 0.0)
         value = evaluator.spread(value, frozenset(over))
         for dim in over:
@@ -383,12 +383,12 @@ def _operand(evaluator: Evaluator, factors: list[Expr], over: str) -> Value:
         values = [evaluator.real(f) for f in factors]
         main = max(values, key=lambda value: len(value.axes))
         value = _product(evaluator, values, f"{builder.naming.stem(main)}_scaled")
-    if not all(_is_zero_outside(evaluator, f) for f in factors):
+    if not all(is_zero_outside(evaluator, f) for f in factors):
         value = evaluator.masked(value, over, 0.0)
     return builder.cast(value, narrow)
 
 
-def _is_zero_outside(evaluator: Evaluator, factor: Expr) -> bool:
+def is_zero_outside(evaluator: Evaluator, factor: Expr) -> bool:
     """Whether the value is 0 by itself where the tile has no positions."""
     match factor:
         case Ref(name, _, _) | Read(Ref(name, _, _), _, 0):

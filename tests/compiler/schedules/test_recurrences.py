@@ -13,11 +13,12 @@ from mixc.backends.reference.evaluate import run
 from mixc.backends.reference.tiles import run_plan
 from mixc.compiler.language.load import load_text
 from mixc.compiler.pipeline import lower
+from mixc.compiler.schedules.configurations import knobs
 from mixc.ir.binding import bind_sizes
 from mixc.ir.mixer import Mixer
 from mixc.ir.plan import Plan
 from mixc.ir.roles import feature_dims
-from mixc.ir.tile import Scan, all_ops
+from mixc.ir.tile import For, Scan, all_ops
 
 SIZES = {"B": 2, "H": 2, "G": 1, "D": 5, "E": 3, "C": 5, "N": 3, "P": 5}
 
@@ -202,6 +203,52 @@ def test_decays_that_may_be_0_or_negative_are_multiplied_in_16_bits_too() -> Non
         plan = check(matrix(STEPS[name], more), 21, "chunk", dtype="bf16")
         scans = {op.op for k in plan.kernels for op in all_ops(k.program.body) if type(op) is Scan}
         assert "prod" in scans
+
+
+# Theirs are logarithms for each entry of the keys: on tensor cores they go half by half.
+HALVES = [
+    "decay of each entry",
+    "read before",
+    "delta rule, decay of each entry",
+    "correction apart from the write",
+    "read along the values",
+]
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_decays_of_each_entry_go_half_by_half_in_16_bits(name: str) -> None:
+    for more, length in (("", 37), (BACKWARD, 19), ("", 1)):
+        plan = check(matrix(STEPS[name], more), length, "chunk", dtype="bf16")
+        ops = [op for kernel in plan.kernels for op in all_ops(kernel.program.body)]
+        assert not any(isinstance(op, Scan) for op in ops)
+        walks = [op.body for op in ops if isinstance(op, For)]  # from chunk to chunk, none inside
+        assert not any(isinstance(op, For) for body in walks for op in body)
+
+
+@pytest.mark.parametrize("strong", [-1e-3, -20.0, -104.0, -1e4, -torch.inf])
+@pytest.mark.parametrize("name", ["decay of each entry", "delta rule, decay of each entry"])
+def test_half_by_half_is_exact_enough_for_16_bits(name: str, strong: float) -> None:
+    """Whatever a gate does: it shuts for most rows, for single entries, and is open for others."""
+    mixer = replace(matrix(STEPS[name]), tiling=(("block_t", (64,)),))
+    tensors = inputs_of(mixer, 70)
+    tensors["gd"][:, :40], tensors["gd"][:, 40:] = strong, -0.01
+    tensors["gd"][..., 0], tensors["gd"][:, 50:, :, 1] = 0.0, strong
+    sizes = bind_sizes(mixer, {name: tuple(t.shape) for name, t in tensors.items()})
+    plan = lower(mixer, {dim: sizes[dim] for dim in feature_dims(mixer)}, "fp16")
+    single = {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
+    made = run_plan(plan, single, sizes, dtype=torch.float32)
+    for result, value in run(mixer, tensors).items():
+        largest = float(value.abs().max())
+        torch.testing.assert_close(made[result].double(), value, rtol=0, atol=2**-9 * largest)
+
+
+def test_chunks_are_halved_until_single_rows_are_left() -> None:
+    plan = lower(matrix(STEPS["decay of each entry"]), {}, "bf16")
+    (kernel,) = (k for k in plan.kernels if k.schedule == "chunk")
+    assert [n for n in range(66) if kernel.program.admits("T", n)] == [1, 2, 4, 8, 16]
+    name = f"{kernel.program.name}.chunk"
+    (chunk,) = (knob for knob in knobs(plan) if knob.name == name)
+    assert chunk.choices == (16,)
 
 
 SEGMENTED = ["no decay", "normalised", "decay of each entry", "read before", "two writes"]

@@ -15,7 +15,7 @@ from .kernels import Space, space_of
 from .race import Winner, race
 from .search import History, Search
 from .trial import Job, Outcome, Problem, TrialWorker
-from .tuned import Tuned, TuningError, installed_versions, study_name
+from .tuned import InterruptedEarly, Tuned, TuningError, installed_versions, study_name
 
 # A first call that takes so much longer than the best is not worth timing further.
 _HOPELESS = 2.5
@@ -64,7 +64,8 @@ def tune(
 
         history = search.run(evaluate, trials, first, on_trial)
         if not history.best():
-            raise TuningError(_nothing_right(history))
+            early = InterruptedEarly if history.interrupted else TuningError
+            raise early(_nothing_right(history))
         winner = race(worker, problem, space.default, history)
     result = _result(key, problem, winner, history, name)
     fresh = len(history.trials) - len(before.trials)

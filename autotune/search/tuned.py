@@ -19,6 +19,10 @@ class TuningError(UnsupportedError):
     """No configuration could be verified; the text says what became of the default."""
 
 
+class InterruptedEarly(TuningError):
+    """Ctrl-C came before a configuration was right: there is nothing to keep."""
+
+
 @dataclass(frozen=True)
 class Tuned:
     """What tuning found: the winner, against the default, and all that was tried."""

@@ -31,6 +31,7 @@ def tune_library(
     """
     from ..autotune.search.fleet import Queue
     from ..autotune.search.journal import open_storage
+    from ..autotune.search.tuned import InterruptedEarly
 
     queue = Queue(open_storage(storage), device)
     queue.offer(tasks)
@@ -40,6 +41,9 @@ def tune_library(
         row: dict[str, Any] = {"spec": task.spec, "dtype": task.dtype}
         try:
             tuned = tune(task)
+        except InterruptedEarly:
+            queue.give_back(trial)
+            break
         except Exception as error:  # a defect ends one task: nobody watches a fleet
             message = str(error) if isinstance(error, MixcError) else repr(error)
             queue.fail(trial, message)

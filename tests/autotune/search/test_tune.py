@@ -7,7 +7,7 @@ from mixc.autotune.results.stored import stored_results
 from mixc.autotune.search import tune as tuning
 from mixc.autotune.search.kernels import Space
 from mixc.autotune.search.trial import Outcome, Problem
-from mixc.autotune.search.tuned import TuningError
+from mixc.autotune.search.tuned import InterruptedEarly
 from mixc.compiler.language.find import find_spec
 from mixc.compiler.language.load import load_file
 from mixc.ir.knob import Knob
@@ -66,5 +66,5 @@ def test_ctrl_c_stores_the_best_so_far(problem, monkeypatch):
 
 def test_ctrl_c_before_the_first_trial_keeps_nothing(problem, monkeypatch):
     monkeypatch.setattr(Worker, "interrupted", 1)
-    with pytest.raises(TuningError, match="no trial has ended"):
+    with pytest.raises(InterruptedEarly, match="no trial has ended"):
         tuning.tune(problem, 5, seed=0)

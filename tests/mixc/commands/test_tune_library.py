@@ -7,6 +7,7 @@ import pytest
 from mixc.autotune.results.devices import Device
 from mixc.autotune.results.result import Key, Result
 from mixc.autotune.search.fleet import Task
+from mixc.autotune.search.tuned import InterruptedEarly
 from mixc.cli import commands
 from mixc.commands.tune_library import line, tune_library
 from mixc.ir.errors import UnsupportedError
@@ -40,11 +41,13 @@ def test_each_spec_is_tuned_once_and_what_fails_is_said(tmp_path):
     assert tune_library(HERE, tmp_path / "storage", TASKS, failing, quiet=True) == []
 
 
-@pytest.mark.parametrize("how", ["in a trial", "elsewhere"])
+@pytest.mark.parametrize("how", ["in a trial", "in the first", "elsewhere"])
 def test_what_is_interrupted_is_given_back(tmp_path, how):
     def interrupted(task):
         if how == "elsewhere":
             raise KeyboardInterrupt
+        if how == "in the first":
+            raise InterruptedEarly("no trial has ended")
         return tuned(task, interrupted=True)
 
     if how == "elsewhere":

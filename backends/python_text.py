@@ -10,6 +10,9 @@ WIDEST = 100
 # Python's precedence, as far as emitted expressions use it. WORDS: `if` and `else`, `and`, `or`,
 # `not`. QUOTIENT: what ends in `/`, `//` or `%`, and so can't stand right of a `*` as it is.
 WORDS, COMPARE, OR, AND, SUM, QUOTIENT, PRODUCT, UNARY, POWER, ATOM = range(10)
+_LEVELS = {"|": OR, "&": AND, "+": SUM, "-": SUM, "*": PRODUCT}
+_LEVELS |= dict.fromkeys(("/", "//", "%"), QUOTIENT)
+_LEVELS |= dict.fromkeys(("<", "<=", ">", ">=", "==", "!="), COMPARE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,18 +98,27 @@ def several(items: Sequence[Text]) -> Text:
     return replace(listed(items), code=", ".join(item.code for item in items), level=WORDS)
 
 
-def infix(level: int, left: Text, sign: str, right: Text) -> Text:
-    """Two operands, each in the parentheses that it needs; sums of sums are one chain."""
+def infix(left: Text, sign: str, right: Text, regroup: bool = False) -> Text:
+    """Two operands, each in the parentheses that it needs; a sum of sums is one chain.
+
+    With ``regroup``, ``a + (b + c)`` may be ``a + b + c``, which is rounded otherwise.
+    """
+    level = _LEVELS[sign]
+    product = level in (PRODUCT, QUOTIENT)
+    left = left.at(OR if level == COMPARE else QUOTIENT if product else level)
+    whole = left.level if product and left.level == QUOTIENT else level
+    stronger = UNARY if product else level + 1
+    right = right.at(level if regroup and sign in "|&+*" else stronger)
     (parts, signs), (more, later) = _chain(left, level), _chain(right, level)
     parts, signs = (*parts, *more), (*signs, f"{sign} ", *later[1:])
-    return Text(_chained(parts, signs), level, left.reads | right.reads, parts, signs)
+    return Text(_chained(parts, signs), whole, left.reads | right.reads, parts, signs)
 
 
-def chain(level: int, sign: str, operands: Sequence[Text]) -> Text:
+def chain(sign: str, operands: Sequence[Text]) -> Text:
     """Operands with the same sign between all of them; a single one as it is."""
     first, *rest = operands
     for operand in rest:
-        first = infix(level, first, sign, operand)
+        first = infix(first, sign, operand)
     return first
 
 

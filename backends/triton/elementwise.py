@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...ir.sign import keeps_nonnegative
 from ...ir.tile import Cast, Constant, DType, Elementwise, Range
-from ..python_text import SUM, call, infix, name
+from ..python_text import call, infix, name
 from .functions import TRITON_TYPE, write_call, write_number
 from .kernel_scope import KernelScope
 
@@ -41,7 +41,7 @@ def write_range(kernel: KernelScope, op: Range) -> None:
         kernel.starts[op.out.name] = op.start
         if op.out.name not in kernel.computed:  # it only places loads and stores
             return
-        text = infix(SUM, kernel.texts[op.start.name].at(SUM), "+", name(offset))
+        text = infix(kernel.texts[op.start.name], "+", name(offset))
     if op.start is None or op.start.name in kernel.nonnegative:
         kernel.nonnegative.add(op.out.name)
     kernel.bodies[-1].assign(variable, text)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from ...ir.tile import DType
-from ..python_text import AND, ATOM, COMPARE, OR, PRODUCT, QUOTIENT, SUM, UNARY, Text, call, infix
+from ..python_text import ATOM, PRODUCT, UNARY, Text, call, infix
 
 TRITON_TYPE: Mapping[DType, str] = {
     DType.BOOL: "tl.int1",
@@ -16,19 +16,19 @@ TRITON_TYPE: Mapping[DType, str] = {
     DType.BFLOAT16: "tl.bfloat16",
     DType.FLOAT32: "tl.float32",
 }
-_INFIX: Mapping[str, tuple[str, int]] = {
-    "add": ("+", SUM),
-    "sub": ("-", SUM),
-    "mul": ("*", PRODUCT),
-    "div": ("/", QUOTIENT),
-    "and": ("&", AND),
-    "or": ("|", OR),
-    "lt": ("<", COMPARE),
-    "le": ("<=", COMPARE),
-    "gt": (">", COMPARE),
-    "ge": (">=", COMPARE),
-    "eq": ("==", COMPARE),
-    "ne": ("!=", COMPARE),
+_INFIX: Mapping[str, str] = {
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "div": "/",
+    "and": "&",
+    "or": "|",
+    "lt": "<",
+    "le": "<=",
+    "gt": ">",
+    "ge": ">=",
+    "eq": "==",
+    "ne": "!=",
 }
 _FUNCTION: Mapping[str, str] = {
     "min": "tl.minimum",
@@ -66,10 +66,10 @@ def write_call(
     if fn == "pow" and integral:
         return call("_whole_power", *args), "whole_pow"
     if fn in _INFIX:
-        return _write_infix(fn, *args), None
+        return infix(args[0], _INFIX[fn], args[1], regroup=True), None
     if fn in ("floordiv", "mod") and nonnegative:
         sign = "//" if fn == "floordiv" else "%"
-        return infix(QUOTIENT, args[0].at(PRODUCT), sign, args[1].at(UNARY)), None
+        return infix(args[0].at(PRODUCT), sign, args[1]), None
     if fn == "detach":
         return args[0], None
     if fn == "relu":
@@ -89,21 +89,13 @@ def write_call(
 _PREFIX: Mapping[str, str] = {"neg": "-", "not": "~"}
 
 
-def _write_infix(fn: str, a: Text, b: Text) -> Text:
-    sign, level = _INFIX[fn]
-    right = UNARY if fn == "div" else level if fn in ("add", "mul", "and", "or") else level + 1
-    left = level + 1 if level == COMPARE else QUOTIENT if fn == "mul" else level
-    whole = QUOTIENT if fn == "mul" and a.level == QUOTIENT else level
-    return infix(whole, a.at(left), sign, b.at(right))
-
-
 def _write_power(args: list[Text], constants: list[float | int | bool | None]) -> Text | None:
     base, power = constants
     match power:
         case 1 | 1.0:
             return args[0]
         case 2 | 2.0 if args[0].level == ATOM:
-            return infix(PRODUCT, args[0], "*", args[0])
+            return infix(args[0], "*", args[0])
         case 0.5:
             return call("tl.sqrt", args[0])
         case -0.5:
@@ -112,7 +104,7 @@ def _write_power(args: list[Text], constants: list[float | int | bool | None]) -
         rate = math.log2(base)
         if rate == 1:
             return call("tl.exp2", args[1])
-        return call("tl.exp2", infix(PRODUCT, args[1].at(PRODUCT), "*", Text(repr(rate))))
+        return call("tl.exp2", infix(args[1].at(PRODUCT), "*", Text(repr(rate))))
     return None
 
 

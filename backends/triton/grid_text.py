@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ...ir.tile import GridAxis, Program
-from ..python_text import PRODUCT, QUOTIENT, SUM, Text, call, infix, name
+from ..python_text import PRODUCT, Text, call, infix, name
 from .kernel_scope import Body
 
 
@@ -37,12 +37,12 @@ def write_grid(
             count = name(blocks)
         here = name("program")
         if axis is not axes[-1]:
-            here = infix(QUOTIENT, here, "%", count)
+            here = infix(here, "%", count)
         if axis.descending:
             body.say("the last block first: it has the most to do")
-            here = infix(SUM, infix(SUM, count, "-", Text("1")), "-", here)
+            here = infix(infix(count, "-", Text("1")), "-", here)
         if axis.tiled:
-            here = infix(PRODUCT, here.at(PRODUCT), "*", Text(f"BLOCK_{axis.dim}"))
+            here = infix(here.at(PRODUCT), "*", Text(f"BLOCK_{axis.dim}"))
         body.assign(names[axis.position.name], here)
         if axis is not axes[-1]:
-            body.assign("program", infix(QUOTIENT, name("program"), "//", count))
+            body.assign("program", infix(name("program"), "//", count))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...ir.tile import Cast, Load, Search, SizeArgument, Store, Value
-from ..python_text import PRODUCT, SUM, Text, call, chain, infix, name
+from ..python_text import PRODUCT, Text, call, chain, infix, name
 from .functions import TRITON_TYPE, write_call, write_number
 from .kernel_scope import KernelScope
 from .layout import Order
@@ -79,11 +79,11 @@ def _pointer(kernel: KernelScope, buffer: str, index: Index, order: Order) -> Te
         if not value.axes and _start(kernel, dim, value) is not None:
             continue
         terms.append(_strided(_offset(kernel, value, order), buffer, dim))
-    return chain(SUM, "+", terms)
+    return chain("+", terms)
 
 
 def _strided(offset: Text, buffer: str, dim: str) -> Text:
-    return infix(PRODUCT, offset.at(PRODUCT), "*", name(f"{buffer}_stride_{dim}"))
+    return infix(offset.at(PRODUCT), "*", name(f"{buffer}_stride_{dim}"))
 
 
 def _base(kernel: KernelScope, buffer: str, index: Index) -> tuple[Text, Index]:
@@ -95,7 +95,7 @@ def _base(kernel: KernelScope, buffer: str, index: Index) -> tuple[Text, Index]:
         return name(buffer), rest
     terms = [_strided(_far(kernel, v), buffer, d) for d, v in fixed]
     key = (buffer, tuple((d, v.name) for d, v in fixed))
-    return kernel.outermost(key, f"{buffer}_base", chain(SUM, "+", [name(buffer), *terms])), rest
+    return kernel.outermost(key, f"{buffer}_base", chain("+", [name(buffer), *terms])), rest
 
 
 def _far(kernel: KernelScope, value: Value) -> Text:
@@ -113,7 +113,7 @@ def _block_base(
 ) -> Text:
     """The pointer to where a tile starts: what may be far is counted in 64 bits."""
     terms = [_strided(call("tl.cast", s, "tl.int64"), buffer, d) for d, s in starts]
-    made = chain(SUM, "+", [base, *terms])
+    made = chain("+", [base, *terms])
     return kernel.once(made.code, f"{buffer}_block", made)
 
 

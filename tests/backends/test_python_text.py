@@ -9,14 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixc.backends.python_text import (
-    AND,
     ATOM,
-    COMPARE,
-    OR,
     PRODUCT,
-    QUOTIENT,
     SUM,
-    UNARY,
     WIDEST,
     Text,
     call,
@@ -35,8 +30,6 @@ Pair = tuple[Text, str]
 NAMES = st.sampled_from(["query_tile", "k_tile", "m_new", "o_sum", "BLOCK_J"]).map(
     lambda variable: (name(variable), variable)
 )
-SIGNS = {"|": OR, "&": AND, "+": SUM, "-": SUM, "*": PRODUCT, "/": QUOTIENT, "//": QUOTIENT}
-SIGNS |= {"<": COMPARE, "==": COMPARE}
 
 
 def calls(inner: st.SearchStrategy[Pair]) -> st.SearchStrategy[Pair]:
@@ -50,13 +43,9 @@ def calls(inner: st.SearchStrategy[Pair]) -> st.SearchStrategy[Pair]:
 
 def operators(inner: st.SearchStrategy[Pair]) -> st.SearchStrategy[Pair]:
     def made(left: Pair, sign: str, right: Pair) -> Pair:
-        level = SIGNS[sign]
-        least = {COMPARE: OR, PRODUCT: QUOTIENT}.get(level, level)
-        stronger = UNARY if level in (PRODUCT, QUOTIENT) else level + 1
-        text = infix(level, left[0].at(least), sign, right[0].at(stronger))
-        return text, f"({left[1]}) {sign} ({right[1]})"
+        return infix(left[0], sign, right[0]), f"({left[1]}) {sign} ({right[1]})"
 
-    return st.builds(made, inner, st.sampled_from(sorted(SIGNS)), inner)
+    return st.builds(made, inner, st.sampled_from("| & + - * / // % < ==".split()), inner)
 
 
 def changed(inner: st.SearchStrategy[Pair]) -> st.SearchStrategy[Pair]:
@@ -98,14 +87,14 @@ def test_calls_break_at_commas_sums_at_their_signs() -> None:
         "    other=0.0,",
         ")",
     ]
-    product = infix(PRODUCT, name("a_rather_long_name"), "*", name("another_one"))
-    assert chain(SUM, "+", [product] * 4).lines(0, "x = ") == [
+    product = infix(name("a_rather_long_name"), "*", name("another_one"))
+    assert chain("+", [product] * 4).lines(0, "x = ") == [
         "x = (",
         "    a_rather_long_name * another_one",
         *["    + a_rather_long_name * another_one"] * 3,
         ")",
     ]
-    assert chain(SUM, "+", [name("a_rather_long_name")] * 4).lines(0, f"{'x' * 20} = ") == [
+    assert chain("+", [name("a_rather_long_name")] * 4).lines(0, f"{'x' * 20} = ") == [
         f"{'x' * 20} = (",
         f"    {' + '.join(['a_rather_long_name'] * 4)}",
         ")",
@@ -113,7 +102,7 @@ def test_calls_break_at_commas_sums_at_their_signs() -> None:
 
 
 def test_what_follows_parentheses_stays_behind_them() -> None:
-    total = infix(SUM, name("a" * 50), "+", name("b" * 40))
+    total = infix(name("a" * 50), "+", name("b" * 40))
     assert total.then(".to(tl.float32)").lines(0) == [
         "(",
         f"    {'a' * 50} + {'b' * 40}",
@@ -152,8 +141,14 @@ def test_a_tuple_has_a_line_for_each_value() -> None:
 
 
 def test_parentheses_are_those_that_are_needed() -> None:
-    total = infix(SUM, name("a"), "+", name("b"))
+    a, b, c = name("a"), name("b"), name("c")
+    total = infix(a, "+", b)
     assert total.at(SUM) is total
     assert total.at(PRODUCT).code == "(a + b)"
     assert total.at(ATOM).at(ATOM).code == "(a + b)"
-    assert infix(SUM, total, "-", name("c")).parts == (name("a"), name("b"), name("c"))
+    assert infix(total, "-", c).parts == (a, b, c)
+    assert infix(c, "+", total).code == "c + (a + b)"
+    assert infix(c, "+", total, regroup=True).parts == (c, a, b)
+    assert infix(c, "-", total, regroup=True).code == "c - (a + b)"
+    assert infix(infix(a, "/", b), "*", c).code == "a / b * c"
+    assert infix(c, "*", infix(infix(a, "/", b), "*", c), regroup=True).code == "c * (a / b * c)"

@@ -45,6 +45,18 @@ class Text:
         whole = self.at(ATOM)
         return replace(whole, code=f"{whole.code}{suffix}", closes=f"{whole.closes}{suffix}")
 
+    def method(self, function: str, *args: Text | str | int, **keywords: Text | str | int) -> Text:
+        """A call of a method; it is broken in what it is called on, if that can be."""
+        return self._before(call(f".{function}", *args, **keywords))
+
+    def item(self, places: Sequence[Text]) -> Text:
+        """What stands at places along the first axes; broken as a method is."""
+        return self._before(listed(places, "[", "]"))
+
+    def _before(self, given: Text) -> Text:
+        made = self.then(given.code) if self.parts else given.behind(self.at(ATOM).code, ATOM)
+        return replace(made, reads=self.reads | given.reads)
+
     def behind(self, prefix: str, level: int = UNARY) -> Text:
         """The expression behind a sign, or behind its keyword."""
         whole = self.at(level)
@@ -96,6 +108,11 @@ def several(items: Sequence[Text]) -> Text:
     if len(items) == 1:
         return items[0]
     return replace(listed(items), code=", ".join(item.code for item in items), level=WORDS)
+
+
+def joined(pattern: str, operands: Sequence[Text], level: int = ATOM) -> Text:
+    """Operands in the places of a pattern, on one line."""
+    return Text(pattern.format(*(x.code for x in operands)), level, _reads(operands))
 
 
 def infix(left: Text, sign: str, right: Text, regroup: bool = False) -> Text:

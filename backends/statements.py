@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .python_text import Text, statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,12 +17,19 @@ class Statement:
     name: str | None = None
 
 
-def without_unread(made: Sequence[Statement], read: Iterable[str] = ()) -> list[Statement]:
-    """The statements without those that only give a name a value which nothing after reads.
+def written(value: Text, depth: int = 1, before: str = "", after: str = "") -> Statement:
+    """A statement with one expression, between what comes before and after it."""
+    return Statement(tuple(statement(value, depth, before, after)), value.reads)
 
-    ``read``: what is read after all of them.
-    """
-    wanted, kept = set(read), list[Statement]()
+
+def assigned(name: str, value: Text) -> Statement:
+    """``name = value``, in a function's body."""
+    return Statement(tuple(statement(value, 1, f"{name} = ")), value.reads, name)
+
+
+def without_unread(made: Sequence[Statement]) -> list[Statement]:
+    """The statements without those that only give a name a value which nothing after reads."""
+    wanted, kept = set[str](), list[Statement]()
     for one in reversed(made):
         if one.name is None or one.name in wanted:
             wanted |= one.reads
@@ -28,26 +37,4 @@ def without_unread(made: Sequence[Statement], read: Iterable[str] = ()) -> list[
     return kept[::-1]
 
 
-@dataclass
-class Spellings:
-    """How names are spelled in a text, and which of them were asked for."""
-
-    known: dict[str, str]
-    _asked: set[str] = field(default_factory=set)
-
-    def get(self, name: str, other: str) -> str:
-        """The spelling of ``name``, ``other`` where it has none of its own."""
-        self.note(name)
-        return self.known.get(name, other)
-
-    def note(self, *names: str) -> None:
-        """Count names as asked for."""
-        self._asked.update(names)
-
-    def asked(self) -> frozenset[str]:
-        """The names that were asked for since this was called last."""
-        asked, self._asked = frozenset(self._asked), set()
-        return asked
-
-
-__all__ = ["Spellings", "Statement", "without_unread"]
+__all__ = ["Statement", "assigned", "without_unread", "written"]

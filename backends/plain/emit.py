@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import inspect
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...ir.expression import Expr, Kind, Scalar
 from ...ir.mixer import Input, Mixer, Output
 from ...ir.rewriting import walk
 from ...ir.solving import FromAxis, FromDim, FromSizes, Source, size_sources
+from ..host_text import host_text
+from ..python_text import COMPARE, WORDS, Text, call, chain, infix, joined, listed, name, several
 from ..reference.choice import choose
-from ..statements import Statement, without_unread
-from ..triton.host import host_text
-from ..triton.lines import wrap
+from ..statements import Statement, assigned, without_unread, written
 from .forms import Statements
-from .terms import DTYPES
-from .text import Piece, bare
+from .terms import DEVICE, DTYPES
+from .text import Piece
 
 READ = '''
 def read(table, places, fill):
@@ -39,7 +38,7 @@ class Reference:
     helpers: tuple[str, ...] = ()
 
 
-def reference_function(mixer: Mixer, name: str = "reference") -> Reference:
+def reference_function(mixer: Mixer) -> Reference:
     """The equations as torch code: each input by position, run-time params by keyword.
 
     Outputs in their declared layouts, a tuple where there are several; real ones in float64,
@@ -48,14 +47,14 @@ def reference_function(mixer: Mixer, name: str = "reference") -> Reference:
     sources = size_sources(mixer)
     dims = dict.fromkeys([s.dim for s in sources])
     dims |= dict.fromkeys(dim for table in mixer.tables for dim in table.dims)
-    text = Statements(mixer, {dim: dim for dim in dims})
+    text = Statements(mixer, dims)
     head = _Head(mixer, text)
     head.inputs()
     for stage in mixer.stages:
         text.stage(stage)
     results = [_laid_out(text, output) for output in mixer.outputs]
-    text.add(f"return {', '.join(results)}")
-    return Reference(_function(name, mixer, text, head.statements(sources)), _helpers(text))
+    text.add(several(results), "return ")
+    return Reference(_function(mixer, text, head.statements(sources)), _helpers(text))
 
 
 def _choose_text() -> str:
@@ -70,16 +69,15 @@ def _helpers(text: Statements) -> tuple[str, ...]:
     return tuple(helper for name, helper in helpers.items() if name in text.used)
 
 
-def _function(name: str, mixer: Mixer, text: Statements, head: list[Statement]) -> str:
+def _function(mixer: Mixer, text: Statements, head: list[Statement]) -> str:
     given = [text.variables[i.name] for i in mixer.inputs]
     params = [p for p in mixer.params if p.runtime]
-    keywords = [f"{p.name}=None" for p in params]
-    signature = ", ".join([*given, *(["*", *keywords] if keywords else [])])
-    lines = wrap(f"def {name}({signature}):", 0)
-    lines.append(f'    """{mixer.name} by plain torch in float64, as the equations say it."""')
-    for statement in without_unread([*head, *text.positions, *text.statements]):
-        lines.extend(statement.lines)
-    return re.sub(r"(?<![\w.])([\w.]+) \*\* ([\w.]+)(?![\w.([])", r"\1**\2", "\n".join(lines))
+    keywords = {p.name: "None" for p in params}
+    signature = call("reference", *given, *(["*"] if keywords else []), **keywords)
+    docstring = f'    """{mixer.name} by plain torch in float64, as the equations say it."""'
+    made = [written(signature, 0, "def ", ":"), Statement((docstring,))]
+    made += without_unread([*head, *text.positions, *text.statements])
+    return "\n".join(line for one in made for line in one.lines)
 
 
 class _Head:
@@ -92,10 +90,10 @@ class _Head:
         """Statements for the device, sizes and params, each after what it reads."""
         made: dict[str, Statement] = {}
         first = next((self.text.variables[i.name] for i in self.mixer.inputs), None)
-        self._assign(made, "device", f"{first}.device" if first else '"cpu"')
+        self._assign(made, "device", name(first).then(".device") if first else Text('"cpu"'))
         for table in self.mixer.tables:
             for dim, size in zip(table.dims, table.shape, strict=True):
-                self._assign(made, dim, str(size))
+                self._assign(made, dim, Text(str(size)))
         for source in sources:
             if isinstance(source, FromSizes):
                 self._params(made, source.value)
@@ -105,9 +103,8 @@ class _Head:
             self._params(made, Scalar(param.name, param.kind))
         return list(made.values())
 
-    def _assign(self, made: dict[str, Statement], name: str, code: str) -> None:
-        lines = tuple(f"    {line}" for line in wrap(f"{name} = {code}", 4))
-        made[name] = Statement(lines, self.text.sizes.asked(), name)
+    def _assign(self, made: dict[str, Statement], variable: str, value: Text) -> None:
+        made[variable] = assigned(variable, value)
 
     def _params(self, made: dict[str, Statement], expr: Expr) -> None:
         """Statements for the params that an expression reads."""
@@ -115,26 +112,26 @@ class _Head:
             if isinstance(node, Scalar) and node.name not in made:
                 param = self.mixer.param(node.name)
                 self._params(made, param.value)
-                default = host_text(param.value, self.text.sizes)
+                default = host_text(param.value, {})
                 if param.runtime:
-                    default = f"{default} if {param.name} is None else {param.name}"
-                self._assign(made, param.name, bare(default))
+                    given = [default.at(COMPARE), name(param.name), name(param.name)]
+                    default = joined("{} if {} is None else {}", given, WORDS)
+                self._assign(made, param.name, default)
 
-    def _size(self, source: Source) -> str:
-        spelled = self.text.sizes
+    def _size(self, source: Source) -> Text:
         match source:
-            case FromAxis(_, name, axis, others, power):
-                code = f"{self.text.variables[name]}.shape[{axis}]"
+            case FromAxis(_, entry, axis, others, power):
+                size = name(self.text.variables[entry]).then(f".shape[{axis}]")
                 if others:
-                    product = " * ".join(spelled.get(dim, dim) for dim in others)
-                    code += f" // max({product}, 1)"
+                    product = chain("*", [name(dim) for dim in others])
+                    size = infix(size, "//", call("max", product, 1))
                 if power > 1:
-                    code = f"round(({code}) ** (1 / {power}))"
-                return code
+                    size = call("round", joined(f"({{}}) ** (1 / {power})", [size]))
+                return size
             case FromDim(_, other):
-                return spelled.get(other, other)
+                return name(other)
             case FromSizes(_, value):
-                return f"int({host_text(value, spelled)})"
+                return call("int", host_text(value, {}))
 
     def inputs(self) -> None:
         """Statements that make pieces of the inputs and tables, in float64, axes in order."""
@@ -143,47 +140,36 @@ class _Head:
             variable = text.variables[entry.name]
             piece = self._input(entry, variable)
             if piece.code != variable:
-                text.assign(variable, piece, entry.name)
-            text.terms.names[entry.name] = Piece(variable, piece.dims, piece.kind)
+                text.assign(variable, piece)
+            text.terms.names[entry.name] = replace(piece, text=name(variable))
         for table in self.mixer.tables:
-            values = ", ".join(repr(v) for v in table.values)
-            code = (
-                f"torch.tensor([{values}], dtype={DTYPES[table.kind]}, device={text.terms.device})"
-            )
+            values = listed([Text(repr(v)) for v in table.values], "[", "]")
+            tensor = call("torch.tensor", values, dtype=DTYPES[table.kind], device=DEVICE)
             if len(table.shape) != 1:
-                code += f".reshape({', '.join(map(str, table.shape))})"
+                tensor = tensor.then(f".reshape({', '.join(map(str, table.shape))})")
             dims = text.order.of(table.dims)
-            piece = Piece(text.order.permuted(code, table.dims, dims), dims, table.kind)
-            text.terms.names[table.name] = text.assign(
-                text.variables[table.name], piece, table.name
-            )
+            piece = Piece(text.order.permuted(tensor, table.dims, dims), dims, table.kind)
+            text.stand_for(table.name, piece)
 
     def _input(self, entry: Input, variable: str) -> Piece:
-        code = variable
-        if entry.kind is Kind.REAL:
-            code += ".double()"
-        elif entry.kind is Kind.INT:
-            code += ".long()"
+        wide = {Kind.REAL: ".double()", Kind.INT: ".long()"}
+        value = name(variable).then(wide.get(entry.kind, ""))
         if tuple((dim,) for dim in entry.dims) != entry.layout:
-            spelled = self.text.sizes
-            code += f".reshape({', '.join(spelled.get(dim, dim) for dim in entry.dims) or '()'})"
+            value = value.method("reshape", *([name(dim) for dim in entry.dims] or [Text("()")]))
         dims = self.text.order.of(entry.dims)
-        return Piece(self.text.order.permuted(code, entry.dims, dims), dims, entry.kind)
+        return Piece(self.text.order.permuted(value, entry.dims, dims), dims, entry.kind)
 
 
-def _laid_out(text: Statements, output: Output) -> str:
+def _laid_out(text: Statements, output: Output) -> Text:
     """An output in its layout."""
     text.terms.lazily(output.name)
     piece = text.terms.names[output.name].of_kind(output.kind)
     piece = text.terms.expanded(piece, output.dims)
-    code = text.order.permuted(piece.code, piece.dims, output.dims)
+    value = text.order.permuted(piece.text, piece.dims, output.dims)
     if tuple((dim,) for dim in output.dims) == output.layout:
-        return code
-    sizes = text.sizes
-    shape = ", ".join(
-        " * ".join(sizes.get(dim, dim) for dim in product) or "1" for product in output.layout
-    )
-    return f"{code}.reshape({shape})"
+        return value
+    sizes = [chain("*", [name(d) for d in p] or [Text("1")]) for p in output.layout]
+    return value.method("reshape", *sizes)
 
 
 __all__ = ["READ", "Reference", "reference_function"]

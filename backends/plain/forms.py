@@ -6,7 +6,8 @@ import keyword
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from ...ir.expression import Call, Expr, Kind, Literal, Reduce, Ref, call
+from ...ir.expression import Call, Expr, Kind, Literal, Reduce, Ref
+from ...ir.expression import call as term
 from ...ir.mixer import (
     Attention,
     Equation,
@@ -23,13 +24,12 @@ from ...ir.mixer import (
 from ...ir.names import names_in
 from ...ir.optional import expressions
 from ...ir.rewriting import every_node, rebuild, transform
-from ..python_text import comment
+from ..python_text import Text, call, comment, infix, name
 from ..reference.bodies import moves
 from ..reference.scope import shared_nodes
-from ..statements import Spellings, Statement
-from ..triton.lines import wrap
-from .terms import Pieces, Terms, factors_of
-from .text import ATOM, UNARY, Order, Piece, order_of
+from ..statements import Statement, assigned, written
+from .terms import DEVICE, Terms, as_tensor, factors_of
+from .text import Order, Piece, order_of
 
 # Words of the code itself, beside Python's.
 OWN = frozenset(keyword.kwlist) | frozenset("torch math device read self range float".split())
@@ -39,24 +39,23 @@ _PAIR, _QUERY = "visible pair", "visible query"  # no spec can spell them
 class Statements:
     """The lines of a function body in the making, and the names that it uses."""
 
-    def __init__(self, mixer: Mixer, sizes: dict[str, str]) -> None:
-        self.mixer, self.sizes = mixer, Spellings(sizes)
+    def __init__(self, mixer: Mixer, sizes: Collection[str]) -> None:
+        self.mixer = mixer
         self.statements: list[Statement] = []
         self.positions: list[Statement] = []
         self.depth = 1
         self.lets = {e.name: e for e in mixer.lets}
-        self.taken = {*OWN, *sizes.values(), *(p.name for p in mixer.params)}
+        self.taken = {*OWN, *sizes, *(p.name for p in mixer.params)}
         self.variables: dict[str, str] = {}
-        for name in _names(mixer):
-            self.variables[name] = self.fresh(name)
+        for known in _names(mixer):
+            self.variables[known] = self.fresh(known)
         self.used: set[str] = set()
         self._places: dict[str, Piece] = {}
         self._parts: set[str] = set()
         self.terms = Terms(
             order=_order(mixer, sizes),
-            names=Pieces(self.sizes),
+            names={},
             position=self._position,
-            sizes=self.sizes,
             sources=dict(mixer.sequences),
             keep=self._keep,
             used=self.used,
@@ -71,21 +70,15 @@ class Statements:
 
     def fresh(self, wish: str) -> str:
         """A variable that nothing else has."""
-        name, n = f"{wish}_" if wish in OWN else wish, 2
-        while name in self.taken:
-            name, n = f"{wish}_{n}", n + 1
-        self.taken.add(name)
-        return name
+        made, n = f"{wish}_" if wish in OWN else wish, 2
+        while made in self.taken:
+            made, n = f"{wish}_{n}", n + 1
+        self.taken.add(made)
+        return made
 
-    def add(self, text: str, name: str | None = None) -> None:
-        """A statement, in as many lines as it takes; of one for ``name`` alone, what for."""
-        lines = ("    " * self.depth + line for line in wrap(text, 4 * self.depth))
-        made = name if self.depth == 1 else None  # in a loop other turns may read it
-        self.statements.append(Statement(tuple(lines), self.sizes.asked(), made))
-
-    def pin(self) -> None:
-        """What was asked for so far is for several statements: it stays, whichever do."""
-        self.statements.append(Statement((), self.sizes.asked()))
+    def add(self, value: Text, before: str = "", after: str = "") -> None:
+        """A statement, in as many lines as it takes."""
+        self.statements.append(written(value, self.depth, before, after))
 
     def say(self, text: str) -> None:
         """A comment."""
@@ -93,34 +86,39 @@ class Statements:
         lines = (" " * indent + line for line in comment(text, indent))
         self.statements.append(Statement(tuple(lines)))
 
-    def assign(self, variable: str, piece: Piece, name: str | None = None) -> Piece:
-        """``variable = piece``; what stands for it. ``name``: the mixer's, read by that alone."""
-        self.add(f"{variable} = {piece.code}", name)
-        return replace(piece, code=variable, level=ATOM)
+    def assign(self, variable: str, piece: Piece) -> Piece:
+        """``variable = piece``; what stands for it."""
+        return replace(piece, text=self.give(variable, piece.text))
 
-    def define(self, name: str, expr: Expr) -> None:
+    def give(self, variable: str, value: Text) -> Text:
+        """``variable = value``; in a loop other turns may read it."""
+        if self.depth == 1:
+            self.statements.append(assigned(variable, value))
+        else:
+            self.add(value, f"{variable} = ")
+        return name(variable)
+
+    def define(self, known: str, expr: Expr) -> None:
         """A name of the mixer as a variable."""
-        piece = self.terms.write(expr).of_kind(expr.kind)
-        self.terms.names[name] = self.assign(self.variables[name], piece, name)
+        self.stand_for(known, self.terms.write(expr).of_kind(expr.kind))
 
-    def _keep(self, wish: str, code: str) -> str:
-        name = self.fresh(wish)
-        self.add(f"{name} = {code}")
-        return name
+    def stand_for(self, known: str, piece: Piece) -> None:
+        """Let the variable of a name of the mixer hold a piece."""
+        self.terms.names[known] = self.assign(self.variables[known], piece)
 
-    def _lazily(self, name: str) -> None:
-        if name not in self.terms.names:
-            self.define(name, self.lets[name].value)
+    def _keep(self, wish: str, value: Text) -> Text:
+        return self.give(self.fresh(wish), value)
+
+    def _lazily(self, known: str) -> None:
+        if known not in self.terms.names:
+            self.define(known, self.lets[known].value)
 
     def _position(self, dim: str) -> Piece:
         if dim not in self._places:
-            name = self.fresh(dim.lower() if dim.lower() != dim else f"at_{dim}")
-            around = self.sizes.asked()
-            size = self.sizes.get(dim, dim)
-            line = f"    {name} = torch.arange({size}, device={self.terms.device})"
-            self.positions.append(Statement((line,), self.sizes.asked()))
-            self.sizes.note(*around)
-            self._places[dim] = Piece(name, (dim,), Kind.INT)
+            variable = self.fresh(dim.lower() if dim.lower() != dim else f"at_{dim}")
+            places = call("torch.arange", name(dim), device=DEVICE)
+            self.positions.append(assigned(variable, places))
+            self._places[dim] = Piece(name(variable), (dim,), Kind.INT)
         return self._places[dim]
 
     def stage(self, stage: Stage) -> None:
@@ -144,39 +142,38 @@ def _write_select(text: Statements, stage: Select) -> None:
     rows = text.order.of(stage.queries)
     dims = (*rows, *stage.over)
 
-    def laid_out(expr: Expr | None, kind: Kind, wanted: tuple[str, ...]) -> str:
+    def laid_out(expr: Expr | None, kind: Kind, wanted: tuple[str, ...]) -> Text | str:
         if expr is None:
             return "None"
         piece = text.terms.write(expr).of_kind(kind)
         if not piece.tensor:
-            piece = Piece(text.terms.as_tensor(piece.code), (), kind)
+            piece = Piece(as_tensor(piece.text), (), kind)
         piece = text.terms.expanded(piece, wanted)
-        code = text.order.permuted(piece.code, piece.dims, wanted)
-        return f"{code}.{f'flatten({len(rows)})' if wanted == dims else 'unsqueeze(-1)'}"
+        permuted = text.order.permuted(piece.text, piece.dims, wanted)
+        return permuted.then(f".flatten({len(rows)})" if wanted == dims else ".unsqueeze(-1)")
 
-    parts = [
+    chosen = call(
+        "choose",
         laid_out(stage.score, Kind.REAL, dims),
         laid_out(stage.among, Kind.BOOL, dims),
         f'"{stage.rule}"',
         laid_out(stage.bound, Kind.INT if stage.rule == "top" else Kind.REAL, rows),
         laid_out(stage.always, Kind.BOOL, dims),
-        "0" if stage.slots is None else text.sizes.get(stage.slots, stage.slots),
-    ]
+        0 if stage.slots is None else name(stage.slots),
+    )
     made = [text.variables[result.name] for result in stage.results]
-    listed = made[-1] if len(made) > 1 else "_"
-    text.add(f"{made[0]}, {listed} = choose({', '.join(parts)})")
-    shape = ", ".join(text.sizes.get(dim, dim) for dim in dims)
-    _define(text, stage.output, f"{made[0]}.reshape({shape})", dims, Kind.BOOL)
+    places = made[-1] if len(made) > 1 else "_"
+    text.add(chosen, f"{made[0]}, {places} = ")
+    found = name(made[0]).method("reshape", *(name(dim) for dim in dims))
+    _define(text, stage.output, found, dims, Kind.BOOL)
     if stage.listed is not None and stage.slots is not None:
-        _define(text, stage.listed, listed, (*rows, stage.slots), Kind.INT)
+        _define(text, stage.listed, name(places), (*rows, stage.slots), Kind.INT)
 
 
-def _define(text: Statements, name: str, code: str, dims: tuple[str, ...], kind: Kind) -> None:
+def _define(text: Statements, known: str, value: Text, dims: tuple[str, ...], kind: Kind) -> None:
     """The name as a piece with its axes in order."""
     order = text.order.of(dims)
-    permuted = text.order.permuted(code, dims, order)
-    piece = Piece(permuted, order, kind)
-    text.terms.names[name] = text.assign(text.variables[name], piece, name)
+    text.stand_for(known, Piece(text.order.permuted(value, dims, order), order, kind))
 
 
 def _names(mixer: Mixer) -> dict[str, None]:
@@ -214,7 +211,7 @@ class _Attend:
         if stage.mask is not None:
             mask = terms.write(stage.mask).of_kind(Kind.BOOL)
             if not mask.tensor:
-                mask = replace(mask, code=terms.as_tensor(mask.code), tensor=True)
+                mask = replace(mask, text=as_tensor(mask.text), tensor=True)
             self.mask = text.assign(text.fresh("seen"), mask)
             dims = self.mask.dims
             terms.names[_PAIR] = self.mask
@@ -226,15 +223,12 @@ class _Attend:
         share, total = self._shares(score)
         self._outputs(share)
         if stage.lse is not None:
-            some = f"{total.code} != 0"
-            log = f"torch.log(torch.where({some}, {total.code}, 1.0))"
-            code = f'torch.where({some}, {log}, float("-inf"))'
-            lse = terms.expanded(Piece(code, total.dims), stage.queries)
-            terms.names[stage.lse] = text.assign(text.variables[stage.lse], lse, stage.lse)
+            some = infix(total.text, "!=", Text("0"))
+            log = call("torch.log", call("torch.where", some, total.text, "1.0"))
+            lse = Piece(call("torch.where", some, log, 'float("-inf")'), total.dims)
+            text.stand_for(stage.lse, terms.expanded(lse, stage.queries))
         if stage.weights is not None:
-            terms.names[stage.weights] = text.assign(
-                text.variables[stage.weights], share, stage.weights
-            )
+            text.stand_for(stage.weights, share)
 
     def _is_softmax(self) -> bool:
         match self.stage.weight:
@@ -257,7 +251,7 @@ class _Attend:
         if stage.sink is not None:
             terms.names["score"] = terms.write(stage.sink).of_kind(Kind.REAL)
             sunk = terms.expanded(terms.write(stage.weight), stage.queries)
-            total = Piece(f"{total.at(UNARY)} + {sunk.at(UNARY)}", total.dims)
+            total = Piece(infix(total.text, "+", sunk.text), total.dims)
             terms.names["score"] = score
         if isinstance(stage.denominator, Literal) and stage.denominator.value == 1:
             if stage.lse is not None:
@@ -268,8 +262,8 @@ class _Attend:
         terms.names["total"] = total
         divisor = terms.write(self._of_visible(stage.denominator)).of_kind(Kind.REAL)
         if not divisor.tensor:
-            code = f"{weight.at(UNARY)} / {divisor.at(UNARY)}"
-            return text.assign(text.fresh("share"), Piece(code, weight.dims)), total
+            share = Piece(infix(weight.text, "/", divisor.text), weight.dims)
+            return text.assign(text.fresh("share"), share), total
         if not divisor.code.isidentifier():
             divisor = text.assign(text.fresh("divisor"), divisor)
         return self._divided(weight, divisor), total
@@ -278,14 +272,15 @@ class _Attend:
         """weight / divisor, and 0 where that is 0."""
         order, text = self.text.order, self.text
         dims = order.of({*weight.dims, *divisor.dims})
-        safe = f"torch.where({divisor.code} == 0, 1.0, {divisor.code})"
+        empty = infix(divisor.text, "==", Text("0"))
+        safe = call("torch.where", empty, "1.0", divisor.text)
         under = order.aligned(Piece(safe, divisor.dims), dims)
         above = order.aligned(weight, dims)
-        share = Piece(f"{above.at(UNARY)} / {under.at(ATOM)}", dims)
+        share = Piece(infix(above.text, "/", under.text), dims)
         share = text.assign(text.fresh("share"), share)
         if self._is_softmax() and isinstance(self.stage.denominator, Ref):
             return share
-        some = Piece(f"{divisor.code} != 0", divisor.dims, Kind.BOOL, 0)
+        some = Piece(infix(divisor.text, "!=", Text("0")), divisor.dims, Kind.BOOL)
         return text.assign(share.code, self.terms.chosen(some, share, "0.0"))
 
     def _outputs(self, share: Piece) -> None:
@@ -293,12 +288,10 @@ class _Attend:
         factors = [share]
         if stage.gain is not None:
             factors.append(terms.write(stage.gain).of_kind(Kind.REAL))
-        text.pin()
         for output in stage.outputs:
             values = [terms.write(f) for f in factors_of(output.value)]
             made = terms.contracted([*factors, *values], [stage.over])
-            made = terms.expanded(made, stage.queries)
-            terms.names[output.name] = text.assign(text.variables[output.name], made, output.name)
+            text.stand_for(output.name, terms.expanded(made, stage.queries))
 
     def _of_visible(self, expr: Expr) -> Expr:
         """Reductions over pairs see visible pairs only."""
@@ -314,7 +307,7 @@ class _Attend:
             inner = frozenset[str]().union(*(c.axes for c in node.children)) | set(node.over)
             seen = pair if over in inner else query
             return replace(
-                node, where=seen if node.where is None else call("and", node.where, seen)
+                node, where=seen if node.where is None else term("and", node.where, seen)
             )
 
         return transform(expr, change)
@@ -335,14 +328,13 @@ class _Loop:
         made = [equation for equation, _ in assignments(stage.step)]
         values = [e.value for e in made] + ([] if stage.reset is None else [stage.reset])
         inner = {e.name for e in made} | self.states.keys()
-        for name in sorted(names_in(*values) & text.lets.keys()):
-            text._lazily(name)
+        for known in sorted(names_in(*values) & text.lets.keys()):
+            text._lazily(known)
         for state in stage.states:
             first = terms.write(state.initial).of_kind(state.kind)
             if not first.tensor:
                 first = replace(first, kind=state.kind)
-            first = terms.expanded(first, state.dims)
-            terms.names[state.name] = text.assign(text.variables[state.name], first, state.name)
+            text.stand_for(state.name, terms.expanded(first, state.dims))
         step, reset = self._ahead(list(stage.step), inner), stage.reset
         if reset is not None:
             reset = self._hoisted(reset, stage.over, inner)
@@ -376,11 +368,11 @@ class _Loop:
         if not any(moves(node, over) for node in _nodes(expr)):
             return expr
         if names_in(expr).isdisjoint(inner) and over in expr.axes:
-            name = f"{expr}"
-            if name not in self.terms.names:
+            known = f"{expr}"
+            if known not in self.terms.names:
                 piece = self.terms.write(expr)
-                self.terms.names[name] = self.text.assign(self.text.fresh("rows"), piece)
-            return Ref(name, expr.axes, expr.kind)
+                self.terms.names[known] = self.text.assign(self.text.fresh("rows"), piece)
+            return Ref(known, expr.axes, expr.kind)
         return rebuild(expr, lambda child: self._hoisted(child, over, inner))
 
     def _turns(
@@ -391,10 +383,9 @@ class _Loop:
         own = [n for n in _made(step) if n not in self.states]
         kept = {n: text.fresh(f"{text.variables[n]}_rows") for n in own}
         for rows in kept.values():
-            text.add(f"{rows} = []")
-        size = text.sizes.get(over, over)
-        turns = f"torch.arange({size}, device={terms.device})"
-        text.add(f"for {row} in {turns}{'.flip(0)' if reverse else ''}:")
+            text.give(rows, Text("[]"))
+        turns = call("torch.arange", name(over), device=DEVICE)
+        text.add(turns.then(".flip(0)") if reverse else turns, f"for {row} in ", ":")
         text.depth += 1
         terms.rows[over] = row
         if reset is not None:
@@ -407,50 +398,49 @@ class _Loop:
                 case Rounds(inner, lines):
                     self._turns(inner, lines)
         dims = {n: self._row_dims(n) for n in own}
-        for name, rows in kept.items():
-            piece = terms.expanded(terms.row(terms.names[name]), dims[name])
-            text.add(f"{rows}.append({piece.code})")
+        for made, rows in kept.items():
+            piece = terms.expanded(terms.row(terms.names[made]), dims[made])
+            text.add(name(rows).method("append", piece.text))
         del terms.rows[over]
         terms.done.clear()
         text.depth -= 1
-        for name, rows in kept.items():
-            self._together(name, rows, over, dims[name], reverse)
+        for made, rows in kept.items():
+            self._together(made, rows, over, dims[made], reverse)
 
-    def _row_dims(self, name: str) -> tuple[str, ...]:
-        return self.text.order.of(self.own[name].dims - self.terms.rows.keys())
+    def _row_dims(self, made: str) -> tuple[str, ...]:
+        return self.text.order.of(self.own[made].dims - self.terms.rows.keys())
 
     def _together(
-        self, name: str, rows: str, over: str, row: tuple[str, ...], reverse: bool
+        self, made: str, rows: str, over: str, row: tuple[str, ...], reverse: bool
     ) -> None:
         """The rows of a name as one value."""
         dims = self.text.order.of({*row, over})
-        listed = f"{rows}[::-1]" if reverse else rows
+        given = name(rows).then("[::-1]") if reverse else name(rows)
         axis = dims.index(over)
-        code = f"torch.stack({listed}{f', {axis}' if axis else ''})"
-        piece = Piece(code, dims, self.own[name].kind)
-        self.terms.names[name] = self.text.assign(self.text.variables[name], piece, name)
+        stacked = call("torch.stack", given, *([axis] if axis else []))
+        self.text.stand_for(made, Piece(stacked, dims, self.own[made].kind))
 
     def _reset(self, reset: Expr) -> None:
         condition = self.terms.write(reset).of_kind(Kind.BOOL)
         if condition.code == "False":
             return
         if not condition.tensor:
-            condition = replace(condition, code=f"torch.tensor({condition.code})", level=ATOM)
-        for name, state in self.states.items():
-            known = self.terms.names[name]
+            condition = replace(condition, text=call("torch.tensor", condition.text))
+        for made, state in self.states.items():
+            known = self.terms.names[made]
             dims = self.text.order.of({*condition.dims, *known.dims})
             here = self.text.order.aligned(condition, dims)
             zero = "0.0" if state.kind is Kind.REAL else "0"
-            code = f"torch.where({here.code}, {zero}, {known.code})"
-            self.terms.names[name] = self.text.assign(known.code, Piece(code, dims, state.kind))
+            text = call("torch.where", here.text, zero, known.text)
+            self.terms.names[made] = self.text.assign(known.code, Piece(text, dims, state.kind))
 
     def _line(self, line: Equation) -> None:
-        text, terms = self.text, self.terms
+        terms = self.terms
         piece = terms.write(line.value)
         state: State | None = self.states.get(line.name)
         if state is not None:
             piece = terms.expanded(piece.of_kind(state.kind), state.dims)
-        terms.names[line.name] = text.assign(text.variables[line.name], piece, line.name)
+        self.text.stand_for(line.name, piece)
 
 
 def _made(step: Sequence[Line]) -> list[str]:

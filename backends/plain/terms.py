@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf, isfinite
@@ -23,59 +22,48 @@ from ...ir.expression import (
 )
 from ...ir.host import is_host
 from ...ir.reductions import identity
-from ..statements import Spellings
-from ..triton.host import host_text
-from .text import AND, ATOM, COMPARE, OR, PRODUCT, SUM, UNARY, Order, Piece, bare
+from ..host_text import host_text
+from ..python_text import Text, call, chain, infix, listed, name
+from .text import Order, Piece
 
-_INFIX: Mapping[str, tuple[str, int]] = {
-    "add": ("+", SUM),
-    "sub": ("-", SUM),
-    "mul": ("*", PRODUCT),
-    "div": ("/", PRODUCT),
-    "floordiv": ("//", PRODUCT),
-    "mod": ("%", PRODUCT),
-    "and": ("&", AND),
-    "or": ("|", OR),
-    "lt": ("<", COMPARE),
-    "le": ("<=", COMPARE),
-    "gt": (">", COMPARE),
-    "ge": (">=", COMPARE),
-    "eq": ("==", COMPARE),
-    "ne": ("!=", COMPARE),
+_INFIX: Mapping[str, str] = {
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "div": "/",
+    "floordiv": "//",
+    "mod": "%",
+    "and": "&",
+    "or": "|",
+    "lt": "<",
+    "le": "<=",
+    "gt": ">",
+    "ge": ">=",
+    "eq": "==",
+    "ne": "!=",
 }
+DEVICE = name("device")  # where tensors are
 DTYPES = {Kind.BOOL: "torch.bool", Kind.INT: "torch.int64", Kind.REAL: "torch.float64"}
 _COMPARISONS = frozenset("lt le gt ge eq ne".split())
 _LOGIC = frozenset("and or not".split())
 _REAL = TRANSCENDENTAL | {"div", "floor", "ceil", "round"}
 _NAMED = {
-    "logsigmoid": "torch.nn.functional.logsigmoid({0})",
-    "gelu": "torch.nn.functional.gelu({0})",
-    "gelu_tanh": 'torch.nn.functional.gelu({0}, approximate="tanh")',
-    "silu": "torch.nn.functional.silu({0})",
-    "elu": "torch.nn.functional.elu({0})",
-    "detach": "torch.detach({0})",
-    "max": "torch.maximum({0}, {1})",
-    "min": "torch.minimum({0}, {1})",
+    "logsigmoid": "torch.nn.functional.logsigmoid",
+    "gelu": "torch.nn.functional.gelu",
+    "gelu_tanh": "torch.nn.functional.gelu",
+    "silu": "torch.nn.functional.silu",
+    "elu": "torch.nn.functional.elu",
+    "max": "torch.maximum",
+    "min": "torch.minimum",
 }
+_KEYWORDS = {"gelu_tanh": {"approximate": '"tanh"'}}
 _REDUCE = {"max": "amax", "min": "amin"}
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 # Characters of the parts of a statement, and of a part that is worth a name.
 _WIDEST, _NAMED_FROM = 52, 16
 
-# Puts the statement ``name = code`` before the one at hand, and gives the name.
-Keep = Callable[[str, str], str]
-
-
-class Pieces(dict[str, Piece]):
-    """What names stand for; ``sizes`` hears which were asked for."""
-
-    def __init__(self, sizes: Spellings) -> None:
-        super().__init__()
-        self.sizes = sizes
-
-    def __getitem__(self, name: str) -> Piece:
-        self.sizes.note(name)
-        return super().__getitem__(name)
+# Gives a value a name: the statement for it comes before the one at hand.
+Keep = Callable[[str, Text], Text]
 
 
 @dataclass
@@ -87,9 +75,8 @@ class Terms:
     """
 
     order: Order
-    names: Pieces
+    names: dict[str, Piece]
     position: Callable[[str], Piece]
-    sizes: Spellings
     sources: Mapping[str, str]  # the dim whose positions a dim runs over, by dim
     keep: Keep
     used: set[str]  # helper functions
@@ -104,7 +91,7 @@ class Terms:
             return self.done[id(expr)]
         piece = self._written(expr)
         if id(expr) in self.shared and piece.tensor and not piece.code.isidentifier():
-            piece = replace(piece, code=self.keep("part", piece.code), level=ATOM)
+            piece = replace(piece, text=self.keep("part", piece.text))
             self.done[id(expr)] = piece
         return piece
 
@@ -112,9 +99,9 @@ class Terms:
         match expr:
             case Index(dim):
                 return self._index(dim)
-            case Ref(name):
-                self.lazily(name)
-                return self.row(self.names[name])
+            case Ref(known):
+                self.lazily(known)
+                return self.row(self.names[known])
             case Reduce():
                 return self._reduce(expr)
             case Read():
@@ -125,39 +112,38 @@ class Terms:
                 return self._solve(expr)
             case Call(fn, args) if not is_host(expr):
                 return self._call(expr, fn, [self.write(a) for a in args])
-        code = bare(host_text(expr, self.sizes))
-        level = ATOM if code.isidentifier() or re.fullmatch(r"[\d.]+", code) else COMPARE
-        return Piece(code, (), expr.kind, level, tensor=False)
+        return Piece(host_text(expr, {}), (), expr.kind, tensor=False)
 
     def _index(self, dim: str) -> Piece:
         if dim in self.rows:
-            return Piece(self.rows[dim], (), Kind.INT)
+            return Piece(name(self.rows[dim]), (), Kind.INT)
         return self.position(dim)
 
     def row(self, piece: Piece) -> Piece:
         """A value as a loop around sees it: at its row."""
         if not set(self.rows) & set(piece.dims):
             return piece
-        places = [self.rows.get(dim, ":") for dim in piece.dims]
-        while places[-1] == ":":
-            places.pop()
+        last = max(n for n, dim in enumerate(piece.dims) if dim in self.rows)
+        rows = [self.rows.get(dim) for dim in piece.dims[: last + 1]]
+        places = [Text(":") if row is None else name(row) for row in rows]
         dims = tuple(dim for dim in piece.dims if dim not in self.rows)
-        return Piece(f"{piece.at(ATOM)}[{', '.join(places)}]", dims, piece.kind)
+        return Piece(piece.text.item(places), dims, piece.kind)
 
     def expanded(self, piece: Piece, dims: Iterable[str]) -> Piece:
         """The piece with all of ``dims``, repeated along those that it lacks."""
         wanted = self.order.of({*piece.dims, *dims})
         if wanted == piece.dims:
             return piece
-        shape = ", ".join(self.sizes.get(dim, dim) for dim in wanted)
-        if not piece.tensor:
-            dtype = f"dtype={DTYPES[piece.kind]}, device={self.device}"
-            zeros = piece.code in ("0", "0.0", "False")
-            made = f"zeros([{shape}]" if zeros else f"full([{shape}], {piece.code}"
-            code = f"torch.{made}, {dtype})"
-            return Piece(code, wanted, piece.kind)
-        whole = self.order.aligned(piece, wanted)
-        return Piece(f"{whole.at(ATOM)}.expand({shape})", wanted, piece.kind)
+        sizes = [name(dim) for dim in wanted]
+        if piece.tensor:
+            whole = self.order.aligned(piece, wanted)
+            return Piece(whole.text.method("expand", *sizes), wanted, piece.kind)
+        shape = listed(sizes, "[", "]")
+        zeros = piece.code in ("0", "0.0", "False")
+        function, given = ("zeros", [shape]) if zeros else ("full", [shape, piece.text])
+        dtype = DTYPES[piece.kind]
+        text = call(f"torch.{function}", *given, dtype=dtype, device=DEVICE)
+        return Piece(text, wanted, piece.kind)
 
     def short(self, pieces: Sequence[Piece]) -> list[Piece]:
         """Pieces that fit into one line together: the longest ones under names of their own."""
@@ -167,25 +153,15 @@ class Terms:
             piece = made[longest]
             if not piece.tensor or len(piece.code) < _NAMED_FROM:
                 break
-            made[longest] = replace(piece, code=self.keep("part", piece.code), level=ATOM)
+            made[longest] = replace(piece, text=self.keep("part", piece.text))
         return made
 
-    @property
-    def device(self) -> str:
-        """The variable that says where tensors are."""
-        return self.sizes.get("device", "device")
-
-    def as_tensor(self, code: str, kind: Kind | None = None) -> str:
-        """A number as a tensor; of its own kind where none is given."""
-        dtype = "" if kind is None else f"dtype={DTYPES[kind]}, "
-        return f"torch.tensor({code}, {dtype}device={self.device})"
-
-    def _chosen(self, args: list[Piece], kind: Kind) -> list[str]:
+    def _chosen(self, args: list[Piece], kind: Kind) -> list[Text]:
         """The arguments of a choice: its condition is a tensor, and so is one of two numbers."""
         condition, yes, no = args
-        first = condition.code if condition.tensor else f"torch.tensor({condition.code})"
+        first = condition.text if condition.tensor else call("torch.tensor", condition.text)
         numbers = not yes.tensor and not no.tensor
-        return [first, self.as_tensor(yes.code, kind) if numbers else yes.code, no.code]
+        return [first, as_tensor(yes.text, kind) if numbers else yes.text, no.text]
 
     # ---------------------------------------------------------------------- elementwise
 
@@ -196,34 +172,26 @@ class Terms:
         if fn == "where" and args[0].tensor and [a.code for a in args[1:]] == ["True", "False"]:
             return replace(args[0], kind=expr.kind)
         if fn == "where":
-            return Piece(
-                f"torch.where({', '.join(self._chosen(args, expr.kind))})", dims, expr.kind
-            )
+            return Piece(call("torch.where", *self._chosen(args, expr.kind)), dims, expr.kind)
         if fn in _INFIX:
-            sign, level = _INFIX[fn]
-            left = args[0].at(level + 1 if level == COMPARE else level)
-            right = args[1].at(level if fn in ("and", "or") else level + 1)
-            if fn in ("add", "mul") and args[1].level == level and args[1].tensor:
-                right = args[1].at(level + 1)
-            return Piece(f"{left} {sign} {right}", dims, expr.kind, level)
-        if fn == "neg":
-            return Piece(f"-{args[0].at(UNARY)}", dims, expr.kind, UNARY)
-        if fn == "not":
-            return Piece(f"~{args[0].at(UNARY)}", dims, expr.kind, UNARY)
+            a, b = (arg.text for arg in args)
+            text = infix(a, _INFIX[fn], b, regroup=fn in ("and", "or"))
+            return Piece(text, dims, expr.kind)
+        if fn in ("neg", "not"):
+            return Piece(args[0].text.behind("-" if fn == "neg" else "~"), dims, expr.kind)
         if fn == "softplus" and args[0].tensor:
-            code = f"-torch.nn.functional.logsigmoid(-{args[0].at(UNARY)})"
-            return Piece(code, dims, Kind.REAL, UNARY)
+            below = call("torch.nn.functional.logsigmoid", args[0].text.behind("-"))
+            return Piece(below.behind("-"), dims, Kind.REAL)
         if fn in ("max", "min") and any(not a.tensor for a in args):
             number, tensor = sorted(args, key=lambda a: a.tensor)
             side = "min" if fn == "max" else "max"
-            code = f"torch.clamp({tensor.code}, {side}={number.code})"
-            return Piece(code, dims, expr.kind)
+            text = call("torch.clamp", tensor.text, **{side: number.text})
+            return Piece(text, dims, expr.kind)
         if any(not a.tensor for a in args) and fn != "pow":
-            args = [
-                a if a.tensor else replace(a, code=self.as_tensor(a.code, Kind.REAL)) for a in args
-            ]
-        text = _NAMED.get(fn, f"torch.{fn}({', '.join(a.code for a in args)})")
-        piece = Piece(text.format(*(a.code for a in args)), dims, Kind.REAL)
+            args = [a if a.tensor else replace(a, text=as_tensor(a.text, Kind.REAL)) for a in args]
+        function = _NAMED.get(fn, f"torch.{fn}")
+        text = call(function, *(a.text for a in args), **_KEYWORDS.get(fn, {}))
+        piece = Piece(text, dims, Kind.REAL)
         return piece if expr.kind is Kind.REAL else piece.of_kind(expr.kind)
 
     def _kinds(self, expr: Call, fn: str, args: list[Piece]) -> list[Piece]:
@@ -267,18 +235,17 @@ class Terms:
         places = sorted(x.dims.index(dim) - len(x.dims) for dim in over)
         kept = tuple(dim for dim in x.dims if dim not in over)
         if op == "prod":
-            chain = "".join(f".prod({n + len(x.dims)})" for n in reversed(places))
-            return Piece(x.at(ATOM) + chain, kept, x.kind)
+            products = "".join(f".prod({n + len(x.dims)})" for n in reversed(places))
+            return Piece(x.text.then(products), kept, x.kind)
         axes = str(places[0]) if len(places) == 1 else f"({', '.join(map(str, places))})"
-        return Piece(f"{x.at(ATOM)}.{_REDUCE.get(op, op)}({axes})", kept, x.kind)
+        return Piece(x.text.then(f".{_REDUCE.get(op, op)}({axes})"), kept, x.kind)
 
     def _admitted(self, op: str, x: Piece, where: Piece) -> Piece:
         if op in ("any", "all"):
-            code = where if op == "any" else Piece(f"~{where.at(UNARY)}", where.dims, level=UNARY)
-            dims = self.order.of({*x.dims, *where.dims})
-            a, b = self.order.aligned(x, dims), self.order.aligned(code, dims)
-            sign, level = ("&", AND) if op == "any" else ("|", OR)
-            return Piece(f"{a.at(level)} {sign} {b.at(level)}", dims, Kind.BOOL, level)
+            if op == "any":
+                return self.both(x, where)
+            outside = replace(where, text=where.text.behind("~"))
+            return self._lined_up(x, "|", outside)
         return self.chosen(where, x, _nothing(op, x.kind))
 
     def chosen(self, where: Piece, x: Piece, otherwise: str) -> Piece:
@@ -286,27 +253,27 @@ class Terms:
         dims = self.order.of({*x.dims, *where.dims})
         where, x = self.short([where, x])
         condition, value = self.order.aligned(where, dims), self.order.aligned(x, dims)
-        text = value.code if value.tensor else self.as_tensor(value.code, Kind.REAL)
-        return Piece(f"torch.where({condition.code}, {text}, {otherwise})", dims, x.kind)
+        text = value.text if value.tensor else as_tensor(value.text, Kind.REAL)
+        return Piece(call("torch.where", condition.text, text, otherwise), dims, x.kind)
 
     def both(self, a: Piece, b: Piece) -> Piece:
         """Where two conditions hold."""
-        dims = self.order.of({*a.dims, *b.dims})
-        left, right = self.order.aligned(a, dims), self.order.aligned(b, dims)
-        return Piece(f"{left.at(AND)} & {right.at(AND)}", dims, Kind.BOOL, AND)
+        return self._lined_up(a, "&", b)
 
     def _member(self, dim: str, index: Piece) -> Piece:
-        position = self._index(dim)
-        dims = self.order.of({*index.dims, *position.dims})
-        left, right = self.order.aligned(index, dims), self.order.aligned(position, dims)
-        return Piece(f"{left.at(SUM)} == {right.at(SUM)}", dims, Kind.BOOL, COMPARE)
+        return self._lined_up(index, "==", self._index(dim))
+
+    def _lined_up(self, a: Piece, sign: str, b: Piece) -> Piece:
+        dims = self.order.of({*a.dims, *b.dims})
+        left, right = self.order.aligned(a, dims), self.order.aligned(b, dims)
+        return Piece(infix(left.text, sign, right.text, regroup=True), dims, Kind.BOOL)
 
     def contracted(self, factors: Sequence[Piece], over: Sequence[str]) -> Piece:
         """The sum of a product: by einsum where several factors have axes."""
         numbers = [f for f in factors if not f.dims]
         tensors = [f.of_kind(Kind.REAL) for f in factors if f.dims]
         missing = [dim for dim in over if not any(dim in f.dims for f in tensors)]
-        numbers += [Piece(self.sizes.get(dim, dim), tensor=False) for dim in missing]
+        numbers += [Piece(name(dim), tensor=False) for dim in missing]
         over = [dim for dim in over if dim not in missing]
         if len(tensors) > 1 and over:
             made = self._einsum(tensors, over)
@@ -320,18 +287,16 @@ class Terms:
         """The product of pieces that line up."""
         dims = self.order.of(dim for f in factors for dim in f.dims)
         texts = [self.order.aligned(f, dims) for f in self.short(factors)]
-        code = " * ".join(t.at(PRODUCT) if n == 0 else t.at(UNARY) for n, t in enumerate(texts))
-        tensor = any(f.tensor for f in factors)
-        level = PRODUCT if len(factors) > 1 else texts[0].level
-        return Piece(code, dims, Kind.REAL, level, tensor)
+        text = chain("*", [t.text for t in texts])
+        return Piece(text, dims, Kind.REAL, any(f.tensor for f in factors))
 
     def _einsum(self, factors: Sequence[Piece], over: Sequence[str]) -> Piece:
         kept = self.order.of({dim for f in factors for dim in f.dims} - {*over})
         letters = _letters(dict.fromkeys(dim for f in factors for dim in f.dims))
         terms = ",".join("".join(letters[dim] for dim in f.dims) for f in factors)
         result = "".join(letters[dim] for dim in kept)
-        listed = ", ".join(f.code for f in self.short(factors))
-        return Piece(f'torch.einsum("{terms}->{result}", {listed})', kept)
+        given = [f.text for f in self.short(factors)]
+        return Piece(call("torch.einsum", f'"{terms}->{result}"', *given), kept)
 
     # --------------------------------------------------------------- reads, sums, systems
 
@@ -354,21 +319,21 @@ class Terms:
         places = {**{dim: self._index(dim) for dim in shared}, **places}
         x, *shorter = self.short([x, *places.values()])
         places = dict(zip(places, shorter, strict=True))
-        listed = [self.order.aligned(place, index_dims).code for place in places.values()]
+        at_places = [self.order.aligned(place, index_dims).text for place in places.values()]
         inside = all(self._inside(dim, index) for dim, index in at.items())
         if inside and len(places) == 1 and (direct := self._direct(x, places)) is not None:
             return direct
-        table = self.order.permuted(x.at(ATOM), x.dims, (*places, *free))
+        table = self.order.permuted(x.text, x.dims, (*places, *free))
         if inside:
-            code = f"{table}[{', '.join(listed)}]"
+            text = table.item(at_places)
         else:
             self.used.add("read")
-            code = f"read({table}, [{', '.join(listed)}], {expr.fill!r})"
+            text = call("read", table, listed(at_places, "[", "]"), f"{expr.fill!r}")
         made = (*index_dims, *free)
         wanted = self.order.of(made)
-        if made != wanted and len(code) > _WIDEST:
-            code = self.keep("part", code)
-        return Piece(self.order.permuted(code, made, wanted), wanted, x.kind)
+        if made != wanted and len(text.code) > _WIDEST:
+            text = self.keep("part", text)
+        return Piece(self.order.permuted(text, made, wanted), wanted, x.kind)
 
     def _direct(self, x: Piece, places: Mapping[str, Piece]) -> Piece | None:
         """``x[:, place]``, where that leaves all axes in order."""
@@ -377,13 +342,10 @@ class Terms:
         dims = (*x.dims[:axis], *place.dims, *x.dims[axis + 1 :])
         if dims != self.order.of(dims) or len(place.dims) > 1 < len(dims):
             return None
-        return Piece(f"{x.at(ATOM)}[{':, ' * axis}{place.code}]", dims, x.kind)
+        return Piece(x.text.item([*[Text(":")] * axis, place.text]), dims, x.kind)
 
     def _placed(self, place: Piece) -> Piece:
-        code = place.code if place.tensor else self.as_tensor(place.code)
-        return replace(
-            place, code=code, tensor=True, level=ATOM if not place.tensor else place.level
-        )
+        return place if place.tensor else replace(place, text=as_tensor(place.text), tensor=True)
 
     def _renamed(self, x: Piece, at: Mapping[str, Expr]) -> Piece | None:
         """A read at the index of a dim of the same sequence: the axis has another name."""
@@ -400,7 +362,7 @@ class Terms:
         wanted = self.order.of(dims)
         if wanted == dims:
             return replace(x, dims=dims)
-        return Piece(self.order.permuted(x.at(ATOM), dims, wanted), wanted, x.kind)
+        return Piece(self.order.permuted(x.text, dims, wanted), wanted, x.kind)
 
     def _same(self, dim: str, other: str) -> bool:
         return dim == other or self.sources.get(dim, dim) == self.sources.get(other, other)
@@ -421,14 +383,9 @@ class Terms:
         x = self.write(expr.x)
         x = self.expanded(x.of_kind(max(Kind.INT, x.kind)), [expr.over])
         axis = x.dims.index(expr.over)
-        code = x.at(ATOM)
-        if expr.reverse:
-            code = f"{code}.flip({axis}).cumsum({axis}).flip({axis})"
-        else:
-            code = f"{code}.cumsum({axis})"
-        if not expr.exclusive:
-            return Piece(code, x.dims, x.kind)
-        return Piece(f"{code} - {x.at(PRODUCT)}", x.dims, x.kind, SUM)
+        turned = f".flip({axis})" if expr.reverse else ""
+        text = x.text.then(f"{turned}.cumsum({axis}){turned}")
+        return Piece(infix(text, "-", x.text) if expr.exclusive else text, x.dims, x.kind)
 
     def _solve(self, expr: Solve) -> Piece:
         matrix = self.expanded(self.write(expr.matrix).of_kind(Kind.REAL), [expr.left, expr.right])
@@ -438,13 +395,20 @@ class Terms:
         if len(sides) > 1:
             raise UnsupportedError(f"right-hand sides with several axes: {expr}")
         matrix, vector = self.short([matrix, self.expanded(vector, batch)])
-        a = self.order.permuted(matrix.code, matrix.dims, (*batch, expr.left, expr.right))
-        b = self.order.permuted(vector.at(ATOM), vector.dims, (*batch, expr.left, *sides))
-        code = f"torch.linalg.solve({a}, {b})"
-        if not sides:
-            code = f"torch.linalg.solve({a}, {b}[..., None])[..., 0]"
+        a = self.order.permuted(matrix.text, matrix.dims, (*batch, expr.left, expr.right))
+        b = self.order.permuted(vector.text, vector.dims, (*batch, expr.left, *sides))
+        if sides:
+            text = call("torch.linalg.solve", a, b)
+        else:
+            text = call("torch.linalg.solve", a, b.then("[..., None]")).then("[..., 0]")
         made = (*batch, expr.right, *sides)
-        return Piece(self.order.permuted(code, made, self.order.of(made)), self.order.of(made))
+        return Piece(self.order.permuted(text, made, self.order.of(made)), self.order.of(made))
+
+
+def as_tensor(number: Text, kind: Kind | None = None) -> Text:
+    """A number as a tensor; of its own kind where none is given."""
+    dtype = {} if kind is None else {"dtype": DTYPES[kind]}
+    return call("torch.tensor", number, **dtype, device=DEVICE)
 
 
 def _nothing(op: str, kind: Kind) -> str:
@@ -474,4 +438,4 @@ def _letters(dims: Mapping[str, object] | dict[str, None]) -> dict[str, str]:
     return found
 
 
-__all__ = ["Keep", "Terms", "factors_of"]
+__all__ = ["Keep", "Terms", "as_tensor", "factors_of"]

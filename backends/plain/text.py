@@ -6,9 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ...ir.expression import Kind
-
-# Python's precedence, as far as the code here uses it.
-COMPARE, OR, AND, SUM, PRODUCT, UNARY, ATOM = range(7)
+from ..python_text import Text, infix
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,24 +16,24 @@ class Piece:
     A piece that is no ``tensor`` is a number of Python's.
     """
 
-    code: str
+    text: Text
     dims: tuple[str, ...] = ()
     kind: Kind = Kind.REAL
-    level: int = ATOM
     tensor: bool = True
 
-    def at(self, level: int) -> str:
-        """The code, in parentheses if it binds weaker than ``level``."""
-        return self.code if self.level >= level else f"({self.code})"
+    @property
+    def code(self) -> str:
+        """The expression on one line."""
+        return self.text.code
 
     def of_kind(self, kind: Kind) -> Piece:
         """The piece as booleans, integers or float64; a number of Python's is what it has to be."""
         if not self.tensor or kind is self.kind:
             return self
         if kind is Kind.BOOL:
-            return Piece(f"{self.at(SUM)} != 0", self.dims, kind, COMPARE)
+            return Piece(infix(self.text, "!=", Text("0")), self.dims, kind)
         method = "double" if kind is Kind.REAL else "long"
-        return Piece(f"{self.at(ATOM)}.{method}()", self.dims, kind)
+        return Piece(self.text.then(f".{method}()"), self.dims, kind)
 
 
 @dataclass(frozen=True)
@@ -60,18 +58,17 @@ class Order:
         last = len(missing) - missing[::-1].index(True)
         places = ["None" if absent else ":" for absent in missing[:last]]
         places += ["..."] if len(missing) > last and first else []
-        index = ", ".join(places)
-        return replace(piece, code=f"{piece.at(ATOM)}[{index}]", level=ATOM)
+        return replace(piece, text=piece.text.then(f"[{', '.join(places)}]"))
 
-    def permuted(self, code: str, dims: Sequence[str], wanted: Sequence[str]) -> str:
-        """Code for a tensor's axes in another order; one that has it already stays as it is."""
+    def permuted(self, text: Text, dims: Sequence[str], wanted: Sequence[str]) -> Text:
+        """A tensor's axes in another order; one that has it already stays as it is."""
         if tuple(dims) == tuple(wanted):
-            return code
+            return text
         places = [list(dims).index(dim) for dim in wanted]
         moved = [n for n in range(len(places)) if places[n] != n]
         if len(moved) == 2:
-            return f"{code}.transpose({moved[0]}, {moved[1]})"
-        return f"{code}.permute({', '.join(map(str, places))})"
+            return text.then(f".transpose({moved[0]}, {moved[1]})")
+        return text.then(f".permute({', '.join(map(str, places))})")
 
 
 def order_of(layouts: Iterable[Sequence[str]], others: Iterable[str]) -> Order:
@@ -88,28 +85,4 @@ def order_of(layouts: Iterable[Sequence[str]], others: Iterable[str]) -> Order:
     return Order(tuple(found))
 
 
-def bare(code: str) -> str:
-    """Code without parentheses around all of it."""
-    if not (code.startswith("(") and code.endswith(")")):
-        return code
-    depth = 0
-    for place, letter in enumerate(code):
-        depth += (letter == "(") - (letter == ")")
-        if depth == 0:
-            return bare(code[1:-1]) if place == len(code) - 1 else code
-    return code
-
-
-__all__ = [
-    "AND",
-    "ATOM",
-    "COMPARE",
-    "OR",
-    "PRODUCT",
-    "SUM",
-    "UNARY",
-    "Order",
-    "Piece",
-    "bare",
-    "order_of",
-]
+__all__ = ["Order", "Piece", "order_of"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from ...ir.binding import expected_layout_text
 from ...ir.plan import Plan
 from ...ir.tile import Dot, DType, all_ops
-from ..statements import Spellings
+from ..python_text import Text, call, chain, infix, listed, name
+from ..statements import Statement, written
 
 # In every emitted module, as it stands. Strides need no check: kernels are passed them.
 CHECKS = '''
@@ -29,45 +30,48 @@ def expect_shape(name, tensor, layout, shape):
 NAMES = frozenset({"expect", "expect_shape"})
 
 
-def kind_checks(plan: Plan, wide_dots: bool) -> Iterator[str]:
-    """Lines on axes, dtypes and devices; the first input says which device."""
+def kind_checks(plan: Plan, wide_dots: bool) -> Iterator[Statement]:
+    """Statements on axes, dtypes and devices; the first input says which device."""
     buffers = {buffer.name: buffer for buffer in plan.buffers}
     given = plan.mixer.inputs
     for entry in given:
         if entry.name in buffers:
             dtype = f"torch.{buffers[entry.name].dtype.value}"
-            axes, device = len(entry.layout), f"{given[0].name}.device"
-            yield f'expect("{entry.name}", {entry.name}, {axes}, {dtype}, {device})'
+            device = name(given[0].name).then(".device")
+            tensor = name(entry.name)
+            axes = len(entry.layout)
+            yield written(call("expect", f'"{entry.name}"', tensor, axes, dtype, device))
     if given and not wide_dots and _multiplies_bfloat16(plan):
-        yield f'if {given[0].name}.device.type == "cpu":'
-        yield (
-            "    raise RuntimeError(\"Triton's interpreter multiplies bfloat16 wrongly: "
-            'compile for float32")'
-        )
+        yield written(name(given[0].name), 1, "if ", '.device.type == "cpu":')
+        words = '"Triton\'s interpreter multiplies bfloat16 wrongly: compile for float32"'
+        yield written(call("RuntimeError", words), 2, "raise ")
 
 
-def shape_checks(plan: Plan, names: Spellings) -> Iterator[str]:
-    """Lines on shapes, once all sizes are known; ``names``: how the function calls a size."""
+def shape_checks(plan: Plan, names: Mapping[str, str]) -> Iterator[Statement]:
+    """Statements on shapes, once all sizes are known; ``names``: how the function calls a size."""
+
+    def size(dim: str) -> Text:
+        return name(names.get(dim, dim))
+
     for entry in plan.mixer.inputs:
-        shape = ", ".join(
-            " * ".join(names.get(dim, dim) for dim in product) or "1" for product in entry.layout
-        )
-        layout = expected_layout_text(entry)
-        yield f'expect_shape("{entry.name}", {entry.name}, "{layout}", [{shape}])'
+        products = [chain("*", [size(d) for d in p] or [Text("1")]) for p in entry.layout]
+        layout = f'"{expected_layout_text(entry)}"'
+        shape = listed(products, "[", "]")
+        yield written(call("expect_shape", f'"{entry.name}"', name(entry.name), layout, shape))
     for small, large in plan.mixer.heads:
-        groups, heads = names.get(small, small), names.get(large, large)
-        yield f"if {heads} % max({groups}, 1):"
-        yield (
-            f'    raise ValueError(f"heads: {small} must divide {large}, got {{{groups}}} and '
-            f'{{{heads}}}")'
-        )
+        groups, heads = size(small), size(large)
+        yield written(infix(heads, "%", call("max", groups, 1)), 1, "if ", ":")
+        found = f"got {{{groups.code}}} and {{{heads.code}}}"
+        yield _refusal(f"heads: {small} must divide {large}, {found}")
     for dim, most in plan.limits:
-        size = names.get(dim, dim)
-        yield f"if {size} > {most}:"
-        yield (
-            f'    raise ValueError(f"expected {dim} of at most {most}, got {{{size}}}: beyond, '
-            'integers take more than 64 bits")'
-        )
+        yield written(infix(size(dim), ">", Text(f"{most}")), 1, "if ", ":")
+        found = f"got {{{size(dim).code}}}: beyond, integers take more than 64 bits"
+        yield _refusal(f"expected {dim} of at most {most}, {found}")
+
+
+def _refusal(words: str) -> Statement:
+    """An error whose words read no more than the condition before it."""
+    return written(call("ValueError", f'f"{words}"'), 2, "raise ")
 
 
 def _multiplies_bfloat16(plan: Plan) -> bool:

@@ -2,98 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
 
-from ...ir.expression import Call, Expr, Kind, Literal, Scalar, Size
+from ...ir.expression import Expr, Kind, Scalar, Size
 from ...ir.mixer import Input, Layout, Mixer
-from ...ir.plan import Buffer, Kernel, Plan
+from ...ir.plan import Kernel, Plan
 from ...ir.rewriting import walk
-from ...ir.tile import BufferArgument, DType, HostArgument, ParamArgument, SizeArgument, Tile
-from ..python_text import fill
-from ..statements import Spellings, Statement, without_unread
+from ...ir.tile import BufferArgument, DType, HostArgument, ParamArgument, Program, SizeArgument
+from ..host_text import host_text
+from ..python_text import WORDS, Text, call, chain, fill, infix, listed, name, several
+from ..statements import Statement, assigned, without_unread, written
 from .checks import kind_checks, shape_checks
-from .lines import wrap
 
-_INFIX = {
-    "add": ("+", 1),
-    "sub": ("-", 1),
-    "mul": ("*", 2),
-    "div": ("/", 2),
-    "floordiv": ("//", 2),
-    "mod": ("%", 2),
-    "lt": ("<", 0),
-    "le": ("<=", 0),
-    "gt": (">", 0),
-    "ge": (">=", 0),
-    "eq": ("==", 0),
-    "ne": ("!=", 0),
-}
-_MATH = frozenset("exp exp2 expm1 log log2 log1p sqrt tanh sin cos acos erf floor ceil".split())
-_BUILTIN = frozenset({"min", "max", "abs", "round"})
-# What neither Python nor its math module has, in a variable-like text that may be repeated.
-_WRITTEN = {
-    "relu": "max({0}, 0)",
-    "sign": "(({0} > 0) - ({0} < 0))",
-    "detach": "{0}",
-    "sigmoid": "(1 / (1 + math.exp(-{0})))",
-    "logsigmoid": "(min({0}, 0) - math.log1p(math.exp(-abs({0}))))",
-    "softplus": "(max({0}, 0) + math.log1p(math.exp(-abs({0}))))",
-    "silu": "({0} / (1 + math.exp(-{0})))",
-    "gelu": "(0.5 * {0} * (1 + math.erf({0} * 0.5**0.5)))",
-    "gelu_tanh": "({0} / (1 + math.exp(-1.5957691216057308 * ({0} + 0.044715 * {0}**3))))",
-    "elu": "({0} if {0} > 0 else math.expm1({0}))",
-    "logaddexp": "(max({0}, {1}) + math.log1p(math.exp(-abs({0} - {1}))))",
-}
 _TORCH = {d: f"torch.{d.value}" for d in DType}
-
-
-class Names(Protocol):
-    """How an expression's names are spelled: a dict, or one that tells what was asked for."""
-
-    def get(self, name: str, other: str, /) -> str:
-        """The spelling of ``name``, else ``other``."""
-        ...
-
-
-def host_text(expr: Expr, names: Names, level: int = 0) -> str:
-    """An expression in sizes and params as Python."""
-    match expr:
-        case Literal(value):
-            if value in (float("inf"), float("-inf")):
-                return f'float("{value}")'
-            return f"({value!r})" if level > 2 and value < 0 else repr(value)
-        case Size(dim):
-            return names.get(dim, dim)
-        case Scalar(name):
-            return names.get(name, name)
-        case Call("pow", (a, b)):
-            text = f"{host_text(a, names, 4)} ** {host_text(b, names, 4)}"
-            return f"({text})" if level > 3 else text
-        case Call("neg", (a,)):
-            text = f"-{host_text(a, names, 3)}"
-            return f"({text})" if level > 2 else text
-        case Call("where", (c, a, b)):
-            a_text, c_text, b_text = (host_text(x, names) for x in (a, c, b))
-            return f"({a_text} if {c_text} else {b_text})"
-        case Call("rsqrt", (a,)):
-            text = f"{host_text(a, names, 4)} ** -0.5"
-            return f"({text})" if level > 3 else text
-        case Call("and" | "or", (a, b)):
-            return f"({host_text(a, names, 1)} {expr.fn} {host_text(b, names, 1)})"
-        case Call("not", (a,)):
-            return f"(not {host_text(a, names, 1)})"
-        case Call(fn, args) if fn in _INFIX:
-            sign, own = _INFIX[fn]
-            left, right = host_text(args[0], names, own), host_text(args[1], names, own + 1)
-            text = f"{left} {sign} {right}"
-            return f"({text})" if own < level else text
-        case Call(fn, args):
-            if fn in _WRITTEN:
-                return _WRITTEN[fn].format(*(host_text(a, names, 4) for a in args))
-            assert fn in _MATH | _BUILTIN, fn
-            inner = ", ".join(host_text(a, names) for a in args)
-            return f"math.{fn}({inner})" if fn in _MATH else f"{fn}({inner})"
-    raise TypeError(f"not an expression in sizes and params: {expr}")
 
 
 class HostText:
@@ -107,79 +28,73 @@ class HostText:
         self.wide_dots = wide_dots or standalone
         self.standalone = standalone
         self.mixer: Mixer = plan.mixer
-        self.fixed = dict(plan.sizes)
-        self.names = Spellings({d: str(n) for d, n in plan.sizes})
-        self.numbers: list[Statement] = []
-        self.lines: list[str] = []
+        self.names = {d: str(n) for d, n in plan.sizes}
+        self.statements: list[Statement] = []
         self._write()
 
     @property
     def text(self) -> str:
         """The function, whole."""
-        return "\n".join(self.lines)
+        made = without_unread(self.statements)
+        return "\n".join(line for one in made for line in one.lines)
 
-    def _add(self, text: str, depth: int = 1) -> None:
-        self.lines.extend("    " * depth + line for line in wrap(text, 4 * depth))
+    def _as_is(self, *lines: str) -> None:
+        self.statements.append(Statement(lines))
+
+    def _add(self, value: Text, before: str = "", after: str = "") -> None:
+        self.statements.append(written(value, 1, before, after))
+
+    def _assign(self, variable: str, value: Text) -> None:
+        """A variable, written down if anything reads it."""
+        self.statements.append(assigned(variable, value))
+
+    def _size(self, dim: str) -> Text:
+        return name(self.names.get(dim, dim))
 
     def _write(self) -> None:
-        mixer = self.mixer
-        names = [i.name for i in mixer.inputs]
-        params = [p for p in mixer.params if p.runtime]
-        keywords = [f"{p.name}={host_text(p.value, self.names)}" for p in params]
-        signature = ", ".join([*names, *(["*", *keywords] if keywords else [])])
-        self.lines.extend(wrap(f"def {mixer.name}({signature}):", 0))
+        self._signature()
         self._docstring()
         if not self.standalone:
-            self._add("import torch")
-            self.lines.append("")
-        self.lines.extend(f"    {line}" for line in kind_checks(self.plan, self.wide_dots))
-        head, self.lines = self.lines, []
-        self.names.asked()
-        for name, value in self.plan.params:
-            self._number(name, repr(value))
+            self._as_is("    import torch", "")
+        self.statements.extend(kind_checks(self.plan, self.wide_dots))
+        for param, value in self.plan.params:
+            self._assign(param, Text(repr(value)))
         self._sizes()
-        for line in shape_checks(self.plan, self.names):
-            self._add(line.lstrip(), 2 if line.startswith(" ") else 1)
+        self.statements.extend(shape_checks(self.plan, self.names))
         self._buffers()
         for kernel in self.plan.kernels:
             self._launch(kernel)
         self._results()
-        body, self.lines = self.lines, head
-        for number in without_unread(self.numbers, self.names.asked()):
-            self.lines.extend(number.lines)
-        self.lines += body
 
-    def _number(self, name: str, code: str) -> None:
-        """A size or a param, written down if anything reads it."""
-        lines = tuple(f"    {line}" for line in wrap(f"{name} = {code}", 4))
-        self.numbers.append(Statement(lines, self.names.asked(), name))
+    def _signature(self) -> None:
+        params = [p for p in self.mixer.params if p.runtime]
+        keywords = {p.name: host_text(p.value, self.names) for p in params}
+        names = [i.name for i in self.mixer.inputs] + (["*"] if keywords else [])
+        signature = call(self.mixer.name, *names, **keywords)
+        self.statements.append(written(signature, 0, "def ", ":"))
 
     def _docstring(self) -> None:
-        shapes = [f"{i.name}: {_shape(i.layout)}" for i in self.mixer.inputs]
-        made = [f"{o.name}: {_shape(o.layout)}" for o in self.mixer.outputs]
-        self._add('"""' + f"{self.mixer.name}: from tensors on one device to new ones.")
-        self.lines.append("")
-        for line in shapes:
-            self._add(line)
-        self._add("Returns " + ", ".join(made) + ".")
-        self._add('"""')
+        given = [f"    {i.name}: {_shape(i.layout)}" for i in self.mixer.inputs]
+        made = ", ".join(f"{o.name}: {_shape(o.layout)}" for o in self.mixer.outputs)
+        first = f'    """{self.mixer.name}: from tensors on one device to new ones.'
+        self._as_is(first, "", *given, f"    Returns {made}.", '    """')
 
     # ------------------------------------------------------------------------------- sizes
 
     def _sizes(self) -> None:
         """Lines that find every dim's length from the shapes of the inputs."""
-        params = {name for name, _ in self.plan.params}
-        known = {*self.fixed, *params, *(p.name for p in self.mixer.params if p.runtime)}
+        params = {param for param, _ in self.plan.params}
+        known = {*self.names, *params, *(p.name for p in self.mixer.params if p.runtime)}
         sequences = dict(self.mixer.sequences)
         for given in self.mixer.inputs:
             for axis, product in enumerate(given.layout):
                 if len(product) == 1 and product[0] not in known:
-                    self._number(product[0], f"{given.name}.shape[{axis}]")
+                    self._assign(product[0], name(given.name).then(f".shape[{axis}]"))
                     known.add(product[0])
         for table in self.mixer.tables:
             for dim, size in zip(table.dims, table.shape, strict=True):
                 if dim not in known:
-                    self._number(dim, f"{size}")
+                    self._assign(dim, Text(f"{size}"))
                     known.add(dim)
         changed = True
         while changed:
@@ -189,26 +104,26 @@ class HostText:
         for dim, sequence in sequences.items():
             for missing, partner in ((dim, sequence), (sequence, dim)):
                 if missing not in known and partner in known:
-                    self._number(missing, self.names.get(partner, partner))
+                    self._assign(missing, self._size(partner))
                     known.add(missing)
                     return True
         params = [(p.name, p.value) for p in self.mixer.params]  # those that depend on sizes
-        for name, value in (*self.mixer.sizes, *params):
-            if name not in known and _named_in(value) <= known:
-                self._number(name, host_text(value, self.names))
-                known.add(name)
+        for made, value in (*self.mixer.sizes, *params):
+            if made not in known and _named_in(value) <= known:
+                self._assign(made, host_text(value, self.names))
+                known.add(made)
                 return True
         for given in self.mixer.inputs:
             for axis, product in enumerate(given.layout):
                 missing_dims = [d for d in product if d not in known]
                 if len(missing_dims) == 1:
-                    rest = [self.names.get(d, d) for d in product if d in known]
-                    product_text = " * ".join(rest)
-                    divisor = f" // {product_text}" if len(rest) == 1 else f" // ({product_text})"
-                    if any(d in sequences for d in product if d in known):
-                        divisor = f" // max({product_text}, 1)"  # an empty one tells nothing
-                    divisor = divisor if rest else ""
-                    self._number(missing_dims[0], f"{given.name}.shape[{axis}]{divisor}")
+                    size = name(given.name).then(f".shape[{axis}]")
+                    if rest := [d for d in product if d in known]:
+                        others = self._product(rest)
+                        if any(d in sequences for d in rest):
+                            others = call("max", others, 1)  # an empty one tells nothing
+                        size = infix(size, "//", others)
+                    self._assign(missing_dims[0], size)
                     known.add(missing_dims[0])
                     return True
         return False
@@ -216,13 +131,13 @@ class HostText:
     # ----------------------------------------------------------------------------- buffers
 
     def _buffers(self) -> None:
-        for name, _ in self.plan.block_counts:
-            dim, block = self.plan.block_count(name)
-            self._add(f"{name} = triton.cdiv({self.names.get(dim, dim)}, {block})")
+        for count, _ in self.plan.block_counts:
+            dim, block = self.plan.block_count(count)
+            self._assign(count, call("triton.cdiv", self._size(dim), block))
         for dim, size in self.plan.lengths:
-            self._add(f"{dim} = {host_text(size, self.names)}")
-        first = self.mixer.inputs[0].name if self.mixer.inputs else None
-        device = f"{first}.device" if first else '"cpu"'
+            self._assign(dim, host_text(size, self.names))
+        inputs = self.mixer.inputs
+        device = name(inputs[0].name).then(".device") if inputs else Text('"cpu"')
         tables = {t.name: t for t in self.mixer.tables}
         for buffer in self.plan.buffers:
             dtype = _TORCH[buffer.dtype]
@@ -231,81 +146,88 @@ class HostText:
                     continue
                 case "table":
                     table = tables[buffer.name]
-                    values = f"torch.tensor({list(table.values)}, dtype={dtype}, device={device})"
-                    self._add(f"{buffer.name} = {values}.reshape({list(table.shape)})")
+                    values = f"{list(table.values)}"
+                    tensor = call("torch.tensor", values, dtype=dtype, device=device)
+                    self._assign(buffer.name, tensor.then(f".reshape({list(table.shape)})"))
                 case _:
-                    shape = ", ".join(self.names.get(d, d) for d in buffer.dims)
-                    self._add(
-                        f"{buffer.name} = torch.empty([{shape}], dtype={dtype}, device={device})"
-                    )
+                    shape = listed([self._size(dim) for dim in buffer.dims], "[", "]")
+                    empty = call("torch.empty", shape, dtype=dtype, device=device)
+                    self._assign(buffer.name, empty)
 
     # ------------------------------------------------------------------------------ launches
 
     def _launch(self, kernel: Kernel) -> None:
         program = kernel.program
         counts = [
-            f"triton.cdiv({self.names.get(g.dim, g.dim)}, {program.tile(g.dim).block})"
+            call("triton.cdiv", self._size(g.dim), f"{program.tile(g.dim).block}")
             if g.tiled
-            else self.names.get(g.dim, g.dim)
+            else self._size(g.dim)
             for g in program.grid
         ]
-        self._add(f"programs = {' * '.join(counts) or '1'}")
-        self._add("if programs > 0:")
-        arguments = [b.name for b in program.buffers.values()]
+        self._assign("programs", chain("*", counts or [Text("1")]))
+        self._add(name("programs"), before="if ", after=" > 0:")
+        arguments = self._arguments(program)
+        reads = frozenset[str]().union(*(argument.reads for argument in arguments))
+        lines = [f"        {program.name}_kernel[(programs,)]("]
+        lines += [*fill([argument.code for argument in arguments], 12), "        )"]
+        self.statements.append(Statement(tuple(lines), reads))
+
+    def _arguments(self, program: Program) -> list[Text]:
+        arguments = [name(buffer.name) for buffer in program.buffers.values()]
         for buffer in program.buffers.values():
             arguments.extend(self._strides(buffer))
         for argument in program.arguments:
             match argument:
                 case SizeArgument(dim):
-                    arguments.append(self.names.get(dim, dim))
+                    arguments.append(self._size(dim))
                 case HostArgument(_, _, value) if not argument.fixed:
                     arguments.append(host_text(value, self.names))
                 case _:
                     pass
         params = [a for a in program.arguments if isinstance(a, ParamArgument)]
         flags = {p.name for p in self.mixer.params if p.kind is Kind.BOOL}
-        runtime = [self.names.get(p.name, p.name) for p in params if p.runtime]
-        arguments.extend(f"int({name})" if name in flags else name for name in runtime)
-        fixed = [p.name for p in params if not p.runtime]
-        arguments.extend(f"{name}={self.names.get(name, name)}" for name in fixed)
+        for param in params:
+            if param.runtime:
+                given = self._size(param.name)
+                arguments.append(call("int", given) if param.name in flags else given)
+        fixed = {p.name: self._size(p.name) for p in params if not p.runtime}
         hosts = [a for a in program.arguments if isinstance(a, HostArgument) and a.fixed]
-        arguments.extend(f"{a.name}={host_text(a.value, self.names)}" for a in hosts)
-        arguments.extend(_block(t) for t in program.blocks)
-        arguments.extend(f"{name}={value}" for name, value in program.launch)
-        arguments.append("enable_fp_fusion=True")  # a * b + c in one rounding, as the report has it
-        self._add(f"{program.name}_kernel[(programs,)](", 2)
-        self.lines.extend(fill(arguments, 12))
-        self._add(")", 2)
+        fixed |= {a.name: host_text(a.value, self.names) for a in hosts}
+        fixed |= {tile.symbol: Text(f"{tile.block}") for tile in program.blocks}
+        fixed |= {key: Text(f"{value}") for key, value in program.launch}
+        # a * b + c in one rounding, as the report has it
+        fixed["enable_fp_fusion"] = Text("True")
+        return arguments + [value.behind(f"{key}=", WORDS) for key, value in fixed.items()]
 
-    def _strides(self, buffer: BufferArgument) -> list[str]:
+    def _strides(self, buffer: BufferArgument) -> list[Text]:
         given = next((i for i in self.mixer.inputs if i.name == buffer.name), None)
         if given is None:
-            return [f"{buffer.name}.stride({n})" for n in range(len(buffer.dims))]
+            whole = name(buffer.name)
+            return [whole.then(f".stride({n})") for n in range(len(buffer.dims))]
         return [self._stride(given, dim) for dim in buffer.dims]
 
-    def _stride(self, given: Input, dim: str) -> str:
+    def _stride(self, given: Input, dim: str) -> Text:
         for axis, product in enumerate(given.layout):
             if dim in product:
                 inner = product[product.index(dim) + 1 :]
-                factors = [self.names.get(d, d) for d in inner]
-                return " * ".join([f"{given.name}.stride({axis})", *factors])
+                stride = name(given.name).then(f".stride({axis})")
+                return chain("*", [stride, *(self._size(d) for d in inner)])
         raise KeyError(dim)
+
+    def _product(self, dims: Sequence[str]) -> Text:
+        return chain("*", [self._size(dim) for dim in dims] or [Text("1")])
 
     # ------------------------------------------------------------------------------- results
 
     def _results(self) -> None:
         made = []
         for output in self.mixer.outputs:
-            buffer: Buffer = self.plan.buffer(output.name)
-            text = output.name
-            if tuple((d,) for d in buffer.dims) != output.layout:
-                shape = ", ".join(
-                    " * ".join(self.names.get(d, d) for d in product) or "1"
-                    for product in output.layout
-                )
-                text = f"{output.name}.reshape([{shape}])"
+            text = name(output.name)
+            if tuple((d,) for d in self.plan.buffer(output.name).dims) != output.layout:
+                shape = listed([self._product(product) for product in output.layout], "[", "]")
+                text = text.method("reshape", shape)
             made.append(text)
-        self._add("return " + ", ".join(made))
+        self._add(several(made), before="return ")
 
 
 def _named_in(expr: Expr) -> set[str]:
@@ -316,7 +238,3 @@ def _named_in(expr: Expr) -> set[str]:
 
 def _shape(layout: Layout) -> str:
     return "[" + ", ".join("*".join(p) or "1" for p in layout) + "]"
-
-
-def _block(tile: Tile) -> str:
-    return f"{tile.symbol}={tile.block}"

@@ -150,12 +150,12 @@ def _backward(
 
 def _call(mixer: Mixer, plans: Sequence[Plan]) -> str:
     """The function of the mixer's name."""
-    from ..backends.triton.host import host_text
+    from ..backends.host_text import host_text
 
     forward = plans[0].mixer
     names = {dim: str(size) for dim, size in plans[0].sizes}
     params = [p for p in forward.params if p.runtime]
-    keywords = [f"{p.name}={host_text(p.value, names)}" for p in params]
+    keywords = [f"{p.name}={host_text(p.value, names).code}" for p in params]
     inputs = [i.name for i in forward.inputs]
     signature = [*inputs, *(["*", *keywords] if keywords else [])]
     given = _listed([*inputs, *(p.name for p in params)])

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from mixc.backends.statements import Spellings, Statement, without_unread
+from mixc.backends.python_text import call, infix, name
+from mixc.backends.statements import Statement, assigned, without_unread, written
 
 
 def test_what_nothing_reads_is_left_out_with_what_only_it_reads() -> None:
-    def number(name: str, *reads: str) -> Statement:
-        return Statement((f"{name} = ...",), frozenset(reads), name)
+    def number(made: str, *reads: str) -> Statement:
+        return assigned(made, call("int", *map(name, reads)))
+
+    def returned(made: str) -> Statement:
+        return written(name(made), 1, "return ")
 
     t, h, d, scale = number("T"), number("H"), number("D", "H"), number("scale", "D")
-    assert without_unread([t, h, d, scale], {"T"}) == [t]
-    assert without_unread([t, h, d, scale], {"scale"}) == [h, d, scale]
-    assert without_unread([t, h], {"Tail", "q"}) == []  # a name, not a part of another
+    for last, kept in (("T", [t]), ("scale", [h, d, scale]), ("Tail", [])):
+        assert without_unread([t, h, d, scale, returned(last)]) == [*kept, returned(last)]
 
 
 def test_a_name_counts_where_it_is_read_after() -> None:
-    first, loop, last = (
-        Statement(("x = 0",), name="x"),
-        Statement(("for",), frozenset("x")),
-        (Statement(("x = stack",), name="x")),
-    )
+    first, last = assigned("x", call("zeros")), assigned("x", call("stack"))
+    loop = written(infix(name("x"), "+", name("y")), 2, "x = ")
     assert without_unread([first, loop, last]) == [first, loop]
-    assert without_unread([first, loop, last], "x") == [first, loop, last]
-
-
-def test_a_name_that_is_spelled_was_asked_for() -> None:
-    names = Spellings({"D": "64"})
-    assert (names.get("D", "D"), names.get("T", "T")) == ("64", "T")
-    assert names.asked() == {"D", "T"}
-    assert names.asked() == frozenset()
+    end = written(name("x"), 1, "return ")
+    assert without_unread([first, loop, last, end]) == [first, loop, last, end]
+    assert loop.lines == ("        x = x + y",)

@@ -66,18 +66,23 @@ class Text:
     def lines(self, indent: int, before: str = "", after: str = "") -> list[str]:
         """The lines between ``before`` and ``after``, all at an indent that they leave out."""
         flat = f"{before}{self.code}{after}"
-        if not self.parts or indent + len(flat) <= WIDEST:
+        if indent + len(flat) <= WIDEST:
             return [flat]
-        inner = [_chained(self.parts, self.signs)] if self.signs else []
-        if not inner or indent + 4 + len(inner[0]) > WIDEST:
-            inner = [line for lines in self._lines_of_parts(indent + 4) for line in lines]
-        return [before + self.opens, *(f"    {line}" for line in inner), self.closes + after]
+        if self.parts:
+            inner = [f"    {line}" for line in self._inner(indent + 4)]
+            return [before + self.opens, *inner, self.closes + after]
+        fits = before and indent + 4 + len(self.code) <= WIDEST
+        return [f"{before}(", f"    {self.code}", f"){after}"] if fits else [flat]
 
-    def _lines_of_parts(self, indent: int) -> list[list[str]]:
-        if self.signs:
-            pairs = zip(self.parts, self.signs, strict=True)
-            return [part.lines(indent, sign) for part, sign in pairs]
-        return [part.lines(indent, after=",") for part in self.parts]
+    def _inner(self, indent: int) -> list[str]:
+        """The parts, on lines of their own; operands on one where they fit."""
+        if not self.signs:
+            return [line for part in self.parts for line in part.lines(indent, after=",")]
+        whole = _chained(self.parts, self.signs)
+        if indent + len(whole) <= WIDEST:
+            return [whole]
+        pairs = zip(self.parts, self.signs, strict=True)
+        return [line for part, sign in pairs for line in part.lines(indent, sign)]
 
 
 def statement(value: Text, depth: int, before: str = "", after: str = "") -> list[str]:

@@ -10,7 +10,7 @@ from ...ir.plan import Kernel, Plan
 from ...ir.rewriting import walk
 from ...ir.tile import BufferArgument, DType, HostArgument, ParamArgument, Program, SizeArgument
 from ..host_text import host_text
-from ..python_text import WORDS, Text, call, chain, fill, infix, listed, name, several
+from ..python_text import COMPARE, WORDS, Text, call, chain, fill, infix, listed, name, several
 from ..statements import Statement, assigned, without_unread, written
 from .checks import kind_checks, shape_checks
 
@@ -75,9 +75,10 @@ class HostText:
 
     def _docstring(self) -> None:
         given = [f"    {i.name}: {_shape(i.layout)}" for i in self.mixer.inputs]
-        made = ", ".join(f"{o.name}: {_shape(o.layout)}" for o in self.mixer.outputs)
+        made = [f"{o.name}: {_shape(o.layout)}" for o in self.mixer.outputs]
+        results = "\n".join(fill(["Returns " + made[0], *made[1:]], 4)).removesuffix(",")
         first = f'    """{self.mixer.name}: from tensors on one device to new ones.'
-        self._as_is(first, "", *given, f"    Returns {made}.", '    """')
+        self._as_is(first, "", *given, f"{results}.", '    """')
 
     # ------------------------------------------------------------------------------- sizes
 
@@ -181,7 +182,7 @@ class HostText:
                 case SizeArgument(dim):
                     arguments.append(self._size(dim))
                 case HostArgument(_, _, value) if not argument.fixed:
-                    arguments.append(host_text(value, self.names))
+                    arguments.append(host_text(value, self.names).at(COMPARE))
                 case _:
                     pass
         params = [a for a in program.arguments if isinstance(a, ParamArgument)]
@@ -192,7 +193,7 @@ class HostText:
                 arguments.append(call("int", given) if param.name in flags else given)
         fixed = {p.name: self._size(p.name) for p in params if not p.runtime}
         hosts = [a for a in program.arguments if isinstance(a, HostArgument) and a.fixed]
-        fixed |= {a.name: host_text(a.value, self.names) for a in hosts}
+        fixed |= {a.name: host_text(a.value, self.names).at(COMPARE) for a in hosts}
         fixed |= {tile.symbol: Text(f"{tile.block}") for tile in program.blocks}
         fixed |= {key: Text(f"{value}") for key, value in program.launch}
         # a * b + c in one rounding, as the report has it

@@ -6,6 +6,21 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ..backends.host_text import host_text
+from ..backends.python_text import (
+    ATOM,
+    UNARY,
+    Text,
+    call,
+    chain,
+    comment,
+    infix,
+    joined,
+    listed,
+    name,
+    several,
+    statement,
+)
 from ..ir.expression import Kind
 from ..ir.mixer import Input, Mixer
 
@@ -32,22 +47,17 @@ def _class_name(mixer: Mixer) -> str:
     return "".join(part.capitalize() for part in mixer.name.split("_")) + "Function"
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names)
-
-
 def _params(mixer: Mixer) -> list[str]:
     return [p.name for p in mixer.params if p.runtime]
 
 
-def _unpacked(names: Sequence[str]) -> str:
-    return f"{_listed(names)} = " if len(names) != 1 else f"({names[0]},) = "
+def _together(names: Sequence[str]) -> Text:
+    return several([name(one) for one in names])
 
 
-def _lines(text: str, depth: int) -> Iterator[str]:
-    from ..backends.triton.lines import wrap
-
-    yield from ("    " * depth + line for line in wrap(text, 4 * depth))
+def _pairs(values: Mapping[str, str]) -> Text:
+    """A dict."""
+    return listed([Text(f'"{key}": {value}') for key, value in values.items()], "{", "}")
 
 
 def _function_class(
@@ -60,7 +70,7 @@ def _function_class(
     forward = plans[0].mixer
     params = _params(forward)
     inputs = [i.name for i in forward.inputs]
-    keywords = [f"{name}={name}" for name in params]
+    keywords = {param: param for param in params}
     made = [o.name for o in forward.outputs]
     results = made[: len(mixer.outputs)]
     lines = [
@@ -68,24 +78,24 @@ def _function_class(
         f'    """{mixer.name} under autograd."""',
         "",
         "    @staticmethod",
-        *_lines(f"def forward(ctx, {_listed([*inputs, *params])}):", 1),
-        *_lines(f"{_listed(made)} = {forward.name}({_listed([*inputs, *keywords])})", 2),
+        *statement(call("forward", "ctx", *inputs, *params), 1, "def ", ":"),
+        *statement(call(forward.name, *inputs, **keywords), 2, f"{', '.join(made)} = "),
     ]
     whole = [o.name for o in forward.outputs[: len(results)] if o.kind is not Kind.REAL]
     if whole:
-        lines += _lines(f"ctx.mark_non_differentiable({_listed(whole)})", 2)
+        lines += statement(call("ctx.mark_non_differentiable", *whole), 2)
+    returned = statement(_together(results), 2, "return ")
     if derivative is None:
-        lines += [*_lines(f"return {_listed(results)}", 2), "", *_without(results, mixer, reason)]
+        lines += [*returned, "", *_without(results, mixer, reason)]
         return "\n".join(lines)
     backward = plans[1].mixer
     above = set(derivative.cotangents.values())
     order = [i.name for i in _original(derivative).inputs]
-    saved = [i.name for i, name in zip(backward.inputs, order, strict=True) if name not in above]
-    lines += _lines(f"ctx.save_for_backward({_listed(saved)})", 2)
+    saved = [i.name for i, own in zip(backward.inputs, order, strict=True) if own not in above]
+    lines += statement(call("ctx.save_for_backward", *saved), 2)
     if read := _params(backward):
-        items = ", ".join(f'"{name}": {name}' for name in read)
-        lines += _lines(f"ctx.params = {{{items}}}", 2)
-    lines += [*_lines(f"return {_listed(results)}", 2), ""]
+        lines += statement(_pairs({param: param for param in read}), 2, "ctx.params = ")
+    lines += [*returned, ""]
     lines += _backward(mixer, plans, derivative, saved, dtype)
     return "\n".join(lines)
 
@@ -96,10 +106,9 @@ def _original(derivative: Derivative) -> Mixer:
 
 def _without(results: Sequence[str], mixer: Mixer, reason: str | None) -> Iterator[str]:
     """A backward pass that says why there is none."""
-    from ..backends.python_text import comment
-
     yield "    @staticmethod"
-    yield f"    def backward(ctx, {_listed([f'd_{name}' for name in results])}):"
+    above = [f"d_{result}" for result in results]
+    yield from statement(call("backward", "ctx", *above), 1, "def ", ":")
     yield from (f"        {line}" for line in comment(f"no backward pass: {reason}", 8))
     yield f'        raise NotImplementedError("{mixer.name} has no backward pass by kernels")'
 
@@ -116,11 +125,12 @@ def _backward(
     original = _original(derivative)
     words = dict(zip((i.name for i in original.inputs), backward.inputs, strict=True))
     names = [derivative.cotangents.get(o.name, f"d_{o.name}") for o in mixer.outputs]
-    names = [words[name].name if name in words else name for name in names]
+    names = [words[one].name if one in words else one for one in names]
     yield "    @staticmethod"
     yield "    @once_differentiable"
-    yield from _lines(f"def backward(ctx, {_listed(names)}):", 1)
-    yield from _lines(f"{_unpacked(saved)}ctx.saved_tensors", 2)
+    yield from statement(call("backward", "ctx", *names), 1, "def ", ":")
+    unpacked = f"({saved[0]},)" if len(saved) == 1 else ", ".join(saved)
+    yield from statement(Text("ctx.saved_tensors"), 2, f"{unpacked} = ")
     above = {words[n].name for n in derivative.cotangents.values() if n in words}
     given = []
     for entry in backward.inputs:
@@ -132,44 +142,43 @@ def _backward(
     results = [o.name for o in backward.outputs]
     if wide:
         yield from (f"        # {line}" for line in ("gradients of states add up in float32",))
-    together = len(_listed(results)) + len(backward.name) > 80
-    target = "gradients" if together else _listed(results)
-    yield from _lines(f"{target} = {backward.name}({_listed(given)})", 2)
-    places = {name: f"gradients[{n}]" if together else name for n, name in enumerate(results)}
+    targets = ", ".join(results)
+    together = len(targets) + len(backward.name) > 80
+    targets = "gradients" if together else targets
+    yield from statement(call(backward.name, *given), 2, f"{targets} = ")
+    places = {one: f"gradients[{n}]" if together else one for n, one in enumerate(results)}
     returned = []
     for entry in mixer.inputs:
-        name = derivative.gradients.get(entry.name)
-        if name is None:
+        gradient = derivative.gradients.get(entry.name)
+        if gradient is None:
             returned.append("None")
             continue
         cast = f".to(torch.{dtype})" if wide and entry.dtype is None else ""
-        returned.append(f"{places[made[name].name]}{cast}")
+        returned.append(f"{places[made[gradient].name]}{cast}")
     returned += ["None"] * len(_params(mixer))
-    yield from _lines(f"return {_listed(returned)}", 2)
+    yield from statement(_together(returned), 2, "return ")
 
 
 def _call(mixer: Mixer, plans: Sequence[Plan]) -> str:
     """The function of the mixer's name."""
-    from ..backends.host_text import host_text
-
     forward = plans[0].mixer
     names = {dim: str(size) for dim, size in plans[0].sizes}
     params = [p for p in forward.params if p.runtime]
-    keywords = [f"{p.name}={host_text(p.value, names).code}" for p in params]
+    keywords = {p.name: host_text(p.value, names) for p in params}
     inputs = [i.name for i in forward.inputs]
-    signature = [*inputs, *(["*", *keywords] if keywords else [])]
-    given = _listed([*inputs, *(p.name for p in params)])
+    signature = call(mixer.name, *inputs, *(["*"] if keywords else []), **keywords)
+    applied = call(f"{_class_name(mixer)}.apply", *inputs, *keywords)
     shapes = [f"{i.name}: {_shape(i)}" for i in forward.inputs]
     made = ", ".join(f"{o.name}: {_shape(o)}" for o in forward.outputs[: len(mixer.outputs)])
     return "\n".join(
         [
-            *_lines(f"def {mixer.name}({_listed(signature)}):", 0),
+            *statement(signature, 0, "def ", ":"),
             f'    """{mixer.name} by kernels, forward and backward.',
             "",
             *(f"    {shape}" for shape in shapes),
             *(f"    {line}" for line in [f"Returns {made}."]),
             '    """',
-            *_lines(f"return {_class_name(mixer)}.apply({given})", 1),
+            *statement(applied, 1, "return "),
         ]
     )
 
@@ -209,22 +218,24 @@ def self_test_text(
     ]
 
 
-def _words(variable: str, listed: str) -> Iterator[str]:
+def _words(variable: str, words: str) -> Iterator[str]:
     """``variable = "a b c".split()``, in several lines where it is long."""
     import textwrap
 
-    if len(listed) < 64:
-        yield f'        {variable} = "{listed}".split()'
+    if len(words) < 64:
+        yield f'        {variable} = "{words}".split()'
         return
     yield f"        {variable} = ("
-    lines = textwrap.wrap(listed, 80)
+    lines = textwrap.wrap(words, 80)
     yield from (f'            "{line} "' for line in lines[:-1])
     yield f'            "{lines[-1]}"'
     yield "        ).split()"
 
 
 def _main(mixer: Mixer, wanted: Sequence[int], results: Sequence[str], dtype: str) -> str:
-    listed = " ".join(results)
+    words = " ".join(results)
+    eps = name("eps")
+    compared = call("compare", mixer.name, "reference", "inputs", f"{list(wanted)}", eps)
     lines = [
         "def self_test():",
         '    """Hold results and gradients against the reference; exit code 1 if one is wrong."""',
@@ -234,8 +245,8 @@ def _main(mixer: Mixer, wanted: Sequence[int], results: Sequence[str], dtype: st
         "        torch.manual_seed(0)",
         "        inputs = [x.to(device) for x in draw(**case)]",
         f"        eps = torch.finfo(torch.{dtype}).eps",
-        *_lines(f"found = compare({mixer.name}, reference, inputs, {list(wanted)}, eps)", 2),
-        *_words("names", listed),
+        *statement(compared, 2, "found = "),
+        *_words("names", words),
         "        for name, (error, limit) in zip(names, found, strict=False):",
         '            verdict = "right" if error <= limit else "WRONG"',
         "            wrong += error > limit",
@@ -293,14 +304,13 @@ class _Drawing:
         ]
         for sizes in self.all_sizes:
             known = {self._dim(dim): size for dim, size in sizes.items()}
-            case: dict[str, object] = {dim: known[dim] for dim in self._free()}
+            case = {dim: f"{known[dim]}" for dim in self._free()}
             ranges = integer_ranges(self.mixer, sizes, {})
             for entry in self.mixer.inputs:
                 if entry.kind is Kind.INT:
-                    case[entry.name] = (ranges[entry.name].low, ranges[entry.name].high)
-            text = ", ".join(f'"{name}": {value!r}' for name, value in case.items())
-            lines.extend(_lines(f"{{{text}}}", 1))
-            lines[-1] += ","
+                    low, high = ranges[entry.name].low, ranges[entry.name].high
+                    case[entry.name] = f"({low!r}, {high!r})"
+            lines.extend(statement(_pairs(case), 1, after=","))
         return "\n".join([*lines, "]"])
 
     def function(self) -> str:
@@ -309,34 +319,32 @@ class _Drawing:
 
         laws = draws(self.mixer, self.all_sizes[0], self.params)
         whole = [i.name for i in self.mixer.inputs if i.kind is Kind.INT]
-        signature = ", ".join([*self._free(), *whole])
-        lines = [*_lines(f"def draw({signature}):", 0), '    """Random inputs."""']
+        signature = call("draw", *self._free(), *whole)
+        lines = [*statement(signature, 0, "def ", ":"), '    """Random inputs."""']
         for entry in self.mixer.inputs:
             law = laws.get(entry.name, Draw())
-            lines += _lines(f"{entry.name} = {self._drawn(entry, law)}", 1)
+            lines += statement(self._drawn(entry, law), 1, f"{entry.name} = ")
         returned = [
             f"{i.name}.to(torch.{i.dtype or self.dtype})" if i.kind is Kind.REAL else i.name
             for i in self.mixer.inputs
         ]
-        lines += _lines(f"return {_listed(returned)}", 1)
+        lines += statement(_together(returned), 1, "return ")
         return "\n".join(lines)
 
-    def _shape(self, entry: Input) -> str:
-        axes = [
-            " * ".join(str(self.fixed.get(dim, self._dim(dim))) for dim in product) or "1"
-            for product in entry.layout
-        ]
-        return f"[{', '.join(axes)}]"
+    def _shape(self, entry: Input) -> Text:
+        sizes = {dim: name(str(self.fixed.get(dim, self._dim(dim)))) for dim in entry.dims}
+        axes = [chain("*", [sizes[d] for d in p] or [Text("1")]) for p in entry.layout]
+        return listed(axes, "[", "]")
 
-    def _drawn(self, entry: Input, law: Draw) -> str:
+    def _drawn(self, entry: Input, law: Draw) -> Text:
         shape = self._shape(entry)
         if entry.kind is Kind.BOOL:
-            return f"torch.rand({shape}) < 0.5"
+            return infix(call("torch.rand", shape), "<", Text("0.5"))
         if entry.kind is Kind.INT:
-            name = entry.name
-            code = f"torch.randint({name}[0], max({name}[1], {name}[0] + 1), {shape})"
-            code += ".sort(-1).values" if entry.sorted and entry.layout else ""
-            return f"{code}.{'long' if entry.dtype == 'int64' else 'int'}()"
+            pattern = "torch.randint({0}[0], max({0}[1], {0}[0] + 1), {1})"
+            drawn = joined(pattern, [name(entry.name), shape])
+            drawn = drawn.then(".sort(-1).values") if entry.sorted and entry.layout else drawn
+            return drawn.then(".long()" if entry.dtype == "int64" else ".int()")
         return _by_law(law, shape, _unit_axes(entry, law))
 
 
@@ -345,28 +353,46 @@ def _unit_axes(entry: Input, law: Draw) -> list[int]:
     return [n for n, product in enumerate(entry.layout) if set(product) & set(law.unit)]
 
 
-def _by_law(law: Draw, shape: str, unit: Sequence[int]) -> str:
+def _by_law(law: Draw, shape: Text, unit: Sequence[int]) -> Text:
+    normal = call("torch.randn", shape)
+    if unit:
+        drawn = call("torch.nn.functional.normalize", normal, dim=unit[-1])
+        return infix(_number(law.scale), "*", drawn) if law.scale != 1 else drawn
+    if law.within is None:
+        return _unbounded(law, normal)
+    low, high = law.within.low, law.within.high
+    if low > -1e30 and high < 1e30:
+        return infix(_number(low), "+", infix(_number(high - low), "*", call("torch.rand", shape)))
+    if low > -1e30:
+        return infix(_number(low), "+", _halved(normal))
+    if high < 1e30:
+        return infix(_number(high), "+", _shifted("torch.nn.functional.logsigmoid", normal, "+"))
+    return _unbounded(law, normal)
+
+
+def _unbounded(law: Draw, normal: Text) -> Text:
     from ..autotune.checking.draws import Law
 
-    normal = f"torch.randn({shape})"
-    if unit:
-        scale = f"{law.scale} * " if law.scale != 1 else ""
-        return f"{scale}torch.nn.functional.normalize({normal}, dim={unit[-1]})"
-    if law.within is not None and law.within.low > -1e30 and law.within.high < 1e30:
-        low, high = law.within.low, law.within.high
-        return f"{low} + {high - low} * torch.rand({shape})"
-    if law.within is not None and law.within.low > -1e30:
-        return f"{law.within.low} + torch.exp({normal} / 2)"
-    if law.within is not None and law.within.high < 1e30:
-        return f"{law.within.high} + torch.nn.functional.logsigmoid({normal} + 3)"
     return {
         Law.NORMAL: normal,
-        Law.NEGATIVE: f"torch.nn.functional.logsigmoid({normal} + 3)",
-        Law.LITTLE: f"torch.sigmoid({normal} - 3)",
-        Law.MUCH: f"torch.sigmoid({normal} + 3)",
-        Law.SHARE: f"torch.sigmoid({normal})",
-        Law.POSITIVE: f"torch.exp({normal} / 2)",
+        Law.NEGATIVE: _shifted("torch.nn.functional.logsigmoid", normal, "+"),
+        Law.LITTLE: _shifted("torch.sigmoid", normal, "-"),
+        Law.MUCH: _shifted("torch.sigmoid", normal, "+"),
+        Law.SHARE: call("torch.sigmoid", normal),
+        Law.POSITIVE: _halved(normal),
     }[law.law]
+
+
+def _number(value: float) -> Text:
+    return Text(f"{value}", ATOM if value >= 0 else UNARY)
+
+
+def _halved(normal: Text) -> Text:
+    return call("torch.exp", infix(normal, "/", Text("2")))
+
+
+def _shifted(function: str, normal: Text, sign: str) -> Text:
+    return call(function, infix(normal, sign, Text("3")))
 
 
 __all__ = ["call_text", "self_test_text"]

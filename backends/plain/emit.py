@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass, replace
 
-from ...ir.expression import Expr, Kind, Scalar
+from ...ir.expression import Expr, Kind, Literal, Scalar
 from ...ir.mixer import Input, Mixer, Output
 from ...ir.rewriting import walk
 from ...ir.solving import FromAxis, FromDim, FromSizes, Source, size_sources
@@ -143,7 +143,7 @@ class _Head:
                 text.assign(variable, piece)
             text.terms.names[entry.name] = replace(piece, text=name(variable))
         for table in self.mixer.tables:
-            values = listed([Text(repr(v)) for v in table.values], "[", "]")
+            values = listed([host_text(Literal(v), {}) for v in table.values], "[", "]")
             tensor = call("torch.tensor", values, dtype=DTYPES[table.kind], device=DEVICE)
             if len(table.shape) != 1:
                 tensor = tensor.then(f".reshape({', '.join(map(str, table.shape))})")

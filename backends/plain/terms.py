@@ -14,6 +14,7 @@ from ...ir.expression import (
     Expr,
     Index,
     Kind,
+    Literal,
     Read,
     Reduce,
     Ref,
@@ -328,7 +329,9 @@ class Terms:
             text = table.item(at_places)
         else:
             self.used.add("read")
-            text = call("read", table, listed(at_places, "[", "]"), f"{expr.fill!r}")
+            text = call(
+                "read", table, listed(at_places, "[", "]"), host_text(Literal(expr.fill), {})
+            )
         made = (*index_dims, *free)
         wanted = self.order.of(made)
         if made != wanted and len(text.code) > _WIDEST:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...ir.expression import Expr, Kind, Scalar, Size
+from ...ir.expression import Expr, Kind, Literal, Scalar, Size
 from ...ir.mixer import Input, Layout, Mixer
 from ...ir.plan import Kernel, Plan
 from ...ir.rewriting import walk
@@ -147,7 +147,7 @@ class HostText:
                     continue
                 case "table":
                     table = tables[buffer.name]
-                    values = f"{list(table.values)}"
+                    values = listed([host_text(Literal(v), {}) for v in table.values], "[", "]")
                     tensor = call("torch.tensor", values, dtype=dtype, device=device)
                     self._assign(buffer.name, tensor.then(f".reshape({list(table.shape)})"))
                 case _:

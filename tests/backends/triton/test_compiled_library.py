@@ -33,8 +33,8 @@ SPILLS = {
     "gated_delta": 24,
     "comba": 40,
     # Decays by entry beside a triangle: 0 bytes where decays go row by row, in 5 times the time.
-    "kda": 160,
-    "rwkv7": 512,
+    "kda": 176,
+    "rwkv7": 528,
 }
 RECURRENT = ("chunk", "scan", "loop")
 # Attentions at both sizes; a recurrence, of which a kernel takes seconds to compile, at the larger.

@@ -18,6 +18,7 @@ from mixc.ir.binding import bind_sizes
 from mixc.ir.mixer import Mixer
 from mixc.ir.plan import Plan
 from mixc.ir.roles import feature_dims
+from mixc.ir.targets import parse_target
 from mixc.ir.tile import For, Scan, all_ops
 
 SIZES = {"B": 2, "H": 2, "G": 1, "D": 5, "E": 3, "C": 5, "N": 3, "P": 5}
@@ -249,6 +250,19 @@ def test_chunks_are_halved_until_single_rows_are_left() -> None:
     name = f"{kernel.program.name}.chunk"
     (chunk,) = (knob for knob in knobs(plan) if knob.name == name)
     assert chunk.choices == (16,)
+
+
+@pytest.mark.parametrize(
+    ("target", "size", "rows"),
+    [("cuda:80", 128, True), ("cuda:80", 64, False), ("cuda:90", 128, False)],
+)
+def test_large_triangles_go_by_halves_where_factors_stay_in_shared_memory(
+    target: str, size: int, rows: bool
+) -> None:
+    mixer = matrix(STEPS["delta rule, decay of each entry"])
+    plan = lower(mixer, {"D": size, "E": size}, "bf16", target=parse_target(target))
+    walks = [op for k in plan.kernels for op in k.program.body if isinstance(op, For)]
+    assert any(isinstance(op, For) for walk in walks for op in walk.body) == rows
 
 
 SEGMENTED = ["no decay", "normalised", "decay of each entry", "read before", "two writes"]

@@ -159,8 +159,9 @@ def query_axis(mixer: Mixer, stage: Attention) -> str:
     if not stage.queries:
         raise UnsupportedError(f"{mixer.name}: the attention over {stage.over} has no query axis")
 
-    def rank(dim: str) -> tuple[bool, bool, int]:
-        return dim in keyed, dim in heads, -order.index(dim) if dim in order else 0
+    def rank(dim: str) -> tuple[bool, bool, bool, int]:
+        place = -order.index(dim) if dim in order else 0
+        return dim in keyed, dim in heads, mixer.sequence(dim) is None, place
 
     return min(stage.queries, key=rank)
 

@@ -5,11 +5,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 if not any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd")):
     # Read when triton is imported. The workers that cross-compile take it out again.
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# What a machine with other work on it takes for an example says nothing about the code.
+settings.register_profile(
+    "mixc", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("mixc")
 
 
 @pytest.fixture(autouse=True)

@@ -1,157 +1,63 @@
 """Matrix states that mix by scalars, in chunks: a momentum and what it moves.
 
-As in ``chunk``, with the decays from row to row as small matrices A_t of scalars: P(t, s) is the
-product A_t ... A_(s+1), and what is written to state j reaches state i by the entry P_ij. A row's
-corrections read one state; they are solved for once, whatever the states that they are written to.
+The decays from row to row are small matrices A_t of scalars: P(t, s) is the product
+A_t ... A_(s+1), and what is written to state j reaches state i by the entry P_ij.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 
-from ...ir.expression import Expr, Kind, Ref, call
-from ...ir.recurrence_forms import Affine, Coupled, Reading
-from ...ir.recurrence_tasks import Carrying
+from ...ir.expression import Expr
+from ...ir.recurrence_forms import Affine, Coupled
 from ...ir.tile import DType, Value
-from ..tiles.contraction import accumulate, contract, factors_of
-from ..tiles.evaluator import Evaluator
-from .decay import Pairs, pair_name
+from ..tiles.contraction import accumulate, factors_of
+from .decay import Pairs, Request, Transfer
 from .scan import Entries, product, reachable
 
-# (key, entry, the states that it is written to)
-Term = tuple[Expr, Expr, frozenset[int]]
 
+class CoupledDecay(Transfer):
+    """A matrix of scalars per row, between the states of ``form``."""
 
-@dataclass
-class CoupledChunk:
-    """One chunk of coupled states; ``starts`` are their values before it."""
-
-    pairs: Pairs
-    form: Coupled
-    carrying: tuple[Carrying, ...]
-    starts: tuple[Value, ...]
-    readings: tuple[Reading, ...]
-    made: dict[tuple[str, bool], Entries] = field(default_factory=dict)
+    def __init__(self, pairs: Pairs, form: Coupled) -> None:
+        super().__init__(pairs, form.key_axis)
+        self.form = form
+        self.made: dict[tuple[str, bool], Entries] = {}
 
     @property
-    def evaluator(self) -> Evaluator:
-        """That of the program."""
-        return self.pairs.evaluator
+    def scores_first(self) -> bool:
+        return False
 
-    def run(self) -> tuple[Value, ...]:
-        """Readings, bound; then the states after the chunk."""
-        builder = self.evaluator.builder
-        for carrying, start in zip(self.carrying, self.starts, strict=True):
-            builder.bind(carrying.before, start)
-        terms = self._terms()
-        names = [state.name for state in self.form.states]
-        for reading in self.readings:
-            builder.comment(f"{reading.state} read")
-            state = names.index(reading.state)
-            value = self._read(reading.query, state, reading.after, terms)
-            builder.bind(reading.ref, value, here=True)
-        builder.comment(f"{', '.join(names)} after the chunk")
-        return tuple(self._after(n, terms) for n in range(len(names)))
-
-    # ------------------------------------------------------------------------------- terms
-
-    def _terms(self) -> list[Term]:
-        """What the rows write, with the corrections solved for."""
-        writes = self._together(
-            (k, v, n) for n, pairs in enumerate(self.form.writes) for k, v in pairs
-        )
-        corrections = [(u, w, s, n) for n, of in enumerate(self.form.corrections) for u, w, s in of]
-        if not corrections:
-            return writes
-        builder, (_, w, source, _) = self.evaluator.builder, corrections[0]
-        builder.comment("what the rows correct, all of the chunk at once")
-        state = [s.name for s in self.form.states].index(source)
-        seen = self._read(w, state, False, writes)
-        seen = self.evaluator.masked(seen, self.pairs.rows, 0.0)
-        unknown = self._together((u, w, n) for u, _, _, n in corrections)
-        factors = [self._pair(w, u, state, False, targets) for u, _, targets in unknown]
-        matrix = self._sum(factors)
-        solved = builder.substitute(
-            matrix, seen, self.pairs.rows, self.pairs.columns, "corrections"
-        )
-        axes = self.form.states[0].dims - {self.form.key_axis} | {self.pairs.rows}
-        ref = Ref(f"{source}.corrections", axes, Kind.REAL)
-        builder.bind(ref, solved, here=True)
-        return self._together(
-            (k, v, n)
-            for k, v, targets in [*writes, *((u, ref, targets) for u, _, targets in unknown)]
-            for n in sorted(targets)
-        )
-
-    def _together(self, writes: Iterable[tuple[Expr, Expr, int]]) -> list[Term]:
-        """Writes with equal keys as one, for all the states that they go to."""
-        entries: dict[tuple[Expr, int], Expr] = {}
-        for key, entry, state in writes:
-            known = entries.get((key, state))
-            entries[key, state] = entry if known is None else call("add", known, entry)
-        targets: dict[tuple[Expr, Expr], set[int]] = {}
-        for (key, state), entry in entries.items():
-            targets.setdefault((key, entry), set()).add(state)
-        return [(key, entry, frozenset(states)) for (key, entry), states in targets.items()]
-
-    # ---------------------------------------------------------------------------- products
-
-    def _read(self, query: Expr, state: int, after: bool, terms: Sequence[Term]) -> Value:
-        """sum(query * state, axis) in each row."""
-        values = []
-        for (i, j), kept in self._rows(after).items():
-            if i == state:
-                factors = [
-                    self.evaluator.named(kept),
-                    *factors_of(query),
-                    self.carrying[j].before,
-                ]
-                values.append(contract(self.evaluator, factors, (self.form.key_axis,)))
-        value = self._sum(values)
-        for key, entry, targets in terms:
-            pair = self._pair(query, key, state, after, targets)
-            factors = [self.evaluator.named(pair), *factors_of(self.pairs.at_column(entry))]
-            value = contract(self.evaluator, factors, (self.pairs.columns,), acc=value)
-        return value
-
-    def _pair(
-        self, left: Expr, right: Expr, state: int, after: bool, targets: frozenset[int]
-    ) -> Value:
-        """What row t reads of ``state`` of what row s wrote to ``targets``, 0 where unseen."""
-        evaluator, builder = self.evaluator, self.evaluator.builder
-        factors = [*factors_of(left), *factors_of(self.pairs.at_column(right))]
-        axis = self.form.key_axis
-        name = pair_name(left, right, axis)
-        score = contract(evaluator, factors, (axis,), hint=name)
-        between = self._between(after)
-        kept = self._sum([between[state, j] for j in sorted(targets) if (state, j) in between])
-        score = builder.elementwise("mul", score, kept, dtype=DType.FLOAT32, hint=f"{name}_decayed")
-        zero = builder.constant(0.0, DType.FLOAT32)
-        return evaluator.where(self.pairs.visible(after), score, zero, f"A_{name}")
-
-    def _after(self, state: int, terms: Sequence[Term]) -> Value:
-        """A state after the chunk."""
-        builder = self.evaluator.builder
-        values = [
-            builder.elementwise("mul", total, self.starts[j], dtype=DType.FLOAT32)
-            for (i, j), total in self._total().items()
+    def seen_by(self, query: Expr, state: int, after: bool) -> list[tuple[int, list[Expr]]]:
+        return [
+            (j, [self.evaluator.named(kept), *factors_of(query)])
+            for (i, j), kept in self._rows(after).items()
             if i == state
         ]
-        value, left = self._sum(values), self._to_end()
-        for key, entry, targets in terms:
-            reached = [left[state, j] for j in sorted(targets) if (state, j) in left]
-            if reached:
-                kept = self.evaluator.named(self._sum(reached))
-                columns = [self.pairs.at_column(key), self.pairs.at_column(entry)]
-                factors = [kept, *(f for column in columns for f in factors_of(column))]
-                value = contract(self.evaluator, factors, (self.pairs.columns,), acc=value)
-        return value
 
-    def _sum(self, values: Sequence[Value]) -> Value:
-        if values:
-            return accumulate(self.evaluator, values)
-        return self.evaluator.builder.constant(0.0, DType.FLOAT32)
+    def left_of(self, key: Expr, state: int, targets: frozenset[int]) -> list[Expr] | None:
+        kept = self._reaching(self._to_end(), state, targets)
+        if kept is None:
+            return None
+        return [self.evaluator.named(kept), *factors_of(self.pairs.at_column(key))]
+
+    def totals(self, state: int) -> list[tuple[int, Value | None]]:
+        rows = self._rows(True)
+        return [(j, self.pairs.in_last_row(kept)) for (i, j), kept in rows.items() if i == state]
+
+    def scores(self, requests: Sequence[Request]) -> list[Value]:
+        made = []
+        for left, right, after, state, targets in requests:
+            kept = self._reaching(self._between(after), state, targets)
+            if kept is None:
+                kept = self.builder.constant(0.0, DType.FLOAT32)
+            made.append(self._masked(self._times(self._score(left, right), kept), after))
+        return made
+
+    def _reaching(self, entries: Entries, state: int, targets: frozenset[int]) -> Value | None:
+        """What reaches ``state`` of what was written to ``targets``; None: nothing."""
+        reached = [entries[state, j] for j in sorted(targets) if (state, j) in entries]
+        return accumulate(self.evaluator, reached) if reached else None
 
     # ------------------------------------------------------------------------------ decays
 
@@ -178,11 +84,6 @@ class CoupledChunk:
         inside = pairs.compare("lt", pairs.column_number, pairs.last_row())
         after = self._moved(pairs.columns, 1, inside)
         return self._scanned("end", True, after, pairs.columns, reverse=True)
-
-    def _total(self) -> Entries:
-        """Over the whole chunk: what there is from its start to its last row."""
-        rows = self._rows(True)
-        return {place: self.pairs.in_last_row(value) for place, value in rows.items()}
 
     @property
     def _affine(self) -> Affine:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ...ir.expression import Expr, Index, Ref, call
 from ...ir.rewriting import walk
@@ -19,8 +20,6 @@ from ..tiles.naming import joined
 # What is left in a row, without and with its own decay: of the chunk's start, of another's write.
 TO_ROW = {False: "decay_before_row", True: "decay_to_row"}
 BETWEEN = {False: "decay_between_before", True: "decay_between"}
-# (left, right, whether a row sees its own write)
-Request = tuple[Expr, Expr, bool]
 # (column, decay from it to each row, what is carried) --> what is carried on
 ColumnBody = Callable[[Value, Mapping[bool, Value], tuple[Value, ...]], list[Value]]
 
@@ -125,8 +124,23 @@ def place_rows(
     return number
 
 
-class Decay(ABC):
-    """What is left of what was written, after some rows; None stands for all of it."""
+class Request(NamedTuple):
+    """Pairs of rows: left_t times what is left in row t, of ``state``, of a right_s that row s
+    wrote to ``targets``; ``after``: a row sees its own write."""
+
+    left: Expr
+    right: Expr
+    after: bool
+    state: int = 0
+    targets: frozenset[int] = frozenset({0})
+
+
+class Transfer(ABC):
+    """What is left in each of some states, after some rows, of each and of what was written to it.
+
+    Where a result tells states apart, it lists those that anything is left of; None stands for all
+    of one.
+    """
 
     def __init__(self, pairs: Pairs, axis: str) -> None:
         self.pairs, self.axis = pairs, axis
@@ -137,6 +151,56 @@ class Decay(ABC):
         """Whether one walk over the chunk's columns makes all scores."""
         return False
 
+    @property
+    def scores_first(self) -> bool:
+        """Whether scores are made before what is read of the chunk's start, not where they are
+        needed: which of both takes fewer registers was measured."""
+        return True
+
+    @abstractmethod
+    def seen_by(self, query: Expr, state: int, after: bool) -> list[tuple[int, list[Expr]]]:
+        """(state at the chunk's start, factors of what each row's query reads of it)."""
+
+    @abstractmethod
+    def left_of(self, key: Expr, state: int, targets: frozenset[int]) -> list[Expr] | None:
+        """The factors of what is left of each column's key at the chunk's end; None: nothing."""
+
+    @abstractmethod
+    def totals(self, state: int) -> list[tuple[int, Value | None]]:
+        """(state at the chunk's start, what is left of it over the whole chunk)."""
+
+    @abstractmethod
+    def scores(self, requests: Sequence[Request]) -> list[Value]:
+        """sum over the axis of left_t * right_s * (decay from s to t), 0 where t sees no s."""
+
+    def _score(self, left: Expr, right: Expr) -> Value:
+        factors = [*factors_of(left), *factors_of(self.pairs.at_column(right))]
+        return contract(
+            self.evaluator, factors, (self.axis,), hint=pair_name(left, right, self.axis)
+        )
+
+    def _times(self, pairs: Value, kept: Value) -> Value:
+        name = f"{self.builder.naming.stem(pairs)}_decayed"
+        return self.builder.elementwise("mul", pairs, kept, dtype=DType.FLOAT32, hint=name)
+
+    def _masked(self, pairs: Value, after: bool) -> Value:
+        zero = self.builder.constant(0.0, DType.FLOAT32)
+        name = f"A_{self.builder.naming.stem(pairs).removesuffix('_decayed')}"
+        return self.evaluator.where(self.pairs.visible(after), pairs, zero, name)
+
+
+class Decay(Transfer):
+    """What is left of one state, and of what was written to it; None stands for all of it."""
+
+    def seen_by(self, query: Expr, state: int, after: bool) -> list[tuple[int, list[Expr]]]:
+        return [(0, self.seen(query, after))]
+
+    def left_of(self, key: Expr, state: int, targets: frozenset[int]) -> list[Expr] | None:
+        return self.left(key)
+
+    def totals(self, state: int) -> list[tuple[int, Value | None]]:
+        return [(0, self.total())]
+
     @abstractmethod
     def rows(self, after: bool) -> Ref | None:
         """From the chunk's start to each row, the row's own decay included with ``after``."""
@@ -145,14 +209,14 @@ class Decay(ABC):
     def to_end(self) -> Ref | None:
         """From each column to the chunk's end."""
 
-    def seen_by(self, query: Expr, after: bool) -> list[Expr]:
+    def seen(self, query: Expr, after: bool) -> list[Expr]:
         """The factors of each row's query, decayed from the chunk's start."""
         factors, rows = factors_of(query), self.rows(after)
         if rows is None:
             return factors
         return [*factors, rows] if self.axis in rows.axes else [rows, *factors]
 
-    def left_of(self, key: Expr) -> list[Expr]:
+    def left(self, key: Expr) -> list[Expr]:
         """The factors of what is left of each column's key at the chunk's end."""
         factors, left = factors_of(self.pairs.at_column(key)), self.to_end()
         return factors if left is None else [*factors, left]
@@ -162,32 +226,13 @@ class Decay(ABC):
         """Over the whole chunk."""
 
     @abstractmethod
-    def scores(self, requests: Sequence[Request]) -> list[Value]:
-        """sum over the axis of left_t * right_s * (decay from s to t), 0 where t does not see s."""
-
-    @abstractmethod
     def spread(self, weights: Value, key: Expr, after: bool) -> Value:
         """sum over s of weights[t, s] * key_s * (decay from s to t), over what t sees."""
-
-    def _masked(self, pairs: Value, after: bool) -> Value:
-        zero = self.builder.constant(0.0, DType.FLOAT32)
-        name = f"A_{self.builder.naming.stem(pairs).removesuffix('_decayed')}"
-        return self.evaluator.where(self.pairs.visible(after), pairs, zero, name)
-
-    def _times(self, pairs: Value, kept: Value) -> Value:
-        name = f"{self.builder.naming.stem(pairs)}_decayed"
-        return self.builder.elementwise("mul", pairs, kept, dtype=DType.FLOAT32, hint=name)
 
     def _through(self, pairs: Value, key: Expr) -> Value:
         """The sum over s of pairs[t, s] * key_s."""
         factors = [self.evaluator.named(pairs), *factors_of(self.pairs.at_column(key))]
         return contract(self.evaluator, factors, (self.pairs.columns,))
-
-    def _score(self, left: Expr, right: Expr) -> Value:
-        factors = [*factors_of(left), *factors_of(self.pairs.at_column(right))]
-        return contract(
-            self.evaluator, factors, (self.axis,), hint=pair_name(left, right, self.axis)
-        )
 
 
 class NoDecay(Decay):
@@ -203,7 +248,7 @@ class NoDecay(Decay):
         return None
 
     def scores(self, requests: Sequence[Request]) -> list[Value]:
-        return [self._masked(self._score(left, right), after) for left, right, after in requests]
+        return [self._masked(self._score(r.left, r.right), r.after) for r in requests]
 
     def spread(self, weights: Value, key: Expr, after: bool) -> Value:
         return self._through(self._masked(weights, after), key)
@@ -255,7 +300,7 @@ class Factors(Decay):
             return []
         if self.by_columns:
             return self._walked_scores(requests)
-        return [self._decayed(self._score(left, right), after) for left, right, after in requests]
+        return [self._decayed(self._score(r.left, r.right), r.after) for r in requests]
 
     def spread(self, weights: Value, key: Expr, after: bool) -> Value:
         if self.by_columns:
@@ -281,8 +326,8 @@ class Factors(Decay):
 
     def _walked_scores(self, requests: Sequence[Request]) -> list[Value]:
         """One column at a time, from the last: what is left of its write is multiplied on."""
-        points = sorted({after for _, _, after in requests})
-        lefts = [self.evaluator.real(left) for left, _, _ in requests]
+        points = sorted({r.after for r in requests})
+        lefts = [self.evaluator.real(r.left) for r in requests]
         pairs = frozenset({self.pairs.rows, self.pairs.columns})
         zero = self.builder.constant(0.0, DType.FLOAT32, pairs)
 
@@ -290,11 +335,11 @@ class Factors(Decay):
             column: Value, kept: Mapping[bool, Value], scores: tuple[Value, ...]
         ) -> list[Value]:
             return [
-                self._with_column(column, kept[r[2]], left, r, score)
+                self._with_column(column, kept[r.after], left, r, score)
                 for left, r, score in zip(lefts, requests, scores, strict=True)
             ]
 
-        names = [f"A_{pair_name(left, right, self.axis)}" for left, right, _ in requests]
+        names = [f"A_{pair_name(r.left, r.right, self.axis)}" for r in requests]
         return self._walk_columns(points, [(name, zero) for name in names], body)
 
     def _spread_by_columns(self, weights: Value, key: Expr, after: bool) -> Value:
@@ -366,13 +411,13 @@ class Factors(Decay):
     ) -> Value:
         """``score`` with one more column filled in."""
         pairs, builder, evaluator = self.pairs, self.builder, self.evaluator
-        right = evaluator.real(move(request[1], {pairs.rows: Index(pairs.row)}))
+        right = evaluator.real(move(request.right, {pairs.rows: Index(pairs.row)}))
         product = builder.elementwise("mul", kept, left, dtype=DType.FLOAT32)
         product = builder.elementwise("mul", product, right, dtype=DType.FLOAT32)
         product = evaluator.masked(product, self.axis, 0.0)
         entries = builder.reduce("sum", product, self.axis, "entries")
         here = pairs.compare("eq", pairs.column_number, column)
-        fn = "ge" if request[2] else "gt"
+        fn = "ge" if request.after else "gt"
         both = evaluator.both(here, pairs.compare(fn, pairs.row_number, column))
         assert both is not None
         return evaluator.where(both, entries, score, score.name)

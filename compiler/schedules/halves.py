@@ -46,11 +46,11 @@ class Halves(Logarithms):
             kept = self._mul(kept, self._own(), TO_ROW[True])
         return self.evaluator.named(kept)
 
-    def seen_by(self, query: Expr, after: bool) -> list[Expr]:
+    def seen(self, query: Expr, after: bool) -> list[Expr]:
         seeing = self._seeing(query, after)
         return [self.evaluator.named(self._mul(seeing, self._from_start()))]
 
-    def left_of(self, key: Expr) -> list[Expr]:
+    def left(self, key: Expr) -> list[Expr]:
         kept = self._exp(self._summed(self._below()), "decay_to_end")
         left = self.evaluator.named(self._as_columns(self._mul(self._tile(key), kept)))
         if all(is_zero_outside(self.evaluator, factor) for factor in factors_of(key)):
@@ -62,9 +62,9 @@ class Halves(Logarithms):
     def scores(self, requests: Sequence[Request]) -> list[Value]:
         """All are filled in half by half: what is left of rows is made once for all."""
         self.total()  # before others take its registers
-        made = [self._diagonal(*request) for request in requests]
+        made = [self._diagonal(r.left, r.right, r.after) for r in requests]
         for half in self.halves:
-            for n, (left, right, after) in enumerate(requests):
+            for n, (left, right, after, _, _) in enumerate(requests):
                 name = pair_name(left, right, self.axis)
                 seeing = self._to_middle(self._seeing(left, after), half)
                 seen = self._as_columns(self._to_middle(self._tile(right), half))

@@ -44,6 +44,7 @@ class NestText:
         self.pre = [[] for _ in range(len(self.outer) + 1)]
         self.post = [[] for _ in range(len(self.outer) + 1)]
         self.inner: Lines = []
+        self.pairs: Lines = []  # declarations of what two rows share
         self.paired: Lines = []
         block = 0 if self.lane_axis is None else self.kernel.blocks[self.lane_axis]
         vectors = block // self.kernel.target.lanes
@@ -158,7 +159,7 @@ class NestText:
         assert self.pair_axis is not None
         assert self.lane_axis is not None
         pair = self.kernel.fresh(f"{name}_v")
-        self.pre[-1].append(f"mx::vf {pair}[2][{self.width}];")
+        self.pairs.append(f"mx::vf {pair}[2][{self.width}];")
         self.inner.append(f"{pair}[u][v] = {text.as_vector()};")
         columns = self.kernel.blocks[self.lane_axis]
         self.paired.append(
@@ -257,11 +258,9 @@ class NestText:
 
     def _both_of_a_pair(self, body: Lines) -> Lines:
         axis = self.outer[-1]
-        declared = [line for line in self.pre[-1] if line.startswith("mx::vf ") and "[2][" in line]
-        rest = [line for line in self.pre[-1] if line not in declared]
-        inside = [f"const int at_{axis} = pair_{axis} + u;", *rest, *body]
+        inside = [f"const int at_{axis} = pair_{axis} + u;", *self.pre[-1], *body]
         return [
-            *declared,
+            *self.pairs,
             f"const int pair_{axis} = at_{axis};",
             "MX_UNROLL for (int u = 0; u < 2; ++u) {",
             *_indent(inside),

@@ -11,6 +11,7 @@ from .python_text import (
     OR,
     POWER,
     QUOTIENT,
+    SIGNS,
     SUM,
     UNARY,
     WORDS,
@@ -21,20 +22,6 @@ from .python_text import (
     name,
 )
 
-_INFIX = {
-    "add": "+",
-    "sub": "-",
-    "mul": "*",
-    "div": "/",
-    "floordiv": "//",
-    "mod": "%",
-    "lt": "<",
-    "le": "<=",
-    "gt": ">",
-    "ge": ">=",
-    "eq": "==",
-    "ne": "!=",
-}
 _MATH = frozenset("exp exp2 expm1 log log2 log1p sqrt tanh sin cos acos erf floor ceil".split())
 _BUILTIN = frozenset({"min", "max", "abs", "round"})
 # What neither Python nor its math module has, of operands that may be repeated.
@@ -71,8 +58,8 @@ def host_text(expr: Expr, names: Mapping[str, str]) -> Text:
 
 
 def _written(fn: str, args: list[Text]) -> Text:
-    if fn in _INFIX:
-        return infix(args[0], _INFIX[fn], args[1])
+    if fn in SIGNS:
+        return infix(args[0], SIGNS[fn], args[1])
     if fn in ("and", "or", "not"):
         pattern = "not {}" if fn == "not" else f"{{}} {fn} {{}}"
         return joined(pattern, [arg.at(OR) for arg in args], WORDS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 WIDEST = 100
@@ -13,6 +13,23 @@ WORDS, COMPARE, OR, AND, SUM, QUOTIENT, PRODUCT, UNARY, POWER, ATOM = range(10)
 _LEVELS = {"|": OR, "&": AND, "+": SUM, "-": SUM, "*": PRODUCT}
 _LEVELS |= dict.fromkeys(("/", "//", "%"), QUOTIENT)
 _LEVELS |= dict.fromkeys(("<", "<=", ">", ">=", "==", "!="), COMPARE)
+
+# The signs of elementwise functions; of tensors, `&` and `|` say what words say of numbers.
+SIGNS: Mapping[str, str] = {
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "div": "/",
+    "floordiv": "//",
+    "mod": "%",
+    "lt": "<",
+    "le": "<=",
+    "gt": ">",
+    "ge": ">=",
+    "eq": "==",
+    "ne": "!=",
+}
+LOGIC: Mapping[str, str] = {"and": "&", "or": "|"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,27 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ...backends.python_text import LOGIC, SIGNS
 from ...ir.errors import UnsupportedError
 from ...ir.expression import Call, Expr, Index, Kind, Literal, Read, Ref
 from ...ir.mixer import Mixer
 
-_INFIX = {
-    "add": "+",
-    "sub": "-",
-    "mul": "*",
-    "div": "/",
-    "floordiv": "//",
-    "mod": "%",
-    "lt": "<",
-    "le": "<=",
-    "gt": ">",
-    "ge": ">=",
-    "eq": "==",
-    "ne": "!=",
-    "and": "&",
-    "or": "|",
-    "pow": "**",
-}
+_INFIX = {**SIGNS, **LOGIC, "pow": "**"}
 _NUMBER = {Kind.BOOL: bool, Kind.INT: int, Kind.REAL: float}
 _NAMED = {"max": "maximum", "min": "minimum", "silu": "nn.functional.silu"}
 _NAMED |= {name: f"nn.functional.{name}" for name in ("logsigmoid", "softplus", "gelu", "elu")}

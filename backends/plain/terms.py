@@ -24,25 +24,10 @@ from ...ir.expression import (
 from ...ir.host import is_host
 from ...ir.reductions import identity
 from ..host_text import host_text
-from ..python_text import Text, call, chain, infix, listed, name
+from ..python_text import LOGIC, SIGNS, Text, call, chain, infix, listed, name
 from .text import Order, Piece
 
-_INFIX: Mapping[str, str] = {
-    "add": "+",
-    "sub": "-",
-    "mul": "*",
-    "div": "/",
-    "floordiv": "//",
-    "mod": "%",
-    "and": "&",
-    "or": "|",
-    "lt": "<",
-    "le": "<=",
-    "gt": ">",
-    "ge": ">=",
-    "eq": "==",
-    "ne": "!=",
-}
+_INFIX = {**SIGNS, **LOGIC}
 DEVICE = name("device")  # where tensors are
 DTYPES = {Kind.BOOL: "torch.bool", Kind.INT: "torch.int64", Kind.REAL: "torch.float64"}
 _COMPARISONS = frozenset("lt le gt ge eq ne".split())

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from ...ir.tile import DType
-from ..python_text import ATOM, PRODUCT, UNARY, Text, call, infix
+from ..python_text import ATOM, LOGIC, PRODUCT, SIGNS, UNARY, Text, call, infix
 
 TRITON_TYPE: Mapping[DType, str] = {
     DType.BOOL: "tl.int1",
@@ -16,20 +16,8 @@ TRITON_TYPE: Mapping[DType, str] = {
     DType.BFLOAT16: "tl.bfloat16",
     DType.FLOAT32: "tl.float32",
 }
-_INFIX: Mapping[str, str] = {
-    "add": "+",
-    "sub": "-",
-    "mul": "*",
-    "div": "/",
-    "and": "&",
-    "or": "|",
-    "lt": "<",
-    "le": "<=",
-    "gt": ">",
-    "ge": ">=",
-    "eq": "==",
-    "ne": "!=",
-}
+# Integers are divided otherwise: Triton truncates.
+_INFIX = {fn: sign for fn, sign in {**SIGNS, **LOGIC}.items() if fn not in ("floordiv", "mod")}
 _FUNCTION: Mapping[str, str] = {
     "min": "tl.minimum",
     "max": "tl.maximum",

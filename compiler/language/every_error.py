@@ -88,8 +88,8 @@ class _Reading:
         key, child = _entry(node, at)
         smaller = self._without(child, place, (*path, key))
         self.torn.add((node.span.line, node.span.column))
-        if smaller is None:
-            smaller = _stand_in(child, path, key)
+        if smaller is None and (smaller := _stand_in(child, path, key)) is not None:
+            self._doubt(node)
         if smaller is None:
             self._miss(key, child, path)
         else:
@@ -100,6 +100,12 @@ class _Reading:
             return Block(node.source, node.span, (*pairs[:at], *kept, *pairs[at + 1 :]))
         kept_items = () if smaller is None else (smaller,)
         return Items(node.source, node.span, (*node.items[:at], *kept_items, *node.items[at + 1 :]))
+
+    def _doubt(self, form: Node) -> None:
+        """What stands in lacks the axes of what it stands for: so may what the form runs over."""
+        if isinstance(form, Block):
+            spans = [value.span for key, value in form.pairs if key.value in ("over", "lag")]
+            self.torn |= {(span.line, span.column) for span in spans}
 
     def _miss(self, key: str, child: Node, path: tuple[str, ...]) -> None:
         """Note the names that an entry makes: its key's, those of a step's line, its dims."""

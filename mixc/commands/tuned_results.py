@@ -29,7 +29,10 @@ class _ListByDefault(click.Group):
 
 @click.command("tuned", cls=_ListByDefault)
 def command() -> None:
-    """Tuned results: list them (also without a word), compare devices, merge, prune."""
+    """Tuned results: list them (also without a word), compare devices, merge, prune.
+
+    Each command takes --json.
+    """
 
 
 @click.command("compare")

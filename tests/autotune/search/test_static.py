@@ -32,7 +32,7 @@ def test_a_plan_with_its_own_defaults_is_the_plan():
 
 def test_what_was_tuned_for_one_kernel_holds_for_those_that_share_its_work():
     """By segments, a recurrence has kernels with knobs of their own."""
-    mixer = load_file(find_spec("gla"))
+    mixer = load_file(find_spec("simple_gla"))
     sizes = {"D": 64, "E": 64}
     whole, shared = (lower(mixer, sizes, "bfloat16", splits=n) for n in (1, 4))
     assert {knob.name for knob in knobs(whole)} >= {"chunk"}

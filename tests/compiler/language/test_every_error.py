@@ -73,6 +73,11 @@ def test_the_clauses_of_an_attention_are_told_each():
         assert part in message
 
 
+def test_what_a_form_runs_over_is_not_told_where_its_score_is_faulty():
+    told = found(CLAUSES.replace("sqr", "sqrt").replace("j =< i", "true").replace("v + w", "v"))
+    assert [line for line, _ in told] == [6]
+
+
 def test_lines_of_a_step():
     lines = [line for line, _ in found(RECURRENCE)]
     assert lines == sorted(set(lines))

@@ -27,8 +27,8 @@ NOT_CAUSAL = {
     "landmark": "its axis follows from the length of the sequence",
     "linformer": "a reduction over J needs every row",
     **dict.fromkeys(
-        "bigbird block_sparse dense disentangled longformer prefix_lm rope_orders t5 tree tupe "
-        "urpe xlnet".split(),
+        "bigbird block_sparse dense disentangled fsmn longformer prefix_lm rope_orders t5 tree "
+        "tupe urpe xlnet".split(),
         "no bound of its mask keeps j <= i",
     ),
 }

@@ -57,7 +57,7 @@ def free_dims(mixer: Mixer) -> frozenset[str]:
         elif isinstance(stage, Select) and stage.slots is not None:
             found.add(stage.slots)
     for expr in expressions(mixer):
-        found |= _dims(expr)
+        found |= dims_in(expr)
     return frozenset(found)
 
 
@@ -82,24 +82,13 @@ def expressions(mixer: Mixer) -> list[Expr]:
     return found
 
 
-def _dims(expr: Expr) -> set[str]:
-    found, pending, seen = set[str](), [expr], set[int]()
-    while pending:
-        node = pending.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        pending += node.children
-        found |= node.axes
-        match node:
-            case Size(dim):
-                found.add(dim)
-            case Reduce(_, _, over, _, _):
-                found.update(over)
-            case Read(_, at, _):
-                found.update(dim for dim, _ in at)
-            case _:
-                found.update(bound_axes(node))
+def dims_in(expr: Expr) -> set[str]:
+    """The dims that an expression has, runs along or asks the length of."""
+    found = set[str]()
+    for node in walk(expr):
+        found |= node.axes.union(bound_axes(node))
+        if isinstance(node, Size):
+            found.add(node.dim)
     return found
 
 

@@ -78,6 +78,11 @@ class ChunkStates:
         new = [request for request in requests if request not in self.scores]
         self.scores |= zip(new, self.transfer.scores(new), strict=True)
 
+    def _pair(self, request: Request) -> Value:
+        """A score, made now if it has not been made together with others."""
+        self._score([request])
+        return self.scores[request]
+
     # ------------------------------------------------------------------------- corrections
 
     def _corrected(self, terms: list[Term], corrections: Sequence[Correction]) -> list[Term]:
@@ -96,8 +101,7 @@ class ChunkStates:
             value = builder.elementwise("add", written, value, dtype=DType.FLOAT32, hint="written")
         rows, columns = self.transfer.pairs.rows, self.transfer.pairs.columns
         value = self.evaluator.masked(value, rows, 0.0)
-        self._score(Request(w, u, False, source, to) for u, to in unknown)
-        matrix = self._sum([self.scores[Request(w, u, False, source, to)] for u, to in unknown])
+        matrix = self._sum([self._pair(Request(w, u, False, source, to)) for u, to in unknown])
         solved = builder.substitute(matrix, value, rows, columns, "corrections")
         state = self.form.states[source]
         axes = state.dims - {self.form.key_axis} | {rows}
@@ -122,9 +126,8 @@ class ChunkStates:
         """What each row sees of a state: of the chunk's start, and of what the rows wrote."""
         value = self._from_start(query, state, after)
         for key, entry, targets in terms:
-            request = Request(query, key, after, state, targets)
-            self._score([request])
-            value = self._through(self.scores[request], entry, value)
+            pair = self._pair(Request(query, key, after, state, targets))
+            value = self._through(pair, entry, value)
         return value
 
     def _from_start(self, query: Expr, state: int, after: bool) -> Value:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from ....ir.expression import Call, Expr, Kind, Literal, Ref, Scalar, Size
+from ....ir.expression import Call, Expr, Kind, Literal, Ref, Scalar
 from ....ir.mixer import (
     Attention,
     Equation,
@@ -26,7 +26,7 @@ from ....ir.mixer import (
     Stage,
 )
 from ....ir.names import names_in
-from ....ir.optional import expressions, free_dims
+from ....ir.optional import dims_in, expressions, free_dims
 from ....ir.rewriting import every_node
 from ....ir.roles import query_axis
 from ....ir.stages import names_taken, unused_name, values
@@ -271,7 +271,7 @@ def _with_inputs(draft: Mixer, inputs: tuple[Input, ...]) -> Mixer:
     chosen = [i for i in inputs if i.name in read]
     known = {dim for i in chosen for dim in i.dims}
     sizes = _sizes_read(draft)
-    wanted = free_dims(draft) | {dim for _, value in sizes for dim in _dims(value)}
+    wanted = free_dims(draft) | {dim for _, value in sizes for dim in dims_in(value)}
     for given in inputs:
         missing = wanted - known - {dim for dim, _ in sizes}
         if given not in chosen and missing & {*given.dims}:
@@ -285,17 +285,13 @@ def _with_inputs(draft: Mixer, inputs: tuple[Input, ...]) -> Mixer:
 def _sizes_read(draft: Mixer) -> tuple[tuple[str, Expr], ...]:
     """The sizes of dims that a run needs, and of those that they follow from."""
     needed, sizes = set(free_dims(draft)), dict(draft.sizes)
-    needed |= {dim for param in draft.params for dim in _dims(param.value)}
+    needed |= {dim for param in draft.params for dim in dims_in(param.value)}
     pending = [dim for dim in needed if dim in sizes]
     while pending:
-        more = _dims(sizes[pending.pop()]) - needed
+        more = dims_in(sizes[pending.pop()]) - needed
         needed |= more
         pending += [dim for dim in more if dim in sizes]
     return tuple((dim, value) for dim, value in draft.sizes if dim in needed)
-
-
-def _dims(value: Expr) -> set[str]:
-    return {node.dim for node in every_node([value]) if isinstance(node, Size)}
 
 
 __all__ = ["Derivative", "active_names", "differentiate", "nodes"]

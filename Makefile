@@ -14,7 +14,7 @@ READY := .venv/.ready
 endif
 BIN := $(VENV)/bin
 
-.PHONY: demo test sanitize fuzz systems lint format install clean
+.PHONY: demo test sanitize fuzz gpu systems lint tree format install clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -39,14 +39,24 @@ systems: $(READY)
 	$(BIN)/mixc list --markdown > build/systems.md
 	sed -i -e '/^<!-- systems -->/,/^<!-- end of systems -->/{//!d}' -e '/^<!-- systems -->/r build/systems.md' README.md
 
-lint: $(READY)
+# On a machine with a GPU: the library checked, tuned and timed, in pieces of MINUTES that go on where the
+# last one stopped; build/gpu/report.md is what came of it. VENV=/usr takes the machine's own Python.
+MINUTES ?= 7.5
+gpu: $(READY) tree
+	@$(BIN)/python3 -c "from setuptools import build_meta as b; b.prepare_metadata_for_build_wheel('build/types')" > /dev/null
+	PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/types $(BIN)/python3 -m mixc.campaign --minutes $(MINUTES) $(OPTIONS)
+
+lint: $(READY) tree
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p mixc
+
+# The packages under one roof, as an installed mixc has them: for mypy, and where nothing can be installed.
+tree:
 	@mkdir -p build/types/mixc
 	@for name in $(PACKAGES); do ln -sfn ../../../$$name build/types/mixc/$$name; done
 	@for name in mixc/*; do ln -sfn ../../../$$name build/types/mixc/$${name##*/}; done
 	@find build/types -xtype l -delete
-	$(BIN)/mypy -p mixc
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -5,9 +5,9 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -48,6 +48,8 @@ def examine() -> Iterator[Finding]:
     yield package("triton", (3, 6))
     yield guarded("interpreter", interpreter, "Reinstall triton; kernels can't be run on the CPU.")
     yield guarded("NVIDIA assembler", ptxas, "Reinstall triton; cuda targets can't be compiled.")
+    with suppress(Exception):  # said by the line above
+        yield hopper()
     yield guarded("AMD compiler", amd_compiler, "Reinstall triton; hip targets can't be compiled.")
     yield cpp_compiler()
     yield guarded("GPU", gpus, "None: kernels run in Triton's interpreter.", needed=False)
@@ -87,11 +89,20 @@ def interpreter() -> str:
 
 
 def ptxas() -> str:
-    """The assembler in triton's own package, with its version."""
-    import triton
+    """The assembler that triton takes, with its version."""
+    from ..backends.triton.assembler import assembler
 
-    path = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
-    return f"ptxas in {path.parent}" if path.exists() else ""
+    found = assembler()
+    return f"ptxas {'.'.join(map(str, found.version))}, {found.path}"
+
+
+def hopper() -> Finding:
+    """Whether that assembler is known to be right for Hopper GPUs; it matters where one is."""
+    from ..backends.triton.assembler import assembler
+
+    concern = assembler().concern("cuda:90")
+    found = "its assembler is new enough" if concern is None else "its assembler has a known fault"
+    return Finding("Hopper (cuda:90)", concern is None, found, concern or "", needed=False)
 
 
 def amd_compiler() -> str:

@@ -80,11 +80,26 @@ def kernel_runner(
     if chosen == "interpreter":
         use_interpreter()
         tuned = None
+    elif chosen == "triton":
+        warn_of_assembler()
     from ..backends.triton.run import TritonRunner
     from ..compiler.schedules.configurations import bind_configuration
 
     kernels = TritonRunner(mixer, lower, _tuned_choice(tuned, "cuda"), bind_configuration)
     return _quietly(kernels) if chosen == "interpreter" else kernels
+
+
+def warn_of_assembler() -> None:
+    """Say once that this GPU's kernels go through an assembler with a known fault."""
+    import torch
+
+    from ..backends.triton.assembler import assembler
+    from ..backends.triton.device import architecture_of
+
+    if torch.cuda.is_available() and torch.version.hip is None:
+        concern = assembler().concern(architecture_of(torch.cuda.current_device()))
+        if concern is not None:
+            warn_once(concern)
 
 
 def _quietly(kernels: Runner) -> Runner:

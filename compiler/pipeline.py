@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,6 +28,7 @@ from ..ir.tile_text import write_plan
 from ..ir.verify_mixer import verify_mixer
 from ..ir.verify_plan import verify_plan
 from .passes.segment_rows import segment_rows
+from .passes.split_walks import split_walks
 from .planning.mixer import plan_mixer
 from .schedules.schedule import schedule_tasks
 
@@ -55,6 +56,7 @@ class Pass:
 PASSES: tuple[Pass, ...] = (
     Pass("segment_rows", segment_rows, "few heads and many rows: segments of rows at once"),
     Pass("schedule_tasks", schedule_tasks, "a tile program for each task"),
+    Pass("split_walks", split_walks, "what all chunks can do at once is apart from the walk"),
 )
 
 
@@ -65,6 +67,7 @@ def lower(
     splits: int = 1,
     recurrence: str = "chunk",
     target: AnyTarget = EVERY_GPU,
+    chunk_kernels: int = 1,
 ) -> Plan:
     """The plan for a mixer: kernels as tile programs, and the buffers between them.
 
@@ -77,6 +80,7 @@ def lower(
         recurrence: the schedule of recurrences that several fit: ``chunk``, or ``loop`` for calls
             of few rows.
         target: what the kernels have to fit; by default each GPU that is sold.
+        chunk_kernels: kernels that the work of a recurrence in chunks is dealt out to, up to 3.
 
     Raises:
         UnsupportedError: a term that no schedule computes.
@@ -89,7 +93,7 @@ def lower(
     _dump(mixer, "1_mixer", mixer, write_mixer)
     try:
         plan = plan_mixer(mixer, sizes, _DTYPES[dtype], splits, recurrence, target)
-        return run_passes(plan)
+        return run_passes(replace(plan, chunk_kernels=chunk_kernels))
     except UnsupportedError as error:
         raise error.located(mixer.path, mixer.text) from error
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from .expression import Expr, Size, call
+from .expression import Literal as Fixed
 from .mixer import Mixer
 from .promises import CommonBlocks
 from .targets import EVERY_GPU, AnyTarget
@@ -66,6 +67,9 @@ class Plan:
     block_counts: tuple[
         tuple[str, str], ...
     ] = ()  # (dim of buffers, the dim whose blocks it counts)
+    block_lengths: tuple[
+        tuple[str, str], ...
+    ] = ()  # (dim of buffers, the dim that has such blocks)
     limits: tuple[tuple[str, int], ...] = ()  # dim, up to which length integers take 64 bits
     lengths: tuple[tuple[str, Expr], ...] = ()  # (dim of buffers, its size in those of the mixer)
     tasks: tuple[Task, ...] = ()
@@ -73,10 +77,12 @@ class Plan:
     integers: tuple[tuple[str, Expr], ...] = ()
     shares: int = 1
     target: AnyTarget = EVERY_GPU  # what its kernels have to fit
+    chunk_kernels: int = 1  # that the work of matrix states in chunks is dealt out to
 
     def block_count(self, name: str) -> tuple[str, int]:
-        """The dim whose blocks ``name`` counts, and their size in the kernels that use it."""
-        dim = dict(self.block_counts)[name]
+        """The dim whose blocks ``name`` counts, or is as long as one of, and their size in the
+        kernels that use it."""
+        dim = dict((*self.block_counts, *self.block_lengths))[name]
         return dim, next(
             k.program.tile(dim).block
             for k in self.kernels
@@ -90,6 +96,8 @@ class Plan:
         for name, _ in self.block_counts:
             dim, block = self.block_count(name)
             counts[name] = call("floordiv", call("add", Size(dim), block - 1), block)
+        for name, _ in self.block_lengths:
+            counts[name] = Fixed(self.block_count(name)[1])
         return {**counts, **dict(self.lengths)}
 
     def with_common_blocks(self) -> Plan:

@@ -236,12 +236,32 @@ class SelectionTask(KernelTask):
             yield self.among
 
 
+@dataclass(frozen=True, slots=True)
+class PartTask(KernelTask):
+    """A part of ``of``, which is what its parts compute together, from and to the buffers named."""
+
+    schedule: ClassVar[str] = "part"
+
+    name: str
+    of: ChunkTask
+    writes: tuple[str, ...]
+    tables: tuple[str, ...]
+    about: str = ""
+    reason: str = ""
+
+    @property
+    def expressions(self) -> Iterator[Expr]:
+        """None: which values cross from part to part is found in the programs."""
+        return iter(())
+
+
 Task = (
     AttentionTask
     | BlockTableTask
     | ChunkTask
     | ScanTask
     | LoopTask
+    | PartTask
     | PointwiseTask
     | RunningSumTask
     | SelectionTask

@@ -135,6 +135,8 @@ class HostText:
         for count, _ in self.plan.block_counts:
             dim, block = self.plan.block_count(count)
             self._assign(count, call("triton.cdiv", self._size(dim), block))
+        for dim, _ in self.plan.block_lengths:
+            self._assign(dim, Text(f"{self.plan.block_count(dim)[1]}"))
         for dim, size in self.plan.lengths:
             self._assign(dim, host_text(size, self.names))
         inputs = self.mixer.inputs

@@ -122,13 +122,14 @@ def check(
     recurrence: str = "chunk",
     splits: int = 1,
     dtype: str = "fp32",
+    chunk_kernels: int = 1,
 ) -> Plan:
     """The plan by ``schedule`` gives what the reference gives, in blocks of 16 rows."""
     tensors = inputs_of(mixer, length)
     sizes = bind_sizes(mixer, {name: tuple(t.shape) for name, t in tensors.items()})
     expected = run(mixer, tensors)
     fixed = {dim: sizes[dim] for dim in feature_dims(mixer)}
-    plan = lower(mixer, fixed, dtype, splits, recurrence)
+    plan = lower(mixer, fixed, dtype, splits, recurrence, chunk_kernels=chunk_kernels)
     assert schedule in {kernel.schedule for kernel in plan.kernels}
     made = run_plan(with_block(plan, "T", 16), tensors, sizes)
     for name, value in expected.items():

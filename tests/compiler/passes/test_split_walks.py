@@ -1,0 +1,62 @@
+"""Recurrences in chunks as two kernels and three, interpreted in float64, against the reference."""
+
+from __future__ import annotations
+
+import pytest
+
+from mixc.compiler.language.find import find_spec
+from mixc.compiler.language.load import load_file
+from mixc.compiler.pipeline import lower
+from mixc.ir.data_text import read_data, write_data
+from mixc.ir.plan import Plan
+from mixc.ir.tile import Dot, For, Op, Scan, Store, Substitute, all_ops
+
+from ..schedules.test_recurrences import BACKWARD, HALVES, RESET, STEPS, check, matrix
+
+
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
+def test_any_number_of_kernels_gives_the_same(step: str) -> None:
+    check(matrix(step), 37, "chunk", chunk_kernels=3)
+    check(matrix(step, BACKWARD), 17, "chunk", chunk_kernels=2, dtype="bf16")
+
+
+@pytest.mark.parametrize("name", ["normalised", "gated delta rule", *HALVES[:1]])
+def test_resets_segments_and_short_sequences(name: str) -> None:
+    check(matrix(STEPS[name], RESET), 21, "chunk", chunk_kernels=3)
+    check(matrix(STEPS[name]), 37, "chunk", splits=2, chunk_kernels=3)
+    for length in (0, 1, 16):
+        check(matrix(STEPS[name]), length, "chunk", chunk_kernels=2)
+
+
+def ops(plan: Plan, number: int) -> list[Op]:
+    """The ops of a kernel, those of its loops too."""
+    return list(all_ops(plan.kernels[number].program.body))
+
+
+@pytest.mark.parametrize("name", ["gated_delta", "kda", "gla", "simple_gla"])
+def test_what_does_not_depend_on_the_state_is_not_in_the_walk(name: str) -> None:
+    mixer = load_file(find_spec(name))
+    plan = lower(mixer, {"D": 64, "E": 64}, "bf16", chunk_kernels=3)
+    assert len(plan.kernels) == 3
+    prepare, carry, read = (ops(plan, number) for number in range(3))
+    assert [any(isinstance(op, For) for op in part) for part in (prepare, carry, read)] == [
+        False,
+        True,
+        False,
+    ]
+    assert not any(isinstance(op, Scan | Substitute) for op in (*carry, *read))
+    products = sum(isinstance(op, Dot) for op in carry)
+    assert products == (3 if "del" in name or name == "kda" else 1)
+    assert {op.buffer for op in read if isinstance(op, Store)} == {"o"}
+
+
+def test_a_plan_in_parts_reads_back() -> None:
+    plan = lower(load_file(find_spec("delta")), {"D": 16, "E": 16}, "bf16", chunk_kernels=3)
+    assert read_data(write_data(plan)) == plan
+
+
+def test_one_kernel_stays_what_it_was() -> None:
+    mixer = load_file(find_spec("gated_delta"))
+    plan = lower(mixer, {"D": 64, "E": 64}, "bf16")
+    assert len(plan.kernels) == 1
+    assert not plan.block_lengths

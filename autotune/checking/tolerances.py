@@ -7,7 +7,8 @@ stand in the same places with the same signs: else the error is infinite.
 The limit is twice the error that plain PyTorch makes in the same precision, that is, the
 reference evaluator run in that dtype on the same inputs, plus a floor per dtype. A recurrence
 counts as PyTorch code that keeps its states in float32, as everybody's does: an error that grows
-from row to row in a half precision is none that kernels may make.
+from row to row in a half precision is none that kernels may make. A gradient beyond that limit has
+another one, from the equations of its backward pass: see ``rounding``.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from ..autotune.checking.checking import Case, Runner
-    from ..autotune.checking.gradients import Measure
+    from ..autotune.checking.checking import Case, Finding, Runner
+    from ..autotune.checking.gradients import Measure, Run
     from ..autotune.checking.sampling import VerificationCase
 
 
@@ -36,12 +36,9 @@ def packed_case(
     is made of them, are left out. None where what is left has one value for a whole sequence, so
     that no row can hold several documents. ``measure``: what is compared, the outputs by default.
     """
-    import torch
-
-    from ..autotune.checking.checking import Case, compare, error_limits, excused
+    from ..autotune.checking.checking import Case, compare
     from ..autotune.checking.gradients import outputs_of
     from ..autotune.checking.sampling import sample_inputs
-    from ..backends.reference.evaluate import run
     from ..compiler.mixers.pack.pack_sequences import last_outputs, packing
 
     fixed = override(mixer, dict(trial.params))
@@ -64,23 +61,52 @@ def packed_case(
     tables = document_tables(packed, fixed, cu_seqlens, inputs)
     placed = {name: tensor.to(device) for name, tensor in {**inputs, **tables}.items()}
 
-    def by_reference(precision: torch.dtype) -> Mapping[str, Tensor]:
-        def run_all(given: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-            return one_by_one(fixed, given, edges, sizes, packed.per_document, run_alone)
+    def by_documents(alone: Run) -> Run:
+        return lambda given: one_by_one(fixed, given, edges, sizes, packed.per_document, alone)
 
-        def run_alone(own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-            return run(fixed, own, dtype=precision)
+    def by_kernels(limits: Mapping[str, float], exact: Mapping[str, Tensor]) -> Finding:
+        own = measure or outputs_of
+        return compare(runner, packed.mixer, placed, {}, dtype, exact, limits, own)
 
-        return compared(run_all, inputs)
+    found = _found(fixed, inputs, dtype, measure, by_documents, by_kernels)
+    return Case.of(found, backend, str(dtype).removeprefix("torch."), sizes, "packed")
+
+
+def _found(
+    mixer: Mixer,
+    inputs: Mapping[str, Tensor],
+    dtype: torch.dtype,
+    measure: Measure | None,
+    by_documents: Callable[[Run], Run],
+    by_kernels: Callable[[Mapping[str, float], Mapping[str, Tensor]], Finding],
+) -> Finding:
+    """What is found of kernels, the reference having made each document by itself."""
+    import torch
+
+    from ..autotune.checking.checking import by_own_equations, error_limits, excused
+    from ..autotune.checking.gradients import outputs_of
+    from ..autotune.checking.one_thread import one_thread
+    from ..autotune.checking.rounding import rounding_errors
+    from ..backends.reference.evaluate import run
 
     compared = measure or outputs_of
+
+    def by_reference(precision: torch.dtype) -> Mapping[str, Tensor]:
+        with one_thread():
+            return compared(by_documents(lambda own: run(mixer, own, dtype=precision)), inputs)
+
+    def by_rounding(draw: int) -> Mapping[str, float]:
+        return rounding_errors(mixer, inputs, {}, compared, draw, by_documents)
+
     with torch.no_grad():
         exact, plain = by_reference(torch.float64), by_reference(dtype)
         limits = error_limits(dtype, plain, exact)
-        found = compare(runner, packed.mixer, placed, {}, dtype, exact, limits, compared)
+        found = by_kernels(limits, exact)
+        if found.status == "wrong" and measure is not None:
+            found = by_own_equations(dtype, limits, by_rounding, lambda own: by_kernels(own, exact))
         if found.status == "wrong":
             found = excused(found, dtype, exact, by_reference(torch.float32))
-    return Case.of(found, backend, str(dtype).removeprefix("torch."), sizes, "packed")
+    return found
 
 
 def _thirds(length: int) -> Tensor:

@@ -38,6 +38,7 @@ def stepped_case(
 
     from ..api import LoadedMixer
     from ..autotune.checking.checking import Case, compare, error_limits, excused
+    from ..autotune.checking.one_thread import one_thread
     from ..autotune.checking.sampling import sample_inputs
     from ..backends.reference.evaluate import run
     from ..compiler.mixers.resume.continue_sequence import continue_sequence
@@ -57,7 +58,8 @@ def stepped_case(
         return by_segments(loaded, continued, tensors, trial.sizes)
 
     with torch.no_grad():
-        exact, plain = (run(fixed, inputs, dtype=precision) for precision in (torch.float64, dtype))
+        with one_thread():
+            exact, plain = (run(fixed, inputs, dtype=own) for own in (torch.float64, dtype))
         limits = error_limits(dtype, plain, exact)
         found = compare(segments, fixed, placed, {}, dtype, exact, limits)
         if found.status == "wrong":

@@ -1,0 +1,122 @@
+"""What rounding alone does to the equations of a backward pass.
+
+Autograd takes the gradient of a decay row by row, from the state and its cotangent, which it keeps
+for every row. A backward pass of linear memory has it as a difference of running sums, and weights
+of attention from a logarithm that was rounded once: right to the last digit in exact arithmetic,
+but what the sums lose grows with the number of rows. So no kernel of such a pass can be held to
+twice the error of autograd. It is held to twice the error of its own equations instead: the
+reference executes them, the same numbers once in float32 and once in float64, and their distance
+is the error. A pass with wrong equations gains nothing, for they are as wrong in either precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...backends.reference.evaluate import run
+from ...compiler.mixers.derivative.differentiate import Derivative, differentiate
+from ...ir.binding import Number
+from ...ir.errors import UnsupportedError
+from ...ir.mixer import Mixer
+from ...ir.optional import without_inputs
+from .gradients import Measure, Run
+from .one_thread import one_thread
+from .tolerances import error_of
+
+# The error of a gradient that is a single number may be small by luck: inputs that differ from
+# those of the trial by up to this part tell how large it is in general.
+_PERTURBED = 2.0**-10
+DRAWS = 4
+
+
+def rounding_errors(
+    mixer: Mixer,
+    inputs: Mapping[str, Tensor],
+    params: Mapping[str, Number],
+    measure: Measure,
+    draw: int,
+    whole: Callable[[Run], Run] = lambda alone: alone,
+) -> dict[str, float]:
+    """The error of float32 in the equations of the backward pass, by what ``measure`` compares.
+
+    Args:
+        measure: compares gradients.
+        draw: 0 for the inputs as they are, else the number of others close to them.
+        whole: what a run of ``mixer`` is part of, where it takes several: of documents, say.
+
+    Empty where the derivative is not there.
+    """
+    given = inputs if draw == 0 else _near(inputs, draw)
+
+    def measured(dtype: torch.dtype) -> Mapping[str, Tensor]:
+        return measure(whole(lambda own: by_derivative(mixer, own, params, dtype)), given)
+
+    try:
+        with one_thread():
+            single, double = measured(torch.float32), measured(torch.float64)
+    except UnsupportedError:
+        return {}
+    return {name: error_of(single[name], double[name]) for name in double}
+
+
+def by_derivative(
+    mixer: Mixer, tensors: Mapping[str, Tensor], params: Mapping[str, Number], dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """The outputs by the reference in ``dtype``; their gradients by the derivative's equations."""
+    wanted = tuple(name for name, tensor in tensors.items() if tensor.requires_grad)
+    own = without_inputs(mixer, [i.name for i in mixer.inputs if i.name not in tensors])
+    apply: Callable[..., tuple[Tensor, ...]] = _ByDerivative.apply
+    made = apply(differentiate(own, wanted), params, dtype, tuple(tensors), *tensors.values())
+    return dict(zip((o.name for o in mixer.outputs), made, strict=False))
+
+
+def _near(inputs: Mapping[str, Tensor], draw: int) -> dict[str, Tensor]:
+    """Other inputs, each number a little closer to 0."""
+    generator = torch.Generator().manual_seed(draw)
+
+    def change(tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        part = _PERTURBED * torch.rand(tensor.shape, generator=generator)
+        return (tensor * (1 - part)).to(tensor.dtype)
+
+    return {name: change(tensor) for name, tensor in inputs.items()}
+
+
+class _ByDerivative(torch.autograd.Function):
+    """Both passes by the reference."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        derivative: Derivative,
+        params: Mapping[str, Number],
+        dtype: torch.dtype,
+        names: tuple[str, ...],
+        *tensors: Tensor,
+    ) -> tuple[Tensor, ...]:
+        given = dict(zip(names, tensors, strict=True))
+        made = run(derivative.forward, given, params, dtype)
+        ctx.derivative, ctx.params, ctx.dtype, ctx.names = derivative, params, dtype, names
+        ctx.given = {**given, **{name: made[name].detach() for name in derivative.kept}}
+        ctx.outputs = tuple(made)
+        outputs = tuple(made.values())
+        ctx.mark_non_differentiable(*(o for o in outputs if not o.is_floating_point()))
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *above: Tensor) -> tuple[Tensor | None, ...]:
+        derivative: Derivative = ctx.derivative
+        told = dict(zip(ctx.outputs, above, strict=True))
+        given = {**ctx.given, **{own: told[name] for name, own in derivative.cotangents.items()}}
+        read = {i.name: given[i.name] for i in derivative.backward.inputs if i.name in given}
+        made = run(derivative.backward, read, ctx.params, ctx.dtype) if derivative.gradients else {}
+        found = {name: made[own] for name, own in derivative.gradients.items()}
+        return (None, None, None, None, *(found.get(name) for name in ctx.names))
+
+
+__all__ = ["DRAWS", "by_derivative", "rounding_errors"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,19 @@ def obstacle_of_tensors(given: Mapping[str, Tensor], dtype: torch.dtype) -> str 
             return f"{name} is a {type(tensor).__name__}, and kernels take plain tensors"
     if torch._C._functorch.maybe_current_level() is not None:
         return "kernels take plain tensors, not those inside a transform of torch.func"
+    if (carrier := with_tangent(given)) is not None:
+        return f"kernels give values and no tangents, and {carrier} carries one"
     return None
+
+
+def with_tangent(given: Mapping[str, Tensor]) -> str | None:
+    """The first input with a tangent, of a derivative in forward mode."""
+    from torch.autograd import forward_ad
+
+    if forward_ad._current_level < 0:
+        return None
+    unpack: Callable[[Tensor], tuple[Tensor, Tensor | None]] = forward_ad.unpack_dual
+    return next((name for name, tensor in given.items() if unpack(tensor)[1] is not None), None)
 
 
 def is_recorded(given: Mapping[str, Tensor], backend: str) -> bool:
@@ -79,4 +91,11 @@ def warn_once(sentence: str) -> None:
     warnings.warn(sentence, MixcWarning, stacklevel=level)
 
 
-__all__ = ["is_recorded", "obstacle_of_tensors", "wanting_gradient", "warn_of_torch", "warn_once"]
+__all__ = [
+    "is_recorded",
+    "obstacle_of_tensors",
+    "wanting_gradient",
+    "warn_of_torch",
+    "warn_once",
+    "with_tangent",
+]

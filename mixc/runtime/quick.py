@@ -41,8 +41,9 @@ def again_like(mixer: Mixer, runner: CpuRunner, tensors: Mapping[str, Tensor]) -
 def plain_check(dtypes: tuple[torch.dtype, ...]) -> Callable[..., bool]:
     """Whether values are tensors of these dtypes whose memory kernels for the CPU may read.
 
-    They are not where a gradient is wanted, in a mode of torch that looks at every call (fake
-    tensors), inside a transform of torch.func, and where autocast wants another dtype.
+    They are not where a gradient is wanted, or tangents may be carried along, in a mode of torch
+    that looks at every call (fake tensors), inside a transform of torch.func, and where autocast
+    wants another dtype.
     """
     import torch
 
@@ -55,6 +56,7 @@ def plain_check(dtypes: tuple[torch.dtype, ...]) -> Callable[..., bool]:
     ]
     wanting = " or ".join(f"{x}.requires_grad" for x in names) or "False"
     lines.append(f"if ({wanting}) and is_grad_enabled(): return False")
+    lines.append("if forward_ad._current_level >= 0: return False")
     lines.append("return not dispatching() and transforming() is None and not casting('cpu')")
     check: Callable[..., bool] = compiled(
         names,
@@ -65,6 +67,7 @@ def plain_check(dtypes: tuple[torch.dtype, ...]) -> Callable[..., bool]:
             "Parameter": torch.nn.Parameter,
             "strided": torch.strided,
             "is_grad_enabled": torch.is_grad_enabled,
+            "forward_ad": torch.autograd.forward_ad,
             "casting": torch.is_autocast_enabled,
             "dispatching": torch._C._len_torch_dispatch_stack,
             "transforming": torch._C._functorch.maybe_current_level,

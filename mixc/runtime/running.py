@@ -13,7 +13,7 @@ from ..ir.mixer import Mixer
 from .arguments import device_of, in_autocast, working_dtype
 from .backends import Backend, Chosen, Runner, by_reference, choose, kernel_runner
 from .documents import check_documents, one_by_one, row_sizes
-from .obstacles import obstacle_of_tensors, wanting_gradient, warn_of_torch
+from .obstacles import obstacle_of_tensors, wanting_gradient, warn_of_torch, with_tangent
 from .overrides import override
 from .packing import checked_edges, document_tables
 from .quick import Again, again_like
@@ -135,6 +135,11 @@ class Execution:
             results = self._by_cpu(mixer, given, params, dtype)
         elif chosen == "reference":
             results = by_reference(mixer, given, params, dtype)
+        elif (name := with_tangent(given)) is not None:
+            raise UnsupportedError(
+                f"{mixer.name}: kernels give values and no tangents, and {name} carries one; load "
+                "it with backend='reference', which torch differentiates forward too"
+            )
         else:
             wanted = wanting_gradient(given) is not None
             run = self._training(mixer, chosen) if wanted else self._runner(mixer, chosen)

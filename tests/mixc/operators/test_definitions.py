@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.checkpoint import checkpoint
 
@@ -236,6 +237,22 @@ def test_derivatives_forward_go_through_torch() -> None:
     step = 1e-3
     wanted = (attend(q * (1 + step), k, v) - attend(q * (1 - step), k, v)) / (2 * step)
     torch.testing.assert_close(found, wanted, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_tangents_are_carried_or_refused(causal: mixc.LoadedMixer, trained: bool) -> None:
+    q, k, v = qkv()
+    q.requires_grad_(trained)
+    causal(q, k, v)
+    _, wanted = torch.func.jvp(
+        lambda q: mixc.load("causal", backend="reference")(q, k, v), (q,), (q,)
+    )
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(q, q.detach())
+        found = forward_ad.unpack_dual(causal(dual, k, v)).tangent
+        with pytest.raises(mixc.MixcError, match="no tangents, and q carries one; load it with"):
+            mixc.load("causal", backend="interpreter")(dual, k, v)
+    torch.testing.assert_close(found, wanted)
 
 
 def test_tracers_see_one_call(causal: mixc.LoadedMixer) -> None:

@@ -130,6 +130,22 @@ def test_what_does_not_fit_is_said(module: mixc.nn.Mixer, path: Path) -> None:
         module(x, x=x)
 
 
+def test_decays_start_as_published() -> None:
+    """Radii and step sizes are spread as their authors draw them, one by one in place of a draw."""
+    lru = mixc.nn.Mixer("lru", sizes={"N": 512, "C": 4, "D": 4})
+    squared = torch.exp(-2 * lru.nu_log.exp())
+    torch.testing.assert_close(squared, (torch.arange(512) + 0.5) / 512, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(lru.gamma_log.exp() ** 2, 1 - squared, rtol=1e-4, atol=1e-5)
+    phase = lru.theta_log.exp()
+    assert 0 < phase.min() < 0.1 < 6.2 < phase.max() < 6.28
+    rows = torch.stack([squared, phase])
+    assert abs(float(torch.corrcoef(rows)[0, 1])) < 0.05
+    kept = torch.exp(-torch.nn.functional.softplus(mixc.nn.Mixer("rg_lru", sizes={"C": 256}).decay))
+    assert 0.9 <= kept.min() < 0.901 < 0.998 < kept.max() <= 0.9990
+    step = mixc.nn.Mixer("s5", sizes={"N": 64, "C": 4}).log_dt.exp()
+    assert 0.001 < step.min() < 0.0011 < 0.09 < step.max() < 0.1
+
+
 def test_the_library_makes_modules() -> None:
     for path in library():
         mixer = load_file(path)

@@ -27,6 +27,7 @@ from ..ir.tile import DType
 from ..ir.tile_text import write_plan
 from ..ir.verify_mixer import verify_mixer
 from ..ir.verify_plan import verify_plan
+from .passes.merge_sweeps import merge_sweeps
 from .passes.segment_rows import segment_rows
 from .passes.split_walks import split_walks
 from .planning.mixer import plan_mixer
@@ -55,6 +56,7 @@ class Pass:
 
 PASSES: tuple[Pass, ...] = (
     Pass("segment_rows", segment_rows, "few heads and many rows: segments of rows at once"),
+    Pass("merge_sweeps", merge_sweeps, "gradients of both sides of a pair by one look at it"),
     Pass("schedule_tasks", schedule_tasks, "a tile program for each task"),
     Pass("split_walks", split_walks, "what all chunks can do at once is apart from the walk"),
 )
@@ -68,6 +70,7 @@ def lower(
     recurrence: str = "chunk",
     target: AnyTarget = EVERY_GPU,
     chunk_kernels: int = 1,
+    one_sweep: bool = False,
 ) -> Plan:
     """The plan for a mixer: kernels as tile programs, and the buffers between them.
 
@@ -81,6 +84,7 @@ def lower(
             of few rows.
         target: what the kernels have to fit; by default each GPU that is sold.
         chunk_kernels: kernels that the work of a recurrence in chunks is dealt out to, up to 3.
+        one_sweep: attentions over the same pairs as one, where a CPU has heads enough to be busy.
 
     Raises:
         UnsupportedError: a term that no schedule computes.
@@ -93,7 +97,8 @@ def lower(
     _dump(mixer, "1_mixer", mixer, write_mixer)
     try:
         plan = plan_mixer(mixer, sizes, _DTYPES[dtype], splits, recurrence, target)
-        return run_passes(replace(plan, chunk_kernels=chunk_kernels))
+        plan = replace(plan, chunk_kernels=chunk_kernels, one_sweep=one_sweep)
+        return run_passes(plan)
     except UnsupportedError as error:
         raise error.located(mixer.path, mixer.text) from error
 

@@ -54,7 +54,8 @@ class Plan:
     ``sizes`` and ``params`` are those fixed at compile time; ``findings`` are what was found,
     then a colon and why, with what was refused for which reason. ``names`` is what the spec
     calls an expression, ``integers`` how a buffer of integers was computed, ``shares`` into how
-    many parts long axes are dealt out.
+    many parts long axes are dealt out, ``one_sweep`` whether attentions over the same pairs may be
+    one (``merge_sweeps``).
     """
 
     mixer: Mixer
@@ -78,6 +79,7 @@ class Plan:
     shares: int = 1
     target: AnyTarget = EVERY_GPU  # what its kernels have to fit
     chunk_kernels: int = 1  # that the work of matrix states in chunks is dealt out to
+    one_sweep: bool = False
 
     def block_count(self, name: str) -> tuple[str, int]:
         """The dim whose blocks ``name`` counts, or is as long as one of, and their size in the

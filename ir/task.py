@@ -56,6 +56,10 @@ class AttentionTask(KernelTask):
     summed; ``row_sum``, ``row_max`` and ``lse`` name buffers for the row's sum, the maximum (to
     base 2) that it is relative to, and the sum's logarithm. Programs that differ in the position of
     a value's own axis (a batch of values under one score) compute the same weights.
+
+    ``across`` pairs a float32 buffer with what is summed along ``block`` instead, a result for each
+    position of ``over``. Such sums grow in memory from one block of rows to the next, so that one
+    program takes all rows of its heads, in turn.
     """
 
     schedule: ClassVar[str] = "flash"
@@ -79,11 +83,17 @@ class AttentionTask(KernelTask):
     reason: str = ""
     table: BlockTable | None = None
     split: Split | None = None
+    across: tuple[tuple[str, Expr], ...] = ()
+
+    @property
+    def sums(self) -> tuple[tuple[str, Expr], ...]:
+        """Every weighted sum, whichever way it goes."""
+        return (*self.outputs, *self.across)
 
     @property
     def computes(self) -> tuple[str, ...]:
         """The results by name: in shares, other kernels bring them together."""
-        return (*(name for name, _ in self.outputs), *filter(None, (self.lse,)))
+        return (*(name for name, _ in self.sums), *filter(None, (self.lse,)))
 
     @property
     def writes(self) -> tuple[str, ...]:
@@ -92,7 +102,7 @@ class AttentionTask(KernelTask):
             parts = (self.split.row_sum, self.split.row_max)
             return (*self.split.outputs, *filter(None, parts))
         rows = (self.lse, self.row_sum, self.row_max)
-        return (*(name for name, _ in self.outputs), *filter(None, rows))
+        return (*(name for name, _ in self.sums), *filter(None, rows))
 
     @property
     def expressions(self) -> Iterator[Expr]:
@@ -105,7 +115,7 @@ class AttentionTask(KernelTask):
                 yield from (exponent, factor)
             case Plain(weight):
                 yield weight
-        yield from (value for _, value in self.outputs)
+        yield from (value for _, value in self.sums)
         yield from _range_terms(self.ranges)
 
     @property

@@ -185,12 +185,16 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Write ``value`` to the buffer at ``index`` where ``mask`` holds."""
+    """Write ``value`` to the buffer at ``index`` where ``mask`` holds.
+
+    ``add``: to what is there; no other program of the kernel touches these elements.
+    """
 
     buffer: str
     index: tuple[tuple[str, Value], ...]
     value: Value
     mask: Value | None = None
+    add: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,8 +96,9 @@ def write_op(op: Op) -> list[str]:
     match op:
         case Comment(text):
             return [f"# {text}"]
-        case Store(buffer, index, value, mask):
-            return [f"store {_place(buffer, index)} = {value.name}{_where(mask)}"]
+        case Store(buffer, index, value, mask, add):
+            sign = "+=" if add else "="
+            return [f"store {_place(buffer, index)} {sign} {value.name}{_where(mask)}"]
         case For():
             return _loop(op)
         case Combine():

@@ -101,7 +101,7 @@ def cpu_space(mixer: Mixer, sizes: Mapping[str, int], dtype: str) -> Space:
         NARROWEST,
         configure,
         knobs,
-        knobs_of_rows,
+        knobs_of_stages,
         refusal,
         short_keys,
     )
@@ -113,7 +113,7 @@ def cpu_space(mixer: Mixer, sizes: Mapping[str, int], dtype: str) -> Space:
     few = short_keys(plan, {**sizes, **dict(plan.sizes)})
     found = [replace(k, default=few.get(k.name, k.default)) for k in knobs(compiler.target)]
     shares = shares_of_keys(mixer, sizes, torch.get_num_threads(), 64, NARROWEST)
-    more = (*_splits(shares), *knobs_of_rows(mixer))
+    more = (*_splits(shares), *knobs_of_stages(mixer))
     space = Space((*found, *more), partial(refusal, target=compiler.target), "")
     text = emit_source(configure(plan, space.default), compiler.target).text
     source = "\n".join([text, compiler.version, compiler.macros_digest, *FLAGS])

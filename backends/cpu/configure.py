@@ -7,7 +7,7 @@ from dataclasses import replace
 from math import prod
 
 from ...ir.knob import Knob, check_configuration
-from ...ir.mixer import Mixer, Recurrence
+from ...ir.mixer import Attention, Mixer, Recurrence
 from ...ir.plan import Kernel, Plan
 from ...ir.targets import CpuTarget
 from ...ir.tile import (
@@ -19,6 +19,7 @@ from ...ir.tile import (
     Program,
     Range,
     Reduce,
+    Store,
     all_ops,
     made_by,
 )
@@ -41,7 +42,9 @@ _WIDEST = 1 << 16  # elements of a tile that the L2 has room for
 BY_ROWS = Knob("by_rows", (0, 1), 1, "a recurrence row by row, or by chunks of block_keys rows")
 # Declared beside what writes the code that they change; here the tiles' own.
 _OF_LAUNCH = (DOT_ROWS, DOT_VECTORS, VECTORS_AT_ONCE, ROWS_AT_ONCE)
-_KNOBS = (BLOCK_ROWS, BLOCK_KEYS, BY_ROWS, *_OF_LAUNCH)
+# Five products a pair instead of seven; but a program takes all rows of its heads.
+ONE_SWEEP = Knob("one_sweep", (0, 1), 1, "gradients of queries and keys by one look at each pair")
+_KNOBS = (BLOCK_ROWS, BLOCK_KEYS, BY_ROWS, ONE_SWEEP, *_OF_LAUNCH)
 
 
 def knobs(target: CpuTarget) -> tuple[Knob, ...]:
@@ -52,10 +55,24 @@ def knobs(target: CpuTarget) -> tuple[Knob, ...]:
     return (BLOCK_ROWS, BLOCK_KEYS, DOT_ROWS, DOT_VECTORS, VECTORS_AT_ONCE)
 
 
-def knobs_of_rows(mixer: Mixer) -> tuple[Knob, ...]:
-    """Further knobs of a mixer with a recurrence."""
+def knobs_of_stages(mixer: Mixer) -> tuple[Knob, ...]:
+    """Further knobs of a mixer with a recurrence, or with attentions that may share their pairs."""
     walks = any(isinstance(stage, Recurrence) for stage in mixer.stages)
-    return (BY_ROWS, ROWS_AT_ONCE) if walks else ()
+    attends = sum(isinstance(stage, Attention) for stage in mixer.stages)
+    of_rows = (BY_ROWS, ROWS_AT_ONCE) if walks else ()
+    return (*of_rows, ONE_SWEEP) if attends > 1 else of_rows
+
+
+def keeps_cores_busy(plan: Plan, sizes: Mapping[str, int], cores: int) -> bool:
+    """Whether attentions that are one sweep are done sooner than by two: whole rounds of programs
+    at 5 products a pair, against 7 in pieces that any number of cores can share."""
+    grids = [k.program.grid for k in plan.kernels if _is_one_sweep(k.program)]
+    counts = [prod(sizes.get(axis.dim, cores) for axis in grid) for grid in grids]
+    return all(5 * cores * -(-programs // cores) <= 7 * programs for programs in counts)
+
+
+def _is_one_sweep(program: Program) -> bool:
+    return any(isinstance(op, Store) and op.add for op in all_ops(program.body))
 
 
 def refusal(configuration: Mapping[str, int], target: CpuTarget) -> str | None:

@@ -25,9 +25,12 @@ from .configure import (
     BLOCK_ROWS,
     BY_ROWS,
     NARROWEST,
+    ONE_SWEEP,
     configure,
     defaults,
     fill_cores,
+    keeps_cores_busy,
+    knobs_of_stages,
     short_keys,
     short_rows,
 )
@@ -132,6 +135,8 @@ class CpuRunner:
         """The plan with every knob set; lengths that are not given are long."""
         chosen = self._chosen(sizes, dtype)
         plan = self._lowered(mixer, sizes, dtype, shares, chosen)
+        if plan.one_sweep and not keeps_cores_busy(plan, sizes, cores):
+            plan = self._lowered(mixer, sizes, dtype, shares, {**chosen, ONE_SWEEP.name: 0})
         sizes = {**sizes, **dict(plan.sizes)}
         knobs = {**defaults(self._target), **short_keys(plan, sizes), **chosen}
         plan = configure(plan, knobs, short_rows(plan, sizes))
@@ -149,12 +154,16 @@ class CpuRunner:
         fixed = {d: sizes[d] for d in sorted(feature_dims(mixer)) if d in sizes}
         inputs = tuple((i.name, i.dtype) for i in mixer.inputs)
         by_rows = chosen.get(BY_ROWS.name, BY_ROWS.default)
-        key = (inputs, mixer.sizes, tuple(fixed.items()), dtype, shares, by_rows)
+        sweeps = ONE_SWEEP in knobs_of_stages(mixer)
+        sweeps = sweeps and bool(chosen.get(ONE_SWEEP.name, ONE_SWEEP.default))
+        key = (inputs, mixer.sizes, tuple(fixed.items()), dtype, shares, by_rows, sweeps)
         if key not in self.plans:
             name = str(dtype).removeprefix("torch.")
             more: dict[str, Any] = {"splits": shares} if shares > 1 else {}
             if any(isinstance(stage, Recurrence) for stage in mixer.stages):
                 more["recurrence"] = "loop" if by_rows else "chunk"
+            if sweeps:
+                more["one_sweep"] = True
             self.plans[key] = self.lower(mixer, fixed, name, target=self._target, **more)
         return self.plans[key]
 

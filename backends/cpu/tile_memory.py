@@ -209,7 +209,8 @@ def _address(kernel: KernelScope, nest: NestText, op: Load | Store) -> str:
 
 
 def write_store(kernel: KernelScope, op: Store) -> None:
-    """Write a tile to memory."""
+    """Write a tile to memory, or add it to what is there."""
+    assert not op.add or kernel.program.buffers[op.buffer].dtype is DType.FLOAT32
     axes = kernel.layout.sort(frozenset[str]().union(*(v.axes for _, v in op.index)))
     kind = MEMORY_TYPE[kernel.program.buffers[op.buffer].dtype]
     access = kernel.reader.access(op) if len(axes) <= 2 else None
@@ -219,12 +220,14 @@ def write_store(kernel: KernelScope, op: Store) -> None:
         assert access is not None
         placed = axes if len(axes) == 2 else (None, *axes)
         pointer = replace(access, pointer=f"({kind}*)({access.pointer})")
-        _store_call(kernel, pointer, declared(kernel, op.value), placed)
+        function = "add_tile" if op.add else "store_tile"
+        _store_call(kernel, function, pointer, declared(kernel, op.value), placed)
         return
     nest = NestText(kernel, axes, vector=False)
     value = nest.value(op.value)
+    place = f"{op.buffer}[{_address(kernel, nest, op)}]"
     code = f"mx::narrow<{kind}>({value.code})" if value.dtype.is_float else value.code
-    line = f"{op.buffer}[{_address(kernel, nest, op)}] = {code};"
+    line = f"{place} {'+=' if op.add else '='} {code};"
     if op.mask is not None:
         line = f"if ({nest.value(op.mask).code}) {line}"
     nest.inner.append(line)
@@ -232,12 +235,12 @@ def write_store(kernel: KernelScope, op: Store) -> None:
 
 
 def _store_call(
-    kernel: KernelScope, access: Access, array: str, axes: tuple[str | None, ...]
+    kernel: KernelScope, function: str, access: Access, array: str, axes: tuple[str | None, ...]
 ) -> None:
     blocks = [str(kernel.blocks[a]) if a else "1" for a in axes]
     strides = [access.strides[a] if a else "0" for a in axes]
     args = [access.pointer, array, *strides, *_counts(kernel, access, axes)]
-    kernel.add(f"mx::store_tile<{', '.join(blocks)}>({', '.join(args)});")
+    kernel.add(f"mx::{function}<{', '.join(blocks)}>({', '.join(args)});")
 
 
 def write_search(kernel: KernelScope, op: Search) -> None:

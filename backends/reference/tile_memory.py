@@ -51,6 +51,13 @@ class Memory:
         self.writer[flat] = turns
         return bool((self.writer[flat] == turns).all())
 
+    def add(self, flat: Tensor, value: Tensor) -> bool:
+        """Add, and say whether every element had a value, and none got two."""
+        assert self.writer is not None
+        known = self.has_all(flat, None)
+        self.writer[flat] = -1
+        return known and self.write(flat, self.data[flat] + value)
+
 
 def allocate(
     plan: Plan,

@@ -342,7 +342,9 @@ class _Launch:
         value = self._aligned(op.value, axes).expand(flat.shape)
         if mask is not None:
             flat, value = flat[mask], value[mask]
-        if not memory.write(flat, value):
+        if op.add and not memory.add(flat, value):
+            raise self._fail(f"{op.value.name} is added to elements of {op.buffer} without a value")
+        if not op.add and not memory.write(flat, value):
             raise self._fail(f"{op.value.name} goes to elements of {op.buffer} that have a value")
 
     def _search(self, op: Search) -> Tensor:

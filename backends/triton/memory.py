@@ -31,6 +31,7 @@ def write_load(kernel: KernelScope, op: Load, cast: Cast | None = None) -> None:
 
 def write_store(kernel: KernelScope, op: Store) -> None:
     """A tile to memory."""
+    assert not op.add, "merge_sweeps leaves the plans of GPUs alone"
     axes = frozenset[str]().union(*(v.axes for _, v in op.index))
     order = kernel.layout.sort(axes)
     pointer = _pointer(kernel, op.buffer, op.index, order)

@@ -29,6 +29,7 @@ from ..tiles.evaluation import TileEvaluator
 from ..tiles.evaluator import Evaluator
 from ..tiles.grid import first_of, place_grid, store_result
 from ..tiles.key_blocks import LoopBody, Share, sweep
+from .across import rows_in_turn
 from .block_table import sweep_listed
 from .defaults import attention_configurations
 from .estimates import fits
@@ -68,7 +69,10 @@ def flash(task: AttentionTask, context: Context, launch: Launch) -> Program:
     builder = Builder(task.name)
     evaluator = TileEvaluator(builder, context)
     dims = (*task.queries, *task.values)
-    place_grid(evaluator, dims, task.block, descending=_later_rows_do_more(task.ranges))
+    if task.across:
+        place_grid(evaluator, [d for d in dims if d != task.block], None)
+    else:
+        place_grid(evaluator, dims, task.block, descending=_later_rows_do_more(task.ranges))
     if task.split is not None:
         position = builder.grid_position(task.split.dim, f"{task.over.lower()}_share")
         builder.grid.append(GridAxis(task.split.dim, position))
@@ -77,13 +81,22 @@ def flash(task: AttentionTask, context: Context, launch: Launch) -> Program:
     for name in task.writes:
         buffer = context.buffers[name]
         builder.buffer(BufferArgument(name, buffer.dims, buffer.dtype, written=True))
+    if task.across:
+        with rows_in_turn(evaluator, task):
+            _one_block(evaluator, task)
+    else:
+        _one_block(evaluator, task)
+    return builder.finish(context.launch(launch), task.about)
+
+
+def _one_block(evaluator: Evaluator, task: AttentionTask) -> None:
+    """All that a block of rows sees."""
     rows = evaluator.tile_axes(task.queries)
     match task.form:
         case Rescaled():
             _rescaled(evaluator, task, task.form, rows)
         case Plain():
             _plain(evaluator, task, task.form, rows)
-    return builder.finish(context.launch(launch), task.about)
 
 
 def _later_rows_do_more(ranges: KeyRanges) -> bool:
@@ -166,7 +179,8 @@ def _rescaled(
             for s, (name, _) in zip(sums, task.outputs, strict=True)
         ]
         hidden = visible if mask is not None else None
-        return (new_max, new_sum, *_weighted_sums(evaluator, task, weight, kept_sums, hidden))
+        made = _weighted_sums(evaluator, task, weight, kept_sums, hidden, mask is not None)
+        return (new_max, new_sum, *made)
 
     row_max, row_sum, *sums = _visit(evaluator, task, carried, body)
     if task.split is not None:
@@ -322,8 +336,10 @@ def _plain(evaluator: Evaluator, task: AttentionTask, form: Plain, rows: frozens
     ) -> tuple[Value, ...]:
         weight = evaluator.real(weight_expr, "weight")
         visible = exists
+        if task.across:  # rows past the end would count in sums along the rows
+            visible = evaluator.both(exists, evaluator.bounds_of([task.block]))
         if mask is not None:
-            visible = evaluator.both(evaluator.condition(mask, "visible"), exists)
+            visible = evaluator.both(evaluator.condition(mask, "visible"), visible)
         if visible is not None:
             weight = evaluator.where(visible, weight, zero, "weight")
         weight = evaluator.spread(weight, rows | {task.over}, weight.name)
@@ -332,8 +348,11 @@ def _plain(evaluator: Evaluator, task: AttentionTask, form: Plain, rows: frozens
         if needs_sum:
             added = builder.reduce("sum", weight, task.over, "weight_sum")
             made.append(builder.elementwise("add", state[0], added, dtype=DType.FLOAT32))
-        hidden = visible if mask is not None else None
-        return (*made, *_weighted_sums(evaluator, task, weight, sums, hidden))
+        hidden = visible if mask is not None or task.across else None
+        masked = mask is not None
+        made += _weighted_sums(evaluator, task, weight, sums, hidden, masked)
+        _sums_across(evaluator, task, weight, hidden, masked)
+        return tuple(made)
 
     results = _visit(evaluator, task, carried, body)
     if task.split is not None:
@@ -374,29 +393,50 @@ def _weighted_sums(
     weight: Value,
     sums: Sequence[Value],
     visible: Value | None,
+    masked: bool,
 ) -> list[Value]:
     """Each running output plus the sum over the block of weight * gain * value.
 
     Of gains and values only those of ``visible`` pairs count (None: every row sees all), whatever
-    the others hold.
+    the others hold, also where they are infinite (``masked``).
     """
-    gain = [] if task.gain is None else factors_of(task.gain)
     made = []
     for (name, value), running in zip(task.outputs, sums, strict=True):
-        factors = [*gain, *factors_of(value)]
-        seen = weight
-        if visible is not None:
-            of_pairs = [
-                f for f in factors if task.over in f.axes and f.axes.isdisjoint(task.values)
-            ]
-            factors = [f for f in factors if f not in of_pairs]
-            seen = _times_visible(evaluator, weight, of_pairs, visible)
-        weight_ref = evaluator.named(seen)
-        evaluator.zero_outside.add(weight_ref.name)
-        mask = None if visible is None else weight_ref
-        factors = [weight_ref, *factors]
+        factors = _factors_seen(evaluator, task, weight, value, task.over, visible)
+        mask = factors[0] if masked else None
         made.append(contract(evaluator, factors, (task.over,), None, f"{name}_sum", running, mask))
     return made
+
+
+def _sums_across(
+    evaluator: Evaluator, task: AttentionTask, weight: Value, visible: Value | None, masked: bool
+) -> None:
+    """The sums along the rows, of what this block of rows adds to the results for these keys."""
+    for name, value in task.across:
+        factors = _factors_seen(evaluator, task, weight, value, task.block, visible)
+        mask = factors[0] if masked else None
+        part = contract(evaluator, factors, (task.block,), None, f"{name}_part", None, mask)
+        store_result(evaluator, name, part, add=True)
+
+
+def _factors_seen(
+    evaluator: Evaluator,
+    task: AttentionTask,
+    weight: Value,
+    value: Expr,
+    over: str,
+    visible: Value | None,
+) -> list[Expr]:
+    """The factors of what is summed over ``over``: first the weight of ``visible`` pairs."""
+    factors = [*([] if task.gain is None else factors_of(task.gain)), *factors_of(value)]
+    seen = weight
+    if visible is not None:
+        of_pairs = [f for f in factors if over in f.axes and f.axes.isdisjoint(task.values)]
+        factors = [f for f in factors if f not in of_pairs]
+        seen = _times_visible(evaluator, weight, of_pairs, visible)
+    weight_ref = evaluator.named(seen)
+    evaluator.zero_outside.add(weight_ref.name)
+    return [weight_ref, *factors]
 
 
 def _times_visible(

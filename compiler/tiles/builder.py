@@ -168,10 +168,15 @@ class Builder(Draft):
         return self._emit(("load", buffer, places, mask, fill), level, make)
 
     def store(
-        self, buffer: str, index: Sequence[tuple[str, Value]], value: Value, mask: Value | None
+        self,
+        buffer: str,
+        index: Sequence[tuple[str, Value]],
+        value: Value,
+        mask: Value | None,
+        add: bool = False,
     ) -> None:
-        """Write to a buffer in the innermost scope."""
-        self.scopes[-1].ops.append(Store(buffer, tuple(index), value, mask))
+        """Write to a buffer in the innermost scope, or ``add`` to what it holds."""
+        self.scopes[-1].ops.append(Store(buffer, tuple(index), value, mask, add))
 
     def dot(
         self,

@@ -34,6 +34,7 @@ class Draft:
         self.scopes: list[Scope] = [Scope()]
         self.tiles: dict[str, Tile] = {}
         self.grid: list[GridAxis] = []
+        self.in_turn: set[str] = set()  # dims of which the program takes block after block
         self.promises: set[Promise] = set()  # facts for which something is left out
         self._arguments: dict[str, Argument] = {}
         self._argument_values: dict[str, Value] = {}

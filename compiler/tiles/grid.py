@@ -101,12 +101,15 @@ def first_of(evaluator: Evaluator, dims: Sequence[str]) -> Value | None:
     return first
 
 
-def store_result(evaluator: Evaluator, name: str, value: Value, where: Value | None = None) -> None:
+def store_result(
+    evaluator: Evaluator, name: str, value: Value, where: Value | None = None, add: bool = False
+) -> None:
     """Write a value to a buffer, each of whose dims is in force, where positions exist.
 
-    ``where``: whether to write, along no other axes than the buffer's places have.
+    ``where``: whether to write, along no other axes than the buffer's places have; ``add``: to what
+    is there.
     """
     buffer = evaluator.context.buffers[name]
     index = [(dim, evaluator.position(dim)) for dim in buffer.dims]
     mask = evaluator.both(where, evaluator.bounds_of(buffer.dims))
-    evaluator.builder.store(name, index, evaluator.builder.cast(value, buffer.dtype), mask)
+    evaluator.builder.store(name, index, evaluator.builder.cast(value, buffer.dtype), mask, add)

@@ -68,7 +68,7 @@ class Rows:
         evaluator, dim = self.evaluator, self.dim
         assert dim is not None
         builder = evaluator.builder
-        start = next(g.position for g in builder.grid if g.dim == dim)
+        start = builder.begin(dim)
         if row is Row.FIRST:
             return start
         name = dim.lower()
@@ -148,8 +148,7 @@ def find_block_ranges(
     ``bounded``: blocks count as full where all bounds hold, whatever else the mask says.
     """
     axis = ranges.axis
-    tiled = any(g.dim == ranges.block and g.tiled for g in evaluator.builder.grid)
-    rows = Rows(evaluator, ranges.block if tiled else None)
+    rows = Rows(evaluator, _rows_of(evaluator, ranges))
     found = [_range(rows, c, size, axis, bounded or c.exact) for c in ranges.disjuncts]
     if not ranges.ordered:
         found = _sorted(evaluator, found)
@@ -166,10 +165,16 @@ def find_block_ranges(
 def find_range(evaluator: Evaluator, ranges: KeyRanges, size: Value) -> tuple[Value, Value]:
     """The first position and the end of ranges in one piece, for the block of rows."""
     (conjunct,) = ranges.disjuncts
-    tiled = any(g.dim == ranges.block and g.tiled for g in evaluator.builder.grid)
-    rows = Rows(evaluator, ranges.block if tiled else None)
+    rows = Rows(evaluator, _rows_of(evaluator, ranges))
     found = _range(rows, conjunct, size, ranges.axis, exact=False)
     return found.low, found.high
+
+
+def _rows_of(evaluator: Evaluator, ranges: KeyRanges) -> str | None:
+    """The axis of the rows, where the program has a block of them."""
+    block, builder = ranges.block, evaluator.builder
+    tiled = any(g.dim == block and g.tiled for g in builder.grid)
+    return block if tiled or block in builder.in_turn else None
 
 
 def _range(rows: Rows, conjunct: Conjunct, size: Value, axis: str, exact: bool) -> _Range:

@@ -82,7 +82,7 @@ def bound_plan(
 def choices_of(mixer: Mixer, sizes: Mapping[str, int], form: str) -> dict[str, tuple[int, ...]]:
     """What a search may set each knob to."""
     if form != "gpu":
-        found = (*cpu.knobs(AVX2), *cpu.knobs_of_rows(mixer))
+        found = (*cpu.knobs(AVX2), *cpu.knobs_of_stages(mixer))
     else:
         found = knobs(default_plan(mixer, sizes, form))
     return {knob.name: knob.choices for knob in found if knob.name != "by_rows"}

@@ -179,6 +179,19 @@ static inline void store_tile(To* __restrict to, const From* __restrict from, in
         to[r * row_stride + c * column_stride] = narrow<To>(from[r * COLUMNS + c]);
 }
 
+// A tile of sums to those in memory.
+template <int ROWS, int COLUMNS>
+static inline void add_tile(float* __restrict to, const float* __restrict from, int64_t row_stride,
+                            int64_t column_stride, int rows, int columns) {
+  if (column_stride == 1)
+    for (int r = 0; r < rows; ++r)
+      for (int c = 0; c < columns; ++c) to[r * row_stride + c] += from[r * COLUMNS + c];
+  else
+    for (int c = 0; c < columns; ++c)
+      for (int r = 0; r < rows; ++r)
+        to[r * row_stride + c * column_stride] += from[r * COLUMNS + c];
+}
+
 // ------------------------------------------------------------------ bfloat16 operands of dots
 
 template <int COLUMNS>

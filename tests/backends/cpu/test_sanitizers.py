@@ -42,7 +42,7 @@ del os.environ["LD_PRELOAD"]  # the compiler needs no sanitiser
 from mixc.autotune.checking.proportions import Proportions, default_sizes
 from mixc.autotune.checking.sampling import sample_inputs
 from mixc.backends.cpu.build import find_compiler
-from mixc.backends.cpu.configure import knobs, knobs_of_rows, refusal
+from mixc.backends.cpu.configure import knobs, knobs_of_stages, refusal
 from mixc.backends.cpu.run import CpuRunner
 from mixc.compiler.language.find import find_spec
 from mixc.compiler.language.load import load_file
@@ -54,7 +54,8 @@ torch.set_num_threads(1)
 def chosen(mixer, seed):
     target, draw = find_compiler().target, random.Random(seed)
     while seed:
-        found = {{k.name: draw.choice(k.choices) for k in (*knobs(target), *knobs_of_rows(mixer))}}
+        every = (*knobs(target), *knobs_of_stages(mixer))
+        found = {{k.name: draw.choice(k.choices) for k in every}}
         if refusal(found, target) is None:
             return found
     return {{}}

@@ -1,0 +1,81 @@
+"""Two attentions over the same pairs, rows and keys exchanged, as one: on CPUs.
+
+    sums over I for blocks of J, sums over J for blocks of I --> both, for blocks of J in turn
+
+So are the gradients of keys and values, and those of queries: weights are made once instead of
+twice, and five products do the work of seven. The price is that a program takes all rows of its
+heads, one block after another: on a GPU, where a head is to fill many units, that is no bargain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ...ir.expression import Literal
+from ...ir.normaliser import Plain
+from ...ir.plan import Plan
+from ...ir.targets import CpuTarget
+from ...ir.task import AttentionTask, Task, buffers_of
+from ...ir.tile import DType
+
+
+def merge_sweeps(plan: Plan) -> Plan:
+    """Every two attentions that may be one, at the place of the later one."""
+    if not plan.one_sweep or not isinstance(plan.target, CpuTarget):
+        return plan
+    tasks = list(plan.tasks)
+    found = []
+    for second in plan.tasks:
+        first = next((t for t in tasks if _may_be_one(plan, tasks, t, second)), None)
+        if isinstance(first, AttentionTask) and isinstance(second, AttentionTask):
+            tasks[tasks.index(second)] = _merged(first, second)
+            tasks.remove(first)
+            found.append(f"one sweep for {first.name} and {second.name}: of the same pairs")
+    return replace(plan, tasks=tuple(tasks), findings=(*plan.findings, *found)) if found else plan
+
+
+def _merged(first: AttentionTask, second: AttentionTask) -> AttentionTask:
+    values = dict.fromkeys((*first.values, *second.values))
+    across = ", ".join(name for name, _ in second.outputs)
+    return replace(
+        first,
+        values=tuple(values),
+        across=second.outputs,
+        about=f"{first.about}; {across}: summed along the rows",
+    )
+
+
+def _may_be_one(plan: Plan, tasks: list[Task], first: Task, second: Task) -> bool:
+    """Whether the sums of ``second`` can be made where ``first`` sees the same pairs."""
+    if not isinstance(first, AttentionTask) or not isinstance(second, AttentionTask):
+        return False
+    if first not in tasks or second not in tasks or tasks.index(first) >= tasks.index(second):
+        return False
+    between = tasks[tasks.index(first) + 1 : tasks.index(second) + 1]
+    return (
+        (first.over, first.block) == (second.block, second.over)
+        and _weights(first) == _weights(second)
+        and set(first.queries) - {first.block} == set(second.queries) - {second.block}
+        and all(_is_simple(plan, task) for task in (first, second))
+        and all(plan.buffer(name).dtype is DType.FLOAT32 for name, _ in second.outputs)
+        and not any(buffers_of(task) & set(first.writes) for task in between)
+    )
+
+
+def _weights(task: AttentionTask) -> object:
+    return task.score, task.mask, task.form, task.gain
+
+
+def _is_simple(plan: Plan, task: AttentionTask) -> bool:
+    """Whether nothing waits for the last key, and all axes but the heads are those of the sweep, of
+    any length, or whole on the tile."""
+    fixed = {dim for dim, _ in plan.sizes}
+    beside = (task.sink, task.lse, task.row_sum, task.row_max, task.table, task.split)
+    return (
+        isinstance(task.form, Plain)
+        and task.form.denominator in (Literal(1), Literal(1.0))
+        and not any(part is not None for part in beside)
+        and not task.across
+        and not fixed & {task.over, task.block}
+        and fixed >= set(task.values)
+    )

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from ...ir.binding import Number, evaluate_host, param_values
-from ...ir.expression import Expr, Kind, Literal, Scalar, Size, call
+from ...ir.expression import Expr, Kind, Scalar
 from ...ir.host import host_code
 from ...ir.mixer import Layout, Mixer
 from ...ir.plan import Buffer, Plan
+from ...ir.plan_memory import bytes_made
 from ...ir.tile import BufferArgument, DType, HostArgument, ParamArgument, SizeArgument
 from ..prepared import NO_ANSWER, compiled, numbers_of
 
@@ -60,7 +61,7 @@ class Launch:
         self.dtypes = tuple(_TORCH[module.plan.buffer(name).dtype] for name in self.outputs)
         numbers = _numbers(module.plan)
         self._real = tuple(dtype.is_float for _, dtype in numbers)
-        self._values = (*(value for value, _ in numbers), _made_bytes(module.plan))
+        self._values = (*(value for value, _ in numbers), bytes_made(module.plan))
         more = _more_sizes(module.plan, {dim: f"n{n}" for n, dim in enumerate(signature.dims)})
         self._code = numbers_of(module.mixer, signature.dims, self._values, signature.params, more)
         self.run: Callable[..., tuple[Tensor, ...]] = _LaunchText(self, len(numbers)).function
@@ -206,18 +207,6 @@ def _more_sizes(plan: Plan, names: Mapping[str, str]) -> dict[str, str]:
     more = {dim: str(size) for dim, size in plan.sizes}
     known = {**names, **more}
     return more | {dim: host_code(size, known) for dim, size in plan.own_sizes.items()}
-
-
-def _made_bytes(plan: Plan) -> Expr:
-    """How large the outputs and temporaries of a call are."""
-    total: Expr = Literal(0)
-    for buffer in plan.buffers:
-        if buffer.role in ("output", "temporary"):
-            own: Expr = Literal(buffer.dtype.size_bytes)
-            for dim in buffer.dims:
-                own = call("mul", own, Size(dim))
-            total = call("add", total, own)
-    return total
 
 
 def _bits(value: Number) -> int:

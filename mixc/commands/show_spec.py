@@ -49,9 +49,10 @@ def command(
 
     mixer, fixed = load_spec(spec, params), dim_sizes(sizes)
     check_dims(mixer, fixed)
+    kept, dtype = tuple[str, ...](), "bfloat16"
     if grad:
-        mixer = _backward(mixer)
-    found = lowering(mixer, fixed)
+        mixer, kept, dtype = _backward(mixer, dtype)
+    found = lowering(mixer, fixed, dtype, kept)
     masks = pictures(mixer, fixed)
     if png is not None:
         if not masks:
@@ -67,12 +68,13 @@ def command(
         from ..compiler.pipeline import lower
         from ..ir.tile_text import write_program
 
-        for kernel in lower(mixer, fixed).kernels:
+        for kernel in lower(mixer, fixed, dtype).kernels:
             click.echo(f"\n{write_program(kernel.program)}")
 
 
-def _backward(mixer: Mixer) -> Mixer:
-    """The backward pass of a mixer, with what it keeps of the forward pass in its ``about``."""
+def _backward(mixer: Mixer, dtype: str) -> tuple[Mixer, tuple[str, ...], str]:
+    """The backward pass of a mixer in ``dtype``, what is kept for it, which its ``about`` says too,
+    and the dtype that it works in."""
     from dataclasses import replace
 
     from ..compiler.mixers.derivative.differentiate import differentiate
@@ -83,4 +85,5 @@ def _backward(mixer: Mixer) -> Mixer:
         f"The backward pass of {mixer.name}. Kept from the forward pass: {kept}; "
         "the rest is recomputed."
     )
-    return replace(derivative.backward, about=about, source="")
+    backward = replace(derivative.backward, about=about, source="")
+    return backward, derivative.kept, "float32" if derivative.in_float32 else dtype

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,16 @@ class PlannedKernel:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """Memory beside inputs and results: ``bytes`` for each position of ``axes``, in ``buffers``."""
+
+    what: str
+    axes: tuple[str, ...]
+    bytes: int
+    buffers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Lowering:
     """What was found; ``obstacle`` is the term that can't be lowered, where there is one.
 
@@ -51,14 +61,23 @@ class Lowering:
     kernels: tuple[PlannedKernel, ...]
     obstacle: str | None = None
     without_gradient: str | None = None
+    memory: tuple[Held, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
         return asdict(self)
 
 
-def lowering(mixer: Mixer, sizes: Mapping[str, int] = {}, dtype: str = "bfloat16") -> Lowering:
-    """Lower a mixer, and say what was found on the way."""
+def lowering(
+    mixer: Mixer,
+    sizes: Mapping[str, int] = {},
+    dtype: str = "bfloat16",
+    kept: Collection[str] = (),
+) -> Lowering:
+    """Lower a mixer, and say what was found on the way.
+
+    ``kept`` are those inputs of a backward pass that the forward pass has kept for it.
+    """
     from ..compiler.pipeline import lower
 
     try:
@@ -80,7 +99,18 @@ def lowering(mixer: Mixer, sizes: Mapping[str, int] = {}, dtype: str = "bfloat16
     )
     findings = tuple(dict.fromkeys(plan.findings))
     without = _without_gradient(mixer)
-    return Lowering(tuple(_ranges(mixer, plan)), findings, kernels, without_gradient=without)
+    memory = tuple(_memory(plan, kept))
+    return Lowering(tuple(_ranges(mixer, plan)), findings, kernels, None, without, memory)
+
+
+def _memory(plan: Plan, kept: Collection[str]) -> Iterator[Held]:
+    """What is alive beside inputs and results."""
+    from ..ir.plan_memory import shares
+
+    temporary = [buffer.name for buffer in plan.buffers if buffer.role == "temporary"]
+    for what, names in (("kept from the forward pass", kept), ("between kernels", temporary)):
+        for share in shares(plan, names):
+            yield Held(what, share.dims, share.bytes, share.buffers)
 
 
 def _without_gradient(mixer: Mixer) -> str | None:

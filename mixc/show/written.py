@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..ir.mixer import Mixer
-    from ..runtime.lowering import Lowering
+    from ..runtime.lowering import Held, Lowering
     from .mask_picture import MaskPicture
 
 
@@ -30,6 +30,7 @@ def write(
         write_section(console, f"mask of {mask.title}", terminal_lines(mask))
     write_section(console, "found", found.findings)
     write_section(console, "plan", list(plan_lines(found)))
+    write_section(console, "memory", [_held(one) for one in found.memory])
 
 
 def plan_lines(found: Lowering) -> Iterator[str]:
@@ -47,6 +48,14 @@ def plan_lines(found: Lowering) -> Iterator[str]:
     else:
         yield found.obstacle
         yield "so a CPU runs this by torch, often 10 to 1000 times slower; a GPU refuses it"
+
+
+def _held(one: Held) -> str:
+    """``between kernels: 16.4 kB for each B, T (h_before, d_h_now)``."""
+    from ..runtime.room import in_bytes
+
+    axes = f" for each {', '.join(one.axes)}" if one.axes else ""
+    return f"{one.what}: {in_bytes(one.bytes)}{axes} ({', '.join(one.buffers)})"
 
 
 def write_equations(console: Console, mixer: Mixer) -> None:

@@ -415,3 +415,11 @@ def test_a_dumped_level_is_taken_up_again(run, tmp_path, monkeypatch):
     result = run("compile", "none.txt")
     assert result.exit_code == 2
     assert "none.txt: can't be read: No such file or directory" in result.output
+
+
+def test_show_says_what_a_backward_pass_takes_in_memory(run):
+    said = run("show", "causal", "--grad").output
+    assert "kept from the forward pass: 132 bytes for each B, H, T (o, o_lse)" in said
+    data = json.loads(run("show", "mamba", "--grad", "--json").output)
+    first = data["memory"][0]  # what the scans hold in every row, in float32
+    assert (first["what"], first["axes"], first["bytes"]) == ("between kernels", ["B", "T"], 32768)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from ....ir.expression import Expr, Index, Kind, Literal, Reduce, Ref, call
 from ....ir.mixer import Attention, Equation
 from ....ir.names import names_in
-from ....ir.rewriting import with_names
+from ....ir.rewriting import rebuild
 from ...analysis.gradients.partials import add, mul
 from .adjoints import Adjoints
 from .linear_terms import Around, NotLinearError, Term, linear_terms
@@ -34,18 +34,27 @@ class PairSums:
     sweeps: dict[str, list[Equation]] = field(default_factory=dict)
 
     def lowered(self, value: Expr, hint: str) -> Expr:
-        """``value``, linear in the symbol, with its sums over pairs by sweeps."""
+        """``value``, linear in the symbol, with its sums over pairs by sweeps.
+
+        Where it is no sum of terms (rows of it are read elsewhere), the sums inside it are.
+        """
         if self.symbol.name not in names_in(value):
             return value
         try:
             terms = linear_terms(value, self.symbol)
         except NotLinearError:
-            return with_names(value, {self.symbol.name: self._at_a_pair()})
+            return rebuild(value, lambda part: self._inside(part, hint))
         found: Expr | None = None
         for term in terms:
             found = add(found, self._of_term(term, hint))
         assert found is not None
         return found
+
+    def _inside(self, value: Expr, hint: str) -> Expr:
+        """The sums over pairs in a value, each once however often it is read, by sweeps."""
+        if isinstance(value, Ref) or (isinstance(value, Reduce) and {*value.over} & {*self.walked}):
+            return self.lowered(value, hint)
+        return rebuild(value, lambda part: self._inside(part, hint))
 
     def close(self) -> None:
         """Emit the sweeps."""
@@ -67,7 +76,7 @@ class PairSums:
 
     def _of_term(self, term: Term, hint: str) -> Expr:
         summed = [dim for around in term.sums for dim in around.over]
-        over = next((dim for dim in self.walked if dim in summed), None)
+        over = self._axis(term, summed)
         if over is None or len({*summed}) < len(summed):
             value: Expr = mul(self._at_a_pair(), term.factor)
             sums = term.sums
@@ -78,6 +87,13 @@ class PairSums:
             if around.over or around.group:
                 value = Reduce("sum", value, around.over, None, around.group)
         return value
+
+    def _axis(self, term: Term, summed: list[str]) -> str | None:
+        """The axis to sweep along; best one that no group is decided by, since a group that it
+        decides is an axis more: of ``angle[T=j]`` the sums over I are by J, and then by T."""
+        groups = {d for around in term.sums for _, index in around.group for d in index.axes}
+        free = (dim for dim in self.walked if dim in summed and dim not in groups)
+        return next(free, next((dim for dim in self.walked if dim in summed), None))
 
     def _swept(self, over: str, value: Expr, hint: str) -> Ref:
         outputs = self.sweeps.setdefault(over, [])

@@ -15,9 +15,10 @@ from mixc.compiler.mixers.derivative.differentiate import Derivative, differenti
 from mixc.compiler.pipeline import lower
 from mixc.ir.binding import Number
 from mixc.ir.errors import UnsupportedError
-from mixc.ir.expression import Kind
-from mixc.ir.mixer import Mixer, Recurrence
+from mixc.ir.expression import Kind, Reduce
+from mixc.ir.mixer import Attention, Map, Mixer, Recurrence
 from mixc.ir.optional import without_inputs
+from mixc.ir.rewriting import every_node
 from mixc.ir.verify_mixer import verify_mixer
 
 SPECS = sorted((Path(__file__).parents[4] / "specs").glob("*/*.yaml"))
@@ -190,3 +191,14 @@ def test_no_state_of_a_matrix_is_kept_for_every_row() -> None:
         for stage in mixer.stages:
             if isinstance(stage, Recurrence):
                 assert all(len(ref.axes & {"D", "E", "M"}) < 2 for ref in stage.own), name
+
+
+# A running sum read at both positions, rotations whose channels change places, a table of angles.
+@pytest.mark.parametrize("name", ["fox", "rope_axes", "rope_learned"])
+def test_sums_over_pairs_are_sweeps_wherever_they_are_read(name: str) -> None:
+    backward = differentiate(load_file(next(p for p in SPECS if p.stem == name))).backward
+    sweeps = [stage for stage in backward.stages if isinstance(stage, Attention)]
+    assert sorted(stage.over for stage in sweeps) == ["I", "J"]
+    rest = [e.value for stage in backward.stages if isinstance(stage, Map) for e in stage.equations]
+    sums = [node for node in every_node(rest) if isinstance(node, Reduce)]
+    assert not any({"I", "J"} <= node.x.axes for node in sums)

@@ -174,13 +174,17 @@ class Cast:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """``out`` = the buffer's elements at ``index`` (one value per dim), ``fill`` where not mask."""
+    """``out`` = the buffer's elements at ``index`` (one value per dim), ``fill`` where not mask.
+
+    ``again``: another load reads the same, and no compiler may make one of the two.
+    """
 
     out: Value
     buffer: str
     index: tuple[tuple[str, Value], ...]
     mask: Value | None = None
     fill: float | int | bool = 0
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

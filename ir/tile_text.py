@@ -117,9 +117,9 @@ def _right_side(op: Op) -> str:
             return f"{fn}({', '.join(a.name for a in args)})"
         case Cast(_, x):
             return f"cast {x.name}"
-        case Load(_, buffer, index, mask, fill):
+        case Load(_, buffer, index, mask, fill, again):
             tail = "" if mask is None else f"{_where(mask)} else {fill}"
-            return f"load {_place(buffer, index)}{tail}"
+            return f"load {_place(buffer, index)}{tail}{' again' if again else ''}"
         case Dot(_, a, b, over, acc, masked):
             more = "" if acc is None else f" + {acc.name}"
             return f"{'masked ' if masked else ''}dot({a.name}, {b.name}) over {over}{more}"

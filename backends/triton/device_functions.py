@@ -149,6 +149,8 @@ def _both(a, b):
 def _larger(a, b):
     return tl.maximum(a, b)
 """,
+    # No product of what is loaded stands under a condition: Triton (3.6 to 3.8; its issue 8139)
+    # moves conditions to the end of a turn, behind the copies of a later one into the same place.
     "masked_dot": """
 def _masked_dot(a, b, acc, A_MASKS: tl.constexpr, PRECISION: tl.constexpr):
     # One operand is 0 where a mask hides what the other holds. Where that has numbers that are not
@@ -156,7 +158,13 @@ def _masked_dot(a, b, acc, A_MASKS: tl.constexpr, PRECISION: tl.constexpr):
     # adds an infinity where they are seen. A NaN adds one of each sign.
     held = b if A_MASKS else a
     finite = tl.abs(held.to(tl.float32)) < float("inf")
-    infinite = tl.max(tl.max(finite.to(tl.int32) ^ 1, 1), 0) > 0
+    nothing = tl.sum(tl.sum(held.to(tl.float32) * 0.0, 1), 0)
+    infinite = nothing != nothing
+    clean = tl.where(finite, held, 0.0).to(held.dtype)
+    if A_MASKS:
+        acc = tl.dot(a, clean, acc, input_precision=PRECISION)
+    else:
+        acc = tl.dot(clean, b, acc, input_precision=PRECISION)
     if infinite:
         wide: tl.constexpr = tl.float32 if held.dtype == tl.float16 else held.dtype
         masks = a if A_MASKS else b
@@ -169,14 +177,7 @@ def _masked_dot(a, b, acc, A_MASKS: tl.constexpr, PRECISION: tl.constexpr):
                 acc = tl.dot(sign, code, acc, input_precision="tf32")
             else:
                 acc = tl.dot(code, sign, acc, input_precision="tf32")
-    clean = tl.where(finite, held, 0.0).to(held.dtype)
-    if not A_MASKS:
-        out = tl.dot(clean, b, acc, input_precision=PRECISION)
-    elif infinite:
-        out = tl.dot(a, clean, acc, input_precision=PRECISION)
-    else:  # as it lies in memory
-        out = tl.dot(a, b, acc, input_precision=PRECISION)
-    return out
+    return acc
 """,
     "search": """
 def _search_sorted(table, stride, size, value, RIGHT: tl.constexpr):

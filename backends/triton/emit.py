@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 from ...ir.errors import PromiseError
 from ...ir.plan import Plan
+from ...ir.targets import EVERY_GPU
 from ...ir.tile import DType, HostArgument, Program, SizeArgument
 from ...ir.verify_plan import verify_plan
 from ..python_text import WIDEST, comment, fill
@@ -17,6 +18,7 @@ from .device_functions import DEVICE_FUNCTIONS
 from .host import HostText
 from .kernel_text import KernelText
 from .names import with_plain_names
+from .own_loads import with_own_loads
 from .reread import reread_weights
 
 
@@ -76,7 +78,10 @@ def final_form(plan: Plan) -> Plan:
                     f"{program.name}: a block of {tile.block} positions of {tile.dim}; Triton has "
                     f"powers of two"
                 )
-    kernels = (replace(k, program=reread_weights(k.program)) for k in plan.kernels)
+    programs = [reread_weights(kernel.program) for kernel in plan.kernels]
+    if plan.target == EVERY_GPU or getattr(plan.target, "products_from_shared", False):
+        programs = [with_own_loads(program) for program in programs]
+    kernels = (replace(k, program=p) for k, p in zip(plan.kernels, programs, strict=True))
     made = replace(plan, kernels=tuple(kernels))
     verify_plan(made)
     return made

@@ -178,8 +178,10 @@ def _preferred_order(program: Program) -> Order:
 
 
 def _only_read_by_dots(ops: list[Op]) -> frozenset[str]:
-    """Loaded tiles that nothing but dots reads."""
-    loaded = {op.out.name for op in ops if isinstance(op, Load) and len(op.out.axes) == 2}
+    """Loaded tiles that nothing but dots reads; what is loaded again lies as it does in memory, and
+    must not decide how the rest lies."""
+    loads = [op for op in ops if isinstance(op, Load) and not op.again]
+    loaded = {op.out.name for op in loads if len(op.out.axes) == 2}
     for op in ops:
         elsewhere = operands(op)[2:] if isinstance(op, Dot) else operands(op)
         loaded -= {value.name for value in elsewhere}

@@ -15,11 +15,12 @@ def write_load(kernel: KernelScope, op: Load, cast: Cast | None = None) -> None:
     """A tile from memory, read in the order of axes that the layout has for it; and its cast."""
     order = kernel.layout.of(op.out)
     pointer = _pointer(kernel, op.buffer, op.index, order)
+    hints = {"eviction_policy": '"evict_last"'} if op.again else {}  # equal loads become one
     if op.mask is None:
-        text = call("tl.load", pointer)
+        text = call("tl.load", pointer, **hints)
     else:
         mask = _mask(kernel, op.mask, order)
-        text = call("tl.load", pointer, mask=mask, other=write_number(op.fill))
+        text = call("tl.load", pointer, mask=mask, other=write_number(op.fill), **hints)
     if kernel.program.buffers[op.buffer].nonnegative:
         kernel.nonnegative.add(op.out.name)
     out = op.out

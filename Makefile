@@ -14,7 +14,7 @@ READY := .venv/.ready
 endif
 BIN := $(VENV)/bin
 
-.PHONY: demo test sanitize fuzz gpu systems lint tree format install clean
+.PHONY: demo test sanitize fuzz evidence gpu systems lint tree format install clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -38,6 +38,11 @@ systems: $(READY)
 	@mkdir -p build
 	$(BIN)/mixc list --markdown > build/systems.md
 	sed -i -e '/^<!-- systems -->/,/^<!-- end of systems -->/{//!d}' -e '/^<!-- systems -->/r build/systems.md' README.md
+
+# What every kernel of the library computes after Triton's last pass, executed; goes on where it stopped.
+# Needs Python 3.12 or newer beside the one that runs mixc; build/evidence/evidence.md is what came of it.
+evidence: $(READY)
+	$(BIN)/python -m tests.evidence $(OPTIONS)
 
 # On a machine with a GPU: the library checked, tuned and timed, in pieces of MINUTES that go on where the
 # last one stopped; build/gpu/report.md is what came of it. VENV=/usr takes the machine's own Python.

@@ -1,0 +1,87 @@
+"""Kernels of the library as Triton's last TTGIR has them, executed; and faults that this finds."""
+
+import subprocess
+
+import pytest
+import torch
+
+from mixc.autotune.checking.sampling import sample_inputs
+from mixc.backends.triton import emit
+from mixc.compiler.language.find import find_spec
+from mixc.compiler.language.load import load_file
+from tests.evidence.__main__ import examine, sizes_of
+from tests.evidence.environment import environment
+from tests.evidence.executor import ExecutionError, Executor
+
+
+@pytest.fixture(scope="module")
+def executor():
+    try:
+        python = environment()
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"its packages can't be had: {error}")
+    if python is None:
+        pytest.skip("no Python 3.12 or newer on this machine")
+    with Executor(python) as made:
+        yield made
+
+
+def spec(name):
+    return load_file(find_spec(name))
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("name", "target", "dtype", "passed"),
+    [
+        ("causal", "cuda:90", "bfloat16", "forward"),
+        ("causal", "cuda:90", "bfloat16", "backward"),
+        ("gated_delta", "cuda:90", "bfloat16", "forward"),
+        ("simple_gla", "cuda:80", "bfloat16", "forward"),
+        ("hgrn", "cuda:100", "float32", "forward"),
+    ],
+)
+def test_kernels_are_right_after_every_pass(executor, name, target, dtype, passed):
+    found = examine(executor, spec(name), target, dtype, passed)
+    assert found.status == "right", found
+
+
+def planted(executor, before, after):
+    """What causal attention gives with a fault in its text, and without."""
+    mixer = spec("causal")
+    inputs = sample_inputs(mixer, sizes_of(mixer), torch.bfloat16, 1)
+
+    def plant(source):
+        assert before in source
+        return source.replace(before, after)
+
+    right = executor.runner()(mixer)(inputs)["o"]
+    return executor.runner(change=plant)(mixer)(inputs)["o"].float(), right.float()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("j[None, :] <= i[:, None]", "j[None, :] < i[:, None]"),
+        ("tl.exp2(row_max - finite_max)", "tl.exp2(finite_max - row_max)"),
+    ],
+    ids=["a comparison", "an operand"],
+)
+def test_planted_faults_are_found(executor, before, after):
+    made, right = planted(executor, before, after)
+    assert not (made - right).abs().max() < 0.1
+
+
+@pytest.mark.timeout(600)
+def test_a_bound_that_is_off_by_one_is_found(executor):
+    with pytest.raises(ExecutionError, match="outside every tensor"):
+        planted(executor, "i_exists = i < I", "i_exists = i <= I")
+
+
+@pytest.mark.timeout(600)
+def test_a_copy_over_what_a_product_still_reads_is_found(executor, monkeypatch):
+    monkeypatch.setattr(emit, "with_own_loads", lambda program: program)
+    found = examine(executor, spec("causal"), "cuda:90", "bfloat16", "backward")
+    assert found.status == "crashed"
+    assert "writes where an asynchronous product still reads" in found.message

@@ -93,7 +93,7 @@ def main() -> int:
     parser.add_argument("--target", nargs="+", default=TARGETS, choices=TARGETS)
     parser.add_argument("--dtype", nargs="+", default=DTYPES, choices=DTYPES)
     parser.add_argument("--pass", nargs="+", dest="passes", default=("forward", "backward"))
-    parser.add_argument("--triton", default=RELEASE)
+    parser.add_argument("--triton", default=RELEASE, help="3.7.1 or newer")
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--again", action="store_true", help="forget what was found before")
     chosen = parser.parse_args()

@@ -52,6 +52,7 @@ def main() -> None:
     """Answer one line after another."""
     enable_generic_printing()
     watch(_FLIGHT)
+    print(f"triton {triton.__version__}", flush=True)  # ready
     answers = sys.stdout
     sys.stdout = sys.stderr  # what compilers print is no answer
     for line in sys.stdin:
@@ -169,5 +170,4 @@ def ttgir(function, bound, options, architecture: int) -> str:
 
 
 if __name__ == "__main__":
-    print(f"triton {triton.__version__}", flush=True)
     main()

@@ -113,7 +113,10 @@ class Executor:
             env=compiled,
         )  # fmt: skip
         self._process = self._start()
-        self.release = self._answer(120.0)
+        if self._answer(120.0) is None:
+            self._log.seek(0)
+            last = self._log.read().decode().strip().splitlines()[-1:]
+            raise ExecutionError(f"this Triton can't be executed: {' '.join(last)}")
         self.seconds = {"compiling": 0.0, "executing": 0.0}
 
     def __enter__(self) -> Self:

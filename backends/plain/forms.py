@@ -251,6 +251,8 @@ class _Attend:
         if stage.sink is not None:
             terms.names["score"] = terms.write(stage.sink).of_kind(Kind.REAL)
             sunk = terms.expanded(terms.write(stage.weight), stage.queries)
+            if not sunk.code.isidentifier():
+                sunk = text.assign(text.fresh("sunk"), sunk)
             total = Piece(infix(total.text, "+", sunk.text), total.dims)
             terms.names["score"] = score
         if isinstance(stage.denominator, Literal) and stage.denominator.value == 1:

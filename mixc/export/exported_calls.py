@@ -10,6 +10,7 @@ from ..backends.host_text import host_text
 from ..backends.python_text import (
     ATOM,
     UNARY,
+    WIDEST,
     Text,
     call,
     chain,
@@ -222,11 +223,13 @@ def _words(variable: str, words: str) -> Iterator[str]:
     """``variable = "a b c".split()``, in several lines where it is long."""
     import textwrap
 
-    if len(words) < 64:
-        yield f'        {variable} = "{words}".split()'
+    flat = f'        {variable} = "{words}".split()'
+    if len(flat) <= WIDEST:
+        yield flat
         return
     yield f"        {variable} = ("
-    lines = textwrap.wrap(words, 80)
+    whole = WIDEST - len('            ""')  # what fits on one line is not for two
+    lines = [words] if len(words) <= whole else textwrap.wrap(words, 80)
     yield from (f'            "{line} "' for line in lines[:-1])
     yield f'            "{lines[-1]}"'
     yield "        ).split()"

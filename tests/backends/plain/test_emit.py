@@ -24,7 +24,8 @@ SAMPLE = ("alibi_window", "bigbird", "t5", "lssa", "delta_product", "mesa", "s5"
 
 def code_of(mixer: Mixer) -> str:
     made = reference_function(mixer)
-    return "\n\n".join(["import math", "import torch", *made.helpers, made.text])
+    parts = ["import math\n\nimport torch", *made.helpers, made.text]
+    return "\n\n\n".join(parts) + "\n"
 
 
 def both_ways(mixer: Mixer) -> None:
@@ -89,6 +90,10 @@ def test_nothing_is_left_out_that_is_read_and_nothing_kept_that_is_not(tmp_path)
     ruff = [sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache"]
     rules = ["--select", "F821,F841", "--output-format", "concise"]
     done = subprocess.run([*ruff, *rules, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    ruff[3] = "format"
+    width = ["--line-length", "100", "--diff", "-q"]
+    done = subprocess.run([*ruff, *width, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 

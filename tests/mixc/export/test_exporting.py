@@ -17,6 +17,7 @@ from mixc.backends.triton.cross_compile import cross_compile
 from mixc.cli import commands
 from mixc.compiler.language.find import find_spec
 from mixc.compiler.language.load import load_file, load_text
+from mixc.export.exported_calls import _words
 from mixc.export.exporting import Exported, export
 from mixc.ir.errors import ArgumentError
 from mixc.ir.targets import parse_target
@@ -64,16 +65,30 @@ def self_test(path: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
-def lint(folder: Path) -> str:
+def lint(folder: Path, only: str = "") -> str:
     """What ruff has to say about files under the repository's rules."""
     said = ""
     for what in (["check", "-q"], ["format", "--diff", "-q"]):
+        if only not in what[0]:
+            continue
         config = ["--no-cache", "--config", str(ROOT / "pyproject.toml"), str(folder)]
         done = subprocess.run(
             [sys.executable, "-m", "ruff", *what, *config], capture_output=True, text=True
         )
         said += done.stdout + done.stderr
     return said
+
+
+def test_the_names_of_results_lie_as_a_formatter_lays_them(tmp_path):
+    for count in range(12, 40):
+        words = " ".join(f"n{'x' * (n % 5)}" for n in range(count))
+        body = "\n".join(_words("names", words))
+        text = f"class Case:\n    def names(self):\n{body}\n        return names\n"
+        known: dict[str, type] = {}
+        exec(text, known)
+        assert known["Case"]().names() == words.split()
+        (tmp_path / f"names_{count}.py").write_text(text)
+    assert "names_" not in lint(tmp_path, "format")
 
 
 @pytest.mark.parametrize("name", SAMPLE)

@@ -40,7 +40,10 @@ if TYPE_CHECKING:
     multiple=True, help="Default: float32; cpu: bfloat16 too; triton: float16 and bfloat16 too."
 )
 @click.option("--grad", is_flag=True, help="Check gradients, against float64 autograd.")
-@click.option("--quick", "effort", flag_value="quick", help="Small sizes only.")
+@click.option(
+    "--quick", "effort", flag_value="quick", help="Small sizes only; so with --all --grad anyway."
+)
+@click.option("--usual", "effort", flag_value="usual", help="Sizes that people use too.")
 @click.option("--thorough", "effort", flag_value="thorough", help="More sizes and configurations.")
 @click.option("--cases", type=click.IntRange(1), help="Only this many, the most telling first.")
 @click.option(
@@ -83,7 +86,7 @@ def command(
             values,
             fixed,
             cases,
-            cast("Effort", effort or "usual"),
+            cast("Effort", effort or ("quick" if every and grad else "usual")),
             grad,
         )
         for mixer in mixers

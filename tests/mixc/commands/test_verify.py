@@ -204,3 +204,21 @@ def test_a_derivative_that_no_kernel_computes_is_unsupported(tmp_path, monkeypat
     assert found.exit_code == 1
     assert "pairs: 2 cases: 1 right, 1 unsupported" in found.output
     assert "cpu, float32, B=2 H=3 D=40 E=24 T=77: unsupported: the derivative of" in found.output
+
+
+@pytest.mark.parametrize(
+    ("words", "effort"),
+    [
+        (["--all", "--grad"], "quick"),  # of a hundred specs, two passes each
+        (["--all", "--grad", "--usual"], "usual"),
+        (["--all"], "usual"),
+        (["causal", "--grad"], "usual"),
+    ],
+)
+def test_gradients_of_the_whole_library_are_checked_at_small_sizes(monkeypatch, words, effort):
+    asked = []
+    monkeypatch.setattr(
+        "mixc.verifying.verification.planned_checks", lambda *given: asked.append(given) or []
+    )
+    CliRunner().invoke(commands, ["verify", *words, "--json"])
+    assert {given[6] for given in asked} == {effort}

@@ -24,7 +24,7 @@ _SINGULAR = TRANSCENDENTAL | {"div", "pow"}
 
 
 def _softplus(x: Tensor) -> Tensor:
-    return torch.clamp(x, min=0) + torch.log1p(torch.exp(-torch.abs(x)))
+    return -functional.logsigmoid(-x)  # functional.softplus is x itself from 20 on
 
 
 def _floordiv(a: Tensor, b: Tensor) -> Tensor:

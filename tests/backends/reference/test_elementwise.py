@@ -136,3 +136,16 @@ def test_the_guard_leaves_gradients_as_they_are():
     assert torch.autograd.gradcheck(
         lambda x, y: nothing_from_nothing(torch.div, [x, y + 0.5]), (x, y)
     )
+
+
+SMOOTH_AT_ZERO = (
+    "exp exp2 expm1 log1p tanh sigmoid logsigmoid softplus gelu gelu_tanh silu erf sin cos"
+).split()
+
+
+@pytest.mark.parametrize("name", SMOOTH_AT_ZERO)
+def test_the_slope_at_zero_is_that_on_both_sides(name):
+    # inputs in 16 bits are often 0 together with a bias
+    x = torch.tensor([-1e-6, 0.0, 1e-6], dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(FUNCTIONS[name](x).sum(), x)
+    assert torch.allclose(slope[1], (slope[0] + slope[2]) / 2, atol=1e-9), slope

@@ -19,6 +19,7 @@ from ...ir.mixer import Mixer
 from ...ir.optional import without_inputs
 from ..checking.gradients import Measure, gradients_of, outputs_of
 from ..checking.limits import LARGEST_LIMIT
+from ..checking.rounding import DRAWS, rounding_errors
 from ..checking.sampling import sample_inputs
 from ..checking.shapes import checked_sizes
 from ..checking.tolerances import error_limit, error_of
@@ -180,6 +181,16 @@ class _Short:
     setting: Setting
     wanted: Mapping[str, Tensor]
     limits: Mapping[str, float]
+    # In a draw, what rounding does to the equations of the backward pass; no name for outputs.
+    rounding: Callable[[int], Mapping[str, float]]
+
+    def wider(self, draw: int) -> _Short:
+        """The same, with limits from the backward pass's own equations where these are wider."""
+        cap = LARGEST_LIMIT[str(self.setting.dtype).removeprefix("torch.")]
+        own = dict(self.limits)
+        for name, error in self.rounding(draw).items():
+            own[name] = max(own[name], min(cap, error_limit(self.setting.dtype, error)))
+        return replace(self, limits=own)
 
 
 def _short(setting: Setting, device: str, measure: Measure) -> _Short:
@@ -191,7 +202,13 @@ def _short(setting: Setting, device: str, measure: Measure) -> _Short:
     cap = LARGEST_LIMIT[str(dtype).removeprefix("torch.")]
     limits = {n: min(cap, error_limit(dtype, error_of(plain[n], wanted[n]))) for n in wanted}
     moved = {name: tensor.to(device) for name, tensor in inputs.items()}
-    return _Short(Setting(mixer, sizes, moved, dtype, params), wanted, limits)
+
+    def rounding(draw: int) -> Mapping[str, float]:
+        if measure is outputs_of:
+            return {}
+        return rounding_errors(mixer, inputs, params, measure, draw)
+
+    return _Short(Setting(mixer, sizes, moved, dtype, params), wanted, limits, rounding)
 
 
 def _ready(
@@ -208,9 +225,11 @@ def _ready(
         return Row(name, "", "not sayable", str(error)), None
     except Exception as error:  # a peer may raise anything
         return Row(name, "", "broken", _first_line(error)), None
-    room = 1.0 if name == OURS else _PEER_ROOM
-    wanted = {n: t for n, t in short.wanted.items() if n not in call.lacks}
-    error_found, message = _judged(results, wanted, short.limits, room)
+    if name == OURS:
+        error_found, message = _ours_judged(results, short)
+    else:
+        wanted = {n: t for n, t in short.wanted.items() if n not in call.lacks}
+        error_found, message = _judged(results, wanted, short.limits, _PEER_ROOM)
     row = Row(name, call.what, "timed", error=error_found, compared=call.compared)
     if message:
         return replace(row, status="broken", message=message), None
@@ -232,6 +251,17 @@ def _timed_parts(call: Call, trained: str | None) -> _Timed:
         return (call.run,)
     step = training_step(call, trained)
     return step.whole, step.backward
+
+
+def _ours_judged(results: Mapping[str, Tensor], short: _Short) -> tuple[float | None, str]:
+    """By plain torch's error, and gradients then by what rounding does to their own equations."""
+    found = _judged(results, short.wanted, short.limits, 1.0)
+    for draw in range(DRAWS):
+        if not found[1]:
+            break
+        short = short.wider(draw)
+        found = _judged(results, short.wanted, short.limits, 1.0)
+    return found
 
 
 def _judged(

@@ -225,3 +225,17 @@ def test_gradients_of_ours_that_are_wrong_are_not_timed():
     found = rows(mixer, forgetful, (), grad=True)
     assert found.rows[0].status == "broken"
     assert "gradient of v is off by 0.5" in found.rows[0].message
+
+
+@pytest.mark.parametrize(("lost", "status"), [(1e-7, "broken"), (1e-3, "timed")])
+def test_gradients_are_held_to_what_rounding_does_to_their_equations(monkeypatch, lost, status):
+    mixer = load_file(find_spec("causal"))
+    monkeypatch.setattr(
+        "mixc.autotune.bench.bench.rounding_errors", lambda *_: {"gradient of v": lost}
+    )
+
+    def rough(tensors):
+        v = tensors["v"]
+        return exact(mixer)({**tensors, "v": v + 1e-3 * (v - v.detach())})
+
+    assert rows(mixer, rough, (), grad=True).rows[0].status == status

@@ -157,15 +157,13 @@ def _masked_dot(a, b, acc, A_MASKS: tl.constexpr, PRECISION: tl.constexpr):
     # finite, they are left out; then what masks, as 2 or -2, times plus or minus the largest number
     # adds an infinity where they are seen. A NaN adds one of each sign.
     held = b if A_MASKS else a
-    finite = tl.abs(held.to(tl.float32)) < float("inf")
-    nothing = tl.sum(tl.sum(held.to(tl.float32) * 0.0, 1), 0)
-    infinite = nothing != nothing
-    clean = tl.where(finite, held, 0.0).to(held.dtype)
+    clean = tl.where(tl.abs(held.to(tl.float32)) < float("inf"), held, 0.0).to(held.dtype)
     if A_MASKS:
         acc = tl.dot(a, clean, acc, input_precision=PRECISION)
     else:
         acc = tl.dot(clean, b, acc, input_precision=PRECISION)
-    if infinite:
+    nothing = tl.sum(tl.sum(held.to(tl.float32) * 0.0, 1), 0)
+    if nothing != nothing:
         wide: tl.constexpr = tl.float32 if held.dtype == tl.float16 else held.dtype
         masks = a if A_MASKS else b
         for turn in range(2):

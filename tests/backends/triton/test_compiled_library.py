@@ -32,6 +32,9 @@ SPILLS = {
     "delta": 12,
     "gated_delta": 24,
     "comba": 40,
+    # Beside its table of weights, what a masked product makes finite; it may not stand under a
+    # condition (see device_functions).
+    "synthesizer": 16,
     # Decays by entry beside a triangle: 0 bytes where decays go row by row, in 5 times the time.
     "kda": 176,
     "rwkv7": 528,

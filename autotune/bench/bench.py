@@ -19,7 +19,7 @@ from ...ir.mixer import Mixer
 from ...ir.optional import without_inputs
 from ..checking.gradients import Measure, gradients_of, outputs_of
 from ..checking.limits import LARGEST_LIMIT
-from ..checking.rounding import DRAWS, rounding_errors
+from ..checking.rounding import rounding_errors, wider_limits
 from ..checking.sampling import sample_inputs
 from ..checking.shapes import checked_sizes
 from ..checking.tolerances import error_limit, error_of
@@ -184,14 +184,6 @@ class _Short:
     # In a draw, what rounding does to the equations of the backward pass; no name for outputs.
     rounding: Callable[[int], Mapping[str, float]]
 
-    def wider(self, draw: int) -> _Short:
-        """The same, with limits from the backward pass's own equations where these are wider."""
-        cap = LARGEST_LIMIT[str(self.setting.dtype).removeprefix("torch.")]
-        own = dict(self.limits)
-        for name, error in self.rounding(draw).items():
-            own[name] = max(own[name], min(cap, error_limit(self.setting.dtype, error)))
-        return replace(self, limits=own)
-
 
 def _short(setting: Setting, device: str, measure: Measure) -> _Short:
     mixer, dtype, params = setting.mixer, setting.dtype, setting.params
@@ -199,8 +191,9 @@ def _short(setting: Setting, device: str, measure: Measure) -> _Short:
     inputs = sample_inputs(mixer, sizes, dtype, seed=1, params=params)
     wanted = measure(lambda given: run(mixer, given, params), inputs)
     plain = measure(lambda given: run(mixer, given, params, dtype=dtype), inputs)
-    cap = LARGEST_LIMIT[str(dtype).removeprefix("torch.")]
-    limits = {n: min(cap, error_limit(dtype, error_of(plain[n], wanted[n]))) for n in wanted}
+    limits = {
+        n: min(_cap(dtype), error_limit(dtype, error_of(plain[n], wanted[n]))) for n in wanted
+    }
     moved = {name: tensor.to(device) for name, tensor in inputs.items()}
 
     def rounding(draw: int) -> Mapping[str, float]:
@@ -255,13 +248,20 @@ def _timed_parts(call: Call, trained: str | None) -> _Timed:
 
 def _ours_judged(results: Mapping[str, Tensor], short: _Short) -> tuple[float | None, str]:
     """By plain torch's error, and gradients then by what rounding does to their own equations."""
+    dtype = short.setting.dtype
     found = _judged(results, short.wanted, short.limits, 1.0)
-    for draw in range(DRAWS):
+    if not found[1]:
+        return found
+    for wider in wider_limits(dtype, short.limits, short.rounding):
+        own = {name: min(_cap(dtype), limit) for name, limit in wider.items()}
+        found = _judged(results, short.wanted, own, 1.0)
         if not found[1]:
             break
-        short = short.wider(draw)
-        found = _judged(results, short.wanted, short.limits, 1.0)
     return found
+
+
+def _cap(dtype: torch.dtype) -> float:
+    return LARGEST_LIMIT[str(dtype).removeprefix("torch.")]
 
 
 def _judged(

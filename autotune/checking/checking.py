@@ -18,7 +18,7 @@ from .garbage import with_garbage
 from .gradients import Measure, outputs_of
 from .one_thread import one_thread
 from .poison import poisoned_memory
-from .rounding import DRAWS, rounding_errors
+from .rounding import rounding_errors, wider_limits
 from .sampling import VerificationCase, sample_inputs, verification_cases
 from .tolerances import error_limit, error_of
 
@@ -171,10 +171,7 @@ def by_own_equations(
 
     ``errors`` tells what rounding does to them in a draw (see ``rounding``).
     """
-    own = dict(limits)
-    for draw in range(DRAWS):
-        for name, error in errors(draw).items():
-            own[name] = max(own[name], error_limit(dtype, error))
+    for own in wider_limits(dtype, limits, errors):
         found = compared(own)
         if found.status != "wrong":
             break

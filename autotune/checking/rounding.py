@@ -11,7 +11,7 @@ is the error. A pass with wrong equations gains nothing, for they are as wrong i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -25,12 +25,12 @@ from ...ir.mixer import Mixer
 from ...ir.optional import without_inputs
 from .gradients import Measure, Run
 from .one_thread import one_thread
-from .tolerances import error_of
+from .tolerances import error_limit, error_of
 
 # The error of a gradient that is a single number may be small by luck: inputs that differ from
 # those of the trial by up to this part tell how large it is in general.
 _PERTURBED = 2.0**-10
-DRAWS = 4
+_DRAWS = 4
 
 
 def rounding_errors(
@@ -61,6 +61,20 @@ def rounding_errors(
     except UnsupportedError:
         return {}
     return {name: error_of(single[name], double[name]) for name in double}
+
+
+def wider_limits(
+    dtype: torch.dtype, limits: Mapping[str, float], errors: Callable[[int], Mapping[str, float]]
+) -> Iterator[dict[str, float]]:
+    """``limits``, those of a pass's own equations where they are wider, a draw more each time.
+
+    ``errors`` tells what rounding does to them in a draw.
+    """
+    own = dict(limits)
+    for draw in range(_DRAWS):
+        for name, error in errors(draw).items():
+            own[name] = max(own[name], error_limit(dtype, error))
+        yield dict(own)
 
 
 def by_derivative(
@@ -119,4 +133,4 @@ class _ByDerivative(torch.autograd.Function):
         return (None, None, None, None, *(found.get(name) for name in ctx.names))
 
 
-__all__ = ["DRAWS", "by_derivative", "rounding_errors"]
+__all__ = ["by_derivative", "rounding_errors", "wider_limits"]

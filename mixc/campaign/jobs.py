@@ -78,11 +78,10 @@ def _in_turns(works: Sequence[Workload]) -> Iterator[Workload]:
 
 def _timings(work: Workload, trials: int, target: str) -> Iterator[Job]:
     shape = work.arguments()
-    peers = ("--peers",) if work.peers else ()
     commands: dict[Kind, tuple[str, ...]] = {
         "tune": ("tune", work.spec, "--device", "cuda", "--trials", str(trials), *shape),
-        "bench": ("bench", work.spec, "--device", "cuda", *peers, *shape),
-        "train": ("bench", work.spec, "--device", "cuda", "--grad", *peers, *shape),
+        "bench": ("bench", work.spec, "--device", "cuda", "--peers", *shape),
+        "train": ("bench", work.spec, "--device", "cuda", "--grad", "--peers", *shape),
         "model": ("compile", work.spec, "--target", target, "--explain", *shape),
     }
     for kind, command in commands.items():

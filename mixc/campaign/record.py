@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -41,7 +41,7 @@ class Outcome:
     def now(self) -> Outcome:
         """The same, with the time."""
         at = datetime.now(UTC).isoformat(timespec="seconds")
-        return Outcome(self.status, self.seconds, self.data, self.message, at)
+        return replace(self, at=at)
 
 
 def this_machine() -> Machine:

@@ -30,7 +30,6 @@ class Workload:
     sizes: tuple[tuple[str, int], ...] = ()
     params: tuple[tuple[str, int], ...] = ()
     trained: bool = True
-    peers: bool = True
 
     def dims(self) -> dict[str, int]:
         """The size of every dim of the spec that is free."""

@@ -319,6 +319,7 @@ class Mixer:
     check: tuple[tuple[str, int], ...] = ()  # sizes to verify at, beside the standard ones
     check_span: Span | None = field(default=None, compare=False)
     bench: tuple[tuple[tuple[str, int], ...], ...] = ()
+    wide: bool = False  # what kernels hand to each other keeps float32
 
     def input(self, name: str) -> Input:
         """The input called ``name``."""

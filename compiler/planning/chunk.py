@@ -11,12 +11,16 @@ from ...ir.recurrence_forms import Classified, Coupled, Matrix, Reading
 from ...ir.recurrence_tasks import Carrying, ChunkTask
 from ...ir.rewriting import substitute, walk, with_names
 from ...ir.single_assignment import after_row, before_row
+from ...ir.targets import AnyTarget, CpuTarget
 from ..analysis.recurrence.flatten import Flat
 from .recurrence_context import RecurrenceContext, reads
 
 
-def refusal(stage: Recurrence, classified: Classified) -> str | None:
-    """Why the chunk schedule can't compute a recurrence; None if it can."""
+def refusal(stage: Recurrence, classified: Classified, target: AnyTarget) -> str | None:
+    """Why the chunk schedule can't compute a recurrence; None if it can.
+
+    On a CPU a state that is corrected and read along both axes goes row by row, which is faster.
+    """
     matrices = chunked(classified)
     if not matrices:
         return "no matrix state"
@@ -29,9 +33,8 @@ def refusal(stage: Recurrence, classified: Classified) -> str | None:
     forms = {state.name: form for form in matrices for state in form.states}
     for reading in classified.readings:
         form = forms[reading.state]
-        across = (
-            reading.axes == form.value_axes and isinstance(form, Matrix) and not form.corrections
-        )
+        across = reading.axes == form.value_axes and isinstance(form, Matrix)
+        across = across and not (form.corrected and isinstance(target, CpuTarget))
         if reading.at or not (reading.axes == (form.key_axis,) or across):
             return f"{reading.state} is read over {', '.join(reading.axes)}"
     rest = _others(stage, matrices)

@@ -30,11 +30,12 @@ from ...ir.expression import (
 )
 from ...ir.host import Number, evaluate_host
 from ...ir.mixer import Mixer, Recurrence
-from ...ir.names import free_name
+from ...ir.names import free_name, names_in
+from ...ir.optional import expressions
 from ...ir.plan import Buffer, Plan
 from ...ir.rewriting import rebuild, tree_size, walk
 from ...ir.roles import LARGEST_WHOLE, DimRoles, dim_roles, solved_dims
-from ...ir.targets import EVERY_GPU, AnyTarget
+from ...ir.targets import EVERY_GPU, AnyTarget, CpuTarget
 from ...ir.task import PointwiseTask, RunningSumTask, SelectionTask, Task, buffers_of
 from ...ir.tile import DType
 from ..analysis.facts import is_nonnegative
@@ -67,6 +68,7 @@ class PlanBuilder:
     target: AnyTarget = EVERY_GPU
     block_counts: dict[str, str] = field(default_factory=dict)  # dim of tables -> dim in blocks
     lengths: dict[str, Expr] = field(default_factory=dict)  # sizes of other dims of its own
+    read: frozenset[str] = frozenset()  # names that an expression of the mixer has
     _seen: dict[object, Expr] = field(
         default_factory=dict
     )  # what ``materialised`` has gone through
@@ -104,6 +106,11 @@ class PlanBuilder:
     def role(self, name: str) -> OneOf["input", "output", "table", "temporary"]:
         """What the buffer ``name`` is for."""
         return self.context.buffers[name].role
+
+    def is_wide(self, name: str) -> bool:
+        """Whether a result keeps float32 because kernels hand it to each other."""
+        own = name in {output.name for output in self.mixer.outputs}
+        return self.mixer.wide and (not own or name in self.read)
 
     # --------------------------------------------------------------------------- expressions
 
@@ -351,7 +358,8 @@ class PlanBuilder:
         if isinstance(expr, Cumsum) and expr.over not in self.context.sizes:
             running = replace(expr, x=self.materialised(expr.x, None, None, inside=True))
             about = f"{name}: a running sum along {expr.over}"
-            self.tasks.append(RunningSumTask(kernel, name, running, (), about, reason))
+            shared = self._shared_columns(order)
+            self.tasks.append(RunningSumTask(kernel, name, running, shared, about, reason))
             return
         fixed, sequences = frozenset(self.context.sizes), frozenset(dict(self.mixer.sequences))
         expr = without_repeated_factors(expr, fixed, sequences, self._stored_factor)
@@ -362,6 +370,12 @@ class PlanBuilder:
             value = self._prepared_read(expr, block, None, False)
         about = f"{name}: {reason}"
         self.tasks.append(PointwiseTask(kernel, name, value, tuple(tiled), about, reason))
+
+    def _shared_columns(self, order: tuple[str, ...]) -> tuple[str, ...]:
+        """The axis of fixed length that programs of a running sum on a GPU share out, if any."""
+        if isinstance(self.target, CpuTarget):
+            return ()
+        return tuple(d for d in order if d in self.context.sizes)[-1:]
 
     def _stored_factor(self, factor: Expr) -> Expr:
         """The buffer of a costly factor of a long sum."""
@@ -393,6 +407,7 @@ class PlanBuilder:
         dtype = KIND_DTYPE.get(expr.kind, self.dtype)
         if expr.kind is Kind.REAL:
             wide = role == "temporary" and not set(dims) & self.roles.features
+            wide = wide or self.is_wide(name)
             wide = wide or any(o.name == name and o.dtype == "float32" for o in self.mixer.outputs)
             dtype = DType.FLOAT32 if wide else self.dtype
         elif expr.kind is Kind.INT:
@@ -443,6 +458,7 @@ def plan_builder(
         splits=splits,
         recurrence=recurrence,
         target=target,
+        read=names_in(*expressions(mixer)),
     )
 
 

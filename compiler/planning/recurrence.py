@@ -35,7 +35,8 @@ def _plan(context: RecurrenceContext, stage: Recurrence) -> None:
         found.append(f"{names} in chunks along {flat.axis}: its rounds laid out in time")
         return
     classified = classify(stage, [ref.name for ref in stage.own if ref.name in context.used])
-    chunks, scans = chunk_plan.refusal(stage, classified), scan_plan.refusal(stage, classified)
+    chunks = chunk_plan.refusal(stage, classified, context.builder.target)
+    scans = scan_plan.refusal(stage, classified)
     if chunks is None:
         found.append(f"{_matrices(classified)} in chunks along {stage.over}")
         ChunkPlan(context, stage, classified, _plan).run()
@@ -57,7 +58,7 @@ def _in_chunks(context: RecurrenceContext, flat: Flat) -> bool:
     """Plan a recurrence with an inner loop in chunks of its rounds; whether that is possible."""
     names = {ref.name: name for name, ref, _ in flat.rows if name in context.used}
     classified = classify(flat.recurrence, names.keys())
-    if chunk_plan.refusal(flat.recurrence, classified) is not None:
+    if chunk_plan.refusal(flat.recurrence, classified, context.builder.target) is not None:
         return False
     if any(not isinstance(form, Matrix) for form in classified.components):
         return False

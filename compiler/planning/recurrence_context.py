@@ -132,7 +132,7 @@ class RecurrenceContext:
 
     def _is_narrow(self, name: str, axes: frozenset[str]) -> bool:
         """Whether rows are kept in the working precision: outputs, and what has channels."""
-        if name in self.wide:
+        if name in self.wide or self.builder.is_wide(name):
             return False
         outputs = {output.name for output in self.builder.mixer.outputs}
         return name in outputs or bool(axes & self.builder.roles.features)

@@ -31,7 +31,7 @@ from ..tiles.key_blocks import integer
 from .chunk_states import ChunkStates
 from .coupled import CoupledDecay
 from .decay import Factors, NoDecay, Pairs, Transfer, place_rows
-from .defaults import chunk_choices, chunk_rows, halved_choices
+from .defaults import chunk_choices, chunk_rows, halved_choices, whole_choices
 from .estimates import has_room, registers
 from .halves import Halves
 from .held import held_blocks
@@ -48,7 +48,9 @@ def chunk(task: ChunkTask, context: Context) -> Program:
     several = len(task.carrying) > 1
     rows = chunk_rows(bool(by_entry), task.corrected, several, largest)
     if by_entry and all(in_halves(form, context) for form in by_entry):
-        choices = halved_choices(largest, task.corrected)
+        choices = halved_choices(largest, task.corrected, bool(task.tiled))
+    elif not task.tiled and context.dtype.is_narrow and isinstance(context.target, Target):
+        choices = whole_choices()
     else:
         wide = several or bool(by_entry) or not context.dtype.is_narrow
         choices = chunk_choices(rows, largest, wide)

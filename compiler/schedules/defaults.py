@@ -23,6 +23,7 @@ class Configuration:
 
 
 _MANY = 1 << 10  # registers: no limit
+_MOST = 1 << 20  # elements: no limit
 LIGHT: Launch = (("num_warps", 4), ("num_stages", 2))  # kernels that are no attention
 
 # (rows, keys, warps, pipeline stages), the fastest first, by the largest feature size.
@@ -109,11 +110,21 @@ def chunk_choices(rows: int, largest: int, wide: bool) -> Iterator[tuple[int, La
         yield held, launch, REGISTER_LIMIT
 
 
-def halved_choices(largest: int, corrected: bool) -> Iterator[tuple[int, Launch, int]]:
+def whole_choices() -> Iterator[tuple[int, Launch, int]]:
+    """The same for states that no programs share out, since they are read along both axes."""
+    yield _MOST, (("num_warps", 8), ("num_stages", 2)), _MANY
+
+
+def halved_choices(
+    largest: int, corrected: bool, shared_out: bool
+) -> Iterator[tuple[int, Launch, int]]:
     """The same for decays by entry that are applied half by half (see ``halves``).
 
     All that is made of the keys is made once for each part of the state, so the parts are large.
     """
+    if not shared_out:
+        yield from whole_choices()
+        return
     if largest > 64 and not corrected:
         yield 16384, (("num_warps", 8), ("num_stages", 3)), _MANY
     yield 8192, (("num_warps", 4), ("num_stages", 2)), _MANY

@@ -20,7 +20,7 @@ from ..tiles.evaluation import TileEvaluator
 from ..tiles.evaluator import Evaluator
 from ..tiles.grid import place_grid, store_result
 from ..tiles.key_blocks import integer
-from .defaults import LIGHT, pointwise_blocks, pointwise_choices
+from .defaults import LIGHT, pointwise_choices
 from .estimates import fits
 from .space import Space
 
@@ -31,6 +31,8 @@ SPACE = Space(
     ),
     tuned=False,
 )
+# Columns of a running sum that a program takes: it holds several tiles of them, with their rests.
+_COLUMNS = 32
 
 
 def pointwise(task: PointwiseTask, context: Context) -> Program:
@@ -66,12 +68,14 @@ def running_sum(task: RunningSumTask, context: Context) -> Program:
     (an angle is of use by its remainder), and row by row the losses would add up.
     """
     result, value = task.result, task.sum
-    context = context.with_blocks(pointwise_blocks((value.over,)))
+    context = context.with_blocks({value.over: 64, **dict.fromkeys(task.tiled, _COLUMNS)})
     builder = Builder(task.name)
     evaluator = TileEvaluator(builder, context)
     buffer, axis = context.buffers[result], value.over
     builder.buffer(BufferArgument(result, buffer.dims, buffer.dtype, written=True))
-    place_grid(evaluator, [d for d in buffer.dims if d != axis], None)
+    place_grid(evaluator, [d for d in buffer.dims if d != axis and d not in task.tiled], None)
+    for dim in task.tiled:
+        place_grid(evaluator, [dim], dim)
     builder.tiles[axis] = Tile(axis, context.blocks.get(axis, 64))
     dtype = evaluator.dtype_of(value)
     size, block = evaluator.size(axis), builder.block(axis)

@@ -109,7 +109,7 @@ def run(
     chosen: Any = "cpu" if device == "cpu" else "triton"
     kernels: Runner = kernel_runner(mixer, chosen, mixer)
     if grad:
-        kernels = Training(mixer, lambda made: kernel_runner(made, chosen))
+        kernels = Training(mixer, lambda made: kernel_runner(made, chosen), chosen != "cpu")
     return bench(
         mixer,
         lambda tensors: kernels(tensors, {}),

@@ -122,7 +122,7 @@ def _backward(
     dtype: str,
 ) -> Iterator[str]:
     backward = plans[1].mixer
-    wide = plans[1].dtype is not plans[0].dtype
+    kept = {buffer.name for buffer in plans[1].buffers if buffer.dtype is not plans[1].dtype}
     original = _original(derivative)
     words = dict(zip((i.name for i in original.inputs), backward.inputs, strict=True))
     names = [derivative.cotangents.get(o.name, f"d_{o.name}") for o in mixer.outputs]
@@ -135,14 +135,12 @@ def _backward(
     above = {words[n].name for n in derivative.cotangents.values() if n in words}
     given = []
     for entry in backward.inputs:
-        text = f"{entry.name}.contiguous()" if entry.name in above else entry.name
-        real = entry.kind is Kind.REAL and entry.dtype is None
-        given.append(f"{text}.float()" if wide and real else text)
+        given.append(f"{entry.name}.contiguous()" if entry.name in above else entry.name)
     given += ["**ctx.params"] if _params(backward) else []
     made = dict(zip((o.name for o in original.outputs), backward.outputs, strict=True))
     results = [o.name for o in backward.outputs]
-    if wide:
-        yield from (f"        # {line}" for line in ("gradients of states add up in float32",))
+    if kept.intersection(results):
+        yield "        # sums along the rows are made of these before they are rounded"
     targets = ", ".join(results)
     together = len(targets) + len(backward.name) > 80
     targets = "gradients" if together else targets
@@ -154,8 +152,9 @@ def _backward(
         if gradient is None:
             returned.append("None")
             continue
-        cast = f".to(torch.{dtype})" if wide and entry.dtype is None else ""
-        returned.append(f"{places[made[gradient].name]}{cast}")
+        own = made[gradient].name
+        cast = f".to(torch.{dtype})" if own in kept and entry.dtype is None else ""
+        returned.append(f"{places[own]}{cast}")
     returned += ["None"] * len(_params(mixer))
     yield from statement(_together(returned), 2, "return ")
 

@@ -107,9 +107,7 @@ def _passes(
             fixed = dict(plan.sizes)
             known = {dim for i in derivative.backward.inputs for dim in i.dims}
             fixed = {dim: size for dim, size in fixed.items() if dim in known}
-            backward = lower(
-                derivative.backward, fixed, "float32" if derivative.in_float32 else dtype
-            )
+            backward = lower(derivative.backward, fixed, dtype)
             return _Passes(plan, backward, derivative), None
         except UnsupportedError as error:
             reason = str(error).splitlines()[0]

@@ -248,7 +248,9 @@ class Execution:
 
         packed = mixer is not self.mixer
         if packed not in self._trainings:
-            self._trainings[packed] = Training(mixer, lambda made: kernel_runner(made, chosen))
+            self._trainings[packed] = Training(
+                mixer, lambda made: kernel_runner(made, chosen), chosen != "cpu"
+            )
         return self._trainings[packed]
 
 
@@ -295,7 +297,7 @@ def _training_at_defaults(mixer: Mixer, chosen: Chosen) -> Training:
     """The same with a backward pass."""
     from .training import Training
 
-    return Training(mixer, lambda made: kernel_runner(made, chosen))
+    return Training(mixer, lambda made: kernel_runner(made, chosen), chosen != "cpu")
 
 
 def fixed_and_runtime(

@@ -58,12 +58,16 @@ class Training:
     """A mixer that is trained through; kernels are made once for each set of inputs that want a
     gradient.
 
-    ``runner`` makes the kernels of a mixer.
+    ``runner`` makes the kernels of a mixer; ``narrow``: their products take 16 bits, so backward
+    passes need not work in float32.
     """
 
-    def __init__(self, mixer: Mixer, runner: Callable[[Mixer], Runner]) -> None:
+    def __init__(
+        self, mixer: Mixer, runner: Callable[[Mixer], Runner], narrow: bool = False
+    ) -> None:
         self.mixer = mixer
         self.runner = runner
+        self.narrow = narrow
         self.passes: dict[object, Passes | str] = {}
 
     def __call__(
@@ -116,7 +120,8 @@ class Training:
         )
         try:
             derivative = differentiate(mixer, wanted)
-            dtype = torch.float32 if derivative.in_float32 else None
+            in_float32 = derivative.in_float32 and not self.narrow
+            dtype = torch.float32 if in_float32 else None
             known, features = sizes(derivative), feature_dims(derivative.backward)
             fixed = {dim: int(known[dim]) for dim in features if dim in known}
             first = next(dtypes[name] for name in wanted)

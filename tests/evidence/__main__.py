@@ -70,7 +70,7 @@ def examine(executor: Executor, mixer: Mixer, target: str, dtype: str, passed: s
     def run(mixer: Mixer, given: Any, params: Any) -> Any:
         if passed == "forward":
             return make(mixer)(given, params)
-        return Training(mixer, make)(given, params)
+        return Training(mixer, make, narrow=True)(given, params)
 
     (case,) = verify(
         mixer,

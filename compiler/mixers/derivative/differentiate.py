@@ -59,9 +59,10 @@ class Derivative:
 
     @property
     def in_float32(self) -> bool:
-        """Whether the backward pass works in float32 whatever the inputs are: what states hand from
-        row to row, and the sums of decays over all rows, lose too much in 16 bits."""
-        return any(isinstance(stage, Recurrence) for stage in self.forward.stages)
+        """Whether kernels without products of 16 bits work in float32 whatever the inputs are: what
+        states hand from row to row, and the sums of decays over all rows, lose too much in 16 bits.
+        Elsewhere factors of products are rounded, and these are kept (``Mixer.wide``)."""
+        return self.backward.wide
 
 
 def differentiate(
@@ -150,7 +151,7 @@ class _Derivation:
         draft = replace(mixer, name=f"{mixer.name}_backward", outputs=outputs, inputs=())
         draft = replace(draft, stages=tuple(self.adjoints.stages))
         draft = self._with_equations(draft)
-        draft = replace(draft, params=_params(draft))
+        draft = replace(draft, params=_params(draft), wide=_has_recurrence(mixer))
         kept = self._kept(draft)
         inputs = (*mixer.inputs, *kept, *cotangents)
         backward = _with_inputs(draft, inputs)
@@ -197,6 +198,10 @@ class _Derivation:
         """Some axes in the order in which the inputs have them, features last."""
         order = dict.fromkeys(dim for i in self.mixer.inputs for dim in i.dims)
         return tuple((dim,) for dim in (*order, *sorted(axes - order.keys())) if dim in axes)
+
+
+def _has_recurrence(mixer: Mixer) -> bool:
+    return any(isinstance(stage, Recurrence) for stage in mixer.stages)
 
 
 def nodes(mixer: Mixer) -> Iterator[Node]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from .compiler.language.find import find_spec
 from .compiler.language.load import load_file
-from .ir.errors import ArgumentError
+from .ir.errors import ArgumentError, UnsupportedError
 from .ir.expression import Kind
 from .ir.mixer import Mixer
 from .operators.execution import OperatorExecution
@@ -18,7 +18,7 @@ from .runtime import arguments, compiling
 from .runtime.backends import Backend, Chosen, choose
 from .runtime.overrides import Values, override
 from .runtime.results import result_class
-from .stepping.state import SequenceState
+from .stepping.state import SequenceState, register_as_tree
 from .stepping.stepping import Stepping
 
 if TYPE_CHECKING:
@@ -145,6 +145,7 @@ class LoadedMixer:
         from torch.compiler import is_dynamo_compiling
 
         self._is_traced = is_dynamo_compiling
+        register_as_tree()
         self._numbers = [p.name for p in mixer.params if p.runtime and p.kind is Kind.REAL]
         self._by_tensors: dict[tuple[str, ...], LoadedMixer] = {}
 
@@ -182,8 +183,8 @@ class LoadedMixer:
         if self._numbers and (given := arguments.tensor_params(self._numbers, named)):
             more: dict[str, Any] = {**named, **given, "state": state, "return_state": return_state}
             return self._with_inputs(tuple(given))(*inputs, cu_seqlens=cu_seqlens, **more)
-        if self._is_traced() and state is None and not return_state:
-            return self._traced(inputs, named, cu_seqlens)
+        if self._is_traced():
+            return self._traced(inputs, named, cu_seqlens, state, return_state)
         if state is not None or return_state:
             if cu_seqlens is not None and state is not None:
                 raise ArgumentError(
@@ -210,10 +211,39 @@ class LoadedMixer:
         inputs: tuple[object, ...],
         named: Mapping[str, object],
         cu_seqlens: Tensor | Mapping[str, Tensor] | None,
+        state: SequenceState | None,
+        return_state: bool,
     ) -> Any:
         """The call under ``torch.compile``, which traces these lines."""
         from .operators.traced import traced
 
+        if state is not None or return_state:
+            if cu_seqlens is not None:
+                raise UnsupportedError(
+                    "cu_seqlens: what lengths documents have is not known to torch.compile, and a "
+                    "state after them says it: keep the call out with torch.compiler.disable"
+                )
+            made, after = self._traced_segment(inputs, named, state, one_row=False)
+            return (self._outputs(made), after) if return_state else self._outputs(made)
+        given = self._by_name(inputs, named)
+        found = traced(self._text, self.inputs, self._multiplied, self._runtime, given, cu_seqlens)
+        return found[0] if self._result is None else self._result(*found[: len(self.outputs)])
+
+    def _traced_segment(
+        self,
+        inputs: tuple[object, ...],
+        named: Mapping[str, object],
+        state: SequenceState | None,
+        one_row: bool,
+    ) -> tuple[dict[str, Tensor], SequenceState]:
+        from .operators.traced_segments import traced_segment
+
+        given = self._by_name(inputs, named)
+        return traced_segment(self._text, self.inputs, self._runtime, given, state, one_row)
+
+    def _by_name(
+        self, inputs: tuple[object, ...], named: Mapping[str, object]
+    ) -> dict[str, object]:
         if len(inputs) > len(self.inputs):
             raise ArgumentError(f"expected {len(self.inputs)} inputs, got {len(inputs)}")
         given = dict(zip(self.inputs, inputs, strict=False))
@@ -221,8 +251,7 @@ class LoadedMixer:
             if name in given:
                 raise ArgumentError(f"{name} is given twice, by position and by name")
             given[name] = value
-        made = traced(self._text, self.inputs, self._multiplied, self._runtime, given, cu_seqlens)
-        return made[0] if self._result is None else self._result(*made[: len(self.outputs)])
+        return given
 
     def step(
         self, *inputs: object, state: SequenceState | None = None, **named: object
@@ -240,6 +269,9 @@ class LoadedMixer:
         """
         if self._numbers and (given := arguments.tensor_params(self._numbers, named)):
             return self._with_inputs(tuple(given)).step(*inputs, state=state, **{**named, **given})
+        if self._is_traced():
+            results, after = self._traced_segment(inputs, named, state, one_row=True)
+            return self._outputs(results), after
         results, after = self._stepping(inputs, named, state, one_row=True)
         return self._outputs(results), after
 
@@ -255,6 +287,10 @@ class LoadedMixer:
     @property
     def only_first(self) -> frozenset[str]:
         """The inputs of the first segment alone: what only ``initial`` reads."""
+        if self._is_traced():
+            from .operators.segments import segments
+
+            return frozenset(segments(self._text, False).only_first)
         return frozenset(self._stepping.continued.only_first)
 
     def _outputs(self, results: Mapping[str, Tensor]) -> Any:

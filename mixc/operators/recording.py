@@ -19,22 +19,29 @@ from ..runtime.arguments import by_name, device_of, working_dtype
 from ..runtime.outline import outline, packed_outline
 from ..runtime.running import Execution
 from ..runtime.training import shapes_of, with_zeros
-from .signature import Call, read_call
+from .signature import Call, part_text, read_call
 
 if TYPE_CHECKING:
     from ..runtime.training import Passes
+    from ..stepping.stepping import Stepping
 
 
 @lru_cache(maxsize=256)
 def execution_of(text: str) -> Execution:
     """The mixer that a text tells, with its kernels."""
+    _, backend, part = text.partition("\n")[0].split()
+    if part == "whole":
+        return Execution(load_text(text), backend)  # type: ignore[arg-type]
+    return stepping_of(part_text(text, "whole")).part(part)
+
+
+@lru_cache(maxsize=256)
+def stepping_of(text: str) -> Stepping:
+    """The mixer that a text tells over segments, with the kernels of its parts."""
     from ..stepping.stepping import Stepping
 
-    _, backend, part = text.partition("\n")[0].split()
-    mixer = load_text(text)
-    if part == "whole":
-        return Execution(mixer, backend)  # type: ignore[arg-type]
-    return Stepping(mixer, backend).part(part)  # type: ignore[arg-type]
+    _, backend, _ = text.partition("\n")[0].split()
+    return Stepping(load_text(text), backend)  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=1024)
@@ -273,4 +280,4 @@ def _under_autograd() -> Iterator[None]:
         yield
 
 
-__all__ = ["Recording", "gradients_in", "keep_for_backward", "recording_of"]
+__all__ = ["Recording", "gradients_in", "keep_for_backward", "recording_of", "stepping_of"]

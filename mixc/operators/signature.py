@@ -62,10 +62,16 @@ def text_of(mixer: Mixer, backend: str, part: str = "whole") -> str:
     return f"# {backend} {part}\n{write_mixer(bare)}"
 
 
+def part_text(text: str, part: str) -> str:
+    """The text of another part of the mixer that ``text_of`` told."""
+    head, _, equations = text.partition("\n")
+    return f"{head.rpartition(' ')[0]} {part}\n{equations}"
+
+
 @lru_cache(maxsize=1024)
 def read_call(text: str) -> Call:
     """The call that a text says."""
     return Call(*(tuple(words.split()) for words in text.split(";")))
 
 
-__all__ = ["Call", "read_call", "text_of"]
+__all__ = ["Call", "part_text", "read_call", "text_of"]

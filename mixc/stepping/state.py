@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from .growth import Room
 
 
-@dataclass(frozen=True, eq=False)
 class SequenceState:
     """The hand-over after ``t`` rows: ``state["S"]`` is a tensor, ``list(state)`` the names.
 
@@ -24,26 +24,57 @@ class SequenceState:
     ``g_sum`` a running sum so far, all float32, or float64 by the reference on float64 inputs. The
     keys and values of an attention, ``k`` and ``v``, have every row so far, as they were given;
     ``k_keys`` are rows that are computed once (a rotation). A call never changes a state: it may be
-    kept, and continued twice.
+    kept, and continued twice. To ``torch.utils._pytree`` it is a tree of ``t`` and the tensors.
     """
 
-    mixer: str
-    t: int | tuple[int, ...]
-    tensors: Mapping[str, Tensor]
-    source: str = ""  # tells apart mixers, and one mixer with other params
-    rooms: Mapping[str, Room] = field(default_factory=dict, repr=False)  # where rows may be added
+    def __init__(
+        self,
+        mixer: str,
+        t: int | tuple[int, ...],
+        tensors: Mapping[str, Tensor],
+        source: str = "",
+        rooms: Mapping[str, Room] | None = None,
+    ) -> None:
+        """``source`` tells apart mixers, and one mixer with other params; in ``rooms`` rows may be
+        added. ``torch.compile`` traces this, and can't make what is frozen.
+        """
+        self._mixer, self._t, self._source = mixer, t, source
+        self._tensors = dict(tensors)
+        self._rooms = dict(rooms or {})
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "tensors", MappingProxyType(dict(self.tensors)))
+    @property
+    def mixer(self) -> str:
+        """The name of the mixer that it is a state of."""
+        return self._mixer
+
+    @property
+    def t(self) -> int | tuple[int, ...]:
+        """How many rows there were so far."""
+        return self._t
+
+    @property
+    def source(self) -> str:
+        """What tells apart mixers, and one mixer with other params."""
+        return self._source
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """What is handed over, by name."""
+        return MappingProxyType(self._tensors)
+
+    @property
+    def rooms(self) -> Mapping[str, Room]:
+        """Where rows may be added, by name."""
+        return self._rooms
 
     def __getitem__(self, name: str) -> Tensor:
-        return self.tensors[name]
+        return self._tensors[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.tensors)
+        return iter(self._tensors)
 
     def __len__(self) -> int:
-        return len(self.tensors)
+        return len(self._tensors)
 
     def __reduce__(self) -> tuple[Any, ...]:
         own = {name: _own(tensor) for name, tensor in self.tensors.items()}
@@ -54,15 +85,19 @@ class SequenceState:
         rows = self.t if isinstance(self.t, int) else " + ".join(map(str, self.t))
         return f"<state of {self.mixer} after {rows} rows: {', '.join(shown)}>"
 
+    def after_rows(self, t: int | tuple[int, ...]) -> SequenceState:
+        """The same, said to be after ``t`` rows."""
+        return SequenceState(self._mixer, t, self._tensors, self._source, self._rooms)
+
     def to(self, device: str | torch.device) -> SequenceState:
         """The same state on another device."""
-        moved = {name: tensor.to(device) for name, tensor in self.tensors.items()}
-        return SequenceState(self.mixer, self.t, moved, self.source)
+        moved = {name: tensor.to(device) for name, tensor in self._tensors.items()}
+        return SequenceState(self._mixer, self._t, moved, self._source)
 
     def detach(self) -> SequenceState:
         """The same state, through which no gradient flows (truncated backpropagation)."""
-        cut = {name: tensor.detach() for name, tensor in self.tensors.items()}
-        return SequenceState(self.mixer, self.t, cut, self.source, self.rooms)
+        cut = {name: tensor.detach() for name, tensor in self._tensors.items()}
+        return SequenceState(self._mixer, self._t, cut, self._source, self._rooms)
 
 
 def _own(tensor: Tensor) -> Tensor:
@@ -70,8 +105,30 @@ def _own(tensor: Tensor) -> Tensor:
     return tensor if tensor.is_contiguous() or tensor.requires_grad else tensor.contiguous()
 
 
+@lru_cache(maxsize=1)
+def register_as_tree() -> None:
+    """Tell PyTorch that a state is a tree, whose leaves programs take and return."""
+    from torch.utils import _pytree
+
+    def leaves(state: SequenceState) -> tuple[list[Any], Any]:
+        return [state.t, *state.tensors.values()], (state.mixer, state.source, tuple(state))
+
+    def state_of(values: Iterable[Any], context: Any) -> SequenceState:
+        (mixer, source, names), (t, *tensors) = context, values
+        return SequenceState(mixer, t, dict(zip(names, tensors, strict=True)), source)
+
+    _pytree.register_pytree_node(
+        SequenceState,
+        leaves,
+        state_of,
+        serialized_type_name="mixc.SequenceState",
+        to_dumpable_context=json.dumps,
+        from_dumpable_context=json.loads,
+    )
+
+
 def _plain(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-__all__ = ["SequenceState"]
+__all__ = ["SequenceState", "register_as_tree"]

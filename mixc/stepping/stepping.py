@@ -90,7 +90,7 @@ class Stepping:
         ]
         results, after = self._results(results, self._like(tensors), None, 0, False)
         t = lengths[0] if len(set(lengths)) == 1 else tuple(lengths)
-        return results, replace(after, t=t)
+        return results, after.after_rows(t)
 
     # ------------------------------------------------------------------------ what is run
 
@@ -144,12 +144,12 @@ class Stepping:
         return tuple(entry.name for entry in self.mixer.inputs)
 
     @cached_property
-    def _rows(self) -> Rows:
+    def rows(self) -> Rows:
         """Where the rows of the sequence lie."""
         return Rows(self.mixer, self.continued.axis)
 
     @cached_property
-    def _states_out(self) -> tuple[str, ...]:
+    def states_out(self) -> tuple[str, ...]:
         """The outputs that are handed over too, real ones."""
         handed = {c.after for c in self.continued.carried if c.kind is Kind.REAL}
         return tuple(o.name for o in self.mixer.outputs if o.name in handed)
@@ -167,7 +167,7 @@ class Stepping:
         if self.continued.keys:  # there is one row more of them at each step
             return None
         given: dict[str, object] = {**dict(zip(self._order, inputs, strict=False)), **named}
-        found = self._rows.quickly(given, one_row)
+        found = self.rows.quickly(given, one_row)
         if found is None or len(given) != len(inputs) + len(named):
             return None
         rows, left_out = found
@@ -190,7 +190,7 @@ class Stepping:
         tensors, params = self._given(inputs, named, state)
         left_out = False
         if one_row:
-            tensors, left_out = self._rows.of_a_step(tensors)
+            tensors, left_out = self.rows.of_a_step(tensors)
         given = dict(tensors)
         if state is not None:
             names = [entry.before for entry in self.continued.carried]
@@ -199,7 +199,7 @@ class Stepping:
             given |= dict(zip(names, handed, strict=True))
             if not self.continued.keys:
                 self._check_fit(tensors, given, params)
-        rows = self._rows.count(self._later, tensors, params)
+        rows = self.rows.count(self._later, tensors, params)
         if self.continued.keys:
             results, keys = self._with_keys(given, params, state, rows)
             return self._results(results, self._like(tensors), state, rows, left_out, keys)
@@ -245,7 +245,7 @@ class Stepping:
 
     def _like(self, tensors: Mapping[str, object]) -> torch.dtype | None:
         """The dtype of the outputs, where an output is a state too (which keeps its own)."""
-        if self._states_out:
+        if self.states_out:
             return arguments.working_dtype(self.mixer, cast("Mapping[str, Tensor]", tensors))
         return None
 
@@ -260,7 +260,7 @@ class Stepping:
     ) -> tuple[dict[str, Tensor], SequenceState]:
         handed = {c.name: results[c.after] for c in self.continued.carried}
         if dtype is not None:
-            for name in self._states_out:
+            for name in self.states_out:
                 results[name] = results[name].to(dtype)
         before = 0 if state is None else state.t
         t = before + rows if isinstance(before, int) else tuple(one + rows for one in before)
@@ -268,7 +268,7 @@ class Stepping:
         handed |= kept.tensors
         after = SequenceState(self.mixer.name, t, handed, self.source, kept.rooms)
         if left_out:
-            for name, place in self._rows.outputs.items():
+            for name, place in self.rows.outputs.items():
                 results[name] = results[name].squeeze(place)
         return results, after
 

@@ -23,6 +23,7 @@ from .document_positions import DocumentRewrite
 from .pack_recurrence import BATCH, pack_recurrence, per_document
 from .pack_select import pack_select
 from .packing_plan import Families, PackingTable, families_of, packing_error, paired_axis
+from .sums_as_states import sums_as_states
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def packing(mixer: Mixer) -> Packing:
     """As ``pack_sequences``, with the meaning of the new inputs."""
     families = families_of(mixer)
     _check_last(mixer, families)
-    opened = _without_lengths_apart(mixer, families)
+    opened = sums_as_states(_without_lengths_apart(mixer, families), families)
     lets = tuple(_equation(let, families) for let in opened.lets)
     stages = tuple(made for stage in opened.stages for made in _stages(stage, opened, families))
     _check_outputs(mixer, opened, families)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import accumulate
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,8 @@ MAPS = {
     "last row": "x - x[T=T - 1]",
     "running sum": "cumsum(x, T)",
     "running sums": "cumsum(x, T, reverse=true) + cumsum(x, T, exclusive=true)",
+    "sum of shifted rows": "cumsum(x[T=t - 1] + cumsum(x, T), T)",
+    "running positions": "x * cumsum(t, T)",
     "outside": "at(x, T=t + 3, fill=7)",
 }
 
@@ -78,6 +81,27 @@ MAPS = {
 @pytest.mark.parametrize("name", MAPS)
 def test_maps(name: str) -> None:
     check(mapped(MAPS[name]))
+
+
+def test_running_sums_of_what_lines_and_stages_make() -> None:
+    lines = "stages:\n  - map: {z: tanh(x), c: 'cumsum(z, T)', y: 'c * z + r'}\n"
+    spec = "mixer: packed_example\ninputs: {x: [B, T, C]}\nlet: {r: 'exp(-cumsum(x * x, T))'}\n"
+    check(load_text(f"{spec}{lines}outputs: {{y: [B, T, C], r: [B, T, C]}}\n"))
+
+
+@pytest.mark.parametrize("gate", [-inf, -1e6])
+def test_a_running_sum_knows_nothing_of_other_documents(gate: float) -> None:
+    """In float32, to the bit: a shut gate (-inf) was NaN in every later document, a large one
+    took the last digits of their sums."""
+    fox = mixc.load("fox", backend="cpu")
+    q, k, v = torch.randn(3, 1, 24, 2, 16)
+    gates = -torch.rand(1, 24, 2)
+    shut = gates.clone()
+    shut[:, 4] = gate
+    ends = torch.tensor([0, 9, 24], dtype=torch.int32)
+    before, after = (fox(q, k, v, g, cu_seqlens=ends)[:, 9:] for g in (gates, shut))
+    assert torch.isfinite(before).all()
+    assert torch.equal(before, after)
 
 
 def test_lengths_reach_params_and_lets_without_a_position() -> None:

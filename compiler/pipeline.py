@@ -69,7 +69,7 @@ def lower(
     splits: int = 1,
     recurrence: str = "chunk",
     target: AnyTarget = EVERY_GPU,
-    chunk_kernels: int = 1,
+    chunk_kernels: int = 0,
     one_sweep: bool = False,
 ) -> Plan:
     """The plan for a mixer: kernels as tile programs, and the buffers between them.
@@ -83,7 +83,8 @@ def lower(
         recurrence: the schedule of recurrences that several fit: ``chunk``, or ``loop`` for calls
             of few rows.
         target: what the kernels have to fit; by default each GPU that is sold.
-        chunk_kernels: kernels that the work of a recurrence in chunks is dealt out to, up to 3.
+        chunk_kernels: kernels that the work of a recurrence in chunks is dealt out to, up to 3; 0
+            for what the target runs best.
         one_sweep: attentions over the same pairs as one, where a CPU has heads enough to be busy.
 
     Raises:

@@ -78,7 +78,7 @@ class Plan:
     integers: tuple[tuple[str, Expr], ...] = ()
     shares: int = 1
     target: AnyTarget = EVERY_GPU  # what its kernels have to fit
-    chunk_kernels: int = 1  # that the work of matrix states in chunks is dealt out to
+    chunk_kernels: int = 0  # that matrix states in chunks are dealt out to; 0: as the target likes
     one_sweep: bool = False
 
     def block_count(self, name: str) -> tuple[str, int]:

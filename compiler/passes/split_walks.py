@@ -14,40 +14,42 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...ir.expression import Literal
-from ...ir.knob import Knob
 from ...ir.plan import Buffer, Kernel, Plan
 from ...ir.recurrence_tasks import ChunkTask
 from ...ir.task import PartTask, Task
 from ...ir.tile import Program
+from ..schedules.parts import chunk_kernels, with_part_launch
+from ..schedules.schedule import plan_context
+from ..tiles.context import Context
 from .walk_parts import Walk, walk_of
-
-CHUNK_KERNELS = Knob(
-    "chunk_kernels",
-    (1, 2, 3),
-    1,
-    "what does not depend on the state, and what only reads it, for all chunks at once",
-)
 
 
 def split_walks(plan: Plan) -> Plan:
-    """Every chunk kernel, dealt out to as many as the plan asks for."""
-    if plan.chunk_kernels < 2:
+    """Every chunk kernel, dealt out to as many as the plan asks for, or as its target runs best."""
+    chunks = [task for task in plan.tasks if isinstance(task, ChunkTask)]
+    context = plan_context(plan) if chunks else None
+    if context is None or all(_count(plan, task, context) < 2 for task in chunks):
         return plan
     tasks: list[Task] = []
     kernels: list[Kernel] = []
     for task, kernel in zip(plan.tasks, plan.kernels, strict=True):
-        walk = _walk(plan, task, kernel.program)
-        programs = () if walk is None else _programs(walk, plan.chunk_kernels)
+        count = _count(plan, task, context) if isinstance(task, ChunkTask) else 1
+        walk = _walk(plan, task, kernel.program) if count > 1 else None
+        programs = () if walk is None else _programs(walk, count)
         if walk is None or len(programs) < 2:
             tasks.append(task)
             kernels.append(kernel)
             continue
         plan = _declared(plan, walk)
-        made = [_kernel(kernel, program) for program in programs]
-        kernels += made
         assert isinstance(task, ChunkTask)
+        made = [_kernel(kernel, with_part_launch(one, task, context)) for one in programs]
+        kernels += made
         tasks += [_part(task, one) for one in made]
     return replace(plan, tasks=tuple(tasks), kernels=tuple(kernels)).with_common_blocks()
+
+
+def _count(plan: Plan, task: ChunkTask, context: Context) -> int:
+    return plan.chunk_kernels or chunk_kernels(task, context)
 
 
 def _walk(plan: Plan, task: Task, program: Program) -> Walk | None:

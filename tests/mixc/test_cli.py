@@ -261,11 +261,12 @@ def test_compile_explains_what_a_kernel_waits_for(run, tmp_path):
     sizes = ("--size", "T=1024", "--size", "D=64", "--size", "E=64")
     result = run("compile", "gla", "--explain", "-o", "kernel.py", *sizes)
     assert result.exit_code == 0, result.stderr
-    assert "gla_o_kernel on cuda:90" in result.stdout
+    for kernel in ("gla_o_prepare_kernel", "gla_o_kernel"):
+        assert f"{kernel} on cuda:90" in result.stdout
     assert "bound by latency" in result.stdout
     named = re.findall(r"line (\d+): (.*)", result.stdout)
     module = (tmp_path / "kernel.py").read_text().splitlines()
-    assert len(named) == 3
+    assert len(named) == 3 * 2
     assert all(module[int(number) - 1].strip() == text for number, text in named)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mixc.compiler.language.find import find_spec
@@ -9,6 +11,7 @@ from mixc.compiler.language.load import load_file
 from mixc.compiler.pipeline import lower
 from mixc.ir.data_text import read_data, write_data
 from mixc.ir.plan import Plan
+from mixc.ir.targets import AVX2, parse_target
 from mixc.ir.tile import Dot, For, Op, Scan, Store, Substitute, all_ops
 
 from ..schedules.test_recurrences import BACKWARD, HALVES, RESET, STEPS, check, matrix
@@ -60,3 +63,36 @@ def test_one_kernel_stays_what_it_was() -> None:
     plan = lower(mixer, {"D": 64, "E": 64}, "bf16")
     assert len(plan.kernels) == 1
     assert not plan.block_lengths
+
+
+HOPPER = parse_target("cuda:90")
+FEATURES = {"D": 64, "E": 64}
+
+
+@pytest.mark.parametrize(
+    ("name", "kernels"), [("gated_delta", 2), ("delta", 2), ("gla", 2), ("kda", 2), ("linear", 1)]
+)
+def test_long_chains_within_a_chunk_are_prepared_by_default(name: str, kernels: int) -> None:
+    mixer = load_file(find_spec(name))
+    assert len(lower(mixer, FEATURES, "bf16", target=HOPPER).kernels) == kernels
+    assert len(lower(mixer, FEATURES, "fp32", target=HOPPER).kernels) == 1
+    assert len(lower(mixer, FEATURES, "bf16", target=parse_target("cuda:80")).kernels) == 1
+
+
+@pytest.mark.parametrize("name", ["gated_delta", "gla", "rwkv7"])
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+def test_plans_for_a_cpu_are_in_one_piece(name: str, dtype: str) -> None:
+    mixer = load_file(find_spec(name))
+    plan, whole = (lower(mixer, FEATURES, dtype, target=AVX2, chunk_kernels=n) for n in (0, 1))
+    assert replace(plan, chunk_kernels=1) == whole
+
+
+# What the library's rules are made of: in 16 bits on a Hopper, in blocks of the default's own.
+PREPARED = ("gated delta rule", "decay of each entry", "error of the undecayed state", *HALVES)
+
+
+@pytest.mark.parametrize("name", PREPARED)
+def test_the_default_of_a_hopper_gives_the_same(name: str) -> None:
+    for more, length in (("", 37), (BACKWARD, 19), (RESET, 21), ("", 1), ("", 0)):
+        plan = check(matrix(STEPS[name], more), length, "chunk", dtype="bf16", target=HOPPER)
+        assert any(kernel.program.name.endswith("_prepare") for kernel in plan.kernels)

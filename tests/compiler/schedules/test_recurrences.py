@@ -18,7 +18,7 @@ from mixc.ir.binding import bind_sizes
 from mixc.ir.mixer import Mixer
 from mixc.ir.plan import Plan
 from mixc.ir.roles import feature_dims
-from mixc.ir.targets import parse_target
+from mixc.ir.targets import EVERY_GPU, AnyTarget, parse_target
 from mixc.ir.tile import For, Scan, all_ops
 
 SIZES = {"B": 2, "H": 2, "G": 1, "D": 5, "E": 3, "C": 5, "N": 3, "P": 5}
@@ -122,14 +122,15 @@ def check(
     recurrence: str = "chunk",
     splits: int = 1,
     dtype: str = "fp32",
-    chunk_kernels: int = 1,
+    chunk_kernels: int = 0,
+    target: AnyTarget = EVERY_GPU,
 ) -> Plan:
     """The plan by ``schedule`` gives what the reference gives, in blocks of 16 rows."""
     tensors = inputs_of(mixer, length)
     sizes = bind_sizes(mixer, {name: tuple(t.shape) for name, t in tensors.items()})
     expected = run(mixer, tensors)
     fixed = {dim: sizes[dim] for dim in feature_dims(mixer)}
-    plan = lower(mixer, fixed, dtype, splits, recurrence, chunk_kernels=chunk_kernels)
+    plan = lower(mixer, fixed, dtype, splits, recurrence, target, chunk_kernels)
     assert schedule in {kernel.schedule for kernel in plan.kernels}
     made = run_plan(with_block(plan, "T", 16), tensors, sizes)
     for name, value in expected.items():

@@ -1,0 +1,71 @@
+"""What the parts of a chunk task start from: kernels, warps, pipeline stages, columns of a state.
+
+Measured by the model of a Hopper's machine code on the library at D = 64 and 128, in 16 bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ...ir.knob import Knob
+from ...ir.recurrence_tasks import ChunkTask
+from ...ir.targets import Target
+from ...ir.tile import For, Program
+from ..tiles.context import Context
+from .defaults import chunk_choices
+from .estimates import has_room, prologue_registers, registers
+from .held import held_blocks
+
+CHUNK_KERNELS = Knob(
+    "chunk_kernels",
+    (1, 2, 3),
+    1,
+    "what does not depend on the state, and what only reads it, for all chunks at once",
+)
+# What the tiles of a straight line would take at once, of a thread: many are free again before the
+# last is made, and the library is clean up to here.
+_LINE_REGISTERS = 470
+
+
+def chunk_kernels(task: ChunkTask, context: Context) -> int:
+    """How many kernels the work of a task is dealt out to where nobody says.
+
+    A triangle to solve and decays of each entry are a long chain in every turn of the walk, which
+    does not depend on the state: apart, all chunks go through it at once. A scalar decay is a few
+    instructions, which cost less than what is stored between two kernels.
+    """
+    target = context.target
+    if not isinstance(target, Target) or not target.products_from_shared:
+        return CHUNK_KERNELS.default
+    return 2 if context.dtype.is_narrow and (task.corrected or by_entry(task)) else 1
+
+
+def by_entry(task: ChunkTask) -> bool:
+    """Whether some state decays by entries of its key axis."""
+    return any(form.key_axis in e.axes for form, _ in task.states for e in form.decays)
+
+
+def with_part_launch(program: Program, task: ChunkTask, context: Context) -> Program:
+    """A part of a task as it runs best: fewest warps, since in each chunk all of them wait for
+    each other; of a walk, as many columns of the state as its registers hold."""
+    if not context.dtype.is_narrow:
+        return program
+    if any(isinstance(op, For) and op.carried for op in program.body):
+        return _walk(program, task, context)
+    line = [_with_warps(program, warps) for warps in (1, 2, 4, 8)]
+    return next((one for one in line if prologue_registers(one) <= _LINE_REGISTERS), line[-1])
+
+
+def _walk(program: Program, task: ChunkTask, context: Context) -> Program:
+    if len(task.carrying) > 1:
+        return program
+    for held, launch, room in chunk_choices(0, 0, wide=False):
+        blocks = held_blocks(task, context, held)
+        made = replace(program.with_blocks(blocks), launch=launch)
+        if registers(made) <= room and has_room(made, context.target):
+            return made
+    return program
+
+
+def _with_warps(program: Program, warps: int) -> Program:
+    return replace(program, launch=tuple({**dict(program.launch), "num_warps": warps}.items()))

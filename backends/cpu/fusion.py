@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import prod
 
 from ...ir.tile import (
     Cast,
@@ -37,6 +38,7 @@ from ...ir.tile import (
 from .layout import Layout
 
 _CHEAP = 3  # operations per element that are rather done twice than stored and read
+MOST_PARTIAL = 4096  # elements of sums that are folded after a nest: they stay in the L1
 _COSTS = {
     **dict.fromkeys("div sqrt rsqrt".split(), 6),
     **dict.fromkeys("floordiv mod".split(), 40),
@@ -50,10 +52,14 @@ _COSTS = {
 
 @dataclass
 class Nest:
-    """A loop nest over ``axes`` that makes ``sinks``; reductions in it are over ``over``."""
+    """A loop nest over ``axes`` that makes ``sinks``; reductions in it are over ``over``.
+
+    Some may be over ``lanes`` instead, the axis along vectors: a state that is read both ways.
+    """
 
     axes: frozenset[str]
     over: str | None = None
+    lanes: str | None = None
     sinks: list[Elementwise | Cast | Reduce] = field(default_factory=list)
 
 
@@ -63,9 +69,10 @@ Step = Op | Nest
 class Fusion:
     """What is virtual, and the steps of every body of a program."""
 
-    def __init__(self, program: Program, layout: Layout) -> None:
+    def __init__(self, program: Program, layout: Layout, lanes: int) -> None:
         self.program = program
         self.layout = layout
+        self.lanes = lanes
         self.makers: dict[str, Op] = {}
         self.readers: dict[str, list[Op]] = defaultdict(list)
         self.steps: dict[int, list[Step]] = {}  # by the identity of a body
@@ -270,18 +277,39 @@ class _BodySchedule:
                         and not any(s.out == base for s in step.sinks if isinstance(s, Reduce))
                     )
                     first = max(first, at if inside else at + 1)
-        nest = self._nest(first, axes, over)
+        nest = self._nest(first, axes, over, self._folds(op))
         nest.sinks.append(op)
         self.fusion.nest_of[op.out.name] = nest
         self._at[op.out.name] = next(n for n, s in enumerate(self.steps) if s is nest)
 
-    def _nest(self, first: int, axes: frozenset[str], over: str | None) -> Nest:
+    def _folds(self, op: Elementwise | Cast | Reduce) -> bool:
+        """Whether an op folds vectors of floats to numbers, which can wait until a nest is done."""
+        if not isinstance(op, Reduce) or not op.out.dtype.is_float or not op.out.axes:
+            return False
+        lane = self.fusion.layout.of(op.x)[-1]
+        blocks = {t.dim: t.block for t in self.fusion.program.tiles}
+        partial = prod(blocks[a] for a in op.out.axes) * self.fusion.lanes
+        return op.over == lane and blocks[lane] % self.fusion.lanes == 0 and partial <= MOST_PARTIAL
+
+    def _nest(self, first: int, axes: frozenset[str], over: str | None, folds: bool) -> Nest:
         for step in self.steps[first:]:
-            if isinstance(step, Nest) and step.axes == axes and over in (None, step.over):
+            if not isinstance(step, Nest) or step.axes != axes:
+                continue
+            if over in (None, step.over, step.lanes):
                 return step
-            if isinstance(step, Nest) and step.axes == axes and step.over is None:
+            if step.over is None:
                 step.over = over
+                return step
+            if folds and step.lanes is None:
+                step.lanes = over
+                return step
+            if step.lanes is None and all(self._folds(s) for s in _reductions(step)):
+                step.over, step.lanes = over, step.over
                 return step
         nest = Nest(axes, over)
         self.steps.append(nest)
         return nest
+
+
+def _reductions(nest: Nest) -> Iterator[Reduce]:
+    return (s for s in nest.sinks if isinstance(s, Reduce))

@@ -38,7 +38,7 @@ class KernelScope:
         self.sizes = sizes
         self.blocks = {t.dim: t.block for t in program.tiles}
         self.layout = choose_layout(program, target.lanes)
-        self.fusion = Fusion(program, self.layout)
+        self.fusion = Fusion(program, self.layout, target.lanes)
         self.reader = AccessReader(self.fusion.makers, lambda v: self.scalar(v).code)
         self.locals = LocalArrays(self.fresh)
         self.arrays: dict[str, Array] = {}

@@ -44,6 +44,7 @@ class NestText:
         self.pre = [[] for _ in range(len(self.outer) + 1)]
         self.post = [[] for _ in range(len(self.outer) + 1)]
         self.inner: Lines = []
+        self.after: Lines = []  # once all loops are done
         self.pairs: Lines = []  # declarations of what two rows share
         self.paired: Lines = []
         block = 0 if self.lane_axis is None else self.kernel.blocks[self.lane_axis]
@@ -187,6 +188,12 @@ class NestText:
             self.pre[depth].append(f"{kind} {name} = {start};")
             self.inner.append(f"{name} = {write_together(sink.op, name, x.code)};")
             result = Text(name, out.dtype)
+        elif sink.over == self.lane_axis and not self.lanes_inside:
+            self.pre[depth].append(f"{kind} {name} = mx::splat({start});")
+            combined = write_together(sink.op, name, x.as_vector(), vector=True)
+            self.inner.append(f"{name} = {combined};")
+            self._fold_later(sink, name, depth)
+            return
         else:
             self.pre[depth].append(f"{kind} {name}[{self.width}];")
             self.pre[depth] += self._vectors([f"{name}[v] = mx::splat({start});"])
@@ -194,6 +201,22 @@ class NestText:
             self.inner.append(f"{name}[v] = {combined};")
             result = Text(f"{name}[v]", out.dtype, True)
         self._finish_reduce(sink, name, result, depth)
+
+    def _fold_later(self, sink: Reduce, name: str, depth: int) -> None:
+        """Keep the vector of each number until all are made: many are folded in one go."""
+        kernel, lanes, axis = self.kernel, self.kernel.target.lanes, self.lane_axis
+        assert axis is not None
+        array = kernel.array(sink.out)
+        partial = kernel.fresh(f"{array.name}_lanes")
+        count = kernel.size(array.axes)
+        kernel.local("float", partial, count * lanes)
+        place = f"&{partial}[({kernel.place(array.axes)}) * {lanes}]"
+        if not self.lanes_inside and kernel.blocks[axis] != self.width * lanes:
+            both = write_together(sink.op, f"mx::load({place})", name, vector=True)
+            self.post[depth].append(f"if (from_{axis} > 0) {name} = {both};")
+        self.post[depth].append(f"mx::store({place}, {name});")
+        fold = f"mx::fold_rows<mx::{sink.op.capitalize()}, {count}>"
+        self.after.append(f"{fold}({array.name}, {partial});")
 
     def _finish_reduce(self, sink: Reduce, name: str, result: Text, depth: int) -> None:
         kernel, out = self.kernel, sink.out
@@ -232,6 +255,9 @@ class NestText:
 
     def lines(self) -> Lines:
         """The nest, whole."""
+        return [*self._loops(), *self.after]
+
+    def _loops(self) -> Lines:
         body = self._innermost()
         for depth in range(len(self.outer), -1, -1):
             axis = self.outer[depth - 1] if depth else None

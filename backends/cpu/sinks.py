@@ -38,7 +38,10 @@ def _declare_sink(
     for form, over in sorted(kernel.operand_forms.get(value.name, ())):
         lane = kernel.layout.of(value)[-1]
         in_nest = form == "rows" or (
-            over != lane and nest.over in (None, over) and pair_axis in (None, over)
+            nest.lanes is None
+            and over != lane
+            and nest.over in (None, over)
+            and pair_axis in (None, over)
         )
         in_nest = in_nest and kernel.in_vectors(kernel.layout.of(value))
         if not made_here or not in_nest or form == "columns":

@@ -1,30 +1,6 @@
 // Running sums along a row, triangular and dense systems of equations.
 namespace mx {
 
-struct Sum {
-  static constexpr float START = 0;
-  template <class V> MX_INLINE V of(V a, V b) { return a + b; }
-};
-struct Prod {
-  static constexpr float START = 1;
-  template <class V> MX_INLINE V of(V a, V b) { return a * b; }
-};
-struct Max {
-  static constexpr float START = -INF;
-  template <class V> MX_INLINE V of(V a, V b) { return max(a, b); }
-};
-
-#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ < 12
-#define MX_SHUFFLE(x, y, ...) __builtin_shuffle(x, y, vi{__VA_ARGS__})
-#else
-#define MX_SHUFFLE(x, y, ...) __builtin_shufflevector(x, y, __VA_ARGS__)
-#endif
-
-template <int... N> struct Lanes {};
-template <int COUNT, int... N> struct Count : Count<COUNT - 1, COUNT - 1, N...> {};
-template <int... N> struct Count<0, N...> { using type = Lanes<N...>; };
-using EachLane = typename Count<LANES>::type;
-
 // Lane n becomes lane n - BY, the first ones those of ``rest`` (n + BY and the last with REVERSE).
 template <int BY, bool REVERSE, int... N>
 MX_INLINE vf moved(vf x, vf rest, Lanes<N...>) {

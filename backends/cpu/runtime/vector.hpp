@@ -85,26 +85,79 @@ MX_INLINE vi max(vi a, vi b) { return a > b ? a : b; }
 MX_INLINE int32_t min(int32_t a, int32_t b) { return a < b ? a : b; }
 MX_INLINE int32_t max(int32_t a, int32_t b) { return a > b ? a : b; }
 
-template <class V> MX_INLINE auto sum_lanes(V x) {
+struct Sum {
+  static constexpr float START = 0;
+  template <class V> MX_INLINE V of(V a, V b) { return a + b; }
+};
+struct Prod {
+  static constexpr float START = 1;
+  template <class V> MX_INLINE V of(V a, V b) { return a * b; }
+};
+struct Max {
+  static constexpr float START = -INF;
+  template <class V> MX_INLINE V of(V a, V b) { return max(a, b); }
+};
+struct Min {
+  static constexpr float START = INF;
+  template <class V> MX_INLINE V of(V a, V b) { return min(a, b); }
+};
+
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ < 12
+#define MX_SHUFFLE(x, y, ...) __builtin_shuffle(x, y, vi{__VA_ARGS__})
+#else
+#define MX_SHUFFLE(x, y, ...) __builtin_shufflevector(x, y, __VA_ARGS__)
+#endif
+
+template <int... N> struct Lanes {};
+template <int COUNT, int... N> struct Count : Count<COUNT - 1, COUNT - 1, N...> {};
+template <int... N> struct Count<0, N...> { using type = Lanes<N...>; };
+using EachLane = typename Count<LANES>::type;
+
+// All lanes as one number: halves are put together until there is one lane. Longs, which are rare,
+// go one by one.
+template <class F, int BY, class V, int... N> MX_INLINE V folded(V x, Lanes<N...> lanes) {
+  if constexpr (BY > 0)
+    return folded<F, BY / 2>(F::of(x, MX_SHUFFLE(x, x, ((N + BY) % LANES)...)), lanes);
+  return x;
+}
+template <class F, class V> MX_INLINE auto across(V x) {
+  if constexpr (sizeof(x[0]) == 4) return folded<F, LANES / 2>(x, EachLane{})[0];
   auto s = x[0];
-  for (int n = 1; n < LANES; ++n) s += x[n];
+  for (int n = 1; n < LANES; ++n) s = F::of(s, x[n]);
   return s;
 }
-template <class V> MX_INLINE auto prod_lanes(V x) {
-  auto s = x[0];
-  for (int n = 1; n < LANES; ++n) s *= x[n];
-  return s;
+template <class V> MX_INLINE auto sum_lanes(V x) { return across<Sum>(x); }
+template <class V> MX_INLINE auto prod_lanes(V x) { return across<Prod>(x); }
+template <class V> MX_INLINE auto max_lanes(V x) { return across<Max>(x); }
+template <class V> MX_INLINE auto min_lanes(V x) { return across<Min>(x); }
+
+// COUNT rows, each folded to one number. Of as many rows as there are lanes, row n ends in lane n:
+// each step folds two vectors at once, one into each half of a group of lanes.
+template <int BY, int FROM, int... N> MX_INLINE vf halves(vf x, vf y, Lanes<N...>) {
+  return MX_SHUFFLE(
+      x, y, (N - N % (2 * BY) + N % BY + FROM + (N % (2 * BY) < BY ? 0 : LANES))...);
 }
-template <class V> MX_INLINE auto max_lanes(V x) {
-  auto s = x[0];
-  for (int n = 1; n < LANES; ++n) s = max(s, x[n]);
-  return s;
+template <class F, int BY> MX_INLINE vf fold_square(vf (&x)[LANES]) {
+  if constexpr (BY > 0) {
+    MX_UNROLL for (int n = 0; n < BY; ++n) {
+      vf y = x[n + BY];
+      x[n] = F::of(halves<BY, 0>(x[n], y, EachLane{}), halves<BY, BY>(x[n], y, EachLane{}));
+    }
+    return fold_square<F, BY / 2>(x);
+  }
+  return x[0];
 }
-template <class V> MX_INLINE auto min_lanes(V x) {
-  auto s = x[0];
-  for (int n = 1; n < LANES; ++n) s = min(s, x[n]);
-  return s;
+template <class F, int COUNT>
+static inline void fold_rows(float* __restrict to, const float* __restrict from) {
+  int row = 0;
+  for (; row + LANES <= COUNT; row += LANES) {
+    vf x[LANES];
+    MX_UNROLL for (int n = 0; n < LANES; ++n) x[n] = load(from + (row + n) * LANES);
+    store(to + row, fold_square<F, LANES / 2>(x));
+  }
+  for (; row < COUNT; ++row) to[row] = across<F>(load(from + row * LANES));
 }
+
 MX_INLINE bool any_lanes(vi x) { return min_lanes(x) != 0; }
 MX_INLINE bool all_lanes(vi x) { return max_lanes(x) != 0; }
 

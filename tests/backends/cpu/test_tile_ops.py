@@ -169,6 +169,20 @@ def test_dense_systems(dtype: DType, size: int) -> None:
 
 
 @CASES
+@pytest.mark.parametrize("columns", [16, 64, 160])
+def test_a_tile_that_is_folded_both_ways(dtype: DType, size: int, columns: int) -> None:
+    """In one pass, where the last axis fills vectors; what it overwrites is read by both."""
+    bench = Bench(dtype, {"T": size, "E": columns})
+    x, column, row = bench.load("x", "TE"), bench.load("k", "T"), bench.load("v", "E")
+    for name, op in (("s", "sum"), ("m", "max"), ("n", "min")):
+        state = bench.ew("add", x, bench.ew("mul", column, row))
+        bench.store(f"{name}_rows", bench.b.reduce(op, bench.ew("mul", state, column), "T"), "E")
+        bench.store(f"{name}_columns", bench.b.reduce(op, bench.ew("mul", state, row), "E"), "T")
+    bench.store("y", bench.ew("exp", bench.ew("sub", x, column)), "TE")
+    bench.check()
+
+
+@CASES
 def test_renamed_axes(dtype: DType, size: int) -> None:
     """In loops, in dots on either side, beside the first name, and as a position."""
     bench = Bench(dtype, {"T": size, "S": size, "D": 24})

@@ -32,6 +32,9 @@ def execution_of(text: str) -> Execution:
     _, backend, part = text.partition("\n")[0].split()
     if part == "whole":
         return Execution(load_text(text), backend)  # type: ignore[arg-type]
+    if part == "packed":
+        whole = execution_of(part_text(text, "whole"))
+        return Execution(whole.packed().mixer, whole.backend, tuned=whole.mixer, part=part)
     return stepping_of(part_text(text, "whole")).part(part)
 
 

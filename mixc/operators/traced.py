@@ -11,6 +11,7 @@ from torch import Tensor
 from ..ir.errors import ArgumentError
 from ..runtime.arguments import in_autocast
 from .definitions import forward
+from .documents import packed_form
 
 
 def traced(
@@ -30,7 +31,15 @@ def traced(
     tensors, params = split(names, runtime, given)
     cuts = cu_seqlens if isinstance(cu_seqlens, Mapping) else {"*": cu_seqlens}
     cuts = {name: cut for name, cut in cuts.items() if cut is not None}
-    return called(text, multiplied, tensors, cuts, params)
+    device = next((tensor.device.type for tensor in tensors.values()), "cpu")
+    packed = packed_form(text, " ".join(tensors), device) if cuts else None
+    if packed is None:
+        return called(text, multiplied, tensors, cuts, params)
+    call = "; ".join(" ".join(words) for words in (tensors, cuts, params))
+    where = [tensor.detach() for tensor in tensors.values()] + [*cuts.values()]
+    tables = torch.ops.mixc.documents(text, call, where, _numbers(params))
+    tensors = {**tensors, **dict(zip(packed.tables, tables, strict=True))}
+    return called(packed.text, multiplied, tensors, {}, params)
 
 
 def split(
@@ -59,11 +68,13 @@ def called(
     recorded = torch.is_grad_enabled() and not torch.compiler.is_exporting()
     wanted = [name for name, tensor in tensors.items() if recorded and tensor.requires_grad]
     call = "; ".join(" ".join(words) for words in (tensors, cuts, params, wanted))
-    numbers = [float(value) for value in params.values()]
-    made: list[Tensor] = torch.ops.mixc.forward(
-        text, call, [*tensors.values(), *cuts.values()], numbers
-    )
+    given = [*tensors.values(), *cuts.values()]
+    made: list[Tensor] = torch.ops.mixc.forward(text, call, given, _numbers(params))
     return made
+
+
+def _numbers(params: Mapping[str, Any]) -> list[float]:
+    return [float(value) for value in params.values()]
 
 
 __all__ = ["called", "forward", "split", "traced"]

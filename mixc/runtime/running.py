@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, cast
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..compiler.mixers.pack.pack_sequences import Packing
     from .training import Passes, Training
 
+_IN_BLOCKS = ("triton", "interpreter")
 _MOST_DTYPES = 8  # of calls that go straight to kernels
 
 
@@ -122,13 +123,13 @@ class Execution:
         cu_seqlens: Tensor | Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """The same, on tensors that kernels may read."""
-        if cu_seqlens is not None and self._is_one_by_one(tensors):
+        if cu_seqlens is not None and self.is_one_by_one(tensors.keys(), device_of(tensors)):
             return self.by_document(tensors, params, cu_seqlens)
         chosen = choose(self.backend, device_of(tensors))
         dtype = working_dtype(self.mixer, tensors)
         given, mixer = dict(tensors), self.mixer
         if cu_seqlens is not None:
-            packed = self._packed()
+            packed = self.packed()
             given |= document_tables(packed, mixer, cu_seqlens, tensors, params)
             mixer = packed.mixer
         if self.backend == "auto" and chosen == "cpu":
@@ -193,21 +194,24 @@ class Execution:
         warn_of_torch(mixer.name, reason, trained)
         return by_reference(mixer, given, params, dtype)
 
-    def _is_one_by_one(self, tensors: Mapping[str, Tensor]) -> bool:
-        """Whether documents get a call each: for last states, or where one call would be slow."""
+    def is_one_by_one(self, names: Collection[str], device: torch.device) -> bool:
+        """Whether documents get a call each: for last states, or where one call would be slow.
+
+        ``names``: the inputs that are given.
+        """
         from ..compiler.mixers.pack.pack_sequences import last_outputs
 
         if self._has_last is None:
             self._has_last = bool(last_outputs(self.mixer))
-        if self._has_last or not any(name in tensors for name in self._packed().per_document):
+        if self._has_last or not any(name in names for name in self.packed().per_document):
             return self._has_last
-        blocks = choose(self.backend, device_of(tensors)) in ("triton", "interpreter")
+        blocks = device.type != "meta" and choose(self.backend, device) in _IN_BLOCKS
         return blocks and self._loses_chunks()
 
     def _loses_chunks(self) -> bool:
         """Whether initial values of documents, given amid the row, keep a state from chunks."""
         if self._chunks_lost is None:
-            whole, packed = (schedules(m) for m in (self.mixer, self._packed().mixer))
+            whole, packed = (schedules(m) for m in (self.mixer, self.packed().mixer))
             self._chunks_lost = "chunk" in whole and "chunk" not in packed
         return self._chunks_lost
 
@@ -229,7 +233,8 @@ class Execution:
         sizes = row_sizes(self.mixer, names, tensors, params)
         return one_by_one(self.mixer, tensors, edges, sizes, names, lambda own: self(own, params))
 
-    def _packed(self) -> Packing:
+    def packed(self) -> Packing:
+        """The mixer for documents in one row; UnsupportedError where a term has no such form."""
         from ..compiler.mixers.pack.pack_sequences import packing
 
         if self._packing is None:

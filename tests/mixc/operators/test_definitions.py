@@ -136,6 +136,29 @@ def test_packed_rows_and_absent_inputs_compile() -> None:
         torch.testing.assert_close(found, wanted)
 
 
+def test_documents_in_one_row_go_forward_once(
+    causal: mixc.LoadedMixer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*inputs: Tensor) -> Tensor:
+        return causal(*inputs[:3], cu_seqlens=inputs[3])
+
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(run, fullgraph=True, backend=counter, dynamic=True)
+    for cuts in ([0, 5, 12], [0, 3, 9, 17], [0, 30]):
+        x, edges = qkv(1, cuts[-1]), torch.tensor(cuts)
+        wanted = gradients(lambda *x, e=edges: run(*x, e), *x)
+        with monkeypatch.context() as patch:  # what a backward pass without kernels goes through
+            patch.delattr(mixc.operators.recording.Recording, "_recomputed")
+            patch.delattr(mixc.runtime.running.Execution, "directly")
+            found = gradients(lambda *x, e=edges: compiled(*x, e), *x)
+        assert all(map(torch.equal, found, wanted))
+    assert counter.frame_count == 1
+    with pytest.raises(mixc.MixcError, match="boundaries that end at T = 30 as I in q, got 29"):
+        compiled(*x, torch.tensor([0, 29]))
+    told = causal._text, "q k v; *", [*x, edges], []
+    torch.library.opcheck(torch.ops.mixc.documents.default, told)
+
+
 def test_what_does_not_fit_is_said_while_compiling(causal: mixc.LoadedMixer) -> None:
     q, k, v = qkv()
     compiled = torch.compile(lambda q, k: causal(q, k, v), fullgraph=True, backend="eager")

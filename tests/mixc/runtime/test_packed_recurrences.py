@@ -27,6 +27,7 @@ from mixc.runtime.running import Execution, schedules
 from mixc.verifying.packed_case import packed_case
 
 SPECS = sorted((Path(mixc.__file__).parents[1] / "specs" / "recurrence").glob("*.yaml"))
+CPU = torch.device("cpu")
 HEAD = """
 mixer: example
 inputs: {x: [B, T, C], ends: {dims: [B, T], dtype: bool}, s0: [B, C], g: [C]}
@@ -224,8 +225,8 @@ def test_initial_values_of_documents_keep_the_chunk_form():
     rows = replace(mixer, outputs=mixer.outputs[:1])
     execution = Execution(rows, "interpreter")
     x = {"q": torch.zeros(1, 4, 2, 8), "S0": torch.zeros(2, 2, 8, 8)}
-    assert execution._is_one_by_one(x)
-    assert not execution._is_one_by_one({"q": x["q"]})
+    assert execution.is_one_by_one(x, CPU)
+    assert not execution.is_one_by_one({"q"}, CPU)
     for backend in ("reference", "cpu"):  # which go row by row anyway
-        assert not Execution(rows, backend)._is_one_by_one(x)
+        assert not Execution(rows, backend).is_one_by_one(x, CPU)
     assert "chunk" in schedules(without_inputs(pack_sequences(rows), ["S0"]))

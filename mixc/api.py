@@ -13,7 +13,7 @@ from .ir.errors import ArgumentError, UnsupportedError
 from .ir.expression import Kind
 from .ir.mixer import Mixer
 from .operators.execution import OperatorExecution
-from .operators.signature import text_of
+from .operators.signature import text_of, told
 from .runtime import arguments, compiling
 from .runtime.backends import Backend, Chosen, choose
 from .runtime.overrides import Values, override
@@ -139,12 +139,10 @@ class LoadedMixer:
         self._execution = OperatorExecution(mixer, backend)
         self._stepping = Stepping(mixer, backend, OperatorExecution)
         self._result = result_class(mixer.name, self.outputs) if len(self.outputs) > 1 else None
-        self._runtime = tuple(param.name for param in mixer.params if param.runtime)
-        self._text = text_of(mixer, backend)
-        self._multiplied = self._execution.multiplied
-        from torch.compiler import is_dynamo_compiling
+        self._told = told(mixer, text_of(mixer, backend))
+        from torch.compiler import is_compiling
 
-        self._is_traced = is_dynamo_compiling
+        self._is_traced = is_compiling
         register_as_tree()
         self._numbers = [p.name for p in mixer.params if p.runtime and p.kind is Kind.REAL]
         self._by_tensors: dict[tuple[str, ...], LoadedMixer] = {}
@@ -180,11 +178,11 @@ class LoadedMixer:
             ArgumentError: tensors that do not fit the spec, or a state of another mixer or batch.
             UnsupportedError: a state is wanted, and a term needs the whole sequence.
         """
+        if self._is_traced():
+            return self._traced(inputs, named, cu_seqlens, state, return_state)
         if self._numbers and (given := arguments.tensor_params(self._numbers, named)):
             more: dict[str, Any] = {**named, **given, "state": state, "return_state": return_state}
             return self._with_inputs(tuple(given))(*inputs, cu_seqlens=cu_seqlens, **more)
-        if self._is_traced():
-            return self._traced(inputs, named, cu_seqlens, state, return_state)
         if state is not None or return_state:
             if cu_seqlens is not None and state is not None:
                 raise ArgumentError(
@@ -215,7 +213,7 @@ class LoadedMixer:
         return_state: bool,
     ) -> Any:
         """The call under ``torch.compile``, which traces these lines."""
-        from .operators.traced import traced
+        from .operators.traced import traced, with_params
 
         if state is not None or return_state:
             if cu_seqlens is not None:
@@ -226,7 +224,7 @@ class LoadedMixer:
             made, after = self._traced_segment(inputs, named, state, one_row=False)
             return (self._outputs(made), after) if return_state else self._outputs(made)
         given = self._by_name(inputs, named)
-        found = traced(self._text, self.inputs, self._multiplied, self._runtime, given, cu_seqlens)
+        found = traced(*with_params(self._told, given), cu_seqlens)
         return found[0] if self._result is None else self._result(*found[: len(self.outputs)])
 
     def _traced_segment(
@@ -236,10 +234,11 @@ class LoadedMixer:
         state: SequenceState | None,
         one_row: bool,
     ) -> tuple[dict[str, Tensor], SequenceState]:
+        from .operators.traced import with_params
         from .operators.traced_segments import traced_segment
 
         given = self._by_name(inputs, named)
-        return traced_segment(self._text, self.inputs, self._runtime, given, state, one_row)
+        return traced_segment(*with_params(self._told, given), state, one_row)
 
     def _by_name(
         self, inputs: tuple[object, ...], named: Mapping[str, object]
@@ -267,11 +266,11 @@ class LoadedMixer:
             ArgumentError: more than one row, tensors that do not fit, a state of another mixer.
             UnsupportedError: a term that needs the whole sequence, named.
         """
-        if self._numbers and (given := arguments.tensor_params(self._numbers, named)):
-            return self._with_inputs(tuple(given)).step(*inputs, state=state, **{**named, **given})
         if self._is_traced():
             results, after = self._traced_segment(inputs, named, state, one_row=True)
             return self._outputs(results), after
+        if self._numbers and (given := arguments.tensor_params(self._numbers, named)):
+            return self._with_inputs(tuple(given)).step(*inputs, state=state, **{**named, **given})
         results, after = self._stepping(inputs, named, state, one_row=True)
         return self._outputs(results), after
 
@@ -290,7 +289,7 @@ class LoadedMixer:
         if self._is_traced():
             from .operators.segments import segments
 
-            return frozenset(segments(self._text, False).only_first)
+            return frozenset(segments(self._told.text, False).only_first)
         return frozenset(self._stepping.continued.only_first)
 
     def _outputs(self, results: Mapping[str, Tensor]) -> Any:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..runtime.training import second_derivative
+from ..stepping.state import register_as_tree
 from .mapped import mapped
 from .recording import gradients_in, keep_for_backward, recording_of
 
@@ -68,3 +69,4 @@ forward.register_autograd(_differentiate, setup_context=_save)
 backward.register_autograd(_refuse, setup_context=_remember_name)
 forward.register_vmap(partial(mapped, forward))
 backward.register_vmap(partial(mapped, backward))
+register_as_tree()

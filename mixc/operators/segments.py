@@ -8,21 +8,10 @@ from typing import NamedTuple
 
 from torch.compiler import assume_constant_result
 
-from ..compiler.analysis.multiplied import multiplied_inputs
 from ..ir.expression import Kind
 from ..ir.mixer import Mixer
 from .recording import stepping_of
-from .signature import part_text
-
-
-class Part(NamedTuple):
-    """A mixer that runs as one operator: the text that tells it, and names in its own order."""
-
-    text: str
-    inputs: tuple[str, ...]
-    params: tuple[str, ...]
-    outputs: tuple[str, ...]
-    multiplied: frozenset[str]
+from .signature import Part, part_text, told
 
 
 class Rows(NamedTuple):
@@ -75,13 +64,7 @@ def _segments(text: str, one_row: bool) -> Segments:
 
 
 def _part(text: str, name: str, mixer: Mixer) -> Part:
-    return Part(
-        part_text(text, name),
-        tuple(entry.name for entry in mixer.inputs),
-        tuple(param.name for param in mixer.params if param.runtime),
-        tuple(output.name for output in mixer.outputs),
-        multiplied_inputs(mixer),
-    )
+    return told(mixer, part_text(text, name))
 
 
 # A tracer calls it, and takes what it returns.
@@ -90,4 +73,4 @@ segments: Callable[[str, bool], Segments] = assume_constant_result(  # type: ign
 )
 
 
-__all__ = ["Part", "Rows", "Segments", "segments"]
+__all__ = ["Rows", "Segments", "segments"]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from ..compiler.analysis.multiplied import multiplied_inputs
 from ..ir.binding import Number
 from ..ir.expression import Kind
 from ..ir.mixer import Mixer
@@ -53,6 +54,30 @@ class Call:
         return dict(zip(self.cuts, cuts, strict=True)) or None
 
 
+class Part(NamedTuple):
+    """A mixer that runs as one operator: the text that tells it, and names in its own order.
+
+    ``params`` are those of each call; autocast takes the inputs ``multiplied`` in 16 bits.
+    """
+
+    text: str
+    inputs: tuple[str, ...]
+    params: tuple[str, ...]
+    outputs: tuple[str, ...]
+    multiplied: frozenset[str]
+
+
+def told(mixer: Mixer, text: str) -> Part:
+    """A mixer, or a part of one, that ``text`` tells."""
+    return Part(
+        text,
+        tuple(entry.name for entry in mixer.inputs),
+        tuple(param.name for param in mixer.params if param.runtime),
+        tuple(output.name for output in mixer.outputs),
+        multiplied_inputs(mixer),
+    )
+
+
 def text_of(mixer: Mixer, backend: str, part: str = "whole") -> str:
     """What tells a mixer to an operator: its equations, below a line on how it is run.
 
@@ -74,4 +99,4 @@ def read_call(text: str) -> Call:
     return Call(*(tuple(words.split()) for words in text.split(";")))
 
 
-__all__ = ["Call", "part_text", "read_call", "text_of"]
+__all__ = ["Call", "Part", "part_text", "read_call", "text_of", "told"]

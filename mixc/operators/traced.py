@@ -2,60 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import assume_constant_result
 
 from ..ir.errors import ArgumentError
 from ..runtime.arguments import in_autocast
 from .definitions import forward
 from .documents import packed_form
+from .recording import execution_of
+from .signature import Part, text_of, told
 
 
 def traced(
-    text: str,
-    names: tuple[str, ...],
-    multiplied: frozenset[str],
-    runtime: tuple[str, ...],
-    given: Mapping[str, Any],
-    cu_seqlens: Tensor | Mapping[str, Tensor] | None,
+    mixer: Part, given: Mapping[str, Any], cu_seqlens: Tensor | Mapping[str, Tensor] | None
 ) -> list[Tensor]:
-    """The outputs of the mixer that ``text`` tells, and behind them what is kept for gradients.
+    """The outputs of a mixer, and behind them what is kept for gradients.
 
-    ``names`` are its inputs, ``multiplied`` those that autocast takes in 16 bits,
-    ``runtime`` its params of each call. What does not fit is said by the
-    operator, which sees the shapes.
+    What does not fit is said by the operator, which sees the shapes.
     """
-    tensors, params = split(names, runtime, given)
+    tensors, params = split(mixer, given)
     cuts = cu_seqlens if isinstance(cu_seqlens, Mapping) else {"*": cu_seqlens}
     cuts = {name: cut for name, cut in cuts.items() if cut is not None}
     device = next((tensor.device.type for tensor in tensors.values()), "cpu")
-    packed = packed_form(text, " ".join(tensors), device) if cuts else None
+    packed = packed_form(mixer.text, " ".join(tensors), device) if cuts else None
     if packed is None:
-        return called(text, multiplied, tensors, cuts, params)
+        return called(mixer, tensors, cuts, params)
     call = "; ".join(" ".join(words) for words in (tensors, cuts, params))
     where = [tensor.detach() for tensor in tensors.values()] + [*cuts.values()]
-    tables = torch.ops.mixc.documents(text, call, where, _numbers(params))
+    tables = torch.ops.mixc.documents(mixer.text, call, where, _numbers(params))
     tensors = {**tensors, **dict(zip(packed.tables, tables, strict=True))}
-    return called(packed.text, multiplied, tensors, {}, params)
+    return called(mixer._replace(text=packed.text), tensors, {}, params)
 
 
-def split(
-    names: Iterable[str], runtime: Iterable[str], given: Mapping[str, Any]
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What is given of the inputs ``names`` and of the params of each call."""
+def split(mixer: Part, given: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What is given of a mixer's inputs and of its params of each call."""
+    names = mixer.inputs
     for name in given:
-        if name not in names and name not in runtime:
+        if name not in names and name not in mixer.params:
             raise ArgumentError(f"there is no input {name!r}; there is {', '.join(names)}")
     tensors = {name: given[name] for name in names if given.get(name) is not None}
-    return tensors, {name: given[name] for name in runtime if name in given}
+    return tensors, {name: given[name] for name in mixer.params if name in given}
 
 
 def called(
-    text: str,
-    multiplied: frozenset[str],
+    mixer: Part,
     tensors: Mapping[str, Tensor],
     cuts: Mapping[str, Tensor],
     params: Mapping[str, Any],
@@ -64,12 +59,12 @@ def called(
 
     An exported program keeps nothing: it is mostly run, and else goes forward once more.
     """
-    tensors = dict(in_autocast(multiplied, tensors))
+    tensors = dict(in_autocast(mixer.multiplied, tensors))
     recorded = torch.is_grad_enabled() and not torch.compiler.is_exporting()
     wanted = [name for name, tensor in tensors.items() if recorded and tensor.requires_grad]
     call = "; ".join(" ".join(words) for words in (tensors, cuts, params, wanted))
     given = [*tensors.values(), *cuts.values()]
-    made: list[Tensor] = torch.ops.mixc.forward(text, call, given, _numbers(params))
+    made: list[Tensor] = torch.ops.mixc.forward(mixer.text, call, given, _numbers(params))
     return made
 
 
@@ -77,4 +72,29 @@ def _numbers(params: Mapping[str, Any]) -> list[float]:
     return [float(value) for value in params.values()]
 
 
-__all__ = ["called", "forward", "split", "traced"]
+@lru_cache(maxsize=256)
+def _with_inputs(text: str, params: tuple[str, ...]) -> Part:
+    """The mixer that ``text`` tells, with params as inputs."""
+    from ..compiler.mixers.derivative.params_as_inputs import params_as_inputs
+
+    execution = execution_of(text)
+    mixer = params_as_inputs(execution.mixer, params)
+    return told(mixer, text_of(mixer, execution.backend))
+
+
+# A tracer calls it, and takes what it returns.
+_with_params: Callable[[str, tuple[str, ...]], Part] = assume_constant_result(  # type: ignore[no-untyped-call]
+    lambda text, params: _with_inputs(text, params)
+)
+
+
+def with_params(mixer: Part, given: Mapping[str, Any]) -> tuple[Part, dict[str, Any]]:
+    """The mixer with those params as inputs that are given as tensors, in float32 or wider."""
+    names = [name for name in mixer.params if isinstance(given.get(name), Tensor)]
+    if not names:
+        return mixer, dict(given)
+    wide = {n: given[n].float() if given[n].dtype.itemsize < 4 else given[n] for n in names}
+    return _with_params(mixer.text, tuple(names)), {**given, **wide}
+
+
+__all__ = ["called", "forward", "split", "traced", "with_params"]

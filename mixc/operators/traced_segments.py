@@ -14,14 +14,13 @@ from torch import Tensor
 
 from ..ir.errors import ArgumentError, UnsupportedError
 from ..stepping.state import SequenceState
-from .segments import Part, Segments, segments
+from .segments import Segments, segments
+from .signature import Part
 from .traced import called, split
 
 
 def traced_segment(
-    text: str,
-    names: tuple[str, ...],
-    runtime: tuple[str, ...],
+    mixer: Part,
     given: Mapping[str, Any],
     state: SequenceState | None,
     one_row: bool,
@@ -31,8 +30,8 @@ def traced_segment(
     Raises ArgumentError where the state or a row does not fit, UnsupportedError for a term that
     needs the whole sequence.
     """
-    plan = segments(text, one_row)
-    tensors, params = split(names, runtime, given)
+    plan = segments(mixer.text, one_row)
+    tensors, params = split(mixer, given)
     if state is not None:
         _check(plan, tensors, state)
     left_out = False
@@ -88,7 +87,7 @@ def _later(
 def _run(part: Part, known: Mapping[str, Tensor], params: Mapping[str, Any]) -> dict[str, Tensor]:
     own = {name: known[name] for name in part.inputs if name in known}
     numbers = {name: value for name, value in params.items() if name in part.params}
-    made = called(part.text, part.multiplied, own, {}, numbers)
+    made = called(part, own, {}, numbers)
     return dict(zip(part.outputs, made))  # noqa: B905  what is kept for gradients lies behind
 
 

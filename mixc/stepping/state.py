@@ -107,23 +107,39 @@ def _own(tensor: Tensor) -> Tensor:
 
 @lru_cache(maxsize=1)
 def register_as_tree() -> None:
-    """Tell PyTorch that a state is a tree, whose leaves programs take and return."""
+    """Tell PyTorch that a state is a tree, whose leaves programs take and return, and that files
+    may hold one.
+    """
+    from torch import Tensor
+    from torch.serialization import add_safe_globals
     from torch.utils import _pytree
 
     def leaves(state: SequenceState) -> tuple[list[Any], Any]:
         return [state.t, *state.tensors.values()], (state.mixer, state.source, tuple(state))
 
+    def named(state: SequenceState) -> tuple[list[tuple[Any, Any]], Any]:
+        values, context = leaves(state)
+        names = ("t", *state)
+        return [(_pytree.MappingKey(n), v) for n, v in zip(names, values, strict=True)], context
+
     def state_of(values: Iterable[Any], context: Any) -> SequenceState:
         (mixer, source, names), (t, *tensors) = context, values
+        t = int(t) if isinstance(t, Tensor) else t  # a program compiled ahead of time has no int
         return SequenceState(mixer, t, dict(zip(names, tensors, strict=True)), source)
 
+    def context_of(text: str) -> Any:
+        mixer, source, names = json.loads(text)
+        return mixer, source, tuple(names)
+
+    add_safe_globals([SequenceState])
     _pytree.register_pytree_node(
         SequenceState,
         leaves,
         state_of,
+        flatten_with_keys_fn=named,
         serialized_type_name="mixc.SequenceState",
         to_dumpable_context=json.dumps,
-        from_dumpable_context=json.loads,
+        from_dumpable_context=context_of,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch.func import functional_call
 from torch.utils import _pytree as pytree
+from torch.utils.checkpoint import checkpoint
 
 import mixc
 import mixc.nn
@@ -174,3 +177,127 @@ def test_what_does_not_fit_is_said() -> None:
             fullgraph=True,
             backend="eager",
         )(x)
+
+
+class Filling(torch.nn.Module):
+    """What exporters take: the model's call, with a state out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Model()
+
+    def forward(self, x: Tensor) -> Any:
+        return self.model(x)
+
+
+class Decoding(Filling):
+    """One row, with a state in and out."""
+
+    def forward(self, x: Tensor, state: Any) -> Any:
+        return self.model.step(x, state)
+
+
+def saved(program: torch.export.ExportedProgram) -> torch.nn.Module:
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    return torch.export.load(file).module()
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_programs_with_states_are_exported_and_saved(strict: bool) -> None:
+    fill, decode, x = Filling(), Decoding(), torch.randn(2, 12, 8)
+    rows = {1: torch.export.Dim("rows", min=2, max=64)}
+    with torch.no_grad():
+        filled = torch.export.export(fill, (x,), dynamic_shapes=(rows,), strict=strict)
+        _, state = fill(x)
+        given = (x[:, 0], state)
+        shapes = ({}, [torch.export.Dim.DYNAMIC, {}, {}])
+        decoded = torch.export.export(decode, given, dynamic_shapes=shapes, strict=strict)
+        longer = torch.randn(2, 20, 8)
+        found, state = saved(filled)(longer)
+        wanted, plain = fill(longer)
+        for _ in range(2):
+            assert_same((found, state), (wanted, plain))
+            (found, state), (wanted, plain) = (
+                saved(decoded)(longer[:, 0], state),
+                decode(longer[:, 0], plain),
+            )
+        assert state.t == 22
+
+
+def test_a_program_with_a_state_is_compiled_ahead_of_time(tmp_path: Path) -> None:
+    fill, rows = Filling(), {1: torch.export.Dim("rows", min=2, max=64)}
+    with torch.no_grad():
+        program = torch.export.export(fill, (torch.randn(2, 12, 8),), dynamic_shapes=(rows,))
+        path = torch._inductor.aoti_compile_and_package(
+            program, package_path=f"{tmp_path}/fill.pt2"
+        )
+        longer = torch.randn(2, 20, 8)
+        found, state = torch._inductor.aoti_load_package(path)(longer)
+        assert_same((found, state), fill(longer))
+        assert repr(state) == repr(fill(longer)[1])
+
+
+def stretches(model: Model, x: Tensor) -> Tensor:
+    first, state = model(x[:, :5])
+    second, _ = model(x[:, 5:], state)
+    return torch.cat([first, second], 1)
+
+
+def test_stretches_are_checkpointed_and_go_through_transforms() -> None:
+    model, x = Model(), torch.randn(2, 12, 8)
+    weights = dict(model.named_parameters())
+    wanted = torch.autograd.grad(stretches(model, x).square().sum(), [*weights.values()])
+    again = checkpoint(stretches, model, x, use_reentrant=False)
+    assert_same(torch.autograd.grad(again.square().sum(), [*weights.values()]), wanted)
+
+    def loss(weights: dict[str, Tensor], x: Tensor) -> Tensor:
+        first, state = functional_call(model, weights, (x[:, :5],))
+        second, _ = functional_call(model, weights, (x[:, 5:], state))
+        return first.square().sum() + second.square().sum()
+
+    found = torch.func.grad(loss)(weights, x)
+    assert_same([*found.values()], wanted)
+    several = torch.stack([x, 2 * x])
+    mapped = torch.vmap(torch.func.grad(loss), (None, 0))(weights, several)
+    assert_same(
+        mapped,
+        pytree.tree_map(
+            lambda *g: torch.stack(g), *(torch.func.grad(loss)(weights, one) for one in several)
+        ),
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_stretches_in_autocast(dtype: torch.dtype) -> None:
+    model, x = Model(), torch.randn(2, 12, 8)
+    with torch.autocast("cpu", dtype):
+        wanted = stretches(model, x)
+        found = torch.compile(stretches, fullgraph=True, backend="aot_eager")(model, x)
+    assert found.dtype is dtype
+    assert torch.equal(found, wanted)
+
+
+def test_a_number_given_as_a_tensor_compiles(tmp_path: Path) -> None:
+    spec = tmp_path / "warm.yaml"
+    spec.write_text(
+        "mixer: warm\n"
+        "inputs: {x: [B, T, C]}\n"
+        "params: {warmth: {default: 1.0, runtime: true}}\n"
+        "recurrence:\n  over: T\n  state: {s: [C]}\n  step: [s = warmth * s + x, o = s]\n"
+        "outputs: {o: [B, T, C]}\n"
+    )
+    mixer, x = mixc.load(spec), torch.randn(1, 9, 8)
+
+    def run(x: Tensor, warmth: Tensor) -> Tensor:
+        first, state = mixer(x[:, :5], warmth=warmth, return_state=True)
+        return (
+            first.sum()
+            + mixer(x[:, 5:], warmth=warmth, state=state).sum()
+            + mixer(x, warmth=warmth).sum()
+        )
+
+    warmth = torch.tensor(0.5, requires_grad=True)
+    program = torch.compile(run, fullgraph=True, backend="aot_eager")
+    assert_same(*(torch.autograd.grad(f(x, warmth), warmth) for f in (program, run)))

@@ -61,19 +61,19 @@ def gradients(run: Callable[..., Tensor], *inputs: Tensor) -> tuple[Tensor, ...]
 
 
 def by_operator(mixer: mixc.LoadedMixer, **inputs: Tensor) -> Tensor:
-    return call_operator(mixer._text, inputs, {}, None)[0]
+    return call_operator(mixer._told.text, inputs, {}, None)[0]
 
 
 def texts(mixer: mixc.LoadedMixer, inputs: dict[str, Tensor]) -> tuple[list[object], list[object]]:
     """The arguments of both operators in a call that wants all gradients."""
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in inputs.items()}
-    made = call_operator(mixer._text, leaves, {}, None)
+    made = call_operator(mixer._told.text, leaves, {}, None)
     context = made[0].grad_fn
-    recording = mixc.operators.recording.recording_of(mixer._text, context.later)
+    recording = mixc.operators.recording.recording_of(mixer._told.text, context.later)
     given = recording.with_cotangents(context.saved_tensors, [torch.ones_like(x) for x in made])
     names = " ".join(inputs)
-    ahead = [mixer._text, f"{names}; ; ; {names}", list(leaves.values()), []]
-    return ahead, [mixer._text, context.later, [t.detach() for t in given], []]
+    ahead = [mixer._told.text, f"{names}; ; ; {names}", list(leaves.values()), []]
+    return ahead, [mixer._told.text, context.later, [t.detach() for t in given], []]
 
 
 def test_the_two_operators_keep_their_promises(causal: mixc.LoadedMixer) -> None:
@@ -84,10 +84,10 @@ def test_the_two_operators_keep_their_promises(causal: mixc.LoadedMixer) -> None
 
 def test_they_do_where_the_backward_pass_goes_forward_again(causal: mixc.LoadedMixer) -> None:
     leaves = [tensor.requires_grad_() for tensor in qkv()]
-    torch.library.opcheck(FORWARD.default, (causal._text, "q k v", leaves, []))
+    torch.library.opcheck(FORWARD.default, (causal._told.text, "q k v", leaves, []))
     q, k, v = (tensor[:1].detach().requires_grad_() for tensor in leaves)
     cuts = torch.tensor([0, 5, 12])
-    packed = (causal._text, "q k v; *; ; q k v", [q, k, v, cuts], [])
+    packed = (causal._told.text, "q k v; *; ; q k v", [q, k, v, cuts], [])
     torch.library.opcheck(FORWARD.default, packed)
     found = gradients(lambda *x: FORWARD(*packed[:2], [*x, cuts], [])[0], q, k, v)
     wanted = gradients(lambda *x: causal(*x, cu_seqlens=cuts), q, k, v)
@@ -96,7 +96,7 @@ def test_they_do_where_the_backward_pass_goes_forward_again(causal: mixc.LoadedM
 
 def test_gradients_are_those_of_a_plain_call(causal: mixc.LoadedMixer) -> None:
     found = gradients(lambda q, k, v: by_operator(causal, q=q, k=k, v=v), *qkv())
-    again = gradients(lambda *x: FORWARD(causal._text, "q k v", list(x), [])[0], *qkv())
+    again = gradients(lambda *x: FORWARD(causal._told.text, "q k v", list(x), [])[0], *qkv())
     wanted = gradients(causal, *qkv())
     assert all(map(torch.equal, found, wanted))
     assert all(map(torch.equal, again, wanted))
@@ -155,7 +155,7 @@ def test_documents_in_one_row_go_forward_once(
     assert counter.frame_count == 1
     with pytest.raises(mixc.MixcError, match="boundaries that end at T = 30 as I in q, got 29"):
         compiled(*x, torch.tensor([0, 29]))
-    told = causal._text, "q k v; *", [*x, edges], []
+    told = causal._told.text, "q k v; *", [*x, edges], []
     torch.library.opcheck(torch.ops.mixc.documents.default, told)
 
 

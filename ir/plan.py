@@ -84,9 +84,14 @@ class Plan:
     def block_count(self, name: str) -> tuple[str, int]:
         """The dim whose blocks ``name`` counts, or is as long as one of, and their size in the
         kernels that use it."""
+        dim, program = self.counted_by(name)
+        return dim, program.tile(dim).block
+
+    def counted_by(self, name: str) -> tuple[str, Program]:
+        """The dim of ``block_count``, and the first program whose blocks of it are meant."""
         dim = dict((*self.block_counts, *self.block_lengths))[name]
         return dim, next(
-            k.program.tile(dim).block
+            k.program
             for k in self.kernels
             if any(name in b.dims for b in k.program.buffers.values())
         )

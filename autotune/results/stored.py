@@ -28,7 +28,7 @@ from .result import Key, Result
 Fault = Callable[[Configuration], tuple[str, str] | None]
 How = Literal["exact", "same architecture", "nearest", "default"]
 # Octaves that a size may be away from the one that a result was tuned for.
-_FAR = 2.0
+FAR = 2.0
 _logger = logging.getLogger("mixc.tuned")
 
 
@@ -134,7 +134,7 @@ def look_up(
     pattern = f"{safe}-{key.hash[:8]}-{key.dtype}*"
     found: tuple[tuple[float, ...], Result] | None = None
     for path, result in stored_results(folders, pattern):
-        rank = _distance(key, result, math.inf if for_search else _FAR)
+        rank = _distance(key, result, math.inf if for_search else FAR)
         if result.modelled and not for_search:
             continue
         if rank is None or (found is not None and rank >= found[0]):
@@ -164,13 +164,13 @@ def _distance(key: Key, result: Result, far: float) -> tuple[float, ...] | None:
     if own.device.architecture != key.device.architecture:
         return None
     pairs = ((key.features, own.features), (key.lengths, own.lengths))
-    features, lengths = (_apart(wanted, there, far) for wanted, there in pairs)
+    features, lengths = (octaves_apart(wanted, there, far) for wanted, there in pairs)
     if math.isinf(features + lengths):
         return None
     return float(result.modelled), features, lengths, float(own.device.name != key.device.name)
 
 
-def _apart(a: Mapping[str, int], b: Mapping[str, int], far: float) -> float:
+def octaves_apart(a: Mapping[str, int], b: Mapping[str, int], far: float) -> float:
     """Octaves between sizes, summed; infinite where dims differ, or one of them is too far."""
     if set(a) != set(b):
         return math.inf

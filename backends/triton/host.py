@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ...ir.expression import Expr, Kind, Literal, Scalar, Size
 from ...ir.mixer import Input, Layout, Mixer
 from ...ir.plan import Kernel, Plan
 from ...ir.rewriting import walk
-from ...ir.tile import BufferArgument, DType, HostArgument, ParamArgument, Program, SizeArgument
+from ...ir.tile import (
+    BufferArgument,
+    DType,
+    HostArgument,
+    ParamArgument,
+    Program,
+    SizeArgument,
+    Tile,
+)
 from ..host_text import host_text
 from ..python_text import COMPARE, WORDS, Text, call, chain, fill, infix, listed, name, several
 from ..statements import Statement, assigned, without_unread, written
@@ -17,13 +26,32 @@ from .checks import kind_checks, shape_checks
 _TORCH = {d: f"torch.{d.value}" for d in DType}
 
 
+@dataclass(frozen=True, slots=True)
+class TableCall:
+    """A table of numbers to set, ``name``, and how it is read: ``varying`` are those that it has,
+    by kernel (``kernel.BLOCK_I``); one is found by the longest of each of ``dims``.
+    """
+
+    name: str
+    varying: frozenset[str]
+    dims: tuple[tuple[str, ...], ...]
+
+
 class HostText:
     """The writer of the function ``<mixer>(inputs, params)``.
 
-    ``standalone``: for a file that has torch imported, and mends the interpreter.
+    ``standalone``: for a file that has torch imported, and mends the interpreter. ``table``: what
+    blocks and launch settings are looked up in, which are numbers without it.
     """
 
-    def __init__(self, plan: Plan, wide_dots: bool = False, standalone: bool = False) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        wide_dots: bool = False,
+        standalone: bool = False,
+        table: TableCall | None = None,
+    ) -> None:
+        self.table = table
         self.plan = plan
         self.wide_dots = wide_dots or standalone
         self.standalone = standalone
@@ -132,15 +160,20 @@ class HostText:
     # ----------------------------------------------------------------------------- buffers
 
     def _buffers(self) -> None:
-        for count, _ in self.plan.block_counts:
-            dim, block = self.plan.block_count(count)
-            self._assign(count, call("triton.cdiv", self._size(dim), block))
-        for dim, _ in self.plan.block_lengths:
-            self._assign(dim, Text(f"{self.plan.block_count(dim)[1]}"))
-        for dim, size in self.plan.lengths:
-            self._assign(dim, host_text(size, self.names))
         inputs = self.mixer.inputs
         device = name(inputs[0].name).then(".device") if inputs else Text('"cpu"')
+        if self.table is not None:
+            lengths = [self._longest(dims) for dims in self.table.dims]
+            self._assign("knobs", call("tuned", self.table.name, device, *lengths))
+        for count, _ in self.plan.block_counts:
+            dim, program = self.plan.counted_by(count)
+            block = self._block(program, program.tile(dim))
+            self._assign(count, call("triton.cdiv", self._size(dim), block))
+        for count, _ in self.plan.block_lengths:
+            dim, program = self.plan.counted_by(count)
+            self._assign(count, self._block(program, program.tile(dim)))
+        for dim, size in self.plan.lengths:
+            self._assign(dim, host_text(size, self.names))
         tables = {t.name: t for t in self.mixer.tables}
         for buffer in self.plan.buffers:
             dtype = _TORCH[buffer.dtype]
@@ -159,10 +192,23 @@ class HostText:
 
     # ------------------------------------------------------------------------------ launches
 
+    def _longest(self, dims: Sequence[str]) -> Text:
+        sizes = [self._size(dim) for dim in dims]
+        return sizes[0] if len(sizes) == 1 else call("max", *sizes)
+
+    def _block(self, program: Program, tile: Tile) -> Text:
+        return self._number(f"{program.name}.{tile.symbol}", tile.block)
+
+    def _number(self, key: str, value: int) -> Text:
+        """A block or a launch setting: out of the table, where it has it."""
+        if self.table is None or key not in self.table.varying:
+            return Text(f"{value}")
+        return name("knobs").then(f'["{key}"]')
+
     def _launch(self, kernel: Kernel) -> None:
         program = kernel.program
         counts = [
-            call("triton.cdiv", self._size(g.dim), f"{program.tile(g.dim).block}")
+            call("triton.cdiv", self._size(g.dim), self._block(program, program.tile(g.dim)))
             if g.tiled
             else self._size(g.dim)
             for g in program.grid
@@ -196,8 +242,8 @@ class HostText:
         fixed = {p.name: self._size(p.name) for p in params if not p.runtime}
         hosts = [a for a in program.arguments if isinstance(a, HostArgument) and a.fixed]
         fixed |= {a.name: host_text(a.value, self.names).at(COMPARE) for a in hosts}
-        fixed |= {tile.symbol: Text(f"{tile.block}") for tile in program.blocks}
-        fixed |= {key: Text(f"{value}") for key, value in program.launch}
+        fixed |= {tile.symbol: self._block(program, tile) for tile in program.blocks}
+        fixed |= {k: self._number(f"{program.name}.{k}", n) for k, n in program.launch}
         # a * b + c in one rounding, as the report has it
         fixed["enable_fp_fusion"] = Text("True")
         return arguments + [value.behind(f"{key}=", WORDS) for key, value in fixed.items()]

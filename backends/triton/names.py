@@ -21,7 +21,7 @@ _LAUNCHER = frozenset(
     "pre_run_hooks device_type".split()
 )
 TAKEN = frozenset(
-    {*keyword.kwlist, *dir(builtins), *"tl triton torch math program programs".split()}
+    {*keyword.kwlist, *dir(builtins), *"tl triton torch math program programs knobs tuned".split()}
     | {*DEVICE_FUNCTIONS, *CHECK_NAMES, *_LAUNCHER}
 )
 

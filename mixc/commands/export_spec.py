@@ -78,7 +78,10 @@ def command(
         click.echo(made.source, nl=False)
     if made.without_gradient is not None and not no_grad:
         click.echo(f"{mixer.name}: forward only: {made.without_gradient}", err=True)
+    for said in made.left_out:
+        click.echo(f"not in the tuned table: {said}", err=True)
     data = {**compiling.as_json(reports), "without_gradient": made.without_gradient}
+    data |= {"tuned": made.tuned, "left_out": list(made.left_out)}
     if reports or as_json:
         answer(data, as_json, lambda _: write(console(stderr=output is None), reports))
     if any(kernel.error for kernel in reports):

@@ -20,17 +20,23 @@ if TYPE_CHECKING:
     from ..backends.triton.cross_compile import KernelSignature
     from ..compiler.mixers.derivative.differentiate import Derivative
     from ..ir.plan import Plan
+    from .tuned_tables import Table
 
 WIDEST = 100
 
 
 @dataclass(frozen=True)
 class Exported:
-    """The file, and the kernels in it; ``without_gradient`` says why it has no backward pass."""
+    """The file, and the kernels in it; ``without_gradient`` says why it has no backward pass.
+
+    ``tuned`` stored results are in its tables; ``left_out`` says why others are not.
+    """
 
     source: str
     plans: tuple[Plan, ...]
     without_gradient: str | None = None
+    tuned: int = 0
+    left_out: tuple[str, ...] = ()
 
     def signatures(self) -> list[KernelSignature]:
         """What the kernels take, for compiling them without a GPU."""
@@ -62,9 +68,19 @@ def export(
     from ..runtime.compiling import check_feature_sizes
 
     check_feature_sizes(mixer, sizes)
-    mixer = _with_optional(mixer, optional)
-    passes, reason = _passes(mixer, sizes, dtype, gradients)
-    return _File(mixer, passes, dtype, reason).exported()
+    own = _with_optional(mixer, optional)
+    passes, reason = _passes(own, sizes, dtype, gradients)
+    return _File(own, passes, dtype, reason, _tables(mixer, passes)).exported()
+
+
+def _tables(mixer: Mixer, passes: _Passes) -> list[Table]:
+    """What is stored for the mixer, and for its backward pass."""
+    from .tuned_tables import table_of
+
+    tables = [table_of(mixer, passes.forward)]
+    if passes.backward is not None and passes.derivative is not None:
+        tables.append(table_of(passes.derivative.backward, passes.backward))
+    return tables
 
 
 def _with_optional(mixer: Mixer, optional: Sequence[str]) -> Mixer:
@@ -117,7 +133,15 @@ def _passes(
 class _File:
     """The writer of the file."""
 
-    def __init__(self, mixer: Mixer, passes: _Passes, dtype: str, reason: str | None) -> None:
+    def __init__(
+        self,
+        mixer: Mixer,
+        passes: _Passes,
+        dtype: str,
+        reason: str | None,
+        tables: Sequence[Table],
+    ) -> None:
+        self.tables = tables
         from ..backends.triton.emit import device_functions, final_form, kernel_texts
         from ..backends.triton.host import HostText
         from ..backends.triton.names import with_plain_names
@@ -133,14 +157,19 @@ class _File:
             for plan, texts in zip(self.plans, kernels, strict=True)
             for kernel, text in zip(plan.kernels, texts, strict=True)
         ]
-        self.hosts = [HostText(plan, standalone=True).text for plan in self.plans]
+        self.hosts = []
+        for plan, table in zip(self.plans, tables, strict=True):
+            name = f"{plan.mixer.name.upper()}_TUNED"
+            read = table.call(name)
+            self.hosts += [table.text(name)] if read is not None else []
+            self.hosts.append(HostText(plan, standalone=True, table=read).text)
 
     def exported(self) -> Exported:
         """The file as text."""
         from ..backends.plain.emit import reference_function
         from ..backends.triton.checks import CHECKS
         from .exported_calls import call_text, self_test_text
-        from .standalone import mend_interpreter
+        from .standalone import architecture_of, mend_interpreter, tuned
 
         reference = reference_function(self.mixer)
         mend = f'{_copied(mend_interpreter)}\n\n\nif os.environ.get("TRITON_INTERPRET") == "1":'
@@ -148,6 +177,7 @@ class _File:
             f"{mend}\n    mend_interpreter()",
             *self.functions,
             *CHECKS.strip().split("\n\n\n"),
+            *([_copied(architecture_of), _copied(tuned)] if self._is_tuned else []),
             "# Kernels and launches keep the layout that they were made with.\n# fmt: off",
             *self.kernels,
             *self.hosts,
@@ -162,7 +192,13 @@ class _File:
         digest = hashlib.sha256(body.encode()).hexdigest()[:16]
         source = f"{self._docstring(digest)}\n\n{_lint(body)}{head}\n\n\n{body}"
         given = [plan for plan in (self.passes.forward, self.passes.backward) if plan is not None]
-        return Exported(source, tuple(given), self.reason)
+        rows = sum(len(table.rows) for table in self.tables)
+        left_out = tuple(said for table in self.tables for said in table.left_out)
+        return Exported(source, tuple(given), self.reason, rows, left_out)
+
+    @property
+    def _is_tuned(self) -> bool:
+        return any(table.varying for table in self.tables)
 
     def _docstring(self, digest: str) -> str:
         mixer, plan = self.mixer, self.plans[0]
@@ -176,6 +212,8 @@ class _File:
         fixed = ", ".join(f"{dim} = {size}" for dim, size in plan.sizes)
         made_for = f"The kernels are for {self.dtype}" + (f" with {fixed}" if fixed else "")
         lines += ["", f"{made_for}; all other lengths, and strides, are free."]
+        if self._is_tuned:
+            lines.append("Blocks are looked up in what was tuned, by device and lengths.")
         if self.reason is not None:
             lines += textwrap.wrap(f"There is no backward pass: {self.reason}.", WIDEST)
         lines += [
@@ -233,6 +271,8 @@ def _imports(body: str) -> Iterator[str]:
             yield f"import {name}"
     if "Callable[" in body:
         yield "from collections.abc import Callable, Sequence"
+    if "@lru_cache" in body:
+        yield "from functools import lru_cache"
     if "Any" in body:
         yield "from typing import Any"
     yield from ("", "import torch", "import triton", "import triton.language as tl")

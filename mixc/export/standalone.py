@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -53,6 +55,34 @@ def mend_interpreter() -> None:
 
     InterpreterBuilder.create_dot, InterpreterBuilder.binary_op = create_dot, binary_op
     ScanOps.generic_scan = generic_scan
+
+
+def architecture_of(device: torch.device) -> tuple[str, str]:
+    """What kernels for a device are compiled for, and the device's name."""
+    if device.type != "cuda":
+        return "cpu", "cpu"
+    properties = torch.cuda.get_device_properties(device)
+    if torch.version.hip is not None:
+        return f"hip:{properties.gcnArchName.partition(':')[0]}", properties.name
+    return f"cuda:{properties.major}{properties.minor}", properties.name
+
+
+@lru_cache(maxsize=1024)
+def tuned(table: tuple[Any, ...], device: torch.device, *lengths: int) -> dict[str, int]:
+    """The blocks and launch settings for a call: of the tuned result that fits best, or defaults.
+
+    Of one architecture, the nearest sizes go first (in octaves, none further than two), then the
+    very device.
+    """
+    default, rows = table
+    architecture, name = architecture_of(device)
+    found: list[tuple[tuple[float, float, bool], Any]] = []
+    for target, model, octaves, stored, numbers in rows:
+        pairs = zip(lengths, stored, strict=True)
+        apart = [abs(max(a - 1, 0).bit_length() - math.log2(max(b, 1))) for a, b in pairs]
+        if target == architecture and max(apart, default=0.0) <= 2:
+            found.append(((octaves, sum(apart), model != name), numbers))
+    return dict(min(found, key=lambda one: one[0])[1] if found else default)
 
 
 def error_of(found: torch.Tensor, wanted: torch.Tensor) -> float:

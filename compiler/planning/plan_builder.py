@@ -341,7 +341,8 @@ class PlanBuilder:
         self._declare(name, order, expr, role)
         self.compute(name, expr, order, reason)
         ref = Ref(name, expr.axes, expr.kind)
-        if role == "temporary":
+        wide = self.context.buffers[name].dtype is DType.FLOAT32
+        if role == "temporary" or (wide and expr.kind is Kind.REAL):  # none that lost bits
             self.stored[expr] = ref
         return ref
 

@@ -68,17 +68,22 @@ def _admitted(evaluator: Evaluator, expr: Reduce, dtype: DType) -> Value:
     return evaluator.where(admitted, value, outside)
 
 
-def step_reduce(evaluator: Evaluator, expr: Reduce, hint: str) -> Value:
-    """One position of the first axis at a time, so that no three-dimensional tile is held."""
+def step_reduce(
+    evaluator: Evaluator, expr: Reduce, hint: str, part: tuple[Value, Value] | None = None
+) -> Value:
+    """One position of the first axis at a time, so that no three-dimensional tile is held.
+
+    ``part``: the first position and the end, where not all are gone through; all of them exist.
+    """
     builder, dtype = evaluator.builder, reduced_dtype(evaluator, expr)
     dim, *rest = expr.over
     parts = [expr.x] if expr.where is None else [expr.x, expr.where]
     _settle(evaluator, parts, dim)
     held = _tile_axes(evaluator, parts, expr.over)
     start = builder.constant(evaluator.identity(expr.op, dtype), dtype, held)
-    begin = builder.constant(0, DType.INT32)
+    begin, end = part or (builder.constant(0, DType.INT32), evaluator.size(dim))
     name = hint or f"{expr.op}_{dim.lower()}"
-    with builder.loop(dim.lower(), begin, evaluator.size(dim), 1, [(name, start)]) as loop:
+    with builder.loop(dim.lower(), begin, end, 1, [(name, start)]) as loop:
         builder.place(dim, loop.variable)
         if rest:
             inner = Reduce(expr.op, expr.x, tuple(rest), expr.where)

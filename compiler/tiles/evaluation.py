@@ -32,7 +32,7 @@ from .evaluator import Evaluator, number_in
 from .groups import without_group
 from .integers import integral, powered, whole_power
 from .moving import captures, move
-from .reduction import reduce_in_loop
+from .reduction import reduce_in_loop, reduce_members
 from .tile_reads import read_from_tile
 
 
@@ -164,6 +164,9 @@ class TileEvaluator(Evaluator):
 
     def _reduce(self, expr: Reduce, hint: str) -> Value:
         if expr.group:
+            members = reduce_members(self, expr, hint)
+            if members is not None:
+                return members
             return self.evaluate(without_group(expr, self.context.sizes, self.context.params), hint)
         looped = [dim for dim in expr.over if self.context.length(dim) is None]
         if looped:

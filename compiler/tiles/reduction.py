@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...ir.expression import Kind, Reduce
+from ...ir.expression import Call, Index, Kind, Reduce, Size
 from ...ir.tile import Value
 from .admitted import ranges_for_rows
 from .contraction import (
@@ -15,7 +15,7 @@ from .contraction import (
     sum_by_steps,
 )
 from .evaluator import Evaluator
-from .key_blocks import sweep
+from .key_blocks import integer, sweep
 
 
 def reduce_in_loop(evaluator: Evaluator, expr: Reduce, looped: list[str], hint: str) -> Value:
@@ -45,6 +45,30 @@ def reduce_in_loop(evaluator: Evaluator, expr: Reduce, looped: list[str], hint: 
     name = hint or f"{expr.op}_{axis.lower()}"
     (result,) = sweep(evaluator, axis, ranges, expr.where, [(name, start)], body)
     return as_truth(evaluator, expr, result, hint)
+
+
+def reduce_members(evaluator: Evaluator, expr: Reduce, hint: str) -> Value | None:
+    """A reduction over the heads of a group, which lie side by side, of the one group that a
+    program has: its heads in turn, and no others. None where it is another reduction.
+    """
+    match expr:
+        case Reduce(
+            over=(head,),
+            where=None,
+            group=((group, Call("floordiv", (Index(of), Call("floordiv", sizes) as members))),),
+        ) if of == head and sizes == (Size(head), Size(group)):
+            pass
+        case _:
+            return None
+    if (group, head) not in evaluator.context.heads or evaluator.context.length(head) is not None:
+        return None
+    at = evaluator.position(group)
+    if at.axes:
+        return None
+    count = evaluator.integer(members)
+    first = integer(evaluator, "mul", at, count, hint=f"{head.lower()}_first")
+    end = integer(evaluator, "add", first, count, hint=f"{head.lower()}_end")
+    return step_reduce(evaluator, Reduce(expr.op, expr.x, expr.over), hint, (first, end))
 
 
 def _is_real_sum(expr: Reduce) -> bool:

@@ -46,3 +46,26 @@ def test_groups_of_several_members_are_no_kernel(index: str) -> None:
     mixer = load_text(SPEC.replace("INDEX", index))
     with pytest.raises(UnsupportedError, match=r"a sum along D for each .* along D itself"):
         lower(mixer, {"D": 10}, "float32")
+
+
+HEADS = """
+mixer: m
+inputs: {x: [B, T, H, D], w: [T, H], z: [G]}
+heads: {G: H}
+stages:
+  - recurrence: {over: T, state: {S: [D]}, step: [S = S + x, r = S]}
+  - map: {y: "z * OP(w * r, H, G=h // (H // G))"}
+outputs: {y: [B, T, G, D]}
+"""
+
+
+@pytest.mark.parametrize("op", ["sum", "max"])
+@pytest.mark.parametrize(("heads", "groups"), [(6, 2), (3, 3), (4, 1)])
+def test_a_group_looks_at_its_own_heads_alone(op: str, heads: int, groups: int) -> None:
+    mixer = load_text(HEADS.replace("OP", op))
+    x = torch.randn(2, 5, heads, 3, dtype=torch.float64)
+    w = torch.randn(5, heads, dtype=torch.float64)
+    z = torch.randn(groups, dtype=torch.float64)
+    assert_equal(mixer, {"x": x, "w": w, "z": z})
+    kernel = lower(mixer, {"D": 3}, "float32").kernels[-1]
+    assert {tile.dim for tile in kernel.program.tiles} == {"T", "D"}

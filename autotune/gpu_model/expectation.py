@@ -103,7 +103,7 @@ def expectations(
 def all_sizes(plan: Plan, sizes: Mapping[str, int]) -> dict[str, int]:
     """The sizes of a mixer's dims, and of those that the plan has for itself."""
     params = dict(plan.params)
-    every = dict(sizes)
+    every = {**dict(plan.sizes), **sizes}
     for dim, value in (*plan.lengths, *plan.own_sizes.items()):
         every[dim] = int(evaluate_host(value, every, params))
     return every

@@ -124,8 +124,13 @@ class _Run:
     seen: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
     guessed: set[int] = field(default_factory=set)
 
-    def function(self, node: ast.FunctionDef, known: dict[str, Number]) -> None:
+    def function(self, node: ast.FunctionDef, known: dict[str, Number]) -> Known:
+        """Run it; what its last line returns, where that is a known number."""
         self._statements(node.body, known)
+        match node.body[-1]:
+            case ast.Return(value=ast.expr() as value):
+                return self._value(value, known)
+        return None
 
     def _statements(self, body: list[ast.stmt], known: dict[str, Number]) -> None:
         for node in body:
@@ -210,18 +215,17 @@ class _Run:
         if name in ("cast", "full"):
             return arguments[1 if name == "full" and node.args[0:1] else 0]
         if name in self.functions:
-            self._own(self.functions[name], arguments)
-            return None
+            return self._own(self.functions[name], arguments)
         plain = [number for number in arguments if number is not None]
         if name in _FUNCTIONS and len(plain) == len(arguments) and plain:
             return _FUNCTIONS[name](*plain)
         return None
 
-    def _own(self, function: ast.FunctionDef, arguments: list[Known]) -> None:
+    def _own(self, function: ast.FunctionDef, arguments: list[Known]) -> Known:
         """A function of the module: its loops turn too."""
         names = [argument.arg for argument in function.args.args]
         given = zip(names, arguments, strict=False)
-        self.function(function, {name: number for name, number in given if number is not None})
+        return self.function(function, {name: n for name, n in given if n is not None})
 
 
 def _assigned(body: list[ast.stmt]) -> set[str]:

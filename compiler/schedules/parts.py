@@ -32,10 +32,11 @@ def chunk_kernels(task: ChunkTask, context: Context) -> int:
 
     A triangle to solve and decays of each entry are a long chain in every turn of the walk, which
     does not depend on the state: apart, all chunks go through it at once. A scalar decay is a few
-    instructions, which cost less than what is stored between two kernels.
+    instructions, which cost less than what is stored between two kernels. Nor does a state that a
+    program holds whole leave the registers for what it would load.
     """
     target = context.target
-    if not isinstance(target, Target) or not target.products_from_shared:
+    if not isinstance(target, Target) or not target.products_from_shared or not task.tiled:
         return CHUNK_KERNELS.default
     return 2 if context.dtype.is_narrow and (task.corrected or by_entry(task)) else 1
 
@@ -57,7 +58,7 @@ def with_part_launch(program: Program, task: ChunkTask, context: Context) -> Pro
 
 
 def _walk(program: Program, task: ChunkTask, context: Context) -> Program:
-    if len(task.carrying) > 1:
+    if len(task.carrying) > 1 or not task.tiled:
         return program
     for held, launch, room in chunk_choices(0, 0, wide=False):
         blocks = held_blocks(task, context, held)

@@ -43,6 +43,32 @@ def test_turns_depend_on_sizes_and_on_the_program():
     assert 5 not in found[0].turns
 
 
+SEGMENTS = """\
+@triton.jit
+def _floor_divide(a, b):
+    q = a // b
+    return tl.where((q * b != a) & ((a < 0) != (b < 0)), q - 1, q)
+
+
+@triton.jit
+def kernel(T, T_segments, BLOCK_T: tl.constexpr):
+    rows = _floor_divide(tl.cdiv(T, BLOCK_T) + T_segments - 1, T_segments) * BLOCK_T
+    first = tl.program_id(0) * rows
+    for t_start in range(first, tl.minimum(first + rows, T), BLOCK_T):
+        pass
+"""
+
+
+def test_bounds_come_from_functions_of_the_module_too():
+    text = KernelText(SEGMENTS, "kernel")
+    arguments = {"T": 1000, "T_segments": 8, "BLOCK_T": 32}
+    found = [text.turns(arguments, program, 500) for program in (0, 7)]
+    assert [one.turns[11] for one in found] == [4, 4]
+    assert not found[0].guessed
+    arguments["T"] = 900
+    assert text.turns(arguments, 7, 500).turns[11] == 1
+
+
 def test_what_depends_on_data_is_a_guess_that_is_told():
     found = KernelText(SOURCE, "kernel").turns({"T": 1000, "BLOCK_T": 64}, 0, 500)
     assert found.guessed == {20}

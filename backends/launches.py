@@ -41,13 +41,18 @@ class _Group:
 
 class Launches(Generic[Kernels]):
     """The kernels for calls of a mixer, by the sizes of ``dims``; ``columns``: of a state, for a
-    program, where shares are counted."""
+    program, where shares are counted, and ``beside``: such programs that keep a unit busy."""
 
     def __init__(
-        self, mixer: Mixer, dims: tuple[str, ...], build: Build[Kernels], columns: int = _ROWS
+        self,
+        mixer: Mixer,
+        dims: tuple[str, ...],
+        build: Build[Kernels],
+        columns: int = _ROWS,
+        beside: int = 1,
     ) -> None:
         self.dims = dims
-        self._columns = columns
+        self._counted = (_ROWS, columns, beside)
         self._build = build
         self._grouping = QueryGroups(mixer)
         self._class = _classes(dims, feature_dims(mixer) | self._grouping.deciding)
@@ -90,7 +95,7 @@ class Launches(Generic[Kernels]):
         values = dict(mixer.sizes)
         lines = [f"({_listed([names[dim] for dim in self.dims])}) = sizes"]
         lines += [f"{names[dim]} = {host_code(values[dim], names)}" for dim in dims[len(sizes) :]]
-        shares = host_code(share_count(mixer, _ROWS, self._columns), {**names, UNITS.name: "units"})
+        shares = host_code(share_count(mixer, *self._counted), {**names, UNITS.name: "units"})
         lines.append(f"shares = 1 << (max({shares}, 1).bit_length() - 1)")
         more = _listed(["shares", *(f"length_class({name})" for name in rows)])
         lines.append(f"return ({_listed(list(names.values()))}), ({more})")

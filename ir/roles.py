@@ -181,8 +181,9 @@ class ShareRule:
     least: int
     states: bool = False
 
-    def count(self, rows: int) -> Expr:
-        """For blocks of ``rows`` positions on UNITS that work side by side."""
+    def count(self, rows: int, beside: int = 1) -> Expr:
+        """For blocks of ``rows`` positions on UNITS that work side by side; each is busy with
+        ``beside`` programs, which may then be as much shorter."""
         one = Literal(1)
         blocks: list[Expr] = [Size(dim) for dim in self.blocks]
         longest = _largest(blocks or [one])
@@ -190,8 +191,9 @@ class ShareRule:
         for dim in self.batch:
             programs = call("mul", programs, Size(dim))
         idle = call("and", call("lt", Literal(0), programs), call("lt", programs, UNITS))
-        wanted = call("min", _upwards(UNITS, call("max", programs, one)), Literal(64))
-        most = call("floordiv", Size(self.over), Literal(self.least))
+        places = call("mul", UNITS, beside) if beside > 1 else UNITS
+        wanted = call("min", _upwards(places, call("max", programs, one)), Literal(64))
+        most = call("floordiv", Size(self.over), Literal(self.least // beside))
         return call("where", idle, call("min", wanted, most), one)
 
 
@@ -222,18 +224,27 @@ def share_rules(mixer: Mixer) -> tuple[ShareRule, ...]:
     return tuple(rules)
 
 
-def share_count(mixer: Mixer, rows: int, columns: int) -> Expr:
+def share_count(mixer: Mixer, rows: int, columns: int, beside: int = 1) -> Expr:
     """In how many shares a call's stages go, so that each of UNITS has work: 1 where blocks of
-    ``rows`` queries, or of ``columns`` of a state, are enough or keys are few."""
-    counts = [rule.count(columns if rule.states else rows) for rule in share_rules(mixer)]
+    ``rows`` queries, or of ``columns`` of a state, are enough or keys are few. ``beside``: programs
+    with a state that a unit takes to be busy."""
+    counts = [
+        rule.count(columns, beside) if rule.states else rule.count(rows)
+        for rule in share_rules(mixer)
+    ]
     return _largest([Literal(1), *counts])
 
 
 def shares_of_keys(
-    mixer: Mixer, sizes: Mapping[str, int], units: int, rows: int, columns: int = 64
+    mixer: Mixer,
+    sizes: Mapping[str, int],
+    units: int,
+    rows: int,
+    columns: int = 64,
+    beside: int = 1,
 ) -> int:
     """``share_count`` for these sizes, down to a power of two."""
-    count = share_count(mixer, rows, columns)
+    count = share_count(mixer, rows, columns, beside)
     shares = int(evaluate_host(count, sizes, {UNITS.name: units}))
     return 1 << (shares.bit_length() - 1)
 

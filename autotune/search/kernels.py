@@ -138,6 +138,7 @@ def gpu_space(
     from importlib.metadata import version
 
     from ...backends.triton.emit import emit_module
+    from ...backends.triton.run import BESIDE
     from ...compiler.pipeline import lower
     from ...compiler.schedules.configurations import bind_configuration, knobs, refusal
     from ...ir.targets import parse_target
@@ -145,7 +146,7 @@ def gpu_space(
     target = parse_target(architecture)
     plan = lower(mixer, feature_sizes(mixer, sizes), dtype, target=target)
     source = "\n".join([emit_module(plan), version("triton"), architecture])
-    shares = shares_of_keys(mixer, sizes, units, rows=64)
+    shares = shares_of_keys(mixer, sizes, units, rows=64, beside=BESIDE)
     return Space(
         (*knobs(plan), *_splits(shares)),
         lambda chosen: refusal(bind_configuration(plan, chosen), target),

@@ -37,6 +37,8 @@ Lower = Callable[..., Plan]  # (mixer, sizes, dtype, splits=1)
 # The knobs to set for these sizes in this dtype, and a plan with knobs set.
 Choose = Callable[[Mapping[str, int], torch.dtype], Mapping[str, int]]
 Bind = Callable[[Plan, Mapping[str, int]], Plan]
+# Programs with a state that a multiprocessor has the registers for, of 4 warps each.
+BESIDE = 2
 
 
 def import_source(source: str, name: str) -> ModuleType:
@@ -155,7 +157,7 @@ class Prepared:
     ) -> None:
         self.runner, self.mixer, self.dtype, self.device = runner, mixer, dtype, device
         self._reader = reader
-        self._launches = Launches(mixer, reader.dims, self._module)
+        self._launches = Launches(mixer, reader.dims, self._module, beside=BESIDE)
         self._units = _units(device)
         self._runtime = [param.name for param in mixer.params if param.runtime]
         self._inputs = [(reader.inputs.index(i.name), _own_dtype(i, dtype)) for i in mixer.inputs]

@@ -68,3 +68,23 @@ def test_no_length_is_beyond_what_a_plan_is_made_for() -> None:
     found.find((1, 1, 1, 1, LONGEST, 8, 8), 1)
     with pytest.raises(PromiseError, match="J = 1073741825 is not within"):
         found.find((1, 1, 1, 1, LONGEST + 1, 8, 8), 1)
+
+
+@pytest.mark.parametrize(
+    ("heads", "beside", "shares"), [(96, 1, 1), (96, 2, 1), (16, 1, 4), (16, 2, 8), (4, 2, 8)]
+)
+def test_segments_are_as_many_as_programs_that_a_multiprocessor_has_room_for(
+    heads: int, beside: int, shares: int
+) -> None:
+    """8192 rows, a state of 128 columns a head, on 132 multiprocessors."""
+    mixer = load_file(find_spec("simple_gla"))
+    dims = ("B", "T", "H", "G", "D", "E")
+    sizes = (1, 8192, heads, heads, 128, 128)
+
+    def build(mixer, sizes, shares):
+        return shares, lower(mixer, {"D": 128, "E": 128}, "bfloat16", splits=shares)
+
+    found = Launches(mixer, dims, build, beside=beside)
+    assert found.find(sizes, 132)[0] == shares
+    named = dict(zip(dims, sizes, strict=True))
+    assert shares_of_keys(mixer, named, 132, 64, beside=beside) == shares

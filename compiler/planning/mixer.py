@@ -15,6 +15,7 @@ from .attention import AttentionPlan
 from .plan_builder import PlanBuilder, plan_builder
 from .recurrence import plan_recurrence
 from .select import plan_select
+from .short_reductions import written_out
 
 
 def plan_mixer(
@@ -73,10 +74,11 @@ def _attention(builder: PlanBuilder, stage: Attention) -> None:
     def maybe(expr: Expr | None) -> Expr | None:
         return None if expr is None else builder.inlined(expr)
 
+    mask = maybe(stage.mask)
     changed = replace(
         stage,
         score=builder.inlined(stage.score),
-        mask=maybe(stage.mask),
+        mask=None if mask is None else written_out(mask, builder.mixer, builder.params),
         sink=maybe(stage.sink),
         gain=maybe(stage.gain),
         weight=_normaliser_part(builder, stage.weight),

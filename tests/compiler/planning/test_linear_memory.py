@@ -28,7 +28,6 @@ SQUARE = {
     "fnet": "the transform's table of angles, which every channel reads",
     "moba": "tables of blocks, a number for each two, beside little else",
     "landmark": "a softmax by blocks of keys inside another: weights by two totals",
-    "ngram_head": "a byte for each pair: whether the last tokens of both are the same",
     "nsa": "the weights of blocks of keys, from which blocks are chosen",
     "xlnet": "products with every distance, read at those of the pairs",
 }

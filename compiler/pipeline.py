@@ -30,6 +30,7 @@ from ..ir.verify_plan import verify_plan
 from .passes.merge_sweeps import merge_sweeps
 from .passes.segment_rows import segment_rows
 from .passes.split_walks import split_walks
+from .planning.convolution import LAGS
 from .planning.mixer import plan_mixer
 from .schedules.schedule import schedule_tasks
 
@@ -71,6 +72,7 @@ def lower(
     target: AnyTarget = EVERY_GPU,
     chunk_kernels: int = 0,
     one_sweep: bool = False,
+    fft_lags: int = LAGS,
 ) -> Plan:
     """The plan for a mixer: kernels as tile programs, and the buffers between them.
 
@@ -86,6 +88,7 @@ def lower(
         chunk_kernels: kernels that the work of a recurrence in chunks is dealt out to, up to 3; 0
             for what the target runs best.
         one_sweep: attentions over the same pairs as one, where a CPU has heads enough to be busy.
+        fft_lags: from so many lags on a sum over them is a fast Fourier transform's, on a CPU.
 
     Raises:
         UnsupportedError: a term that no schedule computes.
@@ -97,7 +100,7 @@ def lower(
     verify_mixer(mixer)
     _dump(mixer, "1_mixer", mixer, write_mixer)
     try:
-        plan = plan_mixer(mixer, sizes, _DTYPES[dtype], splits, recurrence, target)
+        plan = plan_mixer(mixer, sizes, _DTYPES[dtype], splits, recurrence, target, fft_lags)
         plan = replace(plan, chunk_kernels=chunk_kernels, one_sweep=one_sweep)
         return run_passes(plan)
     except UnsupportedError as error:

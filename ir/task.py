@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .expression import Cumsum, Expr
+from .expression import Cumsum, Expr, Ref
 from .kernel_task import KernelTask
 from .key_ranges import KeyRanges
 from .names import names_in
@@ -214,6 +214,48 @@ class RunningSumTask(PointwiseTask):
 
 
 @dataclass(frozen=True, slots=True)
+class ConvolutionTask(KernelTask):
+    """``result`` at ``row``: the sum over ``lag`` of kernel[lag] * signal[place], along ``over``.
+
+    place = row_sign * row + lag_sign * lag + offset; outside its axis the signal is 0. The sum runs
+    over ``summed``, too; programs take blocks of ``lanes``.
+    """
+
+    schedule: ClassVar[str] = "convolution"
+
+    name: str
+    result: str
+    kernel: Ref
+    signal: Ref
+    row: str
+    lag: str
+    over: str
+    row_sign: int
+    lag_sign: int
+    offset: Expr
+    summed: tuple[str, ...] = ()
+    lanes: str | None = None
+    about: str = ""
+    reason: str = ""
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """The buffers that the kernel fills."""
+        return (self.result,)
+
+    @property
+    def expressions(self) -> Iterator[Expr]:
+        """Every expression that the kernel evaluates."""
+        yield from (self.kernel, self.signal, self.offset)
+
+    @property
+    def axes(self) -> frozenset[str]:
+        """Those of the result."""
+        kept = (self.kernel.axes - {self.lag}) | (self.signal.axes - {self.over})
+        return (kept - {*self.summed}) | {self.row}
+
+
+@dataclass(frozen=True, slots=True)
 class SelectionTask(KernelTask):
     """Where the ``kept`` largest of ``x`` along ``over`` end, in buffers ``least`` and ``last``.
 
@@ -269,6 +311,7 @@ Task = (
     AttentionTask
     | BlockTableTask
     | ChunkTask
+    | ConvolutionTask
     | ScanTask
     | LoopTask
     | PartTask

@@ -313,6 +313,29 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True)
+class Convolve:
+    """result[row] = the sum over lag of kernel[lag] * signal[row_sign * row + lag_sign * lag +
+    offset], 0 outside the signal: for the block of ``lanes``, summed over ``summed``, too.
+
+    The names are buffers. ``index`` has the places of the grid's axes, ``sizes`` all other lengths.
+    """
+
+    result: str
+    kernel: str
+    signal: str
+    row: str
+    lag: str
+    over: str
+    row_sign: int
+    lag_sign: int
+    offset: Value
+    index: tuple[tuple[str, Value], ...]
+    sizes: tuple[tuple[str, Value], ...]
+    summed: tuple[str, ...] = ()
+    lanes: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Carried:
     """A value that a loop hands from turn to turn: ``inner`` in the body, ``out`` after it."""
 
@@ -356,6 +379,7 @@ Op = (
     | Substitute
     | Solve
     | Search
+    | Convolve
     | For
     | Comment
 )
@@ -445,6 +469,8 @@ def operands(op: Op) -> tuple[Value, ...]:
             return (a, b) if acc is None else (a, b, acc)
         case Search(_, _, index, _, size, value, _):
             return (*(v for _, v in index), size, value)
+        case Convolve(offset=offset, index=index, sizes=sizes):
+            return (offset, *(v for _, v in (*index, *sizes)))
         case For(_, start, stop, _, carried, _, _):
             return (start, stop, *(c.initial for c in carried))
 
@@ -452,7 +478,7 @@ def operands(op: Op) -> tuple[Value, ...]:
 def made_by(op: Op) -> tuple[Value, ...]:
     """The values that an op makes for what follows it."""
     match op:
-        case Store() | Comment():
+        case Store() | Convolve() | Comment():
             return ()
         case For(carried=carried):
             return tuple(c.out for c in carried)

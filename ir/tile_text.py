@@ -18,6 +18,7 @@ from .tile import (
     Combine,
     Comment,
     Constant,
+    Convolve,
     Dot,
     Elementwise,
     For,
@@ -99,6 +100,8 @@ def write_op(op: Op) -> list[str]:
         case Store(buffer, index, value, mask, add):
             sign = "+=" if add else "="
             return [f"store {_place(buffer, index)} {sign} {value.name}{_where(mask)}"]
+        case Convolve():
+            return [_convolve(op)]
         case For():
             return _loop(op)
         case Combine():
@@ -136,6 +139,16 @@ def _right_side(op: Op) -> str:
         case Search(_, buffer, index, dim, _, value, side):
             return f"search {_place(buffer, index)} along {dim} for {value.name}, {side}"
     raise TypeError(type(op).__name__)
+
+
+def _convolve(op: Convolve) -> str:
+    places = {dim: value.name for dim, value in op.index}
+    signs = ["+" if sign > 0 else "-" for sign in (op.row_sign, op.lag_sign)]
+    place = f"{op.over} = {signs[0]} {op.row} {signs[1]} {op.lag} + {op.offset.name}"
+    here = ", ".join(f"{dim} = {name}" for dim, name in places.items())
+    sums = ", ".join((op.lag, *op.summed))
+    terms = f"{op.kernel}[{op.lag}] * {op.signal}[{place}]"
+    return f"convolve {op.result}[{op.row}] = sum {terms} over {sums} at {here}"
 
 
 def _combine(op: Combine) -> list[str]:

@@ -9,13 +9,14 @@ from .expression import Ref
 from .plan import Plan
 from .promises import CommonBlocks
 from .rewriting import every_node
-from .task import Task, buffers_of
+from .task import ConvolutionTask, Task, buffers_of
 from .tile import (
     Carried,
     Cast,
     Combine,
     Comment,
     Constant,
+    Convolve,
     Dot,
     DType,
     Elementwise,
@@ -97,12 +98,24 @@ def _verify_task(plan: Plan, task: Task) -> None:
     for name in task.writes:
         if name not in dims:
             raise VerificationError(f"{task.name} writes {name}, which is no buffer")
+    if isinstance(task, ConvolutionTask):
+        _verify_convolution(task, dims[task.result])
     for node in every_node(task.expressions):
         if not isinstance(node, Ref) or node.name in task.local:
             continue
         if node.dims != dims[node.name]:
             read, has = (", ".join(sorted(d)) for d in (node.dims, dims[node.name]))
             raise VerificationError(f"{task.name} reads {node.name}[{read}]; it has [{has}]")
+
+
+def _verify_convolution(task: ConvolutionTask, dims: frozenset[str]) -> None:
+    """Each factor has the axis that it is walked along, the result those that are left."""
+    fits = task.lag in task.kernel.axes and task.over in task.signal.axes
+    fits = fits and {task.row_sign, task.lag_sign} <= {1, -1} and not task.offset.axes
+    others = (task.kernel.axes - {task.lag}) | (task.signal.axes - {task.over})
+    fits = fits and task.row not in others and task.axes == dims
+    if not fits or task.lanes not in {None, *(dims - {task.row})}:
+        raise VerificationError(f"{task.name} is no sum over lags of {task.row} - {task.lag}")
 
 
 def verify_kernels(plan: Plan) -> None:
@@ -253,6 +266,9 @@ class _Checker:
             case For():
                 self._loop(op)
                 return
+            case Convolve():
+                self._convolve(op)
+                return
             case Comment():
                 return
             case Combine():
@@ -274,6 +290,20 @@ class _Checker:
             case Constant() | Range() | Cast() | Scan() | Search():
                 pass
         self._make(op.out)
+
+    def _convolve(self, op: Convolve) -> None:
+        placed, sized = dict(op.index), dict(op.sizes)
+        walked = {op.result: op.row, op.kernel: op.lag, op.signal: op.over}
+        for name, own in walked.items():
+            argument = self.program.buffers.get(name)
+            if argument is None or argument.written != (name == op.result):
+                self._fail(f"{name} is no argument of a sum over lags")
+                return
+            more = {own} if name == op.result else {own, *op.summed}
+            if own not in sized or not set(argument.dims) <= placed.keys() | more:
+                self._fail(f"{name} has the dims {argument.dims}, and is placed by {op.index}")
+        if op.lanes is not None and op.lanes not in self.blocks:
+            self._fail(f"a sum over lags takes blocks of {op.lanes}, which is not tiled")
 
     def _combine(self, op: Combine) -> None:
         groups = (op.outs, op.xs, op.left, op.right, op.results)

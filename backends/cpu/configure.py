@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
 
+from ...ir.expression import Read
+from ...ir.expression import Reduce as Summed
 from ...ir.knob import Knob, check_configuration
 from ...ir.mixer import Attention, Mixer, Recurrence
+from ...ir.optional import expressions
 from ...ir.plan import Kernel, Plan
+from ...ir.rewriting import every_node, walk
 from ...ir.targets import CpuTarget
 from ...ir.tile import (
     Cast,
@@ -44,7 +48,9 @@ BY_ROWS = Knob("by_rows", (0, 1), 1, "a recurrence row by row, or by chunks of b
 _OF_LAUNCH = (DOT_ROWS, DOT_VECTORS, VECTORS_AT_ONCE, ROWS_AT_ONCE)
 # Five products a pair instead of seven; but a program takes all rows of its heads.
 ONE_SWEEP = Knob("one_sweep", (0, 1), 1, "gradients of queries and keys by one look at each pair")
-_KNOBS = (BLOCK_ROWS, BLOCK_KEYS, BY_ROWS, ONE_SWEEP, *_OF_LAUNCH)
+# A transform's passes cost as much as so many lags of a sum; the largest choice is never reached.
+FFT_LAGS = Knob("fft_lags", (1, 128, 1 << 30), 128, "lags that a convolution is transformed from")
+_KNOBS = (BLOCK_ROWS, BLOCK_KEYS, BY_ROWS, ONE_SWEEP, FFT_LAGS, *_OF_LAUNCH)
 
 
 def knobs(target: CpuTarget) -> tuple[Knob, ...]:
@@ -60,7 +66,15 @@ def knobs_of_stages(mixer: Mixer) -> tuple[Knob, ...]:
     walks = any(isinstance(stage, Recurrence) for stage in mixer.stages)
     attends = sum(isinstance(stage, Attention) for stage in mixer.stages)
     of_rows = (BY_ROWS, ROWS_AT_ONCE) if walks else ()
-    return (*of_rows, ONE_SWEEP) if attends > 1 else of_rows
+    of_sums = (FFT_LAGS,) if _has_lags(mixer) else ()
+    return (*of_rows, *of_sums, ONE_SWEEP) if attends > 1 else (*of_rows, *of_sums)
+
+
+def _has_lags(mixer: Mixer) -> bool:
+    """Whether a sum reads a factor at places that move along with what it sums over."""
+    sums = (n for n in every_node(expressions(mixer)) if isinstance(n, Summed) and n.op == "sum")
+    reads = ((s, n) for s in sums for n in walk(s.x) if isinstance(n, Read))
+    return any(not i.axes.isdisjoint(s.over) and len(i.axes) > 1 for s, n in reads for _, i in n.at)
 
 
 def keeps_cores_busy(plan: Plan, sizes: Mapping[str, int], cores: int) -> bool:
@@ -189,6 +203,8 @@ def _configured(
     }
     blocks |= {dim: block for dim, block in short.items() if dim in tiled}
     blocks |= dict.fromkeys(_columns(program, blocks), _whole_vectors(1))
+    if kernel.schedule == "convolution":  # all that a program holds is its channels' rows
+        blocks |= {dim: min(blocks[dim], program.tile(dim).block) for dim in tiled}
     if kernel.schedule == "loop":
         blocks |= {dim: _kept(program, dim, blocks) for dim in tiled if blocks[dim] > 16}
     launch = tuple((knob.name, configuration.get(knob.name, knob.default)) for knob in _OF_LAUNCH)

@@ -9,11 +9,13 @@ from importlib.resources import files
 
 from ...ir.plan import Plan
 from ...ir.targets import CpuTarget
+from ...ir.tile import Convolve
 from ...ir.verify_plan import verify_plan
 from .kernel_text import KernelText
 from .names import with_plain_names
 from .rows import ROWS_AT_ONCE, several_rows
 
+_FFT = "fft.hpp"  # of plans that have a long sum over lags
 _HEADERS = ("vector.hpp", "functions.hpp", "memory.hpp", "dot.hpp", "systems.hpp")
 
 
@@ -35,6 +37,8 @@ def emit_source(plan: Plan, target: CpuTarget) -> Source:
     params = dict(plan.params)
     kernels = [KernelText(k.program, target, params, dict(plan.sizes)) for k in plan.kernels]
     parts = [_runtime(target)]
+    if any(isinstance(op, Convolve) for k in plan.kernels for op in k.program.body):
+        parts.append(_header_text(_FFT))
     for kernel, text in zip(plan.kernels, kernels, strict=True):
         about = f"// {kernel.program.about}\n" if kernel.program.about else ""
         parts.append(about + "\n".join(text.lines) + "\n")
@@ -62,8 +66,11 @@ def final_form(plan: Plan) -> Plan:
 
 def runtime_text() -> str:
     """The runtime headers, one after another."""
-    folder = files(__package__) / "runtime"
-    return "\n".join((folder / name).read_text(encoding="utf-8") for name in _HEADERS)
+    return "\n".join(_header_text(name) for name in _HEADERS)
+
+
+def _header_text(name: str) -> str:
+    return (files(__package__) / "runtime" / name).read_text(encoding="utf-8")
 
 
 def _runtime(target: CpuTarget) -> str:

@@ -17,6 +17,7 @@ from ...ir.tile import (
     Combine,
     Comment,
     Constant,
+    Convolve,
     Dot,
     Elementwise,
     For,
@@ -37,6 +38,7 @@ from ...ir.tile import (
 )
 from .layout import Layout
 
+_SILENT = (Store, Convolve, Comment, For, Combine)  # they make no one value
 _CHEAP = 3  # operations per element that are rather done twice than stored and read
 MOST_PARTIAL = 4096  # elements of sums that are folded after a nest: they stay in the L1
 _COSTS = {
@@ -64,6 +66,7 @@ class Nest:
 
 
 Step = Op | Nest
+_SILENT = (Store, Convolve, Comment, For, Combine)  # that make no one value
 
 
 class Fusion:
@@ -234,7 +237,7 @@ def _rows_first(body: tuple[Op, ...]) -> list[Op]:
 
 def _made_alone(op: Op) -> str:
     """The name of the one value that an op makes; empty for stores, loops and combinations."""
-    return "" if isinstance(op, Store | Comment | For | Combine) else op.out.name
+    return "" if isinstance(op, _SILENT) else op.out.name
 
 
 class _BodySchedule:

@@ -11,6 +11,7 @@ from ...ir.tile import (
     Cast,
     Combine,
     Comment,
+    Convolve,
     Dot,
     DType,
     Elementwise,
@@ -30,6 +31,7 @@ from ...ir.tile import (
     Value,
     made_by,
 )
+from .convolve import write_convolve
 from .functions import (
     ARRAY_TYPE,
     MEMORY_TYPE,
@@ -245,5 +247,6 @@ _WRITERS: Mapping[type[Step], Callable[[KernelText, Any], None]] = {
     Rename: write_rename,
     Substitute: write_substitute,
     Solve: write_solve,
+    Convolve: write_convolve,
     For: KernelText._for,
 }

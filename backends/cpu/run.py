@@ -24,6 +24,7 @@ from .build import build, find_compiler, load_function
 from .configure import (
     BLOCK_ROWS,
     BY_ROWS,
+    FFT_LAGS,
     NARROWEST,
     ONE_SWEEP,
     configure,
@@ -154,9 +155,11 @@ class CpuRunner:
         fixed = {d: sizes[d] for d in sorted(feature_dims(mixer)) if d in sizes}
         inputs = tuple((i.name, i.dtype) for i in mixer.inputs)
         by_rows = chosen.get(BY_ROWS.name, BY_ROWS.default)
-        sweeps = ONE_SWEEP in knobs_of_stages(mixer)
+        own = knobs_of_stages(mixer)
+        lags = chosen.get(FFT_LAGS.name, FFT_LAGS.default) if FFT_LAGS in own else None
+        sweeps = ONE_SWEEP in own
         sweeps = sweeps and bool(chosen.get(ONE_SWEEP.name, ONE_SWEEP.default))
-        key = (inputs, mixer.sizes, tuple(fixed.items()), dtype, shares, by_rows, sweeps)
+        key = (inputs, mixer.sizes, tuple(fixed.items()), dtype, shares, by_rows, sweeps, lags)
         if key not in self.plans:
             name = str(dtype).removeprefix("torch.")
             more: dict[str, Any] = {"splits": shares} if shares > 1 else {}
@@ -164,6 +167,8 @@ class CpuRunner:
                 more["recurrence"] = "loop" if by_rows else "chunk"
             if sweeps:
                 more["one_sweep"] = True
+            if lags is not None:
+                more["fft_lags"] = lags
             self.plans[key] = self.lower(mixer, fixed, name, target=self._target, **more)
         return self.plans[key]
 

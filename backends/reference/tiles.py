@@ -24,6 +24,7 @@ from ...ir.tile import (
     Combine,
     Comment,
     Constant,
+    Convolve,
     Dot,
     DType,
     Elementwise,
@@ -43,8 +44,10 @@ from ...ir.tile import (
     Store,
     Substitute,
     Value,
+    operands,
 )
 from ...ir.verify_plan import verify_lengths
+from .convolve import convolve
 from .elementwise import FUNCTIONS
 from .tile_memory import Memory, OutsideError, allocate, places, torch_dtype
 
@@ -164,6 +167,8 @@ class _Launch:
                     self._store(op)
                 case Combine():
                     self._combine(op)
+                case Convolve():
+                    self._convolve(op)
                 case _:
                     self._set(op.out, self._value(op))
                     if self.watch is not None:
@@ -346,6 +351,13 @@ class _Launch:
             raise self._fail(f"{op.value.name} is added to elements of {op.buffer} without a value")
         if not op.add and not memory.write(flat, value):
             raise self._fail(f"{op.value.name} goes to elements of {op.buffer} that have a value")
+
+    def _convolve(self, op: Convolve) -> None:
+        numbers = {v.name: int(self.values[v.name]) for v in operands(op)}
+        block = 1 if op.lanes is None else self.program.tile(op.lanes).block
+        fault = convolve(op, self.memory, numbers, block)
+        if fault is not None:
+            raise self._fail(fault)
 
     def _search(self, op: Search) -> Tensor:
         memory = self.memory[op.buffer]

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ...ir.tile import Combine, Comment, For, Op, Program, Store, all_ops, made_by, operands
+from ...ir.tile import (
+    Combine,
+    Comment,
+    Convolve,
+    For,
+    Op,
+    Program,
+    Store,
+    all_ops,
+    made_by,
+    operands,
+)
 
 
 def remove_dead_ops(program: Program) -> Program:
@@ -52,7 +63,7 @@ def _without(body: tuple[Op, ...], read: frozenset[str]) -> tuple[Op, ...]:
     kept: list[Op] = []
     for op in body:
         match op:
-            case Store() | Comment():
+            case Store() | Convolve() | Comment():
                 kept.append(op)
             case For():
                 stores = any(isinstance(inner, Store) for inner in all_ops(op.body))

@@ -12,6 +12,7 @@ from ...ir.plan import Plan
 from ...ir.targets import EVERY_GPU, AnyTarget
 from ...ir.tile import DType
 from .attention import AttentionPlan
+from .convolution import LAGS, with_convolutions
 from .plan_builder import PlanBuilder, plan_builder
 from .recurrence import plan_recurrence
 from .select import plan_select
@@ -25,6 +26,7 @@ def plan_mixer(
     splits: int = 1,
     recurrence: str = "chunk",
     target: AnyTarget = EVERY_GPU,
+    fft_lags: int = LAGS,
 ) -> Plan:
     """The plan of a mixer.
 
@@ -33,17 +35,18 @@ def plan_mixer(
         splits: shares that an attention's keys are dealt out in.
         recurrence: the schedule of recurrences that several fit: chunk, or loop for few rows.
         target: what the kernels have to fit.
+        fft_lags: from so many lags on a sum over them is a fast Fourier transform's.
     """
     builder = plan_builder(mixer, sizes, dtype, splits, recurrence, target)
     for let in mixer.lets:
-        _define(builder, let)
+        _define(builder, let, fft_lags)
     for stage in mixer.stages:
         match stage:
             case Attention():
                 _attention(builder, stage)
             case Map(equations):
                 for equation in equations:
-                    _define(builder, equation)
+                    _define(builder, equation, fft_lags)
             case Recurrence():
                 plan_recurrence(builder, stage)
             case Select():
@@ -53,8 +56,10 @@ def plan_mixer(
     return builder.plan()
 
 
-def _define(builder: PlanBuilder, equation: Equation) -> None:
+def _define(builder: PlanBuilder, equation: Equation, fft_lags: int) -> None:
     value = builder.inlined(equation.value)
+    if equation.name in builder.read or equation.name in {o.name for o in builder.mixer.outputs}:
+        value = with_convolutions(builder, equation.name, value, fft_lags)
     builder.names[equation.name] = builder.named(equation.name, value)
 
 

@@ -12,6 +12,7 @@ from ...ir.roles import dim_roles
 from ...ir.task import (
     AttentionTask,
     BlockTableTask,
+    ConvolutionTask,
     PointwiseTask,
     RunningSumTask,
     SelectionTask,
@@ -22,6 +23,7 @@ from ..tiles.context import Context, context_of
 from .attention import attention
 from .block_table import block_table
 from .chunk import chunk
+from .convolution import convolution
 from .loop import loop
 from .pointwise import pointwise, running_sum
 from .scan import scan
@@ -31,6 +33,7 @@ SCHEDULES: Mapping[type, Callable[[Any, Context], Program]] = {
     AttentionTask: attention,
     BlockTableTask: block_table,
     ChunkTask: chunk,
+    ConvolutionTask: convolution,
     ScanTask: scan,
     LoopTask: loop,
     PointwiseTask: pointwise,

@@ -16,7 +16,7 @@ MOST = 20
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _DIM = re.compile(r"\b[A-Z]\w*")
 _MAKING = frozenset({"lse", "weights", "output", "list"})  # keys whose value is a name
-_LISTS = frozenset({"stages", "step"})  # whose items stand for themselves
+_LISTS = frozenset({"stages", "step", "parts"})  # whose items stand for themselves
 _FORMS = frozenset({"attention", "recurrence", "select", "convolution", "map", "stages"})
 _EXPRESSIONS = _FORMS | {"let", "define"}
 # What stands in for a faulty value that a form can't be read without, so that the rest of it is
@@ -24,6 +24,7 @@ _EXPRESSIONS = _FORMS | {"let", "define"}
 _STAND_INS = {
     ("params", None): "1",
     ("attention", "score"): "0",
+    ("parts", "score"): "0",
     ("select", "score"): "0",
     ("convolution", "kernel"): "0",
 }
@@ -133,7 +134,7 @@ def _entry(node: Block | Items, at: int) -> tuple[str, Node]:
 
 def _stand_in(child: Node, path: tuple[str, ...], key: str) -> Text | None:
     """What a form needs in the place of a faulty value; None where it can do without."""
-    form = path[-1] if path else ""
+    form = next((name for name in reversed(path) if name), "")  # an item has no name
     value = _STAND_INS.get((form, key), _STAND_INS.get((form, None)))
     if not isinstance(child, Text) or value in (None, child.value):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
@@ -33,6 +34,7 @@ from .text.fields import (
     Word,
     as_items,
     as_pairs,
+    attention_shape,
     expected,
     line_shape,
     shape,
@@ -41,7 +43,6 @@ from .text.positions import Block, Items, Node, Text, broken_flow, clip, shape_n
 from .text.source import closest, listed
 
 LATER = {
-    "parts": "`parts` in an attention",
     "carry": "`carry` in an attention",
     "feedback": "`feedback` in an attention",
 }
@@ -188,6 +189,34 @@ class AttentionSpec(Section):
     weights: Label | None = None
     let: Expressions = {}
 
+    def made(self) -> Iterator[Text]:
+        """The names of its results, as written."""
+        yield from (key.text for key in self.output)
+        yield from (text for text in (self.lse, self.weights) if text is not None)
+
+
+class PartsSpec(Section):
+    """Attentions over key axes of their own that share one normaliser; equal outputs add up."""
+
+    title: ClassVar[str] = "an attention in parts"
+    parts: Annotated[tuple[AttentionSpec, ...], BeforeValidator(as_items)]
+    normalize: Normalizer | None = None
+    lse: Label | None = None
+    let: Expressions = {}
+
+    def made(self) -> Iterator[Text]:
+        """The names of its results, as written, each once."""
+        found = {text.value: text for part in reversed(self.parts) for text in part.made()}
+        yield from reversed(found.values())
+        if self.lse is not None:
+            yield self.lse
+
+
+AnyAttention = Annotated[
+    Annotated[AttentionSpec, Tag("whole")] | Annotated[PartsSpec, Tag("parts")],
+    Discriminator(attention_shape),
+]
+
 
 class KeepSpec(Section):
     """How many of the candidates of a selection are kept."""
@@ -284,7 +313,7 @@ class StageSpec(Section):
 
     title: ClassVar[str] = "a stage"
     name: Label | None = None
-    attention: AttentionSpec | None = None
+    attention: AnyAttention | None = None
     recurrence: RecurrenceSpec | None = None
     select: SelectSpec | None = None
     convolution: ConvolutionSpec | None = None
@@ -309,7 +338,7 @@ class SpecDocument(Section):
     params: Annotated[dict[Key, AnyParam], BeforeValidator(as_pairs)] = {}
     let: Expressions = {}
     define: Expressions = {}
-    attention: AttentionSpec | None = None
+    attention: AnyAttention | None = None
     recurrence: RecurrenceSpec | None = None
     select: SelectSpec | None = None
     convolution: ConvolutionSpec | None = None
@@ -371,6 +400,7 @@ __all__ = [
     "InputSpec",
     "NormalizeSpec",
     "ParamSpec",
+    "PartsSpec",
     "RecurrenceSpec",
     "RoundsSpec",
     "SelectSpec",

@@ -47,10 +47,7 @@ class Draft:
         if self.form.map is not None:
             yield from (self.renaming.made(parse_target(key.text)[0].name) for key in self.form.map)
         if (attention := self.form.attention) is not None:
-            yield from (self.renaming.made(str(key)) for key in attention.output)
-            for text in (attention.lse, attention.weights):
-                if text is not None:
-                    yield self.renaming.made(text.value)
+            yield from (self.renaming.made(text.value) for text in attention.made())
         if (recurrence := self.form.recurrence) is not None:
             own = (target.name for target in assigned(recurrence.step))
             for name in dict.fromkeys((*map(str, recurrence.state), *own)):

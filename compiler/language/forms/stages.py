@@ -10,7 +10,14 @@ from ....ir.names import names_in
 from ..names.definitions import Lets, check_annotation, flat, reads_results, resolve
 from ..names.names import check_name
 from ..names.scope import Argument, Barred, Binding, Clash, Scope
-from ..schema import ConvolutionSpec, RecurrenceSpec, SelectSpec, Word
+from ..schema import (
+    AttentionSpec,
+    ConvolutionSpec,
+    PartsSpec,
+    RecurrenceSpec,
+    SelectSpec,
+    Word,
+)
 from ..terms.complexes import PARTS, Complex, parts, together
 from ..terms.infer import infer
 from ..text.grammar import parse, parse_target
@@ -18,6 +25,7 @@ from ..text.positions import Text
 from .attention import read_attention
 from .convolution import read_convolution
 from .drafts import Draft
+from .parts import merge_parts, read_part
 from .recurrence import read_recurrence
 from .renaming import Renaming
 from .select import places_made, read_select
@@ -59,8 +67,10 @@ class _Stages:
     def read(self, draft: Draft) -> tuple[Stage, ...]:
         local = self.replaced(draft).child()
         self.lets.declare(draft.form.let, local)
+        if isinstance(draft.form.attention, PartsSpec):
+            return self.parts(draft, draft.form.attention, local)
         if draft.form.attention is not None:
-            return (self.attention(draft, local),)
+            return (self.attention(draft, draft.form.attention, local),)
         if draft.form.recurrence is not None:
             return self.recurrence(draft, draft.form.recurrence, local)
         if draft.form.select is not None:
@@ -84,20 +94,36 @@ class _Stages:
             scope.names[str(key)] = Argument(node, self.scope, infer(node, self.scope))
         return scope
 
-    def attention(self, draft: Draft, local: Scope) -> Stage:
-        spec = draft.form.attention
-        assert spec is not None
+    def attention(self, draft: Draft, spec: AttentionSpec, local: Scope) -> Stage:
         self.lets.declare(spec.let, local)
         stage = read_attention(spec, local, draft.name, draft.renaming)
         self.lets.finish(local)
-        places = [*(key.text for key in spec.output), spec.lse, spec.weights]
-        given = [place for place in places if place is not None]
         names = [result.name for result in stage.results]
-        for number, (result, place) in enumerate(zip(stage.results, given, strict=True)):
+        for number, (result, place) in enumerate(zip(stage.results, spec.made(), strict=True)):
             if result.name in names[:number]:
                 raise place.error(f"`{result.name}` is made twice by this stage")
             self.make(result, draft.label, place)
         return stage
+
+    def parts(self, draft: Draft, spec: PartsSpec, local: Scope) -> tuple[Stage, ...]:
+        """The parts of an attention and the map that puts them together."""
+        self.lets.declare(spec.let, local)
+        read = []
+        for part in spec.parts:
+            inner = local.child()
+            self.lets.declare(part.let, inner)
+            read.append(read_part(part, spec, inner, draft.renaming))
+            self.lets.finish(inner)
+        self.lets.finish(local)
+        stages, merged = merge_parts(spec, read, local, draft)
+        places = {draft.renaming.made(text.value): text for text in spec.made()}
+        local.context.results |= {ref.name for stage in stages for ref in stage.results}
+        for equation in merged.equations:
+            if equation.name in places:
+                self.make(equation.ref, draft.label, places[equation.name])
+            else:
+                local.context.results.add(equation.name)
+        return (*stages, merged)
 
     def select(self, draft: Draft, spec: SelectSpec, local: Scope) -> Stage:
         self.lets.declare(spec.let, local)

@@ -97,6 +97,12 @@ def line_shape(node: object) -> str:
     return shape("`name = expression`, or `{over: R, step: […]}`,", "text", "block")(node)
 
 
+def attention_shape(node: object) -> str:
+    """What tells attentions apart: ``parts`` (a list of them) or ``whole``."""
+    keys = (key.value for key, _ in node.pairs) if isinstance(node, Block) else ()
+    return "parts" if "parts" in keys else "whole"
+
+
 Expression = Annotated[
     Text,
     PlainValidator(_as_text),

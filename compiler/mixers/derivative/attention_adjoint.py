@@ -91,12 +91,10 @@ class _Attention:
         parts = self._of_values(share)
         by_weight = self._by_weight()
         delta, by_total = self._row_terms(by_weight, sums, share)
-        above = self._above(by_weight, by_total)
         lse = None if self.stage.lse is None else self.given.get(self.stage.lse)
+        above = self._above(by_weight, by_total, lse)
         if weights.exponent is not None:
             whole = mul(share, above) if above != ZERO else ZERO
-            if lse is not None:  # exp(e - lse) = p * F
-                whole = add(whole, mul(mul(share, weights.divisor), lse))
             parts += self._of_exponent(whole, weights.exponent)
         else:
             self._of_plain(above)
@@ -232,12 +230,22 @@ class _Attention:
         delta = self.adjoints.named("delta", delta)
         return delta, call("neg", mul(delta, slope)) if slope != ZERO else ZERO
 
-    def _above(self, by_weight: Expr, by_total: Expr) -> Expr:
-        """What multiplies a pair's weight in the adjoint of its exponent."""
-        if by_total == ZERO:
-            return by_weight
-        assert isinstance(by_total, Call)
-        return call("sub", by_weight, by_total.args[0])
+    def _above(self, by_weight: Expr, by_total: Expr, lse: Expr | None) -> Expr:
+        """What multiplies a pair's weight in the adjoint of its exponent.
+
+        p (dp - delta), and p F dlse, for exp(e - lse) = p F: one product for each pair, since what
+        has no key is put together row by row.
+        """
+        row: Expr = ZERO
+        if by_total != ZERO:
+            assert isinstance(by_total, Call)
+            row = by_total.args[0]
+        if lse is None or self.weights.exponent is None:
+            return call("sub", by_weight, row) if row != ZERO else by_weight
+        of_lse = mul(self.weights.divisor, lse)
+        if row == ZERO:
+            return add(by_weight, of_lse)
+        return call("sub", by_weight, self.adjoints.named("delta", call("sub", row, of_lse)))
 
     # ---------------------------------------------------------------------------- of a pair
 

@@ -169,7 +169,12 @@ CASES = {
     "heads in a ring": ("{G: H}", "{G: H, H: G}", "9:9", "contain each other"),
     "select": ("attention:", "select:", "18:3", "unknown key `mask` in a selection"),
     "convolution": ("attention:", "convolution:", "17:3", "unknown key `score` in a convolution"),
-    "parts": ("  over: J", "  parts: []\n  over: J", "16:3", "not yet: `parts`"),
+    "parts": (
+        "  over: J",
+        "  parts: []\n  over: J",
+        "17:3",
+        "unknown key `over` in an attention in",
+    ),
     "carry": ("  over: J", "  carry: {k: k}\n  over: J", "16:3", "not yet: `carry`"),
     "over a list": ("over: J", "over: [J, E]", "16:9", "not yet: a list in `over`"),
     "nothing made": ("  output: {o: v}\n", "", "16:3", "the attention makes nothing"),

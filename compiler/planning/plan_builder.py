@@ -33,7 +33,7 @@ from ...ir.mixer import Mixer, Recurrence
 from ...ir.names import free_name, names_in
 from ...ir.optional import expressions
 from ...ir.plan import Buffer, Plan
-from ...ir.rewriting import rebuild, tree_size, walk
+from ...ir.rewriting import bound_axes, rebuild, tree_size, walk
 from ...ir.roles import LARGEST_WHOLE, DimRoles, dim_roles, solved_dims
 from ...ir.targets import EVERY_GPU, AnyTarget, CpuTarget
 from ...ir.task import PointwiseTask, RunningSumTask, SelectionTask, Task, buffers_of
@@ -359,7 +359,7 @@ class PlanBuilder:
         if isinstance(expr, Cumsum) and expr.over not in self.context.sizes:
             running = replace(expr, x=self.materialised(expr.x, None, None, inside=True))
             about = f"{name}: a running sum along {expr.over}"
-            shared = self._shared_columns(order)
+            shared = self._shared_columns(order, running)
             self.tasks.append(RunningSumTask(kernel, name, running, shared, about, reason))
             return
         fixed, sequences = frozenset(self.context.sizes), frozenset(dict(self.mixer.sequences))
@@ -372,11 +372,13 @@ class PlanBuilder:
         about = f"{name}: {reason}"
         self.tasks.append(PointwiseTask(kernel, name, value, tuple(tiled), about, reason))
 
-    def _shared_columns(self, order: tuple[str, ...]) -> tuple[str, ...]:
-        """The axis of fixed length that programs of a running sum on a GPU share out, if any."""
+    def _shared_columns(self, order: tuple[str, ...], value: Expr) -> tuple[str, ...]:
+        """The axis of fixed length that programs on a GPU may share out, if any: the longest."""
         if isinstance(self.target, CpuTarget):
             return ()
-        return tuple(d for d in order if d in self.context.sizes)[-1:]
+        bound = {dim for node in walk(value) for dim in bound_axes(node)}
+        own = [d for d in order if d in self.context.sizes and d not in bound and d in value.axes]
+        return tuple(sorted(own, key=lambda dim: self.context.sizes[dim])[-1:])
 
     def _stored_factor(self, factor: Expr) -> Expr:
         """The buffer of a costly factor of a long sum."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce as fold
 from typing import TypeVar
 
 from ...ir.errors import UnsupportedError
-from ...ir.expression import Cumsum, Expr, Index, Kind, Read, Reduce, Ref, Solve
+from ...ir.expression import Cumsum, Expr, Index, Kind, Read, Reduce, Ref, Solve, call
 from ...ir.mixer import Line, Mixer, Recurrence, Rounds, Stage, State
 from ...ir.names import names_in
 from ...ir.optional import expressions
@@ -16,7 +17,9 @@ from ...ir.recurrence_tasks import Carrying, ChunkTask, LoopTask, ScanTask
 from ...ir.rewriting import rebuild, walk
 from ...ir.roles import group_of
 from ...ir.single_assignment import before_row
+from ...ir.targets import CpuTarget
 from ...ir.tile import DType
+from ..tiles.contraction import factors_of
 from ..tiles.moving import move
 from .plan_builder import KIND_DTYPE, PlanBuilder
 
@@ -83,6 +86,10 @@ class RecurrenceContext:
         if reads(expr, names):
             return rebuild(expr, lambda child: self.materialised(child, names))
         builder = self.builder
+        if builder.mixer.wide and not isinstance(builder.target, CpuTarget):
+            outside = _without_axes_of_sum(expr)
+            if outside is not None:
+                return self.materialised(outside, names)
         if self._is_product(expr):
             expr = self._by_head(expr)
             stored = builder.stored.get(expr)
@@ -170,6 +177,22 @@ class RecurrenceContext:
             return positions, ()
         tiled = max(free, key=lambda d: (sizes[d], listed.index(d) if d in listed else -1))
         return positions, (tiled,)
+
+
+def _without_axes_of_sum(expr: Expr) -> Expr | None:
+    """A sum of products with the factors that lack its axes taken out; None where there are none.
+
+    sum(q * k * v, D) --> sum(q * k, D) * v: a number for each row beside what the row has anyway.
+    """
+    if not isinstance(expr, Reduce) or expr.op != "sum" or expr.where is not None or expr.group:
+        return None
+    factors = factors_of(expr.x)
+    outside = [factor for factor in factors if not factor.axes & {*expr.over}]
+    inside = [factor for factor in factors if factor not in outside]
+    if not outside or not inside:
+        return None
+    rest = replace(expr, x=fold(lambda a, b: call("mul", a, b), inside))
+    return fold(lambda a, b: call("mul", a, b), outside, rest)
 
 
 def reads(expr: Expr, names: frozenset[str]) -> bool:

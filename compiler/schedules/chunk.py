@@ -16,6 +16,7 @@ are sums of the rows between two, half by half (``halves``).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from ...ir.expression import Literal
@@ -23,6 +24,7 @@ from ...ir.promises import CommonBlocks
 from ...ir.recurrence_forms import Coupled, Matrix
 from ...ir.recurrence_tasks import ChunkTask
 from ...ir.targets import Target
+from ...ir.task import buffers_of
 from ...ir.tile import DType, GridAxis, Program, SizeArgument, Tile, Value
 from ..tiles.context import Context, Launch
 from ..tiles.evaluator import Evaluator
@@ -47,10 +49,12 @@ def chunk(task: ChunkTask, context: Context) -> Program:
     ]
     several = len(task.carrying) > 1
     rows = chunk_rows(bool(by_entry), task.corrected, several, largest)
-    if by_entry and all(in_halves(form, context) for form in by_entry):
-        choices = halved_choices(largest, task.corrected, bool(task.tiled))
-    elif not task.tiled and context.dtype.is_narrow and isinstance(context.target, Target):
+    if context.wide and largest > 64 and any(wide_rows(task, context)):
+        rows = 16
+    if context.wide and not task.tiled:
         choices = whole_choices()
+    elif by_entry and all(in_halves(form, context) for form in by_entry):
+        choices = halved_choices(largest, task.corrected, context.wide)
     else:
         wide = several or bool(by_entry) or not context.dtype.is_narrow
         choices = chunk_choices(rows, largest, wide)
@@ -62,6 +66,15 @@ def chunk(task: ChunkTask, context: Context) -> Program:
             break
     assert made is not None
     return made
+
+
+def wide_rows(task: ChunkTask, context: Context) -> Iterator[str]:
+    """The buffers of channels by rows that a kernel loads in float32: twice the addresses."""
+    for name in buffers_of(task) - {*task.writes}:
+        buffer = context.buffers[name]
+        if buffer.dtype is DType.FLOAT32 and task.over in buffer.dims:
+            if context.features.intersection(buffer.dims):
+                yield name
 
 
 def by_chunks(task: ChunkTask, context: Context, launch: Launch) -> Program:

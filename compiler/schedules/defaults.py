@@ -115,16 +115,16 @@ def whole_choices() -> Iterator[tuple[int, Launch, int]]:
     yield _MOST, (("num_warps", 8), ("num_stages", 2)), _MANY
 
 
-def halved_choices(
-    largest: int, corrected: bool, shared_out: bool
-) -> Iterator[tuple[int, Launch, int]]:
+def halved_choices(largest: int, corrected: bool, wide: bool) -> Iterator[tuple[int, Launch, int]]:
     """The same for decays by entry that are applied half by half (see ``halves``).
 
     All that is made of the keys is made once for each part of the state, so the parts are large.
+
+    Args:
+        wide: rows come in float32, which takes more addresses.
     """
-    if not shared_out:
-        yield from whole_choices()
-        return
+    if wide and largest > 64:
+        yield 8192, (("num_warps", 8), ("num_stages", 2)), _MANY
     if largest > 64 and not corrected:
         yield 16384, (("num_warps", 8), ("num_stages", 3)), _MANY
     yield 8192, (("num_warps", 4), ("num_stages", 2)), _MANY

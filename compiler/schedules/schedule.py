@@ -18,6 +18,7 @@ from ...ir.task import (
     SelectionTask,
     Task,
 )
+from ...ir.targets import Target
 from ...ir.tile import Program
 from ..tiles.context import Context, context_of
 from .attention import attention
@@ -80,4 +81,5 @@ def plan_context(plan: Plan) -> Context:
         features=dim_roles(mixer, sizes).features,
         tiling=dict(mixer.tiling),
         target=plan.target,
+        wide=mixer.wide and plan.dtype.is_narrow and isinstance(plan.target, Target),
     )

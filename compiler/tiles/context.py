@@ -41,6 +41,7 @@ class Context:
     features: frozenset[str] = frozenset()  # channels, and what else a tile holds whole
     tiling: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # what a spec allows
     target: AnyTarget = EVERY_GPU  # what programs have to fit
+    wide: bool = False  # what kernels hand to each other keeps float32
 
     def length(self, dim: str) -> int | None:
         """The dim's length where it is fixed."""

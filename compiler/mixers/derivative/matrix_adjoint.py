@@ -342,10 +342,13 @@ class _MatrixFamily:
             later = add(later, sum_to(part, part.axes, kept))
         found: Expr = ZERO
         reverse = not self.stage.reverse
-        for value, exclusive in ((here, False), (later, True)):
-            if value != ZERO:
-                rows = self.adjoints.named(f"d_{form.state.name}_decay", value)
-                found = add(found, Cumsum(rows, over, reverse, exclusive))
+        if later != ZERO:  # what a row sees of its own is not among what comes later
+            later = self.adjoints.named(f"d_{form.state.name}_later", later)
+        if add(here, later) != ZERO:
+            rows = self.adjoints.named(f"d_{form.state.name}_decay", add(here, later))
+            found = Cumsum(rows, over, reverse, here == ZERO)
+        if later != ZERO and here != ZERO:
+            found = add(found, call("neg", later))
         if (end := self.given.get(form.state.name)) is not None:
             part = mul(self.last, end)
             found = add(found, sum_to(part, part.axes, kept))

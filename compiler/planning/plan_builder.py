@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Literal as OneOf
 
 from ...ir.errors import UnsupportedError
@@ -45,6 +46,8 @@ from ..tiles.moving import move
 from .ranks import FirstRanks, first_ranks
 from .repeated_factors import without_repeated_factors
 
+# Elements of a result's fixed axes that a program on a GPU holds beside what they are made of.
+_HELD = 2048
 KIND_DTYPE = {Kind.BOOL: DType.BOOL, Kind.INT: DType.INT32}
 
 
@@ -365,12 +368,22 @@ class PlanBuilder:
         fixed, sequences = frozenset(self.context.sizes), frozenset(dict(self.mixer.sequences))
         expr = without_repeated_factors(expr, fixed, sequences, self._stored_factor)
         tiled = [d for d in self.tiled(expr, order) if d not in _systems(expr)]
+        shared = self._is_too_large(order)
+        if shared:  # what has as many channels is a program's own, position by position
+            tiled = [d for d in tiled if d in self.roles.long]
         block = tiled[0] if tiled else None
         value = rebuild(expr, lambda c: self.materialised(c, block, None, self._is_long(expr)))
         if isinstance(expr, Read) and not self.is_stored(expr.x):
             value = self._prepared_read(expr, block, None, False)
+        if shared:
+            tiled += self._shared_columns(order, value)
         about = f"{name}: {reason}"
         self.tasks.append(PointwiseTask(kernel, name, value, tuple(tiled), about, reason))
+
+    def _is_too_large(self, order: tuple[str, ...]) -> bool:
+        """Whether the fixed axes of a result are more than a program on a GPU holds."""
+        whole = prod(self.context.sizes.get(dim, 1) for dim in order)
+        return whole > _HELD and not isinstance(self.target, CpuTarget)
 
     def _shared_columns(self, order: tuple[str, ...], value: Expr) -> tuple[str, ...]:
         """The axis of fixed length that programs on a GPU may share out, if any: the longest."""

@@ -72,9 +72,9 @@ def wide_rows(task: ChunkTask, context: Context) -> Iterator[str]:
     """The buffers of channels by rows that a kernel loads in float32: twice the addresses."""
     for name in buffers_of(task) - {*task.writes}:
         buffer = context.buffers[name]
-        if buffer.dtype is DType.FLOAT32 and task.over in buffer.dims:
-            if context.features.intersection(buffer.dims):
-                yield name
+        channels = context.features.intersection(buffer.dims)
+        if buffer.dtype is DType.FLOAT32 and task.over in buffer.dims and channels:
+            yield name
 
 
 def by_chunks(task: ChunkTask, context: Context, launch: Launch) -> Program:

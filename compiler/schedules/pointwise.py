@@ -40,7 +40,8 @@ def pointwise(task: PointwiseTask, context: Context) -> Program:
     looped = tuple(d for n in walk(task.value) if isinstance(n, Reduce) for d in n.over)
     made: Program | None = None
     for blocks in pointwise_choices(task.tiled, looped):
-        made = tile_by_tile(task, context.with_blocks(blocks))
+        columns = {d: max(16, blocks[d]) for d in task.tiled if d in context.sizes}
+        made = tile_by_tile(task, context.with_blocks({**blocks, **columns}))
         if fits(made, context.target):
             break
     assert made is not None

@@ -9,6 +9,7 @@ from typing import Any
 from ...ir.plan import Kernel, Plan
 from ...ir.recurrence_tasks import ChunkTask, LoopTask, ScanTask
 from ...ir.roles import dim_roles
+from ...ir.targets import Target
 from ...ir.task import (
     AttentionTask,
     BlockTableTask,
@@ -18,7 +19,6 @@ from ...ir.task import (
     SelectionTask,
     Task,
 )
-from ...ir.targets import Target
 from ...ir.tile import Program
 from ..tiles.context import Context, context_of
 from .attention import attention

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from math import prod
 from typing import Literal as OneOf
 
 from ...ir.errors import UnsupportedError
@@ -34,9 +33,9 @@ from ...ir.mixer import Mixer, Recurrence
 from ...ir.names import free_name, names_in
 from ...ir.optional import expressions
 from ...ir.plan import Buffer, Plan
-from ...ir.rewriting import bound_axes, rebuild, tree_size, walk
+from ...ir.rewriting import rebuild, tree_size, walk
 from ...ir.roles import LARGEST_WHOLE, DimRoles, dim_roles, solved_dims
-from ...ir.targets import EVERY_GPU, AnyTarget, CpuTarget
+from ...ir.targets import EVERY_GPU, AnyTarget
 from ...ir.task import PointwiseTask, RunningSumTask, SelectionTask, Task, buffers_of
 from ...ir.tile import DType
 from ..analysis.facts import is_nonnegative
@@ -45,9 +44,8 @@ from ..tiles.context import Context, context_of
 from ..tiles.moving import move
 from .ranks import FirstRanks, first_ranks
 from .repeated_factors import without_repeated_factors
+from .shared_columns import is_too_large, shared_columns
 
-# Elements of a result's fixed axes that a program on a GPU holds beside what they are made of.
-_HELD = 2048
 KIND_DTYPE = {Kind.BOOL: DType.BOOL, Kind.INT: DType.INT32}
 
 
@@ -362,13 +360,13 @@ class PlanBuilder:
         if isinstance(expr, Cumsum) and expr.over not in self.context.sizes:
             running = replace(expr, x=self.materialised(expr.x, None, None, inside=True))
             about = f"{name}: a running sum along {expr.over}"
-            shared = self._shared_columns(order, running)
-            self.tasks.append(RunningSumTask(kernel, name, running, shared, about, reason))
+            columns = shared_columns(order, running, self.context.sizes, self.target)
+            self.tasks.append(RunningSumTask(kernel, name, running, columns, about, reason))
             return
         fixed, sequences = frozenset(self.context.sizes), frozenset(dict(self.mixer.sequences))
         expr = without_repeated_factors(expr, fixed, sequences, self._stored_factor)
         tiled = [d for d in self.tiled(expr, order) if d not in _systems(expr)]
-        shared = self._is_too_large(order)
+        shared = is_too_large(order, self.context.sizes, self.target)
         if shared:  # what has as many channels is a program's own, position by position
             tiled = [d for d in tiled if d in self.roles.long]
         block = tiled[0] if tiled else None
@@ -376,22 +374,9 @@ class PlanBuilder:
         if isinstance(expr, Read) and not self.is_stored(expr.x):
             value = self._prepared_read(expr, block, None, False)
         if shared:
-            tiled += self._shared_columns(order, value)
+            tiled += shared_columns(order, value, self.context.sizes, self.target)
         about = f"{name}: {reason}"
         self.tasks.append(PointwiseTask(kernel, name, value, tuple(tiled), about, reason))
-
-    def _is_too_large(self, order: tuple[str, ...]) -> bool:
-        """Whether the fixed axes of a result are more than a program on a GPU holds."""
-        whole = prod(self.context.sizes.get(dim, 1) for dim in order)
-        return whole > _HELD and not isinstance(self.target, CpuTarget)
-
-    def _shared_columns(self, order: tuple[str, ...], value: Expr) -> tuple[str, ...]:
-        """The axis of fixed length that programs on a GPU may share out, if any: the longest."""
-        if isinstance(self.target, CpuTarget):
-            return ()
-        bound = {dim for node in walk(value) for dim in bound_axes(node)}
-        own = [d for d in order if d in self.context.sizes and d not in bound and d in value.axes]
-        return tuple(sorted(own, key=lambda dim: self.context.sizes[dim])[-1:])
 
     def _stored_factor(self, factor: Expr) -> Expr:
         """The buffer of a costly factor of a long sum."""

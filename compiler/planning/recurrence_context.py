@@ -191,7 +191,7 @@ def _without_axes_of_sum(expr: Expr) -> Expr | None:
     inside = [factor for factor in factors if factor not in outside]
     if not outside or not inside:
         return None
-    rest = replace(expr, x=fold(lambda a, b: call("mul", a, b), inside))
+    rest: Expr = replace(expr, x=fold(lambda a, b: call("mul", a, b), inside))
     return fold(lambda a, b: call("mul", a, b), outside, rest)
 
 

@@ -12,6 +12,7 @@ from ...ir.recurrence_tasks import ChunkTask
 from ...ir.targets import Target
 from ...ir.tile import For, Program
 from ..tiles.context import Context
+from .chunk import wide_rows
 from .defaults import chunk_choices
 from .estimates import has_room, prologue_registers, registers
 from .held import held_blocks
@@ -25,6 +26,7 @@ CHUNK_KERNELS = Knob(
 # What the tiles of a straight line would take at once, of a thread: many are free again before the
 # last is made, and the library is clean up to here.
 _LINE_REGISTERS = 470
+_WIDE_LINE = 225  # the same where rows are loaded in float32
 
 
 def chunk_kernels(task: ChunkTask, context: Context) -> int:
@@ -33,12 +35,14 @@ def chunk_kernels(task: ChunkTask, context: Context) -> int:
     A triangle to solve and decays of each entry are a long chain in every turn of the walk, which
     does not depend on the state: apart, all chunks go through it at once. A scalar decay is a few
     instructions, which cost less than what is stored between two kernels. Nor does a state that a
-    program holds whole leave the registers for what it would load.
+    program holds whole leave the registers for what it would load, unless all decays of entries
+    are made elsewhere; and in a backward pass few kernels are better than a short chain.
     """
     target = context.target
-    if not isinstance(target, Target) or not target.products_from_shared or not task.tiled:
+    if not isinstance(target, Target) or not target.products_from_shared:
         return CHUNK_KERNELS.default
-    return 2 if context.dtype.is_narrow and (task.corrected or by_entry(task)) else 1
+    long = by_entry(task) or (task.corrected and bool(task.tiled) and not context.wide)
+    return 2 if context.dtype.is_narrow and long else 1
 
 
 def by_entry(task: ChunkTask) -> bool:
@@ -54,7 +58,8 @@ def with_part_launch(program: Program, task: ChunkTask, context: Context) -> Pro
     if any(isinstance(op, For) and op.carried for op in program.body):
         return _walk(program, task, context)
     line = [_with_warps(program, warps) for warps in (1, 2, 4, 8)]
-    return next((one for one in line if prologue_registers(one) <= _LINE_REGISTERS), line[-1])
+    room = _WIDE_LINE if context.wide and any(wide_rows(task, context)) else _LINE_REGISTERS
+    return next((one for one in line if prologue_registers(one) <= room), line[-1])
 
 
 def _walk(program: Program, task: ChunkTask, context: Context) -> Program:

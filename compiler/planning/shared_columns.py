@@ -1,0 +1,33 @@
+"""Axes of fixed length that programs on a GPU share out, where one would hold too much."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+
+from ...ir.expression import Expr
+from ...ir.rewriting import bound_axes, walk
+from ...ir.targets import AnyTarget, CpuTarget
+
+# Elements of a result's fixed axes that a program on a GPU holds beside what they are made of.
+_HELD = 2048
+
+
+def is_too_large(order: tuple[str, ...], sizes: Mapping[str, int], target: AnyTarget) -> bool:
+    """Whether the fixed axes of a result are more than a program on a GPU holds."""
+    whole = prod(sizes.get(dim, 1) for dim in order)
+    return whole > _HELD and not isinstance(target, CpuTarget)
+
+
+def shared_columns(
+    order: tuple[str, ...], value: Expr, sizes: Mapping[str, int], target: AnyTarget
+) -> tuple[str, ...]:
+    """The longest fixed axis of a result of which nothing in ``value`` sees all; on a CPU none."""
+    if isinstance(target, CpuTarget):
+        return ()
+    bound = {dim for node in walk(value) for dim in bound_axes(node)}
+    own = [d for d in order if d in sizes and d not in bound and d in value.axes]
+    return tuple(sorted(own, key=lambda dim: sizes[dim])[-1:])
+
+
+__all__ = ["is_too_large", "shared_columns"]

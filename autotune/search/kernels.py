@@ -141,6 +141,7 @@ def gpu_space(
     from ...backends.triton.run import BESIDE
     from ...compiler.pipeline import lower
     from ...compiler.schedules.configurations import bind_configuration, knobs, refusal
+    from ...compiler.schedules.parts import plan_knobs
     from ...ir.targets import parse_target
 
     target = parse_target(architecture)
@@ -148,7 +149,7 @@ def gpu_space(
     source = "\n".join([emit_module(plan), version("triton"), architecture])
     shares = shares_of_keys(mixer, sizes, units, rows=64, beside=BESIDE)
     return Space(
-        (*knobs(plan), *_splits(shares)),
+        (*knobs(plan), *plan_knobs(plan), *_splits(shares)),
         lambda chosen: refusal(bind_configuration(plan, chosen), target),
         source,
     )

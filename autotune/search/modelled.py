@@ -13,6 +13,7 @@ from ...backends.triton.emit import emit_module
 from ...backends.triton.signatures import kernel_signatures
 from ...compiler.pipeline import lower
 from ...compiler.schedules.configurations import bind_configuration
+from ...compiler.schedules.parts import CHUNK_KERNELS
 from ...ir.knob import Configuration
 from ...ir.plan import Plan
 from ...ir.targets import Target
@@ -37,15 +38,12 @@ def modelled_best(
 
     A search may well start there.
     """
-    plan = lower(
-        problem.mixer, feature_sizes(problem.mixer, problem.sizes), problem.dtype, target=target
-    )
     random, end = Random(0), time.monotonic() + limit_s
     times: dict[Key, tuple[float, Configuration]] = {}
     with CompileWorkers() as workers:
         for configuration in filter(None, (space.draw(random) for _ in range(_MOST_DRAWN))):
             if place_of(configuration) not in times:
-                bound = bind_configuration(plan, configuration)
+                bound = configured(problem, target, configuration)
                 outcome = modelled(bound, target, problem.sizes, None, workers)
                 time_us = math.inf if outcome.time_us is None else outcome.time_us
                 times[place_of(configuration)] = (time_us, configuration)
@@ -53,6 +51,14 @@ def modelled_best(
                 break
     ranked = sorted(times.values(), key=lambda entry: entry[0])
     return [configuration for time_us, configuration in ranked[:count] if time_us < math.inf]
+
+
+def configured(problem: Problem, target: Target, configuration: Configuration) -> Plan:
+    """The plan that a configuration asks for, with its blocks and launches."""
+    sizes, kernels = feature_sizes(problem.mixer, problem.sizes), CHUNK_KERNELS.name
+    count = configuration.get(kernels, 0)
+    plan = lower(problem.mixer, sizes, problem.dtype, target=target, chunk_kernels=count)
+    return bind_configuration(plan, configuration)
 
 
 def modelled(
@@ -76,4 +82,4 @@ def modelled(
     return Outcome("ok", "", sum(one.time_us for one in expected))
 
 
-__all__ = ["modelled", "modelled_best"]
+__all__ = ["configured", "modelled", "modelled_best"]

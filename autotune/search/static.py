@@ -11,19 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...backends.triton.cross_compile import CompileWorkers
-from ...compiler.pipeline import lower
-from ...compiler.schedules.configurations import bind_configuration
 from ...ir.knob import Configuration
 from ...ir.targets import parse_target
 from ..bench.work import Work
-from ..checking.shapes import feature_sizes
 from ..results.devices import modelled_device
 from ..results.folders import data_folder
 from ..results.result import Result
 from ..results.stored import key_of, save
 from .journal import open_storage
 from .kernels import Space, gpu_space
-from .modelled import modelled
+from .modelled import configured, modelled
 from .search import History, Search
 from .trial import Outcome
 from .tuned import Tuned, TuningError, installed_versions, study_name
@@ -56,12 +53,9 @@ def tune_static(
     search = Search(space, open_storage(place), name, seed)
     finished = len(search.history().trials)
     with CompileWorkers() as workers:
-        plan = lower(
-            problem.mixer, feature_sizes(problem.mixer, problem.sizes), problem.dtype, target=target
-        )
 
         def evaluate(configuration: Configuration, best_us: float | None) -> Outcome:
-            bound = bind_configuration(plan, configuration)
+            bound = configured(problem, target, configuration)
             return modelled(bound, target, problem.sizes, work, workers)
 
         history = search.run(evaluate, trials, [space.default], on_trial)

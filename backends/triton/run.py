@@ -134,7 +134,8 @@ class TritonRunner:
         key = (inputs, mixer.sizes, tuple(fixed.items()), dtype, *asked)
         if key not in self.modules:
             name = str(dtype).removeprefix("torch.")
-            plan = self.lower(mixer, fixed, name, splits=splits, target=target)
+            asked_of_plan = {k: chosen[k] for k in ("chunk_kernels",) if k in chosen}
+            plan = self.lower(mixer, fixed, name, splits=splits, target=target, **asked_of_plan)
             bound = plan if self.bind is None else self.bind(plan, chosen)
             source = emit_module(bound, wide_dots=device.type == "cpu")
             words = plain_names(bound, TAKEN)

@@ -127,9 +127,11 @@ def _bound(kernel: Kernel, prefix: str, configuration: Configuration) -> Kernel:
 
 
 def _common(kernel: Kernel, name: str, configuration: Configuration, default: int) -> int:
-    """What a knob without a kernel's name says, where this kernel has the choice."""
-    value = configuration.get(name, default)
-    return value if value in _space(kernel).knob(name).choices else default
+    """What a knob without a kernel's name says, or one with it where the kernel has become the only
+    one of its plan, where this kernel has the choice."""
+    value = configuration.get(f"{kernel.program.name}.{name}", configuration.get(name, default))
+    chosen = value in _space(kernel).knob(name).choices and _admits(kernel, name, value)
+    return value if chosen else default
 
 
 def _admits(kernel: Kernel, knob: str, block: int) -> bool:

@@ -5,11 +5,14 @@ Measured by the model of a Hopper's machine code on the library at D = 64 and 12
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 from ...ir.knob import Knob
+from ...ir.plan import Plan
 from ...ir.recurrence_tasks import ChunkTask
 from ...ir.targets import Target
+from ...ir.task import PartTask
 from ...ir.tile import For, Program
 from ..tiles.context import Context
 from .chunk import wide_rows
@@ -43,6 +46,15 @@ def chunk_kernels(task: ChunkTask, context: Context) -> int:
         return CHUNK_KERNELS.default
     long = by_entry(task) or (task.corrected and bool(task.tiled) and not context.wide)
     return 2 if context.dtype.is_narrow and long else 1
+
+
+def plan_knobs(plan: Plan) -> tuple[Knob, ...]:
+    """The knobs that decide which kernels a plan has: ``lower`` takes them, by their names."""
+    chunks = [task for task in plan.tasks if isinstance(task, ChunkTask)]
+    parts = Counter(task.of.name for task in plan.tasks if isinstance(task, PartTask))
+    if not chunks and not parts:
+        return ()
+    return (replace(CHUNK_KERNELS, default=max(parts.values(), default=1)),)
 
 
 def by_entry(task: ChunkTask) -> bool:

@@ -90,6 +90,12 @@ class _SumsAsStates:
             made = {row.name for row in self.rows.values()}
             if made.isdisjoint(n.name for n in walk(value) if isinstance(n, Ref)):
                 yield replace(let, value=value)
+            elif any(
+                bound_axes(node) for node in walk(value)
+            ):  # a row of a step is of plain values
+                rows = Equation(unused_name(f"{let.name}_rows", self.taken), value)
+                self.pending.append(Map((rows,)))
+                self.opened[let.name] = rows.ref
             else:
                 self.opened[let.name] = value
 

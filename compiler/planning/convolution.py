@@ -11,7 +11,7 @@ from functools import reduce
 
 from ...ir.expression import Expr, Index, Kind, Literal, Read, Reduce, Ref, call
 from ...ir.plan import Buffer
-from ...ir.rewriting import rebuild
+from ...ir.rewriting import rebuild, walk
 from ...ir.targets import CpuTarget
 from ...ir.task import ConvolutionTask
 from ...ir.tile import DType
@@ -42,7 +42,8 @@ class _Convolutions:
             return self.builder.stored[node]
         if isinstance(node, Reduce) and (found := lag_sums(node)) is not None:
             reason = next((r for one in found if (r := self._refusal(one))), None)
-            self._say(found, reason)
+            if not self._is_said(node):
+                self._say(found, reason)
             if reason is None:
                 return reduce(lambda a, b: call("add", a, b), map(self._convolved, found))
         return rebuild(node, self.visit)
@@ -56,6 +57,10 @@ class _Convolutions:
         if not isinstance(self.builder.target, CpuTarget):
             return "kernels of a GPU have no transform"
         return None
+
+    def _is_said(self, node: Expr) -> bool:
+        """Whether an equation before this one has the sum in what it stands for."""
+        return any(node in walk(named) for named in self.builder.context.names)
 
     def _say(self, found: tuple[LagSum, ...], reason: str | None) -> None:
         over = ", ".join(dict.fromkeys(one.lag for one in found))

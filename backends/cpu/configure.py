@@ -20,12 +20,15 @@ from ...ir.tile import (
     Dot,
     Elementwise,
     For,
+    Load,
     Program,
     Range,
     Reduce,
     Store,
+    Tile,
     all_ops,
     made_by,
+    operands,
 )
 from .nest import VECTORS_AT_ONCE
 from .products import DOT_ROWS, DOT_VECTORS, vectors_held
@@ -41,6 +44,7 @@ NARROWEST = 16  # columns of a state that a program is worth starting for
 _FEWEST_ROWS = 8  # of a batch: with them, weights are read fast enough for all multipliers
 _HELD = 6144  # elements of states that leave the L1 room for rows
 _OF_NUMBERS = (Constant, Range, Elementwise, Cast, Reduce)
+_OF_ELEMENTS = (Load, Store, For)  # and these take a tile in any order of its axes
 _WIDEST = 1 << 16  # elements of a tile that the L2 has room for
 # A state that stays in the L1 costs two or three products a row and entry, and no chunk fewer.
 BY_ROWS = Knob("by_rows", (0, 1), 1, "a recurrence row by row, or by chunks of block_keys rows")
@@ -196,11 +200,7 @@ def _configured(
     wanted = {t.dim: configuration["block_keys"] for t in program.tiles}
     wanted |= {dim: configuration["block_rows"] for dim in tiled}
     blocks = {d: min(b, _whole_vectors(sizes[d])) if d in sizes else b for d, b in wanted.items()}
-    blocks |= {
-        t.dim: _whole_vectors(t.block if t.size is None else t.size)
-        for t in program.tiles
-        if t.whole
-    }
+    blocks |= {t.dim: _whole_block(program, t) for t in program.tiles if t.whole}
     blocks |= {dim: block for dim, block in short.items() if dim in tiled}
     blocks |= dict.fromkeys(_columns(program, blocks), _whole_vectors(1))
     if kernel.schedule == "convolution":  # all that a program holds is its channels' rows
@@ -209,6 +209,31 @@ def _configured(
         blocks |= {dim: _kept(program, dim, blocks) for dim in tiled if blocks[dim] > 16}
     launch = tuple((knob.name, configuration.get(knob.name, knob.default)) for knob in _OF_LAUNCH)
     return replace(_narrowed(program.with_blocks(blocks)), launch=launch)
+
+
+def _whole_block(program: Program, tile: Tile) -> int:
+    """The block of a dim that a tile holds whole: padded to vectors, unless it is short and always
+    lies beside another dim that is not, which can then be the one along vectors."""
+    if not _is_short(tile) or any(t.like == tile.dim for t in program.tiles):
+        return _whole_vectors(_size(tile))
+    long = {t.dim for t in program.tiles if not _is_short(t)}
+    for op in all_ops(program.body):
+        having = [v for v in (*made_by(op), *operands(op)) if tile.dim in v.axes]
+        moved = (*made_by(op), op.value) if isinstance(op, Store) else made_by(op)
+        of_reals = [v for v in moved if tile.dim in v.axes and v.dtype.is_float]
+        if any(not v.axes & long for v in of_reals):
+            return _whole_vectors(_size(tile))
+        if having and not isinstance(op, (*_OF_NUMBERS, *_OF_ELEMENTS)):
+            return _whole_vectors(_size(tile))
+    return _size(tile)
+
+
+def _size(tile: Tile) -> int:
+    return tile.block if tile.size is None else tile.size
+
+
+def _is_short(tile: Tile) -> bool:
+    return tile.whole and _size(tile) < _whole_vectors(1)
 
 
 def _columns(program: Program, blocks: Mapping[str, int]) -> set[str]:

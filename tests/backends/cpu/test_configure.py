@@ -88,3 +88,13 @@ def test_cells_share_their_batch_out(batch: int, cores: int, block: int) -> None
     sizes = {**dict(plan.sizes), "B": batch, "H": 1, "T": 100}
     (kernel,) = fill_cores(plan, sizes, cores).kernels
     assert kernel.program.tile("B").block == block
+
+
+def test_a_short_axis_beside_a_long_one_is_not_filled_up() -> None:
+    """The four gates of an LSTM's gradients are no 16; the cells themselves, in vectors, are."""
+    (path,) = (path for path in library() if path.stem == "lstm")
+    backward = differentiate(load_file(path), ("x", "R")).backward
+    plan = lower(backward, {"D": 20, "P": 20, "K": 4}, "float32", recurrence="loop")
+    kernels = configure(plan, defaults(AVX2)).kernels
+    blocks = {(t.dim, t.block) for kernel in kernels for t in kernel.program.tiles if t.whole}
+    assert blocks == {("D", 32), ("P", 32), ("K", 4)}

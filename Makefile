@@ -14,7 +14,7 @@ READY := .venv/.ready
 endif
 BIN := $(VENV)/bin
 
-.PHONY: demo test sanitize fuzz evidence gpu systems lint tree format install clean
+.PHONY: demo test sanitize fuzz evidence survey gpu systems lint tree format install clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -43,6 +43,11 @@ systems: $(READY)
 # Needs Python 3.12 or newer beside the one that runs mixc; build/evidence/evidence.md is what came of it.
 evidence: $(READY)
 	$(BIN)/python -m tests.evidence $(OPTIONS)
+
+# What compilers make of the library's kernels, forward and backward: spills, registers, tensor cores; goes on
+# where it stopped, hours for all. OPTIONS="gla kda --target cuda:90 --size 128 --pass backward" asks for less.
+survey: $(READY)
+	$(BIN)/python -m tests.survey $(OPTIONS)
 
 # On a machine with a GPU: the library checked, tuned and timed, in pieces of MINUTES that go on where the
 # last one stopped; build/gpu/report.md is what came of it. VENV=/usr takes the machine's own Python.

@@ -66,7 +66,7 @@ def checked_edges(
     params: Mapping[str, Number],
 ) -> Edges:
     """The boundaries along every packed axis, which end where the tensors do."""
-    edges = document_edges(packed, mixer, cu_seqlens, params)
+    edges = document_edges(packed, mixer, cu_seqlens, params, _own_sizes(mixer, tensors))
     for axis in packed.axes:
         _check_end(axis, edges[axis], _length(mixer, axis, tensors))
     return edges
@@ -77,8 +77,12 @@ def document_edges(
     mixer: Mixer,
     cu_seqlens: Tensor | Mapping[str, Tensor],
     params: Mapping[str, Number],
+    sizes: Mapping[str, int] = {},
 ) -> Edges:
-    """The boundaries along every packed axis; those of derived axes follow per document."""
+    """The boundaries along every packed axis; those of derived axes follow per document.
+
+    ``sizes``: of dims that are no positions, as far as derived axes depend on them.
+    """
     edges = {axis: _edges(axis, given) for axis, given in _by_axis(packed, cu_seqlens).items()}
     documents = {axis: len(found) - 1 for axis, found in edges.items()}
     if len(set(documents.values())) > 1:
@@ -86,7 +90,7 @@ def document_edges(
         raise ArgumentError(f"cu_seqlens: expected as many documents along each axis, got {told}")
     for dim, size in packed.derived:
         lengths = [
-            _size(mixer, size, _document_sizes(mixer, edges, number), params)
+            _size(mixer, size, {**sizes, **_document_sizes(mixer, edges, number)}, params)
             for number in range(min(documents.values()))
         ]
         edges[dim] = [0, *accumulate(lengths)]
@@ -142,6 +146,20 @@ def _length(mixer: Mixer, axis: str, tensors: Mapping[str, Tensor]) -> tuple[int
             if own and given.name in tensors and tensors[given.name].dim() == len(given.layout):
                 return tensors[given.name].shape[place], f"{product[0]} in {given.name}"
     return None
+
+
+def _own_sizes(mixer: Mixer, tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """The sizes of dims that are an axis of some tensor by themselves."""
+    found: dict[str, int] = {}
+    for given in mixer.inputs:
+        if given.name in tensors and tensors[given.name].dim() == len(given.layout):
+            shape = tensors[given.name].shape
+            found |= {
+                product[0]: int(n)
+                for product, n in zip(given.layout, shape, strict=True)
+                if len(product) == 1
+            }
+    return found
 
 
 def _check_end(axis: str, edges: list[int], length: tuple[int, str] | None) -> None:

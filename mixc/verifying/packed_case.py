@@ -51,7 +51,7 @@ def packed_case(
     if not fixed.outputs:
         return None
     cu_seqlens = {axis: _thirds(trial.sizes[axis]) for axis in packed.axes}
-    edges = document_edges(packed, fixed, cu_seqlens, {})
+    edges = document_edges(packed, fixed, cu_seqlens, {}, trial.sizes)
     sizes = {dim: _total(fixed, dim, size, edges) for dim, size in trial.sizes.items()}
     if packed.per_document:
         sizes["B"] = 1

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from ....ir.expression import Expr, Ref
 from ....ir.mixer import Equation, Map, Stage
 from ....ir.names import names_in
+from ....ir.rewriting import walk
+from ....ir.stages import names_made, values
 from ..names.definitions import Lets, check_annotation, flat, reads_results, resolve
 from ..names.names import check_name
 from ..names.scope import Argument, Barred, Binding, Clash, Scope
@@ -65,8 +67,13 @@ class _Stages:
         self.makers: dict[str, str] = {}
 
     def read(self, draft: Draft) -> tuple[Stage, ...]:
+        """The stages of a form, after those whose rows it reads."""
         local = self.replaced(draft).child()
         self.lets.declare(draft.form.let, local)
+        stages = self.form(draft, local)
+        return (*self.pending(stages), *stages)
+
+    def form(self, draft: Draft, local: Scope) -> tuple[Stage, ...]:
         if isinstance(draft.form.attention, PartsSpec):
             return self.parts(draft, draft.form.attention, local)
         if draft.form.attention is not None:
@@ -77,7 +84,22 @@ class _Stages:
             return (self.select(draft, draft.form.select, local),)
         if draft.form.convolution is not None:
             return (self.convolution(draft, draft.form.convolution, local),)
-        return (self.map(draft, local),)
+        return self.map(draft, local)
+
+    def pending(self, stages: tuple[Stage, ...] = ()) -> list[Stage]:
+        """What has to come before the stages: running extremes, of nothing that they make."""
+        context = self.scope.context
+        found, context.pending = context.pending, []
+        own = {"score", "total"} | {n for stage in stages for n in names_made(stage)}
+        for expr in (value for stage in found for _, value in values(stage)):
+            for node in walk(expr):
+                if isinstance(node, Ref) and node.name in own:
+                    raise context.error(
+                        node.span,
+                        f"a running extreme of `{node.name}`, which the same form makes",
+                        do="in a step write it as a state: `m = max(m, x)`",
+                    )
+        return found
 
     def replaced(self, draft: Draft) -> Scope:
         """The scope of a stage, with the names that ``with`` replaces by values."""
@@ -180,15 +202,20 @@ class _Stages:
             self.makers[name] = label
             self.scope.names[name] = value
 
-    def map(self, draft: Draft, local: Scope) -> Stage:
+    def map(self, draft: Draft, local: Scope) -> tuple[Stage, ...]:
+        """A map, cut where a line reads a running extreme of what lines before it make."""
         assert draft.form.map is not None
-        lines = [
-            equation
-            for key, text in draft.form.map.items()
-            for equation in self.line(key, text, draft, local)
-        ]
+        made: list[Stage] = []
+        lines: list[Equation] = []
+        for key, text in draft.form.map.items():
+            read = self.line(key, text, draft, local)
+            if (before := self.pending()) and lines:
+                made.append(Map(tuple(lines), draft.name))
+                lines = []
+            made += before
+            lines += read
         self.lets.finish(local)
-        return Map(tuple(lines), draft.name)
+        return (*made, Map(tuple(lines), draft.name))
 
     def line(self, key: Word, text: Text, draft: Draft, local: Scope) -> list[Equation]:
         target, axes, opening = parse_target(key.text)

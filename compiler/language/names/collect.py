@@ -17,7 +17,8 @@ from .names import NAME
 from .scope import Context, Scope
 
 MAX_DIMS = 100
-_STACKED = re.compile(r"\bstack\(\s*([A-Z][A-Za-z0-9_]*)\s*,")  # the axis that a stack makes
+# The axis that a stack makes, or values end to end.
+_STACKED = re.compile(r"\b(?:stack|concat)\(\s*([A-Z][A-Za-z0-9_]*)\s*,")
 
 
 def collect_dims(spec: SpecDocument, source: Source) -> Dims:

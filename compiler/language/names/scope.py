@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from ....ir.errors import SpecError
-from ....ir.expression import Expr, Span
+from ....ir.expression import Expr, Ref, Span
+from ....ir.mixer import Stage
 from ..text.positions import Text
 from ..text.source import Source
 from ..text.surface import Node
@@ -86,6 +87,8 @@ class Context:
     taken: set[str] = field(default_factory=set)  # every name of the mixer
     coming: dict[str, str] = field(default_factory=dict)  # names that stages will make, by whom
     results: set[str] = field(default_factory=set)  # names that stages make
+    pending: list[Stage] = field(default_factory=list)  # stages that the next one reads
+    running: dict[tuple[object, ...], Ref] = field(default_factory=dict)  # rows that stages make
     _levels: int = 0
     _total: int = 0
     _extents: dict[int, tuple[Expr, int, int]] = field(default_factory=dict)
@@ -113,9 +116,12 @@ class Context:
         dims = self.dims
         kept = set(dims.known), dict(dims.sequences), dict(dims.sizes), dict(dims.used)
         warnings, total = len(self.warnings), self._total
+        pending, running = len(self.pending), dict(self.running)
         try:
             yield
         finally:
+            del self.pending[pending:]
+            self.running = running
             dims.known, dims.sequences, dims.sizes, dims.used = kept
             del self.warnings[warnings:]
             self._total = total

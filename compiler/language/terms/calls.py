@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from math import inf
 
 from ....ir.expression import Expr, Index, Kind, Literal, Size, call
+from ...mixers.running import Op, running
 from ..names.constants import constant
 from ..names.scope import Barred
 from ..text.source import listed
@@ -69,7 +72,7 @@ def _check_axes(a: Arguments, over: Over, *parts: Expr | None) -> None:
         _check_axes_at(a, number, dim, *parts)
 
 
-_EXTREMES = ("max", "min")
+EXTREMES: tuple[Op, ...] = ("max", "min")
 Reduction = Callable[[Arguments, Expr, Over, Expr | None, Group], Expr]
 
 
@@ -140,6 +143,33 @@ def cumsum(a: Arguments) -> Expr:
     return expand.cumsum(a.dims, x, dim, where, reverse, exclusive, a.span)
 
 
+def running_extreme(op: Op) -> Callable[[Arguments], Expr]:
+    """``cummax(x, T)``: a recurrence before the stage that reads it."""
+
+    def build(a: Arguments) -> Expr:
+        x, where, dim = a.value(0), a.where(), a.dim(1)
+        _check_axes_at(a, 1, dim, x, where)
+        reverse, exclusive = a.flag("reverse", 2), a.flag("exclusive", 3)
+        if where is not None:
+            x = a.dims.call("where", where, x, Literal(-inf if op == "max" else inf))
+        if x.kind is not Kind.REAL:
+            x = call("mul", x, Literal(1.0))
+        context = a.scope.context
+        key = (op, x, dim, reverse, exclusive)
+        if key not in context.running:
+
+            def name(what: str) -> str:
+                made = context.unused(f"{a.node.function}_{what}")
+                context.results.add(made)
+                return made
+
+            stages, context.running[key] = running(op, x, dim, reverse, exclusive, name)
+            context.pending += stages
+        return replace(context.running[key], span=a.span)
+
+    return build
+
+
 def _check_axes_at(a: Arguments, number: int, dim: str, *parts: Expr | None) -> None:
     axes = frozenset[str]().union(*(p.axes for p in parts if p is not None))
     if dim not in axes:
@@ -147,7 +177,7 @@ def _check_axes_at(a: Arguments, number: int, dim: str, *parts: Expr | None) -> 
             a.place(number),
             f"`{a.node.function}` over {dim}, which its argument does not have",
             allowed=f"its axes: {listed(sorted(axes))}" if axes else "it has no axes",
-            do=f"for the size of {dim} write `({dim})`" if a.node.function in _EXTREMES else None,
+            do=f"for the size of {dim} write `({dim})`" if a.node.function in EXTREMES else None,
         )
 
 
@@ -260,6 +290,47 @@ def stack(a: Arguments) -> Expr:
     return expand.stack(a.dims, axis, values, a.span)
 
 
+def concat(a: Arguments) -> Expr:
+    """``concat(U, a, b)``: values end to end along a new axis."""
+    axis, *joined = a.dim(0), *_joined(a)
+    size: Expr = Literal(0)
+    found: Expr | None = None
+    for value, dim in joined:
+        piece = read(value, [(dim, call("sub", Index(axis), size))], a.scope, a.span)
+        before = call("lt", Index(axis), size)
+        found = piece if found is None else a.dims.call("where", before, found, piece, span=a.span)
+        size = call("add", size, Size(dim))
+    a.dims.sizes.setdefault(axis, size)
+    assert found is not None
+    return found
+
+
+def _joined(a: Arguments) -> list[tuple[Expr, str]]:
+    """The values of ``concat`` with the axis of each: one named after it, or its only own one."""
+    places = [n for n in range(1, len(a)) if not a.is_dim(n)]
+    values = {n: a.value(n) for n in places}
+    if len(places) < 2 or places[0] != 1:
+        raise a.error(a.span, "`concat` of fewer than two values", allowed=a.function.signature)
+    shared = frozenset[str].intersection(*(value.axes for value in values.values()))
+    found = []
+    for number, value in values.items():
+        own = sorted(value.axes - shared)
+        if a.is_dim(number + 1):
+            own = [a.dim(number + 1)]
+            _check_axes_at(a, number + 1, own[0], value)
+        if len(own) != 1:
+            raise a.error(
+                a.place(number),
+                f"`concat` can't tell which axis of this value goes end to end: "
+                f"{f'{listed(own)} are its own' if own else 'the others have all of them'}",
+                allowed=f"its axes: {listed(sorted(value.axes))}",
+                do=f"name it after the value: `concat({a.dim(0)}, …, "
+                f"{(own or sorted(value.axes) or ['T'])[0]}, …)`",
+            )
+        found.append((value, own[0]))
+    return found
+
+
 def index(a: Arguments) -> Expr:
     """``index(D)``."""
     return Index(a.dim(0), span=a.span)
@@ -271,9 +342,11 @@ def logaddexp(a: Arguments) -> Expr:
 
 
 __all__ = [
+    "EXTREMES",
     "Reduction",
     "at",
     "clip",
+    "concat",
     "cumsum",
     "elementwise",
     "extreme",
@@ -289,6 +362,7 @@ __all__ = [
     "rank",
     "reduction",
     "rope",
+    "running_extreme",
     "shift",
     "softmax",
     "stack",

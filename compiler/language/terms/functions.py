@@ -86,6 +86,16 @@ FUNCTIONS: Mapping[str, Function] = {
         frozenset({"where", "reverse", "exclusive"}),
         complex=True,
     ),
+    **{
+        f"cum{op}": Function(
+            f"cum{op}(x, D, reverse=false, exclusive=false)",
+            terms.running_extreme(op),
+            2,
+            4,
+            frozenset({"where", "reverse", "exclusive"}),
+        )
+        for op in terms.EXTREMES
+    },
     "at": Function(
         "at(x, T=index, …, fill=0)", terms.at, 1, 1, frozenset({"fill"}), dims=True, complex=True
     ),
@@ -99,6 +109,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "shift": Function("shift(x, T, n)", terms.shift, 3, 3, complex=True),
     "last": Function("last(x, T)", terms.last, 1, 2, complex=True),
     "stack": Function("stack(S, a, b, …)", terms.stack, 2, None, complex=True),
+    "concat": Function("concat(U, a, b, …)", terms.concat, 3, None),
     "index": Function("index(D)", terms.index),
 }
 

@@ -14,10 +14,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from ....ir.expression import Cumsum, Expr, Kind, Literal, Ref, call
-from ....ir.mixer import Equation, Map, Mixer, Recurrence, Stage, State
+from ....ir.expression import Cumsum, Expr, Kind, Ref
+from ....ir.mixer import Equation, Map, Mixer, Recurrence, Stage
 from ....ir.rewriting import bound_axes, rebuild, walk
 from ....ir.stages import changed, names_taken, unused_name
+from ..running import running
 from .packing_plan import Families
 
 
@@ -64,24 +65,14 @@ class _SumsAsStates:
     def _row(self, cumsum: Cumsum) -> Ref:
         key = replace(cumsum, span=None)
         if key not in self.rows:
-            x = cumsum.x
-            if any(bound_axes(node) for node in walk(x)):  # a row of a step is of plain values
-                term = Equation(unused_name(f"{self.stem}_term", self.taken), x)
-                self.pending.append(Map((term,)))
-                x = term.ref
-            self.rows[key] = self._recurrence(cumsum, x)
+            stages, self.rows[key] = running(
+                "add", cumsum.x, cumsum.over, cumsum.reverse, cumsum.exclusive, self._name
+            )
+            self.pending += stages
         return self.rows[key]
 
-    def _recurrence(self, cumsum: Cumsum, x: Expr) -> Ref:
-        name = unused_name(f"{self.stem}_sum", self.taken)
-        state = State(name, x.axes - {cumsum.over}, Literal(0.0))
-        row = Equation(unused_name(f"{self.stem}_row", self.taken), state.ref)
-        update = Equation(name, call("add", state.ref, x))
-        step = (row, update) if cumsum.exclusive else (update, row)
-        stage = Recurrence(cumsum.over, (state,), step, reverse=cumsum.reverse)
-        self.pending.append(stage)
-        (made,) = stage.own
-        return made
+    def _name(self, what: str) -> str:
+        return unused_name(f"{self.stem}_{'sum' if what == 'state' else what}", self.taken)
 
     def _lets(self) -> Iterator[Equation]:
         for let in self.mixer.lets:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from mixc.backends.reference.evaluate import run
 from mixc.compiler.language.load import load_text
+from mixc.ir.errors import SpecError
 
 B, J, D, G, H = 2, 7, 6, 2, 4
 
@@ -212,6 +213,73 @@ def test_reads():
 def test_stack():
     both = compute("stack(S, x_BJD, y_BJ)", "[S, B, J, D]")
     same(both, torch.stack([X, Y[..., None].expand_as(X)]))
+
+
+def test_concat():
+    rows = torch.cat([IN["y_BJ"], IN["z_H"], IN["y_BJ"]], 1)
+    same(compute("concat(U, y_BJ, J, z_H, y_BJ, J)", "[B, U]"), rows)
+    same(compute("concat(U, y_BJ, z_H)", "[B, U]"), rows[:, : J + H])
+    wide = torch.cat([X, (IN["z_H"][:, :, None]).expand(B, H, D)], 1)
+    same(compute("concat(U, x_BJD, J, z_H, H)", "[B, U, D]"), wide)
+    same(
+        compute("sum(concat(U, y_BJ, z_H) * u, U)", "[B]"),
+        rows[:, :-J] @ torch.arange(J + H).to(rows),
+    )
+
+
+CUMULATIVE = {"cummax": torch.cummax, "cummin": torch.cummin}
+
+
+@pytest.mark.parametrize("name", CUMULATIVE)
+def test_running_extremes(name):
+    def expected(x):
+        return CUMULATIVE[name](x, 1).values
+
+    same(compute(f"{name}(x_BJD, J)", "[B, J, D]"), expected(X))
+    same(compute(f"{name}(x_BJD, J, reverse=true)", "[B, J, D]"), expected(X.flip(1)).flip(1))
+    end = -math.inf if name == "cummax" else math.inf
+    admitted = expected(torch.where(MX, X, end))
+    made = compute(f"clip({name}(x_BJD, J, where=m), -9, 9)", "[B, J, D]")
+    same(made, admitted.clamp(-9, 9))
+    before = F.pad(expected(X), (0, 0, 1, 0), value=end)[:, :J]
+    made = compute(f"clip({name}(x_BJD, J, exclusive=true), -9, 9)", "[B, J, D]")
+    same(made, before.clamp(-9, 9))
+    same(compute(f"{name}(p_J, J)", "[J]"), CUMULATIVE[name](IN["p_J"], 0).values)
+
+
+def test_a_running_extreme_of_a_let_and_of_a_line_before():
+    let = "let: {c: 'cummax(x_BJD * x_BJD, J) - y_BJ'}"
+    squares = torch.cummax(X * X, 1).values - Y[..., None]
+    same(
+        compute("cummax(c, J) + cummax(c, J)", "[B, J, D]", let),
+        2 * torch.cummax(squares, 1).values,
+    )
+
+
+WRONG = {
+    "concat(U, y_BJ)": "`concat` with 2 arguments",
+    "concat(U, J, y_BJ)": "`concat` of fewer than two values",
+    "concat(U, y_BJ, y_BJ)": "which axis of this value goes end to end: the others have all of",
+    "concat(U, x_BJD, z_H)": "which axis of this value goes end to end: D, J are its own",
+    "concat(U, y_BJ, D, z_H)": "`concat` over D, which its argument does not have",
+    "cummax(y_BJ)": "`cummax` with 1 argument",
+    "cummax(y_BJ, D)": "`cummax` over D, which its argument does not have",
+}
+
+
+@pytest.mark.parametrize("expression", WRONG)
+def test_what_is_refused(expression):
+    with pytest.raises(SpecError) as error:
+        compute(expression, "[B, J, U]")
+    assert WRONG[expression] in str(error.value)
+
+
+def test_a_running_extreme_inside_a_step_is_refused():
+    step = "['S = S + x', 'y = cummax(S, T)']"
+    form = f"{{over: T, state: {{S: []}}, step: {step}}}"
+    spec = f"mixer: f\ninputs: {{x: [B, T]}}\nrecurrence: {form}\n"
+    with pytest.raises(SpecError, match="cummax"):
+        load_text(spec + "outputs: {y: [B, T]}\n")
 
 
 @pytest.mark.parametrize("interleaved", [False, True])

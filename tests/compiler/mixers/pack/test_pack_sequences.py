@@ -72,6 +72,8 @@ MAPS = {
     "last row": "x - x[T=T - 1]",
     "running sum": "cumsum(x, T)",
     "running sums": "cumsum(x, T, reverse=true) + cumsum(x, T, exclusive=true)",
+    "running extremes": "cummax(x, T) + cummin(x, T, reverse=true)",
+    "end to end": "x + mean(concat(U, x, T, x * x, T), U, T=min(u, T - 1))",
     "sum of shifted rows": "cumsum(x[T=t - 1] + cumsum(x, T), T)",
     "running positions": "x * cumsum(t, T)",
     "outside": "at(x, T=t + 3, fill=7)",

@@ -225,7 +225,7 @@ def _whole_block(program: Program, tile: Tile) -> int:
             return _whole_vectors(_size(tile))
         if having and not isinstance(op, (*_OF_NUMBERS, *_OF_ELEMENTS)):
             return _whole_vectors(_size(tile))
-    return _size(tile)
+    return max(_size(tile), 1)  # an empty axis has a block too
 
 
 def _size(tile: Tile) -> int:

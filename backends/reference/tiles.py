@@ -115,6 +115,7 @@ class _Launch:
     watch: Watch | None
     values: dict[str, Tensor] = field(default_factory=dict)
     place: dict[str, int] = field(default_factory=dict)
+    starts: dict[str, int] = field(default_factory=dict)  # where the blocks at hand begin, by dim
     # Found once per set of axes: their blocks in order, and where a value's axes lie among others.
     shapes: dict[frozenset[str], list[int]] = field(default_factory=dict)
     alignments: dict[tuple[frozenset[str], frozenset[str]], _Places] = field(default_factory=dict)
@@ -129,6 +130,8 @@ class _Launch:
         ]
         for at in product(*starts):
             self.place = {g.position.name: p for g, p in zip(program.grid, at, strict=True)}
+            first = {g.dim: p for g, p in zip(program.grid, at, strict=True) if g.tiled}
+            self.starts = {t.dim: 0 for t in program.tiles if t.whole} | first
             self.values = dict(arguments)
             self.values |= {name: torch.tensor(p) for name, p in self.place.items()}
             self._ops(program.body)
@@ -175,12 +178,23 @@ class _Launch:
                         self.watch(self.program, self.place, op, self.values[op.out.name])
 
     def _set(self, out: Value, result: Tensor) -> None:
-        if out.dtype is DType.INT32 and result.numel():
-            low, high = (int(end) for end in result.aminmax())
+        if out.dtype is DType.INT32 and (held := self._held(out.axes, result)).numel():
+            low, high = (int(end) for end in held.aminmax())
             if not -_INT32 <= low <= high < _INT32:
                 raise self._fail(f"{out} overflows: {low} ... {high}")
         result = result.to(torch_dtype(out.dtype, self.dtype))
         self.values[out.name] = result.expand(self._shape(out.axes)) if out.axes else result
+
+    def _held(self, axes: frozenset[str], result: Tensor) -> Tensor:
+        """What a value has of positions that there are: in the padding of a block an integer may
+        wrap, as it does in a kernel; a result that were made of that would be wrong."""
+        if result.dim() != len(axes):
+            return result
+        for number, dim in enumerate(sorted(axes)):
+            if dim in self.starts and dim in self.sizes:
+                there = max(0, self.sizes[dim] - self.starts[dim])
+                result = result.narrow(number, 0, min(there, result.shape[number]))
+        return result
 
     def _shape(self, axes: frozenset[str]) -> list[int]:
         if axes not in self.shapes:
@@ -301,7 +315,9 @@ class _Launch:
         start, stop = (int(self.values[v.name]) for v in (op.start, op.stop))
         step = self.program.step(op)
         state = [self.values[c.initial.name] for c in op.carried]
+        dims = [tile.dim for tile in self.program.tiles if tile.symbol == op.step]
         for turn in range(start, stop, step):
+            self.starts |= dict.fromkeys(dims, turn)
             self.values[op.variable.name] = torch.tensor(turn)
             for carried, value in zip(op.carried, state, strict=True):
                 self.values[carried.inner.name] = value

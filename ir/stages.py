@@ -83,18 +83,14 @@ def changed_line(line: Line, change: Callable[[Expr], Expr]) -> Line:
             return replace(line, value=change(line.value))
 
 
-def names_made(stage: Stage) -> set[str]:
-    """Every name that a stage gives, inside it or for later ones."""
-    names = {name for name, _ in values(stage)}
-    return names if isinstance(stage, Map) else names | {ref.name for ref in stage.results}
-
-
 def names_taken(mixer: Mixer) -> set[str]:
     """Every name that a mixer gives or that means something in it: no new one may be among them."""
     names = {i.name for i in mixer.inputs} | {p.name for p in mixer.params}
     names |= {t.name for t in mixer.tables} | {let.name for let in mixer.lets}
     for stage in mixer.stages:
-        names |= names_made(stage)
+        names |= {name for name, _ in values(stage)}
+        if not isinstance(stage, Map):
+            names |= {ref.name for ref in stage.results}
     dims = {dim for i in mixer.inputs for dim in i.dims} | {dim for dim, _ in mixer.sizes}
     dims |= {dim for pair in mixer.sequences for dim in pair}
     return names | dims | {dim.lower() for dim in dims} | {"score", "total", "scale", "cu_seqlens"}
@@ -109,4 +105,4 @@ def unused_name(name: str, taken: set[str]) -> str:
     return name
 
 
-__all__ = ["changed", "changed_line", "names_made", "names_taken", "unused_name", "values"]
+__all__ = ["changed", "changed_line", "names_taken", "unused_name", "values"]

@@ -17,6 +17,11 @@ Op = OneOf["add", "max", "min"]
 _START = {"add": 0.0, "max": -inf, "min": inf}
 
 
+def is_plain(x: Expr) -> bool:
+    """Whether a step can have a row of ``x``: nothing in it looks at other positions."""
+    return not any(bound_axes(node) for node in walk(x))
+
+
 def running(
     op: Op,
     x: Expr,
@@ -32,7 +37,7 @@ def running(
         name: a name that nothing has, for ``term``, ``state`` or ``row``.
     """
     before: tuple[Stage, ...] = ()
-    if any(bound_axes(node) for node in walk(x)):  # a row of a step is of plain values
+    if not is_plain(x):
         term = Equation(name("term"), x)
         before, x = (Map((term,)),), term.ref
     state = State(name("state"), x.axes - {over}, Literal(_START[op]))
@@ -44,4 +49,4 @@ def running(
     return (*before, stage), made
 
 
-__all__ = ["Op", "running"]
+__all__ = ["Op", "is_plain", "running"]

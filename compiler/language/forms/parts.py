@@ -94,16 +94,16 @@ class _Merge:
         outputs = tuple(replace(o, name=names[o.name]) for o in part.outputs)
         weights = None if part.weights is None else names[part.weights]
         mass = own("lse" if softmax else "mass")
-        stages = [replace(part, outputs=outputs, weights=weights, sink=None)]
+        bare = replace(part, outputs=outputs, weights=weights, sink=None)
         if softmax:
-            stages = [replace(stages[0], lse=mass)]
+            stages = [replace(bare, lse=mass)]
         else:
-            stages = [replace(stages[0], denominator=Literal(1))]
+            bare = replace(bare, denominator=Literal(1))
             total = Equation(mass, Literal(1.0))
             if part.gain is None:
-                stages = [replace(stages[0], outputs=(*outputs, total))]
+                stages = [replace(bare, outputs=(*outputs, total))]
             else:
-                stages.append(replace(stages[0], outputs=(total,), weights=None, gain=None))
+                stages = [bare, replace(bare, outputs=(total,), weights=None, gain=None)]
         made = {ref.name: ref for stage in stages for ref in stage.results}
         self.made.append({old: made[new] for old, new in names.items()} | {"": made[mass]})
         yield from stages

@@ -8,7 +8,7 @@ from ....ir.expression import Expr, Ref
 from ....ir.mixer import Equation, Map, Stage
 from ....ir.names import names_in
 from ....ir.rewriting import walk
-from ....ir.stages import names_made, values
+from ....ir.stages import values
 from ..names.definitions import Lets, check_annotation, flat, reads_results, resolve
 from ..names.names import check_name
 from ..names.scope import Argument, Barred, Binding, Clash, Scope
@@ -90,7 +90,8 @@ class _Stages:
         """What has to come before the stages: running extremes, of nothing that they make."""
         context = self.scope.context
         found, context.pending = context.pending, []
-        own = {"score", "total"} | {n for stage in stages for n in names_made(stage)}
+        forms = (stage for stage in stages if not isinstance(stage, Map))
+        own = {"score", "total"} | {ref.name for form in forms for ref in form.results}
         for expr in (value for stage in found for _, value in values(stage)):
             for node in walk(expr):
                 if isinstance(node, Ref) and node.name in own:

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from ....ir.expression import Cumsum, Expr, Kind, Ref
-from ....ir.mixer import Equation, Map, Mixer, Recurrence, Stage
-from ....ir.rewriting import bound_axes, rebuild, walk
+from ....ir.mixer import Attention, Equation, Map, Mixer, Recurrence, Select, Stage
+from ....ir.rewriting import rebuild, walk
 from ....ir.stages import changed, names_taken, unused_name
-from ..running import running
+from ..running import is_plain, running
 from .packing_plan import Families
 
 
@@ -81,9 +81,7 @@ class _SumsAsStates:
             made = {row.name for row in self.rows.values()}
             if made.isdisjoint(n.name for n in walk(value) if isinstance(n, Ref)):
                 yield replace(let, value=value)
-            elif any(
-                bound_axes(node) for node in walk(value)
-            ):  # a row of a step is of plain values
+            elif not is_plain(value):
                 rows = Equation(unused_name(f"{let.name}_rows", self.taken), value)
                 self.pending.append(Map((rows,)))
                 self.opened[let.name] = rows.ref
@@ -110,14 +108,13 @@ class _SumsAsStates:
             lines.append(replace(line, value=value))
         yield replace(stage, equations=tuple(lines))
 
-    def _other(self, stage: Stage) -> Iterator[Stage]:
+    def _other(self, stage: Attention | Recurrence | Select) -> Iterator[Stage]:
         self.stem = stage.name or "running" if isinstance(stage, Recurrence) else "running"
-        made = {ref.name for ref in stage.results} if not isinstance(stage, Map) else set()
-        self.own = frozenset(made | {"score", "total"})
-        stage = changed(stage, self)
+        self.own = frozenset({ref.name for ref in stage.results} | {"score", "total"})
+        made = changed(stage, self)
         self.own = frozenset()
         yield from self._pending()
-        yield stage
+        yield made
 
     def _pending(self) -> list[Stage]:
         found, self.pending = self.pending, []

@@ -274,6 +274,15 @@ def test_what_is_refused(expression):
     assert WRONG[expression] in str(error.value)
 
 
+def test_an_input_may_be_called_like_a_clause():
+    form = "{over: J, score: x * k, gain: 'cummax(gain, T)[T=i]', output: {o: v}}"
+    inputs = "{x: [I], k: [J], v: [J], gain: [T]}\ndims: {I: T, J: T}"
+    mixer = load_text(f"mixer: f\ninputs: {inputs}\nattention: {form}\noutputs: {{o: [I]}}\n")
+    x, k, v, gain = (torch.randn(5, dtype=torch.float64) for _ in range(4))
+    made = run(mixer, {"x": x, "k": k, "v": v, "gain": gain})["o"]
+    same(made, torch.cummax(gain, 0).values * (torch.softmax(x[:, None] * k, 1) @ v))
+
+
 def test_a_running_extreme_inside_a_step_is_refused():
     step = "['S = S + x', 'y = cummax(S, T)']"
     form = f"{{over: T, state: {{S: []}}, step: {step}}}"

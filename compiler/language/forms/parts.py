@@ -12,7 +12,7 @@ of what they add up to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from math import inf
@@ -68,22 +68,34 @@ class _Merge:
     draft: Draft
     lines: list[Equation] = field(default_factory=list)
     made: list[dict[str, Ref]] = field(default_factory=list)  # for each part: its results
+    masses: list[Ref] = field(default_factory=list)  # for each part: what its weights come to
 
     def run(self) -> tuple[tuple[Attention, ...], Map]:
-        form = self.shared.normalize
-        softmax = form is None or (isinstance(form, Text) and form.value == "softmax")
-        if isinstance(form, NormalizeSpec):
-            softmax = form.softmax is not None
-        if self.shared.lse is not None and not softmax:
+        if self.shared.lse is not None and not self.softmax:
             raise self.shared.lse.error("an lse without a softmax: the parts have no such sum")
-        stages = [stage for part in self.parts for stage in self._apart(part, softmax)]
-        if softmax:
-            self._softmax()
+        stages = [stage for part in self.parts for stage in self._apart(part)]
+        if self.softmax:
+            self._shares()
+        elif self.denominator is not None:
+            self._divided(self.denominator)
         else:
-            self._general()
+            self._results(lambda number, ref: ref)
         return tuple(stages), Map(tuple(self.lines), self.draft.name)
 
-    def _apart(self, part: Attention, softmax: bool) -> Iterator[Attention]:
+    @property
+    def softmax(self) -> bool:
+        match self.shared.normalize:
+            case NormalizeSpec(softmax=softmax):
+                return softmax is not None
+            case form:
+                return form is None or form.value == "softmax"
+
+    @property
+    def denominator(self) -> Text | None:
+        form = self.shared.normalize
+        return form.denominator if isinstance(form, NormalizeSpec) else None
+
+    def _apart(self, part: Attention) -> list[Attention]:
         """The part with names of its own, and what else the row needs of it: the sum of its
         weights, which a gain does not change."""
         own = self.scope.context.unused
@@ -93,27 +105,30 @@ class _Merge:
         names = {name: own(f"{name}_{len(self.made) + 1}") for name in results}
         outputs = tuple(replace(o, name=names[o.name]) for o in part.outputs)
         weights = None if part.weights is None else names[part.weights]
-        mass = own("lse" if softmax else "mass")
         bare = replace(part, outputs=outputs, weights=weights, sink=None)
-        if softmax:
-            stages = [replace(bare, lse=mass)]
+        if self.softmax:
+            stages = [replace(bare, lse=own("lse"))]
         else:
-            bare = replace(bare, denominator=Literal(1))
-            total = Equation(mass, Literal(1.0))
-            if part.gain is None:
-                stages = [replace(bare, outputs=(*outputs, total))]
-            else:
-                stages = [bare, replace(bare, outputs=(total,), weights=None, gain=None)]
+            stages = self._with_mass(replace(bare, denominator=Literal(1)))
         made = {ref.name: ref for stage in stages for ref in stage.results}
-        self.made.append({old: made[new] for old, new in names.items()} | {"": made[mass]})
-        yield from stages
+        self.made.append({old: made.pop(new) for old, new in names.items()})
+        self.masses += made.values()
+        return stages
 
-    def _softmax(self) -> None:
+    def _with_mass(self, part: Attention) -> list[Attention]:
+        """The part and the sum of its weights, where a denominator asks for it."""
+        if self.denominator is None:
+            return [part]
+        total = Equation(self.scope.context.unused("mass"), Literal(1.0))
+        if part.gain is None:
+            return [replace(part, outputs=(*part.outputs, total))]
+        return [part, replace(part, outputs=(total,), weights=None, gain=None)]
+
+    def _shares(self) -> None:
         """Shares of the parts, from their log-sums; a row where nothing is visible has none."""
         f = self.scope.context.dims.call
-        sums: list[Expr] = [made[""] for made in self.made]
         sinks = [whole.sink for whole in self.parts if whole.sink is not None]
-        logits = [*sums, *sinks[:1]]
+        logits: list[Expr] = [*self.masses, *sinks[:1]]
         top = f("detach", self._folded("max", logits))
         top = self._line("largest", f("where", f("gt", top, Literal(-inf)), top, Literal(0.0)))
         masses = [self._line("mass", f("exp", f("sub", logit, top))) for logit in logits]
@@ -126,36 +141,22 @@ class _Merge:
             value = f("where", some, f("add", top, f("log", safe)), Literal(-inf))
             self._output(self.draft.renaming.made(self.shared.lse.value), value)
 
-    def _general(self) -> None:
+    def _divided(self, denominator: Text) -> None:
         """Sums of the parts over the denominator of their total; over 0 they are 0."""
         f = self.scope.context.dims.call
-        total = self._folded("add", [made[""] for made in self.made])
-        divisor = self._denominator(total)
+        inner = self.scope.child()
+        inner.names["total"] = self._line("total", self._folded("add", self.masses))
+        divisor = resolve("the denominator", denominator, inner)
         some = f("ne", divisor, Literal(0.0))
         safe = f("where", some, divisor, Literal(1.0))
-
-        def divided(number: int, ref: Ref) -> Expr:
-            return f("where", some, f("div", ref, safe), Literal(0.0))
-
-        self._results(divided)
-
-    def _denominator(self, total: Expr) -> Expr:
-        form = self.shared.normalize
-        text = form.denominator if isinstance(form, NormalizeSpec) else None
-        if text is None:
-            return Literal(1.0)
-        inner = self.scope.child()
-        whole = self._line("total", total)
-        inner.names["total"] = whole
-        return resolve("the denominator", text, inner)
+        self._results(lambda _, ref: f("where", some, f("div", ref, safe), Literal(0.0)))
 
     def _results(self, scaled: Callable[[int, Ref], Expr]) -> None:
         """A line for each result; those of one name add up."""
         found: dict[str, list[Expr]] = {}
         for number, made in enumerate(self.made):
             for name, ref in made.items():
-                if name:
-                    found.setdefault(name, []).append(scaled(number, ref))
+                found.setdefault(name, []).append(scaled(number, ref))
         for name, terms in found.items():
             self._output(name, self._folded("add", terms))
 

@@ -109,6 +109,14 @@ def test_a_part_is_an_attention_of_its_own() -> None:
     assert [type(stage) for stage in stages] == [Attention, Attention, Map]
 
 
+def test_no_sum_of_weights_where_nothing_divides() -> None:
+    *parts, _ = load_text(HEAD + "  normalize: none\n" + PARTS + "}\n").stages
+    assert [[ref.name for ref in part.results] for part in parts] == [
+        ["o_1", "p_1"],
+        ["o_2", "n_2"],
+    ]
+
+
 WRONG = {
     "normaliser of a part": ("output: {o: u}", "normalize: none, output: {o: u}", "share one"),
     "lse of a part": ("output: {o: u}", "lse: L, output: {o: u}", "`lse` in a part"),

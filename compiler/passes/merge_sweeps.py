@@ -5,17 +5,19 @@
 So are the gradients of keys and values, and those of queries: weights are made once instead of
 twice, and five products do the work of seven. The price is that a program takes all rows of its
 heads, one block after another: on a GPU, where a head is to fill many units, that is no bargain.
+Sums that grow in memory are float32; a result in 16 bits is rounded once, by a kernel of its own.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from ...ir.expression import Literal
+from ...ir.expression import Kind, Literal, Ref
+from ...ir.names import free_name
 from ...ir.normaliser import Plain
 from ...ir.plan import Plan
 from ...ir.targets import CpuTarget
-from ...ir.task import AttentionTask, Task, buffers_of
+from ...ir.task import AttentionTask, PointwiseTask, Task, buffers_of
 from ...ir.tile import DType
 
 
@@ -28,7 +30,9 @@ def merge_sweeps(plan: Plan) -> Plan:
     for second in plan.tasks:
         first = next((t for t in tasks if _may_be_one(plan, tasks, t, second)), None)
         if isinstance(first, AttentionTask) and isinstance(second, AttentionTask):
-            tasks[tasks.index(second)] = _merged(first, second)
+            plan, grown, rounded = _in_float32(plan, second)
+            place = tasks.index(second)
+            tasks[place : place + 1] = [_merged(first, grown), *rounded]
             tasks.remove(first)
             found.append(f"one sweep for {first.name} and {second.name}: of the same pairs")
     return replace(plan, tasks=tuple(tasks), findings=(*plan.findings, *found)) if found else plan
@@ -45,6 +49,30 @@ def _merged(first: AttentionTask, second: AttentionTask) -> AttentionTask:
     )
 
 
+def _in_float32(
+    plan: Plan, task: AttentionTask
+) -> tuple[Plan, AttentionTask, list[PointwiseTask]]:
+    """The task with results that can grow in memory, and what rounds those of 16 bits."""
+    outputs, rounded = [], []
+    taken = {*(b.name for b in plan.buffers), *(t.name for t in plan.tasks), plan.mixer.name}
+    for name, value in task.outputs:
+        buffer = plan.buffer(name)
+        if buffer.dtype is not DType.FLOAT32:
+            sums = free_name(f"{name}_sums", taken)
+            kernel = free_name(f"{task.name}_rounded", taken)
+            taken |= {sums, kernel}
+            grown = replace(buffer, name=sums, dtype=DType.FLOAT32, role="temporary")
+            plan = replace(plan, buffers=(*plan.buffers, grown))
+            whole = Ref(sums, frozenset(buffer.dims), Kind.REAL)
+            reason = "what grows in memory is float32"
+            about = f"{name}: {reason}"
+            rows = (task.block,)
+            rounded.append(PointwiseTask(kernel, name, whole, rows, about, reason))
+            name = sums
+        outputs.append((name, value))
+    return plan, replace(task, outputs=tuple(outputs)), rounded
+
+
 def _may_be_one(plan: Plan, tasks: list[Task], first: Task, second: Task) -> bool:
     """Whether the sums of ``second`` can be made where ``first`` sees the same pairs."""
     if not isinstance(first, AttentionTask) or not isinstance(second, AttentionTask):
@@ -57,7 +85,7 @@ def _may_be_one(plan: Plan, tasks: list[Task], first: Task, second: Task) -> boo
         and _weights(first) == _weights(second)
         and set(first.queries) - {first.block} == set(second.queries) - {second.block}
         and all(_is_simple(plan, task) for task in (first, second))
-        and all(plan.buffer(name).dtype is DType.FLOAT32 for name, _ in second.outputs)
+        and all(plan.buffer(name).dtype.is_float for name, _ in second.outputs)
         and not any(buffers_of(task) & set(first.writes) for task in between)
     )
 

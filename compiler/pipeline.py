@@ -27,6 +27,7 @@ from ..ir.tile import DType
 from ..ir.tile_text import write_plan
 from ..ir.verify_mixer import verify_mixer
 from ..ir.verify_plan import verify_plan
+from .passes.merge_maps import merge_maps
 from .passes.merge_sweeps import merge_sweeps
 from .passes.segment_rows import segment_rows
 from .passes.split_walks import split_walks
@@ -58,6 +59,7 @@ class Pass:
 PASSES: tuple[Pass, ...] = (
     Pass("segment_rows", segment_rows, "few heads and many rows: segments of rows at once"),
     Pass("merge_sweeps", merge_sweeps, "gradients of both sides of a pair by one look at it"),
+    Pass("merge_maps", merge_maps, "values of the same places, which read the same, in one kernel"),
     Pass("schedule_tasks", schedule_tasks, "a tile program for each task"),
     Pass("split_walks", split_walks, "what all chunks can do at once is apart from the walk"),
 )

@@ -178,7 +178,10 @@ def _searched(ranges: KeyRanges) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class PointwiseTask(KernelTask):
-    """One value into one buffer; programs take tiles along ``tiled``."""
+    """One value into one buffer; programs take tiles along ``tiled``.
+
+    ``beside`` are more buffers along the same axes, each with its value, that the programs fill.
+    """
 
     schedule: ClassVar[str] = "pointwise"
 
@@ -188,16 +191,18 @@ class PointwiseTask(KernelTask):
     tiled: tuple[str, ...]
     about: str = ""
     reason: str = ""
+    beside: tuple[tuple[str, Expr], ...] = ()
 
     @property
     def writes(self) -> tuple[str, ...]:
         """The buffers that the kernel fills."""
-        return (self.result,)
+        return (self.result, *(name for name, _ in self.beside))
 
     @property
     def expressions(self) -> Iterator[Expr]:
         """Every expression that the kernel evaluates."""
         yield self.value
+        yield from (value for _, value in self.beside)
 
 
 @dataclass(frozen=True, slots=True)

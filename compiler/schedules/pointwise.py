@@ -1,4 +1,4 @@
-"""The schedule of everything that is no attention: one result, tile by tile.
+"""The schedule of everything that is no attention: a result, tile by tile, and those beside it.
 
 Each program instance computes a tile of the result; reductions inside run over what a tile holds,
 or as loops. A running sum along a long axis is a loop that stores as it goes.
@@ -37,7 +37,8 @@ _COLUMNS = 32
 
 def pointwise(task: PointwiseTask, context: Context) -> Program:
     """The tile program that stores a value, at the largest blocks that fit the smallest GPU."""
-    looped = tuple(d for n in walk(task.value) if isinstance(n, Reduce) for d in n.over)
+    nodes = (node for value in task.expressions for node in walk(value))
+    looped = tuple(d for n in nodes if isinstance(n, Reduce) for d in n.over)
     made: Program | None = None
     for blocks in pointwise_choices(task.tiled, looped):
         columns = {d: max(16, blocks[d]) for d in task.tiled if d in context.sizes}
@@ -49,16 +50,19 @@ def pointwise(task: PointwiseTask, context: Context) -> Program:
 
 
 def tile_by_tile(task: PointwiseTask, context: Context) -> Program:
-    """The tile program that stores a value, with the context's blocks."""
-    result, tiled = task.result, task.tiled
+    """The tile program that stores its values, with the context's blocks."""
+    tiled = task.tiled
     builder = Builder(task.name)
     evaluator = TileEvaluator(builder, context)
-    buffer = context.buffers[result]
-    builder.buffer(BufferArgument(result, buffer.dims, buffer.dtype, written=True))
-    place_grid(evaluator, [d for d in buffer.dims if d not in tiled], None)
+    for result in task.writes:
+        buffer = context.buffers[result]
+        builder.buffer(BufferArgument(result, buffer.dims, buffer.dtype, written=True))
+    dims = context.buffers[task.result].dims
+    place_grid(evaluator, [d for d in dims if d not in tiled], None)
     for dim in tiled:
         place_grid(evaluator, [dim], dim)
-    store_result(evaluator, result, evaluator.evaluate(task.value, result))
+    for result, value in ((task.result, task.value), *task.beside):
+        store_result(evaluator, result, evaluator.evaluate(value, result))
     return builder.finish(context.launch(LIGHT), task.about)
 
 

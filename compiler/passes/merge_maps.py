@@ -1,0 +1,72 @@
+"""Values along the same axes as one kernel, on GPUs: what both read is read once, by one launch.
+
+    d_q[B, T, G, D] and d_k[B, T, G, D], each tile by tile --> both, tile by tile
+
+Only where neither waits for the other, and where programs take tiles as large for both as for each:
+so none spills that did not. On a CPU a launch costs nothing, and values apart keep to its caches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ...ir.plan import Plan
+from ...ir.targets import CpuTarget
+from ...ir.task import PointwiseTask, Task, buffers_of
+from ..schedules.pointwise import pointwise
+from ..schedules.schedule import plan_context
+from ..tiles.context import Context
+
+
+def merge_maps(plan: Plan) -> Plan:
+    """Each task of a value with the first one before it that it may go with."""
+    if isinstance(plan.target, CpuTarget):
+        return plan
+    context = plan_context(plan)
+    tasks = list(plan.tasks)
+    for task in plan.tasks:
+        if type(task) is PointwiseTask:
+            _merge(tasks, task, context)
+    return plan if len(tasks) == len(plan.tasks) else replace(plan, tasks=tuple(tasks))
+
+
+def _merge(tasks: list[Task], task: PointwiseTask, context: Context) -> None:
+    """Put ``task`` to one that is before it, at the place of either."""
+    end = tasks.index(task)
+    for start, first in enumerate(tasks[:end]):
+        if type(first) is not PointwiseTask or not _same_tiles(first, task, context):
+            continue
+        made = {name for between in tasks[start:end] for name in between.writes}
+        read = frozenset[str]().union(*(buffers_of(t) for t in tasks[start + 1 : end + 1]))
+        if made & buffers_of(task) and read & {*first.writes}:
+            continue
+        merged = _merged(first, task)
+        if _blocks(merged, context) != _blocks(first, context):
+            continue
+        tasks[start if not made & buffers_of(task) else end] = merged
+        tasks.remove(first if first in tasks else task)
+        return
+
+
+def _merged(first: PointwiseTask, second: PointwiseTask) -> PointwiseTask:
+    beside = (*first.beside, (second.result, second.value), *second.beside)
+    about = first.about if first.reason == second.reason else f"{first.about}; {second.about}"
+    if first.reason == second.reason:
+        about = f"{', '.join((*first.writes, *second.writes))}: {first.reason}"
+    return replace(first, beside=beside, about=about)
+
+
+def _same_tiles(first: PointwiseTask, second: PointwiseTask, context: Context) -> bool:
+    """Whether programs of both stand at the same places, as many of them."""
+    dims = [frozenset(context.buffers[task.result].dims) for task in (first, second)]
+    return (
+        dims[0] == dims[1]
+        and set(first.tiled) == set(second.tiled)
+        and _blocks(first, context) == _blocks(second, context)
+    )
+
+
+def _blocks(task: PointwiseTask, context: Context) -> dict[str, int]:
+    """How many positions a program takes of each axis that it shares out."""
+    program = pointwise(task, context)
+    return {dim: program.tile(dim).block for dim in task.tiled}

@@ -12,11 +12,9 @@ from pydantic import (
     Discriminator,
     Field,
     ModelWrapValidatorHandler,
-    PlainValidator,
     PrivateAttr,
     Tag,
     ValidationError,
-    WithJsonSchema,
     model_validator,
 )
 
@@ -164,6 +162,10 @@ Normalizer = Annotated[
     Annotated[Label, Tag("text")] | Annotated[NormalizeSpec, Tag("block")],
     Discriminator(shape("softmax, none, or a mapping", "text", "block")),
 ]
+KeyAxes = Annotated[
+    Annotated[Label, Tag("text")] | Annotated[Axes, Tag("items")],
+    Discriminator(shape("an axis, or a list of axes,", "text", "items")),
+]
 AnyInput = Annotated[
     Annotated[Axes, Tag("items")] | Annotated[InputSpec, Tag("block")],
     Discriminator(shape("a list of axes, `[B, T]`, or `{dims: [B, T], …}`", "items", "block")),
@@ -179,7 +181,7 @@ class AttentionSpec(Section):
 
     title: ClassVar[str] = "an attention"
     annotated: ClassVar[frozenset[str]] = frozenset({"score", "mask", "gain"})
-    over: Annotated[Node, PlainValidator(lambda node: node), WithJsonSchema({"type": "string"})]
+    over: KeyAxes
     score: Expression
     mask: Expression | None = None
     normalize: Normalizer | None = None
@@ -240,10 +242,7 @@ class SelectSpec(Section):
 
     title: ClassVar[str] = "a selection"
     annotated: ClassVar[frozenset[str]] = frozenset({"score", "among", "always"})
-    over: Annotated[
-        Annotated[Label, Tag("text")] | Annotated[Axes, Tag("items")],
-        Discriminator(shape("an axis, or a list of axes,", "text", "items")),
-    ]
+    over: KeyAxes
     score: Expression
     among: Expression | None = None
     keep: KeepSpec

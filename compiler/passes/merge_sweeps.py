@@ -49,9 +49,7 @@ def _merged(first: AttentionTask, second: AttentionTask) -> AttentionTask:
     )
 
 
-def _in_float32(
-    plan: Plan, task: AttentionTask
-) -> tuple[Plan, AttentionTask, list[PointwiseTask]]:
+def _in_float32(plan: Plan, task: AttentionTask) -> tuple[Plan, AttentionTask, list[PointwiseTask]]:
     """The task with results that can grow in memory, and what rounds those of 16 bits."""
     outputs, rounded = [], []
     taken = {*(b.name for b in plan.buffers), *(t.name for t in plan.tasks), plan.mixer.name}

@@ -5,15 +5,14 @@ from __future__ import annotations
 from ....ir.expression import Expr, Kind, Literal, Ref, call
 from ....ir.mixer import Attention, Equation
 from ..names.definitions import check_annotation, flat, resolve
-from ..names.layouts import known_dim
 from ..names.names import check_name
 from ..names.scope import Scope
 from ..schema import AttentionSpec, NormalizeSpec, Word
 from ..terms.infer import truth
-from ..terms.reading import scope_dim
-from ..text.grammar import parse, parse_target
-from ..text.positions import Block, Items, Text, clip
+from ..text.grammar import parse_target
+from ..text.positions import Text, clip
 from ..text.source import closest, listed
+from .over import Over, read_over
 from .renaming import Renaming
 
 _NORMALIZERS = ("softmax", "none")
@@ -31,13 +30,15 @@ def read_attention(
         raise spec.block.source.error(
             spec.block.span, "the attention makes nothing", do="add `output: {o: v}`"
         )
-    over = _over(spec, scope)
+    over = read_over(spec.over, spec.key("over"), scope)
     clauses, values = _aligned(spec, scope)
     _check_over(spec, over, clauses)
-    queries = frozenset[str]().union(*(value.axes for value in clauses.values())) - {over}
+    queries = frozenset[str]().union(*(value.axes for value in clauses.values())) - {*over.dims}
     weight, denominator = _normalizer(spec, scope, clauses["score"], queries, over)
+    clauses = {name: over.folded(value) for name, value in clauses.items()}
+    values = {key: over.folded(value) for key, value in values.items()}
     return Attention(
-        over=over,
+        over=over.axis,
         score=clauses["score"],
         mask=clauses.get("mask"),
         weight=weight,
@@ -78,19 +79,6 @@ def _made(text: Text, renaming: Renaming, scope: Scope) -> str:
     return check_name(text, renaming.made(text.value), scope.context)
 
 
-def _over(spec: AttentionSpec, scope: Scope) -> str:
-    if isinstance(spec.over, Block):
-        raise spec.over.source.error(spec.over.span, "a mapping where a dim is expected")
-    if isinstance(spec.over, Items):
-        raise spec.over.source.error(
-            spec.over.span,
-            "not yet: a list in `over` is a part of the language that this version can't compile",
-        )
-    dims = scope.context.dims
-    dim = scope_dim(parse(spec.over), scope) or known_dim(spec.over, dims.known)
-    return dims.use(dim, spec.over.span)
-
-
 def _clause(spec: AttentionSpec, name: str, text: Text, scope: Scope) -> Expr:
     _, axes, _ = parse_target(spec.key(name))
     value = resolve(f"the {name}", text, scope)
@@ -98,29 +86,31 @@ def _clause(spec: AttentionSpec, name: str, text: Text, scope: Scope) -> Expr:
     return value
 
 
-def _check_over(spec: AttentionSpec, over: str, clauses: dict[str, Expr]) -> None:
+def _check_over(spec: AttentionSpec, over: Over, clauses: dict[str, Expr]) -> None:
     pair = [clauses[name].axes for name in ("score", "mask") if name in clauses]
     axes = frozenset[str]().union(*pair)
-    if over not in axes:
-        assert isinstance(spec.over, Text)
-        raise spec.over.error(
-            f"neither score nor mask has the axis {over}",
-            allowed=f"their axes: {listed(sorted(axes)) or 'none'}",
-        )
-    if "sink" in clauses and over in clauses["sink"].axes:
+    places = (spec.over,) if isinstance(spec.over, Text) else spec.over
+    for dim, place in zip(over.dims, places, strict=True):
+        if dim not in axes:
+            raise place.source.error(
+                place.span,
+                f"neither score nor mask has the axis {dim}",
+                allowed=f"their axes: {listed(sorted(axes)) or 'none'}",
+            )
+    if "sink" in clauses and (keys := sorted({*over.dims} & clauses["sink"].axes)):
         assert isinstance(spec.normalize, NormalizeSpec)
         assert spec.normalize.softmax is not None
-        raise spec.normalize.softmax.sink.error(f"the sink has the key axis {over}")
+        raise spec.normalize.softmax.sink.error(f"the sink has the key axis {keys[0]}")
 
 
 def _normalizer(
-    spec: AttentionSpec, scope: Scope, score: Expr, queries: frozenset[str], over: str
+    spec: AttentionSpec, scope: Scope, score: Expr, queries: frozenset[str], over: Over
 ) -> tuple[Expr, Expr]:
     """Weight and denominator."""
     form = spec.normalize
     score_ref = Ref("score", score.axes, max(score.kind, Kind.INT))
     total = Ref("total", queries, Kind.REAL)
-    softmax = call("exp", score_ref), total
+    softmax = call("exp", over.folded_score(score_ref)), total
     if form is None:
         return softmax
     if isinstance(form, Text):
@@ -130,7 +120,7 @@ def _normalizer(
                 allowed="softmax, none, {softmax: {sink: logit}}, {weight: …, denominator: …}",
                 do=closest(form.value, _NORMALIZERS),
             )
-        return softmax if form.value == "softmax" else (score_ref, Literal(1))
+        return softmax if form.value == "softmax" else (over.folded_score(score_ref), Literal(1))
     if form.softmax is None:
         return _general(form, scope, score_ref, total, over)
     if form.weight is not None or form.denominator is not None:
@@ -139,7 +129,7 @@ def _normalizer(
 
 
 def _general(
-    form: NormalizeSpec, scope: Scope, score: Ref, total: Ref, over: str
+    form: NormalizeSpec, scope: Scope, score: Ref, total: Ref, over: Over
 ) -> tuple[Expr, Expr]:
     if form.weight is None:
         raise form.block.source.error(
@@ -155,10 +145,11 @@ def _general(
     queries = total.axes
     weight = scope.context.dims.lift(weight, queries)
     denominator = scope.context.dims.lift(denominator, queries)
-    _check_inside("weight", form.weight, weight, queries | {over})
+    _check_inside("weight", form.weight, weight, queries | {*over.dims})
     if form.denominator is not None:
         _check_inside("denominator", form.denominator, denominator, queries)
-    return weight, denominator
+        denominator = over.folded_pairs(denominator, form.denominator)
+    return over.folded_pairs(weight, form.weight), denominator
 
 
 def _check_inside(what: str, text: Text, value: Expr, axes: frozenset[str]) -> None:

@@ -158,7 +158,8 @@ class _Merge:
             for name, ref in made.items():
                 found.setdefault(name, []).append(scaled(number, ref))
         for name, terms in found.items():
-            self._output(name, self._folded("add", terms))
+            value = self._folded("add", terms)
+            self._output(name, self.scope.context.dims.unfolded(value))
 
     def _folded(self, fn: str, terms: Sequence[Expr]) -> Expr:
         call = self.scope.context.dims.call

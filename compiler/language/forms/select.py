@@ -13,10 +13,10 @@ from ..names.names import check_name
 from ..names.scope import Scope
 from ..schema import SelectSpec
 from ..terms.infer import truth
-from ..terms.reading import scope_dim
-from ..text.grammar import parse, parse_target
+from ..text.grammar import parse_target
 from ..text.positions import Text
 from ..text.source import listed
+from .over import listed_axes
 from .renaming import Renaming
 
 _DEFAULT_OUTPUT = "selected"
@@ -43,7 +43,7 @@ def read_select(spec: SelectSpec, scope: Scope, name: str | None, renaming: Rena
     Raises:
         SpecError: clauses whose kinds or axes do not fit, or not exactly one rule.
     """
-    over = _over(spec, scope)
+    over = listed_axes(spec.over, spec.key("over"), scope)
     rule, bound = _rule(spec)
     texts = {"score": spec.score, "among": spec.among, "always": spec.always, rule: bound}
     clauses = _clauses(spec, {key: text for key, text in texts.items() if text is not None}, scope)
@@ -71,22 +71,6 @@ def read_select(spec: SelectSpec, scope: Scope, name: str | None, renaming: Rena
             do="name another axis, and give its size under `dims`: `{S: keep}`",
         )
     return made
-
-
-def _over(spec: SelectSpec, scope: Scope) -> tuple[str, ...]:
-    items = (spec.over,) if isinstance(spec.over, Text) else spec.over
-    dims = scope.context.dims
-    found: list[str] = []
-    for item in items:
-        if not isinstance(item, Text):
-            raise item.source.error(item.span, "`over` takes one axis, or a list of axes")
-        dim = scope_dim(parse(item), scope) or known_dim(item, dims.known)
-        if dim in found:
-            raise item.error(f"the axis {dim} is here twice")
-        found.append(dims.use(dim, item.span))
-    if not found:
-        raise spec.key("over").error("`over` is empty", do="name at least one axis")
-    return tuple(found)
 
 
 def _rule(spec: SelectSpec) -> tuple[Rule, Text]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ....ir.expression import Expr, Ref
-from ....ir.mixer import Equation, Map, Stage
+from ....ir.mixer import Attention, Equation, Map, Stage
 from ....ir.names import names_in
 from ....ir.rewriting import walk
 from ....ir.stages import values
@@ -27,6 +27,7 @@ from ..text.positions import Text
 from .attention import read_attention
 from .convolution import read_convolution
 from .drafts import Draft
+from .over import unfolded
 from .parts import merge_parts, read_part
 from .recurrence import read_recurrence
 from .renaming import Renaming
@@ -77,7 +78,7 @@ class _Stages:
         if isinstance(draft.form.attention, PartsSpec):
             return self.parts(draft, draft.form.attention, local)
         if draft.form.attention is not None:
-            return (self.attention(draft, draft.form.attention, local),)
+            return self.attention(draft, draft.form.attention, local)
         if draft.form.recurrence is not None:
             return self.recurrence(draft, draft.form.recurrence, local)
         if draft.form.select is not None:
@@ -117,16 +118,22 @@ class _Stages:
             scope.names[str(key)] = Argument(node, self.scope, infer(node, self.scope))
         return scope
 
-    def attention(self, draft: Draft, spec: AttentionSpec, local: Scope) -> Stage:
+    def attention(
+        self, draft: Draft, spec: AttentionSpec, local: Scope
+    ) -> tuple[Attention] | tuple[Attention, Map]:
+        """An attention, and a map where its weights have several key axes."""
         self.lets.declare(spec.let, local)
-        stage = read_attention(spec, local, draft.name, draft.renaming)
+        stages = unfolded(read_attention(spec, local, draft.name, draft.renaming), local)
         self.lets.finish(local)
-        names = [result.name for result in stage.results]
-        for number, (result, place) in enumerate(zip(stage.results, spec.made(), strict=True)):
+        made = [equation.ref for map_ in stages[1:] for equation in map_.equations]
+        results = [*stages[0].results[: len(stages[0].results) - len(made)], *made]
+        names = [result.name for result in results]
+        for number, (result, place) in enumerate(zip(results, spec.made(), strict=True)):
             if result.name in names[:number]:
                 raise place.error(f"`{result.name}` is made twice by this stage")
             self.make(result, draft.label, place)
-        return stage
+        local.context.results |= {result.name for result in stages[0].results}
+        return stages
 
     def parts(self, draft: Draft, spec: PartsSpec, local: Scope) -> tuple[Stage, ...]:
         """The parts of an attention and the map that puts them together."""

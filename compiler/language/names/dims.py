@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial, reduce
 
 from ....ir.expression import Call, Expr, Index, Read, Reduce, Size, Span, call
 from ....ir.rewriting import rebuild, transform
@@ -21,6 +22,7 @@ class Dims:
     sizes: dict[str, Expr] = field(default_factory=dict)
     tensor: set[str] = field(default_factory=set)  # axes of inputs and tables
     used: dict[str, Span | None] = field(default_factory=dict)  # in expressions, where first
+    products: dict[str, tuple[str, ...]] = field(default_factory=dict)  # the axes that one counts
 
     def sequence(self, dim: str) -> str:
         """The sequence whose positions ``dim`` runs over; a dim of its own is its own."""
@@ -50,6 +52,31 @@ class Dims:
         if dim in self.sequences:
             self.sequences[name] = self.sequences[dim]
         return name
+
+    def product(self, dims: Sequence[str]) -> str:
+        """The axis that counts the positions of several, the last one fastest."""
+        known = (made for made, axes in self.products.items() if axes == (*dims,))
+        if (made := next(known, None)) is not None:
+            return made
+        wish, number = "_".join(dims), 2
+        made = wish
+        while made in self.known:
+            made, number = f"{wish}_{number}", number + 1
+        self.known.add(made)
+        self.products[made] = (*dims,)
+        sizes: list[Expr] = [Size(dim) for dim in dims]
+        self.sizes[made] = reduce(partial(call, "mul"), sizes)
+        return made
+
+    def unfolded(self, value: Expr) -> Expr:
+        """``value`` with the axes that products stand for."""
+        for made in sorted(value.axes & self.products.keys()):
+            first, *others = self.products[made]
+            place: Expr = Index(first)
+            for dim in others:
+                place = call("add", call("mul", place, Size(dim)), Index(dim))
+            value = Read(value, ((made, place),))
+        return value
 
     def release(self, x: Expr, keys: Collection[str], index_axes: Collection[str]) -> Expr:
         """``x`` with the positions reduced inside it renamed, before it is read at an index.

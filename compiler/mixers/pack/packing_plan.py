@@ -161,7 +161,10 @@ def families_of(mixer: Mixer) -> Families:
         )
     found = Families(mixer, base)
     for dim, size in mixer.sizes:
-        if mixer.sequence(dim) is None and _of_packed(size, found):
+        if mixer.sequence(dim) is None and (packed := _of_packed(size, found)):
+            if len(packed) > 1:
+                what = f"{dim} counts positions of {' and '.join(packed)} together"
+                raise packing_error(mixer, size, what)
             found.derived = (*found.derived, (dim, size))
     return found
 
@@ -177,16 +180,18 @@ def packing_error(mixer: Mixer, term: Expr, what: str) -> UnsupportedError:
     )
 
 
-def _of_packed(size: Expr, families: Families) -> bool:
-    names = [node for node in walk(size) if isinstance(node, Size)]
-    return any(families.of(node.dim) is not None for node in names)
+def _of_packed(size: Expr, families: Families) -> list[str]:
+    """The packed families that a size depends on."""
+    names = (families.of(node.dim) for node in walk(size) if isinstance(node, Size))
+    return sorted({name for name in names if name is not None})
 
 
 def _cross_axes(mixer: Mixer) -> list[tuple[str, str]]:
     """(query axis, key axis) of the attentions of a mixer without sequences."""
+    given = {dim for i in mixer.inputs for dim in i.dims}
     found = []
     for stage in mixer.stages:
-        if isinstance(stage, Attention):
+        if isinstance(stage, Attention) and stage.over in given:
             origin = paired_axis(mixer, stage)
             if origin is not None:
                 found.append((origin, stage.over))

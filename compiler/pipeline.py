@@ -27,6 +27,7 @@ from ..ir.tile import DType
 from ..ir.tile_text import write_plan
 from ..ir.verify_mixer import verify_mixer
 from ..ir.verify_plan import verify_plan
+from .passes.load_ahead import load_ahead
 from .passes.merge_maps import merge_maps
 from .passes.merge_sweeps import merge_sweeps
 from .passes.segment_rows import segment_rows
@@ -62,6 +63,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("merge_maps", merge_maps, "values of the same places, which read the same, in one kernel"),
     Pass("schedule_tasks", schedule_tasks, "a tile program for each task"),
     Pass("split_walks", split_walks, "what all chunks can do at once is apart from the walk"),
+    Pass("load_ahead", load_ahead, "no turn of a walk waits for the memory to give numbers"),
 )
 
 

@@ -1,0 +1,197 @@
+"""Numbers of rows that a walk over chunks reads: loaded one turn before they are needed.
+
+    for t: x = load t; s = f(x, s)
+    --> x = load first; for t: y = load t + step; s = f(x, s); x = y
+
+What factors of products are made of is copied ahead by Triton, asynchronously, but for numbers of
+16 bits that are no neighbours, and what a product is added to is not: each turn of the walk waits
+for the memory. It costs a register or two to have a row's number there, which a program that holds
+a state whole does not have. Decays, gates and learning rates are such numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from ...ir.names import free_name
+from ...ir.plan import Kernel, Plan
+from ...ir.targets import Target
+from ...ir.tile import (
+    Carried,
+    Cast,
+    Constant,
+    Dot,
+    DType,
+    Elementwise,
+    For,
+    Load,
+    Op,
+    Program,
+    Range,
+    Rename,
+    Value,
+    all_ops,
+    made_by,
+    operands,
+)
+from .remove_dead_ops import remove_dead_ops
+from .walk_parts import walk_of
+
+_PLACES = Constant | Range | Elementwise | Cast | Rename  # what may be computed twice
+_PIECE = 4  # bytes that are copied at a time at least
+_FEW = 1  # axes of what stays in registers for a turn
+
+
+def load_ahead(plan: Plan) -> Plan:
+    """Every walk over chunks on a GPU with the numbers of its next rows on their way."""
+    if not isinstance(plan.target, Target):
+        return plan
+    kernels = tuple(_with_loads_ahead(kernel) for kernel in plan.kernels)
+    return plan if kernels == plan.kernels else replace(plan, kernels=kernels)
+
+
+def _with_loads_ahead(kernel: Kernel) -> Kernel:
+    walk = walk_of(kernel.program) if kernel.schedule == "chunk" else None
+    if walk is None or not any(axis.tiled for axis in kernel.program.grid):
+        return kernel
+    made = Ahead(kernel.program, walk).rewritten()
+    return kernel if made is None else replace(kernel, program=made)
+
+
+@dataclass
+class Ahead:
+    """The rewrite of one walk."""
+
+    program: Program
+    walk: For
+    taken: set[str] = field(default_factory=set)
+    before: list[Op] = field(default_factory=list)
+    body: list[Op] = field(default_factory=list)
+    carried: list[Carried] = field(default_factory=list)
+    yields: list[Value] = field(default_factory=list)
+
+    def rewritten(self) -> Program | None:
+        """The program; None where every load has to stay where it is."""
+        self.taken |= {value.name for op in all_ops(self.program.body) for value in made_by(op)}
+        self.taken |= {argument.name for argument in self.program.buffers.values()}
+        makers = {value.name: op for op in self.walk.body for value in made_by(op)}
+        copied = _copied(self.walk.body)
+        waited = (op for op in self.walk.body if isinstance(op, Load) and op.out.name not in copied)
+        moved = {op: chain for op in waited if (chain := self._places(op, makers))}
+        if not moved:
+            return None
+        following = self._following()
+        for op in self.walk.body:
+            if isinstance(op, Load) and op in moved:
+                self._move(op, moved[op], following)
+            else:
+                self.body.append(op)
+        return self._assembled()
+
+    def _places(self, op: Load, makers: Mapping[str, Op]) -> tuple[Op, ...]:
+        """What a load's places are computed from in the walk, in order; nothing where the load has
+        to stay."""
+        if len(op.out.axes) > _FEW or op.again:
+            return ()
+        own = {c.inner.name for c in self.walk.carried}
+        wanted, found = list(operands(op)), set[str]()
+        while wanted:
+            value = wanted.pop()
+            maker = makers.get(value.name)
+            if value.name in own or not (maker is None or isinstance(maker, _PLACES)):
+                return ()
+            if maker is not None and value.name not in found:
+                found.add(value.name)
+                wanted += operands(maker)
+        chain = tuple(o for o in self.walk.body if any(v.name in found for v in made_by(o)))
+        walked = (self.walk.variable in operands(o) for o in (*chain, op))
+        return chain if any(walked) else ()
+
+    def _value(self, hint: str, value: Value) -> Value:
+        name = free_name(hint, self.taken)
+        self.taken.add(name)
+        return replace(value, name=name)
+
+    def _following(self) -> Value:
+        """Where the walk is a turn later."""
+        variable, step = self.walk.variable, self.walk.step
+        assert isinstance(step, str)
+        block = Value(step, DType.INT32)
+        out = self._value(f"{variable.name}_next", variable)
+        self.body.append(Elementwise(out, "add", (variable, block)))
+        return out
+
+    def _move(self, load: Load, chain: tuple[Op, ...], following: Value) -> None:
+        first = self._loaded(load, chain, self.walk.start, "first", self.before)
+        later = self._loaded(load, chain, following, "next", self.body)
+        out = self._value(f"{load.out.name}_left", load.out)
+        self.carried.append(Carried(load.out, first, out))
+        self.yields.append(later)
+
+    def _loaded(
+        self, load: Load, chain: tuple[Op, ...], place: Value, hint: str, ops: list[Op]
+    ) -> Value:
+        """The load where the walk is at ``place``, as far as it gets there."""
+        known = {self.walk.variable.name: place}
+
+        def here(value: Value) -> Value:
+            return known.get(value.name, value)
+
+        for op in chain:
+            copy = _with_operands(op, here)
+            (made,) = made_by(op)
+            known[made.name] = self._value(f"{made.name}_{hint}", made)
+            ops.append(replace(copy, out=known[made.name]))
+        inside = self._value("inside", Value("", DType.BOOL))
+        ops.append(Elementwise(inside, "lt", (place, self.walk.stop)))
+        mask = inside
+        if load.mask is not None:
+            mask = self._value("inside", replace(load.mask, dtype=DType.BOOL))
+            ops.append(Elementwise(mask, "and", (here(load.mask), inside)))
+        out = self._value(f"{load.out.name}_{hint}", load.out)
+        index = tuple((dim, here(value)) for dim, value in load.index)
+        ops.append(replace(load, out=out, index=index, mask=mask))
+        return out
+
+    def _assembled(self) -> Program:
+        walk = replace(
+            self.walk,
+            carried=(*self.walk.carried, *self.carried),
+            body=tuple(self.body),
+            yields=(*self.walk.yields, *self.yields),
+        )
+        body: list[Op] = []
+        for op in self.program.body:
+            body += [*self.before, walk] if op is self.walk else [op]
+        return remove_dead_ops(replace(self.program, body=tuple(body)))
+
+
+def _copied(ops: tuple[Op, ...]) -> set[str]:
+    """The loads that Triton copies ahead: those that factors of products are made of, in pieces of
+    four bytes or more."""
+    wanted = set[str]()
+    for op in reversed(ops):
+        match op:
+            case Dot(_, a, b):
+                wanted |= {a.name, b.name}
+            case _ if any(value.name in wanted for value in made_by(op)):
+                wanted |= {value.name for value in operands(op)}
+            case _:
+                pass
+    loads = (op.out for op in ops if isinstance(op, Load))
+    return {x.name for x in loads if x.name in wanted and x.axes and x.dtype.size_bytes >= _PIECE}
+
+
+def _with_operands(op: Op, here: Callable[[Value], Value]) -> _PLACES:
+    """An op that reads other values."""
+    match op:
+        case Constant():
+            return op
+        case Range(_, start):
+            return replace(op, start=None if start is None else here(start))
+        case Elementwise(_, _, args):
+            return replace(op, args=tuple(here(arg) for arg in args))
+        case Cast(_, x) | Rename(_, x):
+            return replace(op, x=here(x))
+    raise AssertionError(f"{op} is no place")

@@ -1,0 +1,54 @@
+"""Numbers of rows are loaded a turn before a walk over chunks needs them, on GPUs."""
+
+from __future__ import annotations
+
+import pytest
+
+from mixc.compiler.language.find import find_spec
+from mixc.compiler.language.load import load_file
+from mixc.compiler.pipeline import lower
+from mixc.ir.plan import Plan
+from mixc.ir.targets import AVX2, AnyTarget, parse_target
+from mixc.ir.tile import For, Load, operands
+
+from ..schedules.test_recurrences import BACKWARD, STEPS, check, matrix
+
+HOPPER = parse_target("cuda:90")
+
+
+def plan_of(name: str, target: AnyTarget = HOPPER) -> Plan:
+    return lower(load_file(find_spec(name)), {"D": 64, "E": 64}, "bf16", target=target)
+
+
+def walk_of(plan: Plan) -> For:
+    (walk,) = (op for op in plan.kernels[-1].program.body if isinstance(op, For))
+    return walk
+
+
+def waited_for(walk: For) -> set[str]:
+    """The buffers of which a turn reads numbers of rows that it loads itself."""
+    read = {value.name for op in walk.body for value in operands(op)}
+    loads = (op for op in walk.body if isinstance(op, Load) and len(op.out.axes) < 2)
+    return {load.buffer for load in loads if load.out.name in read}
+
+
+@pytest.mark.parametrize(("name", "numbers"), [("simple_gla", {"g"}), ("gated_delta", {"beta"})])
+def test_no_turn_waits_for_what_nothing_copies(name: str, numbers: set[str]) -> None:
+    walk = walk_of(plan_of(name))
+    assert numbers <= {op.buffer for op in walk.body if isinstance(op, Load)}
+    assert not numbers & waited_for(walk)
+    assert len(walk.carried) > 1
+
+
+def test_what_triton_copies_stays_and_so_does_all_of_it_on_a_cpu() -> None:
+    """What factors are made of, in four bytes, is copied ahead as it is."""
+    stays = waited_for(walk_of(plan_of("gated_delta")))
+    assert any("decay_to_end" in buffer for buffer in stays)
+    assert waited_for(walk_of(plan_of("simple_gla", AVX2))) == {"g"}
+
+
+@pytest.mark.parametrize("name", ["normalised", "gated delta rule"])
+@pytest.mark.parametrize("length", [0, 1, 16, 17, 40])
+def test_the_first_and_the_last_turn_read_what_is_theirs(name: str, length: int) -> None:
+    check(matrix(STEPS[name]), length, "chunk", dtype="bf16", target=HOPPER)
+    check(matrix(STEPS[name], BACKWARD), length, "chunk", dtype="bf16", splits=2, target=HOPPER)

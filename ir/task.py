@@ -207,9 +207,21 @@ class PointwiseTask(KernelTask):
 
 @dataclass(frozen=True, slots=True)
 class RunningSumTask(PointwiseTask):
-    """A running sum along an axis that no tile holds, block by block."""
+    """A running sum along an axis that no tile holds, block by block.
+
+    ``start``, which lacks that axis, is what the sum is before its first row.
+    """
 
     schedule: ClassVar[str] = "running sum"
+
+    start: Expr | None = None
+
+    @property
+    def expressions(self) -> Iterator[Expr]:
+        """Every expression that the kernel evaluates."""
+        yield self.value
+        if self.start is not None:
+            yield self.start
 
     @property
     def sum(self) -> Cumsum:

@@ -28,13 +28,13 @@ from ...ir.expression import (
     Solve,
     call,
 )
-from ...ir.host import Number, evaluate_host
-from ...ir.mixer import Mixer, Recurrence
+from ...ir.host import Number
+from ...ir.mixer import Mixer
 from ...ir.names import free_name, names_in
 from ...ir.optional import expressions
 from ...ir.plan import Buffer, Plan
 from ...ir.rewriting import rebuild, tree_size, walk
-from ...ir.roles import LARGEST_WHOLE, DimRoles, dim_roles, solved_dims
+from ...ir.roles import DimRoles, dim_roles
 from ...ir.targets import EVERY_GPU, AnyTarget
 from ...ir.task import PointwiseTask, RunningSumTask, SelectionTask, Task, buffers_of
 from ...ir.tile import DType
@@ -42,9 +42,11 @@ from ..analysis.facts import is_nonnegative
 from ..passes.fold_constants import fold_constants
 from ..tiles.context import Context, context_of
 from ..tiles.moving import move
+from .fixed_sizes import declared_sizes, derived_sizes, fixed_params
 from .ranks import FirstRanks, first_ranks
 from .repeated_factors import without_repeated_factors
 from .shared_columns import is_too_large, shared_columns
+from .started_sums import running_sum, with_starts
 
 KIND_DTYPE = {Kind.BOOL: DType.BOOL, Kind.INT: DType.INT32}
 
@@ -141,6 +143,7 @@ class PlanBuilder:
         return self._seen[key]
 
     def _prepare(self, expr: Expr, block: str | None, loop: str | None, inside: bool) -> Expr:
+        expr = with_starts(expr, self.context.sizes)
         known = self.stored.get(expr)
         if known is not None:
             return known
@@ -240,7 +243,7 @@ class PlanBuilder:
         return any(self._is_costly(child) for child in expr.children)
 
     def _is_long_sum(self, expr: Expr) -> bool:
-        return isinstance(expr, Cumsum) and expr.over not in self.context.sizes
+        return running_sum(expr, self.context.sizes) is not None
 
     def _prepared_read(self, read: Read, block: str | None, loop: str | None, inside: bool) -> Expr:
         """A read of a value that is in no buffer: pushed into it, or the value is stored."""
@@ -299,6 +302,8 @@ class PlanBuilder:
 
     def temporary_name(self, expr: Expr) -> str:
         """What the spec calls it; else after the smallest named value that it is a part of."""
+        if (found := running_sum(expr, self.context.sizes)) is not None:
+            expr = found[0]
         name = self.context.names.get(expr)
         if name is None:
             leaves = [n.name for n in walk(expr) if isinstance(n, Ref)]
@@ -357,11 +362,9 @@ class PlanBuilder:
     def compute(self, name: str, expr: Expr, order: tuple[str, ...], reason: str) -> None:
         """A kernel that fills the buffer ``name``."""
         kernel = self.kernel_name(name)
-        if isinstance(expr, Cumsum) and expr.over not in self.context.sizes:
-            running = replace(expr, x=self.materialised(expr.x, None, None, inside=True))
-            about = f"{name}: a running sum along {expr.over}"
-            columns = shared_columns(order, running, self.context.sizes, self.target)
-            self.tasks.append(RunningSumTask(kernel, name, running, columns, about, reason))
+        expr = with_starts(expr, self.context.sizes)
+        if (found := running_sum(expr, self.context.sizes)) is not None:
+            self._running_sum(name, *found, order, reason)
             return
         fixed, sequences = frozenset(self.context.sizes), frozenset(dict(self.mixer.sequences))
         expr = without_repeated_factors(expr, fixed, sequences, self._stored_factor)
@@ -377,6 +380,20 @@ class PlanBuilder:
             tiled += shared_columns(order, value, self.context.sizes, self.target)
         about = f"{name}: {reason}"
         self.tasks.append(PointwiseTask(kernel, name, value, tuple(tiled), about, reason))
+
+    def _running_sum(
+        self, name: str, value: Cumsum, start: Expr | None, order: tuple[str, ...], reason: str
+    ) -> None:
+        """The kernel of a running sum, and of what it is before its first row."""
+        running = replace(value, x=self.materialised(value.x, None, None, inside=True))
+        about = f"{name}: a running sum along {value.over}"
+        if start is not None:
+            start = self.materialised(start, None, None, inside=True)
+        whole = running if start is None else call("add", running, start)
+        columns = shared_columns(order, whole, self.context.sizes, self.target)
+        kernel = self.kernel_name(name)
+        task = RunningSumTask(kernel, name, running, columns, about, reason, start=start)
+        self.tasks.append(task)
 
     def _stored_factor(self, factor: Expr) -> Expr:
         """The buffer of a costly factor of a long sum."""
@@ -436,9 +453,10 @@ def plan_builder(
     """A workspace with the facts that the mixer's declarations give."""
     roles = dim_roles(mixer, sizes)
     lengths = {d: n for t in mixer.tables for d, n in zip(t.dims, t.shape, strict=True)}
+    lengths |= declared_sizes(mixer)
     fixed = {d: lengths.get(d, sizes.get(d, 64)) for d in roles.features}
-    fixed |= _derived(mixer, fixed)
-    params = _fixed_params(mixer, fixed)
+    fixed |= derived_sizes(mixer, fixed)
+    params = fixed_params(mixer, fixed)
     given = {
         i.name: Buffer(i.name, i.dims, _input_dtype(i.dtype, i.kind, dtype), "input")
         for i in mixer.inputs
@@ -463,38 +481,9 @@ def plan_builder(
     )
 
 
-def _derived(mixer: Mixer, fixed: Mapping[str, int]) -> dict[str, int]:
-    """Sizes of axes of states and of systems of equations, where they follow from fixed ones."""
-    stages = [stage for stage in mixer.stages if isinstance(stage, Recurrence)]
-    listed = {dim for stage in stages for state in stage.states for dim in state.listed}
-    listed |= solved_dims(mixer)
-    made: dict[str, int] = {}
-    for dim, value in mixer.sizes:
-        try:
-            size = int(evaluate_host(value, {**fixed, **made}, _fixed_params(mixer, fixed)))
-        except KeyError:
-            continue
-        if dim in listed and size <= LARGEST_WHOLE:
-            made[dim] = size
-    return made
-
-
 def _input_dtype(declared: str | None, kind: Kind, dtype: DType) -> DType:
     if kind is Kind.REAL:
         if declared == "float64":
             raise UnsupportedError("an input of float64: kernels take float32 and 16-bit numbers")
         return dtype if declared is None else DType(declared)
     return DType(declared) if declared in ("int64", "int32") else KIND_DTYPE[kind]
-
-
-def _fixed_params(mixer: Mixer, sizes: Mapping[str, int]) -> dict[str, Number]:
-    """The params that compile time knows; one that depends on run-time sizes is written out."""
-    fixed: dict[str, Number] = {}
-    for param in mixer.params:
-        if param.runtime:
-            continue
-        try:
-            fixed[param.name] = evaluate_host(param.value, sizes, fixed)
-        except KeyError:
-            continue
-    return fixed

@@ -86,8 +86,11 @@ def running_sum(task: RunningSumTask, context: Context) -> Program:
     size, block = evaluator.size(axis), builder.block(axis)
     zero = builder.constant(0, DType.INT32)
     rows = evaluator.tile_axes(d for d in buffer.dims if d != axis)
-    start = builder.constant(0.0 if dtype.is_float else 0, dtype, rows)
-    carried = [("so_far", start), ("lost", start)][: 2 if dtype.is_float else 1]
+    nothing = builder.constant(0.0 if dtype.is_float else 0, dtype, rows)
+    start = nothing
+    if task.start is not None:
+        start = evaluator.spread(builder.cast(evaluator.evaluate(task.start), dtype), rows)
+    carried = [("so_far", start), ("lost", nothing)][: 2 if dtype.is_float else 1]
     with builder.loop(f"{axis.lower()}_start", zero, size, block.name, carried) as loop:
         begin = loop.variable
         if value.reverse:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 
+from .binding import params_in
 from .expression import Expr, Literal, Size, call
+from .host import evaluate_host
+from .mixer import Mixer
 from .plan import Buffer, Plan
 
 
@@ -38,6 +41,34 @@ def bytes_of(buffers: Iterable[Buffer]) -> Expr:
     return total
 
 
+def bytes_beside(plan: Plan, kept: Collection[str], sizes: Mapping[str, int]) -> int:
+    """How large, at some sizes, all is that a plan has beside inputs and results, ``kept`` too."""
+    own = [b for b in plan.buffers if b.role == "temporary" or b.name in kept]
+    return _evaluated(plan, own, sizes)
+
+
+def bytes_given_and_made(plan: Plan, kept: Collection[str], sizes: Mapping[str, int]) -> int:
+    """How large, at some sizes, a plan's inputs and results are, without ``kept``."""
+    own = [b for b in plan.buffers if b.role in ("input", "output") and b.name not in kept]
+    return _evaluated(plan, own, sizes)
+
+
+def derived_sizes(mixer: Mixer, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Some sizes, and those that follow from them."""
+    known = dict(sizes)
+    for dim, size in mixer.sizes:
+        if dim not in known:
+            known[dim] = int(evaluate_host(size, known, params_in(mixer, size, known)))
+    return known
+
+
+def _evaluated(plan: Plan, buffers: Iterable[Buffer], sizes: Mapping[str, int]) -> int:
+    known, params = derived_sizes(plan.mixer, {**dict(plan.sizes), **sizes}), dict(plan.params)
+    for dim, size in plan.own_sizes.items():
+        known[dim] = int(evaluate_host(size, known, params))
+    return int(evaluate_host(bytes_of(buffers), known, params))
+
+
 def shares(plan: Plan, names: Collection[str]) -> tuple[Share, ...]:
     """The bytes of the buffers ``names`` by the dims that they grow with, the most first.
 
@@ -58,4 +89,12 @@ def _position_bytes(buffer: Buffer, fixed: dict[str, int]) -> int:
     return buffer.dtype.size_bytes * prod(fixed.get(dim, 1) for dim in buffer.dims)
 
 
-__all__ = ["Share", "bytes_made", "bytes_of", "shares"]
+__all__ = [
+    "Share",
+    "bytes_beside",
+    "bytes_given_and_made",
+    "bytes_made",
+    "bytes_of",
+    "derived_sizes",
+    "shares",
+]

@@ -16,6 +16,7 @@ from .operators.execution import OperatorExecution
 from .operators.signature import text_of, told
 from .runtime import arguments, compiling
 from .runtime.backends import Backend, Chosen, choose
+from .runtime.kept import Kept, checked_kept
 from .runtime.overrides import Values, override
 from .runtime.results import result_class
 from .stepping.state import SequenceState, register_as_tree
@@ -31,7 +32,12 @@ if TYPE_CHECKING:
 
 
 def load(
-    name_or_path: str | PathLike[str], /, *, backend: Backend = "auto", **params: Values
+    name_or_path: str | PathLike[str],
+    /,
+    *,
+    backend: Backend = "auto",
+    kept: Kept = "auto",
+    **params: Values,
 ) -> LoadedMixer:
     """A mixer to call on torch tensors.
 
@@ -40,6 +46,10 @@ def load(
         backend: ``auto`` runs cuda tensors with Triton and cpu tensors with native kernels (with
             the reference in float64); ``triton``, ``cpu``,
             ``interpreter`` (Triton's, on the cpu, slow) and ``reference`` are run as named.
+        kept: what training by kernels keeps of a recurrence: ``all`` that its backward pass reads
+            of each row; the ``least``, states now and then, from which rows are made again segment
+            by segment; ``auto``, all where that is little. Or the rows of a segment. For rows that
+            do not reach back any further than a state, and not inside ``torch.compile``.
         params: values for the spec's params in place of their defaults.
 
     Raises:
@@ -54,7 +64,7 @@ def load(
     if backend not in get_args(Backend):
         known = ", ".join(get_args(Backend))
         raise ArgumentError(f"backend: expected one of {known}, got {backend!r}.")
-    return _read(name_or_path, params, backend)
+    return _read(name_or_path, params, backend, checked_kept(kept))
 
 
 def compile_source(
@@ -102,10 +112,13 @@ def export_source(
 
 
 def _read(
-    name_or_path: str | PathLike[str], params: Mapping[str, Values], backend: Backend = "auto"
+    name_or_path: str | PathLike[str],
+    params: Mapping[str, Values],
+    backend: Backend = "auto",
+    kept: Kept = "auto",
 ) -> LoadedMixer:
     mixer = load_file(find_spec(fspath(name_or_path)))
-    return LoadedMixer(override(mixer, params), backend)
+    return LoadedMixer(override(mixer, params), backend, kept)
 
 
 class LoadedMixer:
@@ -130,13 +143,14 @@ class LoadedMixer:
     (tensor([[1.8750, 1.8750]]), <state of hgrn after 4 rows: h: [1, 2] float32>)
     """
 
-    def __init__(self, mixer: Mixer, backend: Backend = "auto") -> None:
+    def __init__(self, mixer: Mixer, backend: Backend = "auto", kept: Kept = "auto") -> None:
         """Wrap a mixer; ``load`` reads one from a spec."""
         self.mixer = mixer
         self.backend: Backend = backend
+        self.kept: Kept = kept
         self.inputs = tuple(entry.name for entry in mixer.inputs)
         self.outputs = tuple(entry.name for entry in mixer.outputs)
-        self._execution = OperatorExecution(mixer, backend)
+        self._execution = OperatorExecution(mixer, backend, kept=kept)
         self._stepping = Stepping(mixer, backend, OperatorExecution)
         self._result = result_class(mixer.name, self.outputs) if len(self.outputs) > 1 else None
         self._told = told(mixer, text_of(mixer, backend))
@@ -149,7 +163,7 @@ class LoadedMixer:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copied and pickled as the spec that was read; kernels are built or found again."""
-        return LoadedMixer, (self.mixer, self.backend)
+        return LoadedMixer, (self.mixer, self.backend, self.kept)
 
     def __repr__(self) -> str:
         where = "" if self.backend == "auto" else f" by {self.backend}"
@@ -280,7 +294,7 @@ class LoadedMixer:
 
         if params not in self._by_tensors:
             mixer = params_as_inputs(self.mixer, params)
-            self._by_tensors[params] = LoadedMixer(mixer, self.backend)
+            self._by_tensors[params] = LoadedMixer(mixer, self.backend, self.kept)
         return self._by_tensors[params]
 
     @property

@@ -14,6 +14,7 @@ from .ir.binding import expected_layout_text
 from .ir.errors import ArgumentError
 from .ir.mixer import Input
 from .runtime.backends import Backend
+from .runtime.kept import Kept
 from .runtime.overrides import Values
 from .stepping.state import SequenceState
 from .weights import held_sizes, of_dtype, start
@@ -39,6 +40,7 @@ class Mixer(torch.nn.Module):
         *,
         sizes: Mapping[str, int] | None = None,
         backend: Backend = "auto",
+        kept: Kept = "auto",
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
         **params: Values,
@@ -46,7 +48,7 @@ class Mixer(torch.nn.Module):
         """Read a spec, and make what it marks with ``weight`` or ``buffer``.
 
         Args:
-            name_or_path, backend, params: as for ``mixc.load``.
+            name_or_path, backend, kept, params: as for ``mixc.load``.
             sizes: of the axes that weights and buffers have: ``{"H": 4, "D": 64}``.
             device, dtype: of the weights; torch's defaults where they are left out.
 
@@ -55,7 +57,7 @@ class Mixer(torch.nn.Module):
             ArgumentError: a size that is needed, or a param that there is not.
         """
         super().__init__()
-        self.mixer = load(name_or_path, backend=backend, **params)
+        self.mixer = load(name_or_path, backend=backend, kept=kept, **params)
         mixer = self.mixer.mixer
         held = [entry for entry in mixer.inputs if entry.held is not None]
         self.sizes = held_sizes(mixer, sizes or {})

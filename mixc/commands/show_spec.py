@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,17 +43,20 @@ def command(
 ) -> None:
     """What a spec says and what was found: axes, key ranges, mask, plan."""
     from ..autotune.checking.shapes import check_dims
-    from ..runtime.lowering import lowering
+    from ..runtime.lowering import Held, by_segments, lowering
     from ..show.description import description
     from ..show.mask_picture import pictures, write_png
     from ..show.written import write
 
     mixer, fixed = load_spec(spec, params), dim_sizes(sizes)
     check_dims(mixer, fixed)
-    kept, dtype = tuple[str, ...](), "bfloat16"
+    kept, dtype, segments = tuple[str, ...](), "bfloat16", tuple[Held, ...]()
     if grad:
+        forward = mixer
         mixer, kept, dtype = _backward(mixer, dtype)
+        segments = by_segments(forward, fixed, dtype)
     found = lowering(mixer, fixed, dtype, kept)
+    found = replace(found, memory=(*found.memory, *segments))
     masks = pictures(mixer, fixed)
     if png is not None:
         if not masks:
@@ -75,8 +79,6 @@ def command(
 def _backward(mixer: Mixer, dtype: str) -> tuple[Mixer, tuple[str, ...], str]:
     """The backward pass of a mixer in ``dtype``, what is kept for it, which its ``about`` says too,
     and the dtype that it works in."""
-    from dataclasses import replace
-
     from ..compiler.mixers.derivative.differentiate import differentiate
 
     derivative = differentiate(mixer)

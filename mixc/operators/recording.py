@@ -22,7 +22,7 @@ from ..runtime.training import shapes_of, with_zeros
 from .signature import Call, part_text, read_call
 
 if TYPE_CHECKING:
-    from ..runtime.training import Passes
+    from ..runtime.passes import Passes
     from ..stepping.stepping import Stepping
 
 

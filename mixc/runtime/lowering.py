@@ -113,6 +113,37 @@ def _memory(plan: Plan, kept: Collection[str]) -> Iterator[Held]:
             yield Held(what, share.dims, share.bytes, share.buffers)
 
 
+def by_segments(mixer: Mixer, sizes: Mapping[str, int], dtype: str) -> tuple[Held, ...]:
+    """What the backward pass keeps that goes by segments of rows; nothing where there is none.
+
+    The positions of a sequence are then those of one segment.
+    """
+    from ..compiler.mixers.derivative.in_segments import in_segments
+    from ..compiler.pipeline import lower
+    from ..ir.expression import Kind
+    from ..ir.plan_memory import shares
+
+    wanted = [i.name for i in mixer.inputs if i.kind is Kind.REAL and i.grad]
+    try:
+        found = in_segments(mixer, wanted)
+        plan = lower(found.later.backward, sizes, dtype)
+    except UnsupportedError:
+        return ()
+    starts = tuple(h.before for h in found.handed)
+    beside = [b.name for b in plan.buffers if b.role == "temporary"]
+    rows = (*found.later.kept, *beside)
+    return (
+        *(
+            Held("states at starts of segments", (*one.dims, "segment"), one.bytes, one.buffers)
+            for one in shares(plan, starts)
+        ),
+        *(
+            Held("rows of one segment", one.dims, one.bytes, one.buffers)
+            for one in shares(plan, rows)
+        ),
+    )
+
+
 def _without_gradient(mixer: Mixer) -> str | None:
     """What stands in the way of a derivative; None where there is one."""
     from ..compiler.mixers.derivative.differentiate import differentiate

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from ..backends.cpu.run import CpuRunner
     from ..compiler.mixers.derivative.differentiate import Derivative
     from ..compiler.mixers.pack.pack_sequences import Packing
-    from .training import Passes, Training
+    from .kept import Kept
+    from .passes import Passes
+    from .training import Training
 
 _IN_BLOCKS = ("triton", "interpreter")
 _MOST_DTYPES = 8  # of calls that go straight to kernels
@@ -42,17 +44,20 @@ class Execution:
         tuned: Mixer | None = None,
         few_rows: bool = False,
         part: str = "whole",
+        kept: Kept = "all",
     ) -> None:
         """Nothing is generated before the first call.
 
         Kernels take the configuration that is stored for ``tuned``, the mixer itself where it is
         left out; for calls of a ``few_rows``, recurrences run row by row, untuned. ``part`` says
-        what the mixer is of ``tuned``, where it is not that itself.
+        what the mixer is of ``tuned``, where it is not that itself; ``kept`` is for backward
+        passes, of sequences that are not packed, as for ``mixc.load``.
         """
         self.mixer = mixer
         self.part, self.whole = part, tuned or mixer
         self.tuned = None if few_rows else tuned or mixer
         self.few_rows = few_rows
+        self.kept: Kept = kept
         self.backend: Backend = backend
         self._wide = frozenset(output.name for output in mixer.outputs if output.dtype)
         self._packing: Packing | None = None
@@ -253,8 +258,9 @@ class Execution:
 
         packed = mixer is not self.mixer
         if packed not in self._trainings:
+            kept = "all" if packed else self.kept
             self._trainings[packed] = Training(
-                mixer, lambda made: kernel_runner(made, chosen), chosen != "cpu"
+                mixer, lambda made: kernel_runner(made, chosen), chosen != "cpu", kept
             )
         return self._trainings[packed]
 

@@ -3,55 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ..compiler.mixers.derivative.differentiate import Derivative, differentiate
+from ..compiler.mixers.derivative.in_segments import in_segments
 from ..compiler.pipeline import lower
 from ..ir.binding import Number, bind_sizes
 from ..ir.errors import UnsupportedError
 from ..ir.mixer import Mixer
 from ..ir.optional import without_inputs
 from ..ir.roles import feature_dims
+from .kept import Kept
+from .passes import Passes
+from .segmenting import Segmenting, is_little
 
 if TYPE_CHECKING:
     from .backends import Runner
+    from .segmented import SegmentedPasses
 
-
-@dataclass(frozen=True)
-class Passes:
-    """The two passes of a mixer with their kernels, for inputs of which some want a gradient.
-
-    ``backward_dtype``: the precision that the backward pass works in; None: that of the inputs.
-    """
-
-    name: str  # of the mixer
-    derivative: Derivative
-    forward: Runner
-    backward: Runner
-    backward_dtype: torch.dtype | None
-
-    def run_forward(
-        self, given: Mapping[str, Tensor], params: Mapping[str, Number]
-    ) -> Mapping[str, Tensor]:
-        """The outputs and what is kept, by name."""
-        read = {i.name for i in self.derivative.forward.inputs}
-        return self.forward({n: t.detach() for n, t in given.items() if n in read}, params)
-
-    def run_backward(
-        self, given: Mapping[str, Tensor], params: Mapping[str, Number]
-    ) -> dict[str, Tensor]:
-        """The gradients by input, from what the backward pass reads; none for those of which no
-        output is more than a step function."""
-        if not self.derivative.gradients:
-            return {}
-        names = [i.name for i in self.derivative.backward.inputs]
-        ready = {n: _ready(given[n], self.backward_dtype) for n in names if n in given}
-        made = self.backward(ready, params)
-        return {name: made[own] for name, own in self.derivative.gradients.items()}
+_MOST_SHAPES = 256
 
 
 class Training:
@@ -59,16 +32,23 @@ class Training:
     gradient.
 
     ``runner`` makes the kernels of a mixer; ``narrow``: their products take 16 bits, so backward
-    passes need not work in float32.
+    passes need not work in float32; ``kept`` as for ``mixc.load``.
     """
 
     def __init__(
-        self, mixer: Mixer, runner: Callable[[Mixer], Runner], narrow: bool = False
+        self,
+        mixer: Mixer,
+        runner: Callable[[Mixer], Runner],
+        narrow: bool = False,
+        kept: Kept = "all",
     ) -> None:
         self.mixer = mixer
         self.runner = runner
         self.narrow = narrow
+        self.kept: Kept = kept
         self.passes: dict[object, Passes | str] = {}
+        self.segmented: dict[object, Segmenting | None] = {}
+        self.chosen: dict[object, Passes | SegmentedPasses] = {}  # by shapes
 
     def __call__(
         self, tensors: Mapping[str, Tensor], params: Mapping[str, Number]
@@ -81,11 +61,36 @@ class Training:
         wanted = tuple(name for name, tensor in tensors.items() if tensor.requires_grad)
         dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        passes = self.of(dtypes, wanted, lambda _: bind_sizes(self.mixer, shapes, params))
+        key = (tuple(dtypes.items()), wanted, tuple(shapes.values()))
+        if key not in self.chosen:
+            if len(self.chosen) >= _MOST_SHAPES:
+                self.chosen.clear()
+            self.chosen[key] = self._chosen(dtypes, wanted, shapes, params)
+        passes = self.chosen[key]
         names = tuple(output.name for output in self.mixer.outputs)
         apply: Callable[..., tuple[Tensor, ...]] = _Pass.apply
         made = apply(passes, params, names, tuple(tensors), *tensors.values())
         return dict(zip(names, made, strict=True))
+
+    def _chosen(
+        self,
+        dtypes: Mapping[str, torch.dtype],
+        wanted: tuple[str, ...],
+        shapes: Mapping[str, tuple[int, ...]],
+        params: Mapping[str, Number],
+    ) -> Passes | SegmentedPasses:
+        """The passes of a call: for all rows at once, or by segments of them."""
+        whole = self.of(dtypes, wanted, lambda _: bind_sizes(self.mixer, shapes, params))
+        if self.kept == "all" or whole.backward_plan is None:
+            return whole
+        sizes = bind_sizes(self.mixer, shapes, params)
+        if self.kept == "auto" and is_little(whole, sizes, self.narrow):
+            return whole
+        key = (tuple(dtypes.items()), wanted)
+        if key not in self.segmented:
+            self.segmented[key] = self._segmenting(dtypes, wanted, sizes)
+        segmenting = self.segmented[key]
+        return whole if segmenting is None else segmenting.passes(whole, sizes, self.kept)
 
     def of(
         self,
@@ -115,22 +120,49 @@ class Training:
         sizes: Callable[[Derivative], Mapping[str, int]],
     ) -> Passes | str:
         """The passes; or why there are none."""
-        mixer = without_inputs(
-            self.mixer, [i.name for i in self.mixer.inputs if i.name not in dtypes]
-        )
         try:
-            derivative = differentiate(mixer, wanted)
-            in_float32 = derivative.in_float32 and not self.narrow
-            dtype = torch.float32 if in_float32 else None
-            known, features = sizes(derivative), feature_dims(derivative.backward)
-            fixed = {dim: int(known[dim]) for dim in features if dim in known}
-            first = next(dtypes[name] for name in wanted)
-            if derivative.gradients:
-                lower(derivative.backward, fixed, str(dtype or first).removeprefix("torch."))
+            derivative = differentiate(self._given(dtypes), wanted)
+            return self._passes(derivative, dtypes, wanted, sizes(derivative))
         except UnsupportedError as error:
             return str(error)
+
+    def _segmenting(
+        self,
+        dtypes: Mapping[str, torch.dtype],
+        wanted: tuple[str, ...],
+        sizes: Mapping[str, int],
+    ) -> Segmenting | None:
+        """The passes of segments; None where the mixer has none."""
+        mixer = self._given(dtypes)
+        try:
+            derivative = in_segments(mixer, wanted)
+            both = (derivative.first, derivative.later)
+            first, later = (self._passes(one, dtypes, wanted, sizes) for one in both)
+        except UnsupportedError:
+            return None
+        return Segmenting(mixer, derivative, first, later)
+
+    def _given(self, dtypes: Mapping[str, torch.dtype]) -> Mixer:
+        """The mixer with the inputs that are given."""
+        absent = [i.name for i in self.mixer.inputs if i.name not in dtypes]
+        return without_inputs(self.mixer, absent)
+
+    def _passes(
+        self,
+        derivative: Derivative,
+        dtypes: Mapping[str, torch.dtype],
+        wanted: tuple[str, ...],
+        sizes: Mapping[str, int],
+    ) -> Passes:
+        in_float32 = derivative.in_float32 and not self.narrow
+        dtype = torch.float32 if in_float32 else None
+        fixed = {d: int(sizes[d]) for d in feature_dims(derivative.backward) if d in sizes}
+        first = next(dtypes[name] for name in wanted)
+        plan = None
+        if derivative.gradients:
+            plan = lower(derivative.backward, fixed, str(dtype or first).removeprefix("torch."))
         forward, backward = self.runner(derivative.forward), self.runner(derivative.backward)
-        return Passes(self.mixer.name, derivative, forward, backward, dtype)
+        return Passes(self.mixer.name, derivative, forward, backward, dtype, plan)
 
 
 class _Pass(torch.autograd.Function):
@@ -139,7 +171,7 @@ class _Pass(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        passes: Passes,
+        passes: Passes | SegmentedPasses,
         params: Mapping[str, Number],
         outputs: tuple[str, ...],
         names: tuple[str, ...],
@@ -147,9 +179,8 @@ class _Pass(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         given = dict(zip(names, tensors, strict=True))
         made = passes.run_forward(given, params)
-        kept = {name: made[name] for name in passes.derivative.kept}
-        needed = {i.name for i in passes.derivative.backward.inputs}
-        saved = {n: t for n, t in {**given, **kept}.items() if n in needed}
+        kept = {name: made[name] for name in passes.kept}
+        saved = {n: t for n, t in {**given, **kept}.items() if n in passes.needed}
         ctx.save_for_backward(*saved.values())
         ctx.passes, ctx.params, ctx.names, ctx.saved = passes, params, names, tuple(saved)
         ctx.outputs, ctx.dtypes = outputs, {n: t.dtype for n, t in given.items()}
@@ -160,17 +191,17 @@ class _Pass(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        derivative: Derivative = ctx.passes.derivative
+        passes: Passes | SegmentedPasses = ctx.passes
         above = dict(zip(ctx.outputs, cotangents, strict=True))
         given = dict(zip(ctx.saved, ctx.saved_tensors, strict=True))
-        given |= {name: above[output] for output, name in derivative.cotangents.items()}
+        given |= {name: above[output] for output, name in passes.cotangents.items()}
         with torch.no_grad():
-            made = ctx.passes.run_backward(given, ctx.params)
+            made = passes.run_backward(given, ctx.params)
             found = {name: tensor.to(ctx.dtypes[name]) for name, tensor in made.items()}
         if torch.is_grad_enabled():  # the caller means to differentiate the gradients
             leaves = (tensor.requires_grad_() for tensor in found.values())
             once: Callable[..., tuple[Tensor, ...]] = _Once.apply
-            found = dict(zip(found, once(ctx.passes.name, *leaves), strict=True))
+            found = dict(zip(found, once(passes.name, *leaves), strict=True))
         gradients = [found.get(name) for name in ctx.names]
         return (
             None,
@@ -217,11 +248,4 @@ def second_derivative(name: str) -> UnsupportedError:
     )
 
 
-def _ready(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """A tensor in memory of its own where its elements share some, in the pass's precision."""
-    if 0 in tensor.stride() and tensor.numel() > 1:
-        tensor = tensor.contiguous()
-    return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
-
-
-__all__ = ["Passes", "Training", "second_derivative", "shapes_of", "with_zeros"]
+__all__ = ["Training", "second_derivative", "shapes_of", "with_zeros"]

@@ -79,17 +79,20 @@ def _load_part(kernel: KernelScope, op: Load, access: Access) -> None:
 def _prefetch(kernel: KernelScope, op: Load, access: Access) -> None:
     """Ask for a later row: rows that others lie between are more than the hardware foresees."""
     for dim, value in op.index:
-        if kernel.row is not None and _moves_with(kernel, value, kernel.row):
-            ahead = f"{access.pointer} + {_ROWS_AHEAD} * {op.buffer}_stride_{dim}"
+        way = 0 if kernel.row is None else _moves_with(kernel, value, kernel.row)
+        if way:
+            ahead = f"{access.pointer} + {way * _ROWS_AHEAD} * {op.buffer}_stride_{dim}"
             kernel.add(f"mx::prefetch<{kernel.size(kernel.layout.of(op.out))}>({ahead});")
 
 
-def _moves_with(kernel: KernelScope, value: Value, row: Value) -> bool:
-    """Whether an index is a loop's variable, or that and a number."""
+def _moves_with(kernel: KernelScope, value: Value, row: Value) -> int:
+    """1 where an index is a loop's variable and a number, -1 where it counts down with it, or 0."""
     match kernel.fusion.makers.get(value.name):
         case Elementwise(_, "add", (first, _)) if not value.axes:
-            return first == row
-    return value == row
+            return _moves_with(kernel, first, row)
+        case Elementwise(_, "sub", (last, first)) if not value.axes and last != row:
+            return -_moves_with(kernel, first, row)
+    return int(value == row)
 
 
 def _tile_call(

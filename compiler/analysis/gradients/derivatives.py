@@ -239,10 +239,26 @@ def _inverses(at: At) -> tuple[list[tuple[str, Expr]], list[Expr]] | None:
                 back.append((row, call("floordiv", place, Size(n))))
                 back.append((turn, call("mod", place, Size(n))))
             case _:
-                if (found := _moved(index, dim)) is None:
+                if (found := _moved(index, dim)) is not None:
+                    back.append(found)
+                    continue
+                if (strided := _strided(index, dim)) is None:
                     return None
-                back.append(found)
+                source, start, stride = strided
+                back.append((source, call("floordiv", start, stride)))
+                taken.append(call("eq", call("mod", start, stride), 0))
     return back, taken
+
+
+def _strided(index: Expr, dim: str) -> tuple[str, Expr, int] | None:
+    """``(n + 1) * 64 - 1`` --> (N, j - 63, 64): where it is read from, if that divides."""
+    form = linear(index)
+    match [(term, c) for term, c in form.terms if term.axes]:
+        case [(Index(source) as term, int(stride))] if source != dim and abs(stride) > 1:
+            sign = 1 if stride > 0 else -1
+            back = Linear(((Index(dim), 1),), 0).plus(form.without(term).scaled(-1))
+            return source, expression(back.scaled(sign)), abs(stride)
+    return None
 
 
 def _moved(index: Expr, dim: str) -> tuple[str, Expr] | None:

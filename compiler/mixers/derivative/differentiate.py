@@ -33,6 +33,7 @@ from ....ir.stages import names_taken, unused_name, values
 from ...analysis.gradients.derivatives import pullback
 from .adjoints import Adjoints
 from .attention_adjoint import attention_adjoint, needs_lse
+from .known_strides import known_strides
 from .matrix_adjoint import matrix_adjoint
 from .recurrence_adjoint import recurrence_adjoint
 from .rounds_in_time import rounds_in_time
@@ -87,6 +88,7 @@ class _Derivation:
         real = [i for i in mixer.inputs if i.kind is Kind.REAL and i.grad]
         self.wanted = [i for i in real if wanted is None or i.name in wanted]
         self.mixer = _with_logarithms(states_apart(rounds_in_time(mixer)))
+        self.walked = known_strides(self.mixer)
         taken = names_taken(self.mixer)
         self.adjoints = Adjoints(taken, active_names(self.mixer, [i.name for i in self.wanted]))
         outputs = [o for o in mixer.outputs if o.kind is Kind.REAL and o.name in self._reached()]
@@ -97,7 +99,7 @@ class _Derivation:
         for output in self.given:
             cotangent = Ref(self.cotangents[output.name], frozenset(output.dims), Kind.REAL)
             self.adjoints.add({output.name: cotangent})
-        for node in reversed(list(nodes(self.mixer))):
+        for node in reversed(list(nodes(self.walked))):
             self._node(node)
         gradients = self._gradients()
         self.adjoints.close()

@@ -71,7 +71,7 @@ def check(expr: Expr, positive: bool = False) -> None:
 
 
 x, y, z, w, u = REFS.values()
-a, b, p = Index("A"), Index("B"), Index("P")
+a, b, c, p = Index("A"), Index("B"), Index("C"), Index("P")
 group = (("C", call("mod", b, 2)),)
 around = call("mod", call("sub", a, Index("C")), Size("A"))
 inside = call("lt", call("add", a, b), 4)
@@ -104,6 +104,11 @@ RULES = {
     "moved by another": Read(y, (("B", call("add", b, Index("C"))), ("C", call("sub", b, 1)))),
     "flip": call("mul", Read(x, (("B", call("sub", 3, b)),)), y),
     "gather": call("mul", Read(x, (("B", call("mod", call("mul", a, 2), 3)),)), z),
+    "every other": call(
+        "mul", Read(x, (("B", call("sub", call("mul", 2, call("add", c, 1)), 1)),)), y
+    ),
+    "every other from the end": Read(x, (("B", call("sub", 3, call("mul", c, 2))),)),
+    "every third, alone": Read(u, (("C", call("add", call("mul", p, 3), 1)),)),
     "gather into more": Read(u, (("C", call("floordiv", b, 2)),)),
     "one place": call("mul", Read(x, (("B", Literal(2)),)), z),
     "outside": Read(x, (("B", Literal(7)),), fill=2.5),

@@ -260,7 +260,11 @@ class Execution:
         if packed not in self._trainings:
             kept = "all" if packed else self.kept
             self._trainings[packed] = Training(
-                mixer, lambda made: kernel_runner(made, chosen), chosen != "cpu", kept
+                mixer,
+                lambda made: kernel_runner(made, chosen),
+                chosen != "cpu",
+                kept,
+                lambda made: kernel_runner(made, chosen, self.tuned),
             )
         return self._trainings[packed]
 

@@ -31,8 +31,9 @@ class Training:
     """A mixer that is trained through; kernels are made once for each set of inputs that want a
     gradient.
 
-    ``runner`` makes the kernels of a mixer; ``narrow``: their products take 16 bits, so backward
-    passes need not work in float32; ``kept`` as for ``mixc.load``.
+    ``runner`` makes the kernels of a mixer, ``forward_runner`` those of forward passes where they
+    are others: tuned ones, since these compute the mixer. ``narrow``: their products take 16 bits,
+    so backward passes need not work in float32; ``kept`` as for ``mixc.load``.
     """
 
     def __init__(
@@ -41,9 +42,11 @@ class Training:
         runner: Callable[[Mixer], Runner],
         narrow: bool = False,
         kept: Kept = "all",
+        forward_runner: Callable[[Mixer], Runner] | None = None,
     ) -> None:
         self.mixer = mixer
         self.runner = runner
+        self.forward_runner = forward_runner or runner
         self.narrow = narrow
         self.kept: Kept = kept
         self.passes: dict[object, Passes | str] = {}
@@ -161,7 +164,8 @@ class Training:
         plan = None
         if derivative.gradients:
             plan = lower(derivative.backward, fixed, str(dtype or first).removeprefix("torch."))
-        forward, backward = self.runner(derivative.forward), self.runner(derivative.backward)
+        forward = self.forward_runner(derivative.forward)
+        backward = self.runner(derivative.backward)
         return Passes(self.mixer.name, derivative, forward, backward, dtype, plan)
 
 

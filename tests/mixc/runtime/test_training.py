@@ -12,6 +12,8 @@ from torch import Tensor
 import mixc
 from mixc.autotune.checking.proportions import Proportions, default_sizes
 from mixc.autotune.checking.sampling import sample_inputs
+from mixc.ir.mixer import Mixer
+from mixc.runtime.backends import kernel_runner
 
 SMALL = Proportions(lengths=(37, 21), features=(20, 12, 10), ratio=2, groups=1, batch=(1, 2))
 
@@ -69,6 +71,20 @@ def test_gradients_have_the_dtype_of_their_inputs() -> None:
     wanted = gradients("causal", {"q": q.double(), "k": k.double(), "v": v.double()}, "reference")
     for one, right in zip(found, wanted, strict=True):
         torch.testing.assert_close(one.double(), right, rtol=0.05, atol=0.05)
+
+
+def test_forward_passes_run_as_tuned(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def runner(made: Mixer, chosen: str, tuned: Mixer | None = None, few_rows: bool = False):  # type: ignore[no-untyped-def]
+        asked.append((made.name, tuned))
+        return kernel_runner(made, chosen)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("mixc.runtime.running.kernel_runner", runner)
+    mixer = mixc.load("causal")
+    q, k, v = torch.randn(3, 1, 2, 19, 16)
+    mixer(q.requires_grad_(), k, v).sum().backward()
+    assert asked == [("causal", mixer.mixer), ("causal_backward", None)]
 
 
 def test_no_second_derivative_by_kernels() -> None:

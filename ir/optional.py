@@ -220,8 +220,22 @@ def _own_names(old: Attention, new: Attention) -> dict[str, Ref]:
 def without_axis(expr: Expr, mixer: Mixer) -> Expr:
     """A read, sum or running sum along an axis that x no longer has, in simpler terms.
 
-    ``sum(2.0, D)`` --> ``2.0 * D``; ``cumsum(1.0, T)`` --> ``1.0 * (t + 1)``; a read of a number
-    --> the number inside the dim and the fill outside.
+    A read of a number --> the number inside the dim and the fill outside.
+    """
+    match expr:
+        case Read(x, at, fill):
+            return _read_of_number(expr, x, at, fill, mixer)
+        case Solve(matrix, vector, left, right):
+            matrix, vector = _along(matrix, left, right), _along(vector, left)
+            return replace(expr, matrix=matrix, vector=vector)
+        case _:
+            return sum_without_axis(expr)
+
+
+def sum_without_axis(expr: Expr) -> Expr:
+    """A sum or running sum along an axis that x no longer has, in simpler terms.
+
+    ``sum(2.0, D)`` --> ``2.0 * D``; ``cumsum(1.0, T)`` --> ``1.0 * (t + 1)``; others as they are.
     """
     match expr:
         case Reduce("sum", x, over, None, ()):
@@ -237,11 +251,6 @@ def without_axis(expr: Expr, mixer: Mixer) -> Expr:
             if reverse:
                 before = call("sub", call("sub", Size(over), 1), before)
             return call("mul", x, before if exclusive else call("add", before, 1))
-        case Read(x, at, fill):
-            return _read_of_number(expr, x, at, fill, mixer)
-        case Solve(matrix, vector, left, right):
-            matrix, vector = _along(matrix, left, right), _along(vector, left)
-            return replace(expr, matrix=matrix, vector=vector)
         case _:
             return expr
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 
 from .errors import UnsupportedError
-from .expression import Expr, Index, Kind, Literal, Ref, Scalar, Size, Solve, call
+from .expression import Expr, Index, Kind, Literal, Read, Ref, Scalar, Size, Solve, call
 from .host import evaluate_host
 from .mixer import Attention, Map, Mixer, Recurrence, assignments
 from .optional import expressions
@@ -152,9 +152,7 @@ def query_axis(mixer: Mixer, stage: Attention) -> str:
     if partners:
         return min(partners)
     heads = {d for pair in mixer.heads for d in pair}
-    keyed = frozenset[str]().union(
-        *(n.axes for n in walk(stage.score) if isinstance(n, Ref) and stage.over in n.axes)
-    )
+    keyed = frozenset[str]().union(*_axes_of_keys(stage))
     order = [d for i in mixer.inputs for d in i.dims]
     if not stage.queries:
         raise UnsupportedError(f"{mixer.name}: the attention over {stage.over} has no query axis")
@@ -164,6 +162,16 @@ def query_axis(mixer: Mixer, stage: Attention) -> str:
         return dim in keyed, dim in heads, mixer.sequence(dim) is None, place
 
     return min(stage.queries, key=rank)
+
+
+def _axes_of_keys(stage: Attention) -> Iterator[frozenset[str]]:
+    """The axes of what a score has for each key: values along ``over``, and tables read there."""
+    for node in walk(stage.score):
+        match node:
+            case Ref() if stage.over in node.axes:
+                yield node.axes
+            case Read(x, at) if any(stage.over in index.axes for _, index in at):
+                yield x.axes
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,12 @@
 """The select form; see ``ir/mixer.py: Select`` for what it means.
 
-A choice is a constant for gradients, so nothing here is differentiated.
+A choice is a constant for gradients. What it chooses by is not: a let may be first read here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from ...ir.expression import Expr, Kind
@@ -16,7 +15,6 @@ from .choice import choose
 from .values import Setting, Value
 
 
-@torch.no_grad()
 def select(setting: Setting, stage: Select, evaluate: Callable[[Expr], Value]) -> dict[str, Value]:
     """Every name that the stage makes."""
     rows = setting.ordered(stage.queries)
@@ -25,7 +23,7 @@ def select(setting: Setting, stage: Select, evaluate: Callable[[Expr], Value]) -
     def laid_out(expr: Expr, kind: Kind, wanted: tuple[str, ...]) -> Tensor:
         """The value with these axes in this order, those of ``over`` as one, the last."""
         value = setting.expanded(setting.of_kind(evaluate(expr), kind), wanted)
-        tensor = value.tensor.permute([value.dims.index(dim) for dim in wanted])
+        tensor = value.tensor.detach().permute([value.dims.index(dim) for dim in wanted])
         return tensor.flatten(len(rows)) if wanted == dims else tensor.unsqueeze(-1)
 
     chosen, listed = choose(

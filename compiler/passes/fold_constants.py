@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ...ir.expression import Call, Expr, Literal, Read, Reduce, Scalar, Size
+from ...ir.expression import Call, Cumsum, Expr, Literal, Read, Reduce, Scalar, Size
 from ...ir.host import evaluate_host
+from ...ir.optional import sum_without_axis
 from ...ir.rewriting import transform
 
 
@@ -15,7 +16,8 @@ def fold_constants(
     """``where(causal, a, b)`` --> ``a`` and the like, for params in ``known``.
 
     Only truth values of params are written out; numbers keep their names, so that the emitted
-    code can say them. Precondition: ``known`` has no run-time params.
+    code can say them. What is left of a sum or a running sum may have lost its axis: then it is
+    said without. Precondition: ``known`` has no run-time params.
     """
 
     def change(node: Expr) -> Expr | None:
@@ -26,6 +28,8 @@ def fold_constants(
                 return x
             case Reduce(_, x, (), None, ()):
                 return x
+            case Reduce() | Cumsum():
+                return sum_without_axis(node)
             case Call():
                 return _fold_call(node, known, sizes)
             case _:

@@ -57,14 +57,14 @@ class _Row:
             task,
             rows,
         )
-        self.kept = evaluator.evaluate(task.kept, "kept")
+        most = call("min", task.kept, Size(task.over))  # fits 32 bits whatever is asked for
+        self.kept = self.builder.cast(evaluator.evaluate(most, "kept"), DType.INT32)
         self.candidates: Value | None = None  # of the block in force
 
     def least(self) -> Value:
         """From one number to the next smaller one, until as many are as large as are kept."""
         builder = self.builder
-        most = call("min", self.task.kept, Size(self.task.over))
-        turns = builder.cast(self.evaluator.evaluate(most, "turns"), DType.INT32)
+        turns = self.kept
         for dim in sorted(turns.axes):  # the rows of a tile take the turns of the longest
             turns = builder.reduce("max", turns, dim, "turns")
         start = [("least", self._number(inf))]

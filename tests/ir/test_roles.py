@@ -3,7 +3,8 @@
 import pytest
 
 from mixc.compiler.language.load import load_text
-from mixc.ir.roles import LARGEST_WHOLE, batch_dims, dim_roles, feature_dims
+from mixc.ir.mixer import Attention
+from mixc.ir.roles import LARGEST_WHOLE, batch_dims, dim_roles, feature_dims, query_axis
 
 SPECS = {
     "delta": (
@@ -59,3 +60,19 @@ def test_many_channels_are_not_held_whole():
     mixer = load_text(f"mixer: m\n{SPECS['channels'][0]}")
     roles = dim_roles(mixer, {"C": LARGEST_WHOLE + 1, "N": 16})
     assert roles.features == {"N"}
+
+
+def test_queries_are_the_axis_that_keys_lack_also_where_keys_are_looked_up():
+    mixer = load_text("""
+mixer: m
+inputs:
+  q: [B, I, H, D]
+  k: [B, J, H, D]
+  v: [B, J, H, E]
+  from: {dims: [B, N], dtype: int32}
+attention: {over: N, score: "sum(q * k[J=from], D)", output: {o: "v[J=from]"}}
+outputs: {o: [B, I, H, E]}
+""")
+    (stage,) = mixer.stages
+    assert isinstance(stage, Attention)
+    assert query_axis(mixer, stage) == "I"

@@ -27,7 +27,8 @@ stages:
   - select: {over: N, score: x, among: a, keep: {top: c}, always: f, output: most}
   - select: {over: N, score: x, keep: {top: 3}, output: three}
   - select: {over: N, score: x, among: a, keep: {above: u}, output: large}
-outputs: {most: [B, I, N], three: [B, N, I], large: [B, I, N]}
+  - select: {over: N, score: x, keep: {top: c * c * c}, output: many}
+outputs: {most: [B, I, N], three: [B, N, I], large: [B, I, N], many: [B, I, N]}
 """
 
 

@@ -123,3 +123,23 @@ def test_s4d_by_its_kernel_has_the_answers_of_its_recurrence() -> None:
     x = {"x": normal(B, C, T), "log_dt": normal(C), "log_A_real": normal(C, 3)}
     x |= {"A_imag": normal(C, 3), "C_real": normal(C, 3), "C_imag": normal(C, 3), "skip": normal(C)}
     assert_matches(reference("s4d_conv", x)["o"], reference("s4d", x)["o"])
+
+
+@pytest.mark.parametrize("dilation", [1, 3, T])
+def test_dilated_conv_is_torchs(dilation: int) -> None:
+    x = {"x": normal(B, T, C, grad=True), "w": normal(C, 3, grad=True), "b": normal(C, grad=True)}
+    padded = F.pad(x["x"].mT, (2 * dilation, 0))
+    y = F.conv1d(padded, x["w"][:, None], x["b"], groups=C, dilation=dilation).mT
+    assert_agrees("dilated_conv", x, {"y": y}, {"dilation": dilation})
+
+
+@pytest.mark.parametrize("by_lag", [False, True])
+def test_extractor_sums_what_each_place_makes_of_a_token(by_lag: bool) -> None:
+    x = {"x": normal(B, T, C, grad=True), "W": normal(T, C, 5, grad=True)}
+    x |= {"A": normal(C, 5, grad=True)}
+    rows = []
+    for t in range(T):
+        places = t - torch.arange(t + 1) if by_lag else torch.arange(t + 1)
+        summed = torch.einsum("bud,ude->be", x["x"][:, : t + 1], x["W"][places])
+        rows.append((t + 1) ** -0.5 * summed * (x["x"][:, t] @ x["A"]))
+    assert_agrees("extractor", x, {"y": torch.stack(rows, 1)}, {"by_lag": by_lag})

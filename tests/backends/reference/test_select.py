@@ -130,3 +130,20 @@ outputs: {selected: [I, J], l: [I, S]}
         own = run(mixer, {"x": x[low:high, low:high]})
         assert torch.equal(made["selected"][low:high, low:high], own["selected"])
         assert torch.equal(made["l"][low:high], own["l"])
+
+
+def test_a_let_that_a_choice_reads_first_has_its_gradient():
+    mixer = load_text("""
+mixer: lets
+inputs: {x: [I, N], v: [N]}
+let: {s: x * x}
+stages:
+  - select: {over: N, score: s, keep: {top: 2}}
+  - map: {o: "sum(s * v, N, where=selected)"}
+outputs: {o: [I]}
+""")
+    x = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
+    v = torch.randn(5, dtype=torch.float64)
+    (found,) = torch.autograd.grad(run(mixer, {"x": x, "v": v})["o"].sum(), x)
+    kept = torch.zeros(3, 5).scatter(1, x.square().topk(2).indices, 1.0)
+    assert torch.equal(found, 2 * x * v * kept)

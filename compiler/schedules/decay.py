@@ -78,14 +78,15 @@ class Pairs:
     def visible(self, after: bool) -> Value:
         """Which columns a row sees: the rows before it, and itself with ``after``.
 
-        Rows past the last see nothing where they may mix with others, in what is solved for.
+        Told by where they stand in their chunk, which is the same in all of them. What is past the
+        last row comes after each that exists. Rows past the last see nothing where they may mix
+        with others, in what is solved for.
         """
-        fn = "ge" if after else "gt"
         builder = self.evaluator.builder
-        seen = self.compare(fn, self.row_number, self.column_number)
-        both = self.evaluator.both(seen, builder.bound(self.columns))
-        if not after:
-            both = self.evaluator.both(both, builder.bound(self.rows))
+        row = builder.range(self.rows, None, f"{self.rows.lower()}_offset")
+        column = builder.rename(row, self.rows, self.columns, f"{self.rows.lower()}_offset_before")
+        seen = self.compare("ge" if after else "gt", row, column)
+        both = seen if after else self.evaluator.both(seen, builder.bound(self.rows))
         assert both is not None
         return both
 

@@ -1,8 +1,8 @@
 """Decays inside a chunk by their logarithms: differences of running sums, then exponentials.
 
 One running sum of a row's numbers does what products do pair by pair: P(t, s) = exp(G_t - G_s). A
-difference is taken of what row t sees, so it is as large as the decay really is, and nothing else
-is exponentiated. It is off by what the sums have lost, |G| * 2**-24: for 16-bit numbers that is
+difference for what row t sees is as large as the decay really is, and what comes of the others
+counts for nothing. It is off by what the sums have lost, |G| * 2**-24: for 16-bit numbers that is
 nothing, for float32 strong gates would show, and there ``Factors`` multiplies.
 """
 
@@ -41,12 +41,8 @@ class Logarithms(Factors):
 
     def _decayed(self, pairs: Value, after: bool) -> Value:
         between = self._sub(self._up_to_row(after), self._up_to_column())
-        nothing = self.builder.constant(-math.inf, DType.FLOAT32)
-        name = BETWEEN[after]
-        seen = self.evaluator.where(self.pairs.visible(after), between, nothing, f"log_{name}")
-        kept = self._exp(seen, name)
-        # Masked again: what a row does not see may be infinite.
-        return self._masked(self._times(pairs, kept), after)
+        # Masked after all, once: what a row does not see may be infinite, as may be its decay.
+        return self._masked(self._times(pairs, self._exp(between, BETWEEN[after])), after)
 
     def _logs(self) -> Value:
         """Each row's logarithm, 0 past the last row."""

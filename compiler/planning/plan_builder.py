@@ -369,7 +369,7 @@ class PlanBuilder:
         fixed, sequences = frozenset(self.context.sizes), frozenset(dict(self.mixer.sequences))
         expr = without_repeated_factors(expr, fixed, sequences, self._stored_factor)
         tiled = [d for d in self.tiled(expr, order) if d not in _systems(expr)]
-        shared = is_too_large(order, self.context.sizes, self.target)
+        shared = is_too_large(order, expr, self.context.sizes, self.target)
         if shared:  # what has as many channels is a program's own, position by position
             tiled = [d for d in tiled if d in self.roles.long]
         block = tiled[0] if tiled else None

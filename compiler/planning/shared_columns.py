@@ -5,18 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import prod
 
-from ...ir.expression import Expr
+from ...ir.expression import Expr, Reduce
 from ...ir.rewriting import bound_axes, walk
 from ...ir.targets import AnyTarget, CpuTarget
+from ..tiles.context import padded
 
-# Elements of a result's fixed axes that a program on a GPU holds beside what they are made of.
+# Elements of a result's fixed axes that a program on a GPU holds beside what they are made of, and
+# those that it holds for each of the rows that it cuts or sums up, of which products take 16.
 _HELD = 2048
+_HELD_BY_ROW = 256
 
 
-def is_too_large(order: tuple[str, ...], sizes: Mapping[str, int], target: AnyTarget) -> bool:
+def is_too_large(
+    order: tuple[str, ...], value: Expr, sizes: Mapping[str, int], target: AnyTarget
+) -> bool:
     """Whether the fixed axes of a result are more than a program on a GPU holds."""
-    whole = prod(sizes.get(dim, 1) for dim in order)
-    return whole > _HELD and not isinstance(target, CpuTarget)
+    whole = prod(padded(sizes[dim], 16) for dim in order if dim in sizes)
+    summed = {dim for node in walk(value) if isinstance(node, Reduce) for dim in node.over}
+    by_row = bool((summed | {*order}) - sizes.keys())
+    return whole > (_HELD_BY_ROW if by_row else _HELD) and not isinstance(target, CpuTarget)
 
 
 def shared_columns(

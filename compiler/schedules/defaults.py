@@ -25,6 +25,7 @@ class Configuration:
 _MANY = 1 << 10  # registers: no limit
 _MOST = 1 << 20  # elements: no limit
 LIGHT: Launch = (("num_warps", 4), ("num_stages", 2))  # kernels that are no attention
+SPREAD: Launch = (("num_warps", 8), ("num_stages", 2))  # those that fit no better
 
 # (rows, keys, warps, pipeline stages), the fastest first, by the largest feature size.
 _Shape = tuple[int, int, int, int]

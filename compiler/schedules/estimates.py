@@ -29,6 +29,9 @@ _OF_FACTORS = 32
 # registers' worth and spilling from 256.
 PROLOGUE_LIMIT = 224
 _THREADS_PER_WARP = 32
+# What a loop may load element by element: clean at 60 in the library's backward passes.
+_GATHERED = 60
+_WITH_ADDRESS = 3  # registers of an element that is loaded by an address of its own, of 64 bits
 # Warps that a recurrence may have, and the registers that its tiles may take of a thread's.
 _WARPS = (1, 2, 4, 8, 16)
 _ROW_REGISTERS = 96
@@ -95,6 +98,28 @@ def prologue_registers(program: Program) -> int:
         if len(value.axes) > 1 and (isinstance(op, Load) or value.name in operands)
     ]
     return sum(_elements(program, value) for value in held) // threads
+
+
+def gathers_little(program: Program, target: AnyTarget) -> bool:
+    """Whether what loops load past the tensor cores stays in registers on a target."""
+    return isinstance(target, CpuTarget) or _gathered_registers(program) <= _GATHERED
+
+
+def _gathered_registers(program: Program) -> int:
+    """32-bit registers a thread holds for two-axis tiles that a loop loads and no dot takes: their
+    elements, and an address for each where a tile is not read along the last axis in memory, or
+    along another one than most."""
+    threads = dict(program.launch).get("num_warps", 4) * _THREADS_PER_WARP
+    factors, most = _dot_operands(program), 0
+    for loop in (op for op in program.body if isinstance(op, For)):
+        loads = [op for op in all_ops(loop.body) if isinstance(op, Load) and len(op.out.axes) > 1]
+        loads = [op for op in loads if op.out.name not in factors]
+        along = [op.index[-1][1].axes for op in loads]
+        common = max(along, key=along.count, default=frozenset())
+        weights = (1 if axes and axes == common else _WITH_ADDRESS for axes in along)
+        held = sum(w * _elements(program, op.out) for w, op in zip(weights, loads, strict=True))
+        most = max(most, held // threads)
+    return most
 
 
 def has_room(program: Program, target: AnyTarget) -> bool:

@@ -7,6 +7,7 @@ or as loops. A running sum along a long axis is a loop that stores as it goes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ...ir.expression import Cumsum, Reduce
 from ...ir.knob import Knob
@@ -20,8 +21,8 @@ from ..tiles.evaluation import TileEvaluator
 from ..tiles.evaluator import Evaluator
 from ..tiles.grid import place_grid, store_result
 from ..tiles.key_blocks import integer
-from .defaults import LIGHT, pointwise_choices
-from .estimates import fits
+from .defaults import LIGHT, SPREAD, pointwise_choices
+from .estimates import fits, gathers_little
 from .space import Space
 
 SPACE = Space(
@@ -43,10 +44,10 @@ def pointwise(task: PointwiseTask, context: Context) -> Program:
     for blocks in pointwise_choices(task.tiled, looped):
         columns = {d: max(16, blocks[d]) for d in task.tiled if d in context.sizes}
         made = tile_by_tile(task, context.with_blocks({**blocks, **columns}))
-        if fits(made, context.target):
-            break
+        if fits(made, context.target) and gathers_little(made, context.target):
+            return made
     assert made is not None
-    return made
+    return replace(made, launch=context.launch(SPREAD))
 
 
 def tile_by_tile(task: PointwiseTask, context: Context) -> Program:

@@ -17,6 +17,7 @@ from ...ir.tile import DType, Value
 from ..analysis.conditions import all_of, conditions_of
 from .admitted import steps_for_rows
 from .evaluator import Evaluator
+from .row_by_row import is_too_deep, row_by_row
 
 
 def reduce_on_tile(evaluator: Evaluator, expr: Reduce, hint: str) -> Value:
@@ -193,6 +194,8 @@ def _contract_inside(
         return builder.dot(a, b, over[0], acc, hint, masked=mask is not None)
     held = frozenset[str]().union(*(axes for axes, _ in groups))
     if len(held) <= 1 or not _can_step(evaluator, over, inside):
+        if len(over) == 1 and is_too_deep(evaluator, held | {*over}):
+            return _row_by_row(evaluator, inside, over[0], hint, acc, mask)
         value = _seen(evaluator, [evaluator.real(f) for f in inside], mask)
         for dim in over:
             if not any(dim in f.axes and is_zero_outside(evaluator, f) for f in inside):
@@ -236,6 +239,33 @@ def _step_through(
             term = contract(evaluator, inside, tuple(rest), None, hint, mask=mask)
         else:
             term = _seen(evaluator, [evaluator.real(f) for f in inside], mask)
+        loop.yields = (accumulate(evaluator, [loop.carried[0], term], hint),)
+    return loop.results[0]
+
+
+def _row_by_row(
+    evaluator: Evaluator,
+    inside: list[Expr],
+    dim: str,
+    hint: str,
+    acc: Value | None,
+    mask: Expr | None,
+) -> Value:
+    """The same along a block that the tile holds, none of which is a position of its own."""
+    builder = evaluator.builder
+    flat = [f for f in inside if len(_tile_axes(evaluator, [f])) < 3]
+    if mask is None and flat:  # one product to pick the rows of
+        product = evaluator.named(_product(evaluator, [evaluator.real(f) for f in flat]))
+        inside = [product, *(f for f in inside if f not in flat)]
+    start = acc
+    if start is None:
+        axes = _tile_axes(evaluator, inside, (dim,))
+        start = builder.constant(0.0, DType.FLOAT32, axes)
+    carried = (hint or f"sum_{dim.lower()}", start)
+    with row_by_row(evaluator, inside, dim, carried) as (loop, exists):
+        term = _seen(evaluator, [evaluator.real(f) for f in inside], mask)
+        if exists is not None:
+            term = evaluator.where(exists, term, builder.constant(0.0, DType.FLOAT32))
         loop.yields = (accumulate(evaluator, [loop.carried[0], term], hint),)
     return loop.results[0]
 

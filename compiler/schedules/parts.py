@@ -30,6 +30,7 @@ CHUNK_KERNELS = Knob(
 # last is made, and the library is clean up to here.
 _LINE_REGISTERS = 470
 _WIDE_LINE = 225  # the same where rows are loaded in float32
+_WHOLE_LINE = 300  # where states are read along both axes, which takes more of each row
 
 
 def chunk_kernels(task: ChunkTask, context: Context) -> int:
@@ -70,7 +71,9 @@ def with_part_launch(program: Program, task: ChunkTask, context: Context) -> Pro
     if any(isinstance(op, For) and op.carried for op in program.body):
         return _walk(program, task, context)
     line = [_with_warps(program, warps) for warps in (1, 2, 4, 8)]
-    room = _WIDE_LINE if context.wide and any(wide_rows(task, context)) else _LINE_REGISTERS
+    room = _LINE_REGISTERS if task.tiled else _WHOLE_LINE
+    if context.wide and any(wide_rows(task, context)):
+        room = _WIDE_LINE
     return next((one for one in line if prologue_registers(one) <= room), line[-1])
 
 

@@ -24,6 +24,8 @@ from .tolerances import error_limit, error_of
 
 # Runs a mixer on tensors with the caller's params; gives every output by name.
 Runner = Callable[[Mixer, Mapping[str, Tensor], Mapping[str, Number]], Mapping[str, Tensor]]
+# The inputs of a trial in a precision.
+Draw = Callable[[Mixer, VerificationCase, torch.dtype], Mapping[str, Tensor]]
 
 
 # What a backend made of a trial:
@@ -75,43 +77,8 @@ class Case:
         return self.status == "right"
 
 
-def verify(
-    mixer: Mixer,
-    runners: Mapping[str, Runner],
-    dtypes: Sequence[torch.dtype] = (torch.float32,),
-    params: Mapping[str, Number] = {},
-    *,
-    cases: Iterable[VerificationCase] | None = None,
-    device: str | torch.device = "cpu",
-    measured: Callable[[torch.dtype], Measure] = lambda dtype: outputs_of,
-) -> list[Case]:
-    """Run every backend on every trial in every precision and compare with the reference.
-
-    Args:
-        runners: backends by name. One that raises, or gives outputs of other names, shapes or
-            dtypes, has failed the trial; the case's message says how.
-        dtypes: the precisions of the inputs; the reference computes from the rounded inputs.
-        cases: the trials; ``verification_cases(mixer, params)`` where left out.
-        device: where the inputs of the runners lie. The reference runs on the CPU.
-        measured: what of a run is compared in a precision, its outputs if it is left out.
-    """
-    trials = verification_cases(mixer, params) if cases is None else list(cases)
-    return [
-        case
-        for dtype in dtypes
-        for trial in trials
-        for case in _verify_trial(mixer, runners, dtype, trial, device, measured(dtype))
-    ]
-
-
-def _verify_trial(
-    mixer: Mixer,
-    runners: Mapping[str, Runner],
-    dtype: torch.dtype,
-    trial: VerificationCase,
-    device: str | torch.device,
-    measure: Measure,
-) -> Iterator[Case]:
+def drawn(mixer: Mixer, trial: VerificationCase, dtype: torch.dtype) -> Mapping[str, Tensor]:
+    """The inputs that a trial asks for, those without meaning among them."""
     inputs = sample_inputs(
         mixer,
         trial.sizes,
@@ -124,9 +91,51 @@ def _verify_trial(
         strong=trial.strong,
         params=trial.params,
     )
-    if trial.garbage:
-        inputs = with_garbage(mixer, inputs, trial.seed)
+    return with_garbage(mixer, inputs, trial.seed) if trial.garbage else inputs
 
+
+def verify(
+    mixer: Mixer,
+    runners: Mapping[str, Runner],
+    dtypes: Sequence[torch.dtype] = (torch.float32,),
+    params: Mapping[str, Number] = {},
+    *,
+    cases: Iterable[VerificationCase] | None = None,
+    device: str | torch.device = "cpu",
+    measured: Callable[[torch.dtype], Measure] = lambda dtype: outputs_of,
+    draw: Draw = drawn,
+) -> list[Case]:
+    """Run every backend on every trial in every precision and compare with the reference.
+
+    Args:
+        runners: backends by name. One that raises, or gives outputs of other names, shapes or
+            dtypes, has failed the trial; the case's message says how.
+        dtypes: the precisions of the inputs; the reference computes from the rounded inputs.
+        cases: the trials; ``verification_cases(mixer, params)`` where left out.
+        device: where the inputs of the runners lie. The reference runs on the CPU.
+        measured: what of a run is compared in a precision, its outputs if it is left out.
+        draw: makes the inputs of a trial.
+    """
+    trials = verification_cases(mixer, params) if cases is None else list(cases)
+    return [
+        case
+        for dtype in dtypes
+        for trial in trials
+        for case in _verify_trial(
+            mixer, runners, dtype, trial, device, measured(dtype), draw(mixer, trial, dtype)
+        )
+    ]
+
+
+def _verify_trial(
+    mixer: Mixer,
+    runners: Mapping[str, Runner],
+    dtype: torch.dtype,
+    trial: VerificationCase,
+    device: str | torch.device,
+    measure: Measure,
+    inputs: Mapping[str, Tensor],
+) -> Iterator[Case]:
     def by_reference(precision: torch.dtype) -> Mapping[str, Tensor]:
         with one_thread():
             return measure(lambda given: run(mixer, given, trial.params, precision), inputs)

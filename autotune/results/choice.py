@@ -23,9 +23,15 @@ class TunedChoice:
     What is not exact is said once for each mixer, through the logger ``mixc.tuned``.
     """
 
-    def __init__(self, mixer: Mixer, device_type: str, index: int = 0) -> None:
-        """``device_type`` is torch's: ``cpu`` or ``cuda``."""
+    def __init__(
+        self, mixer: Mixer, device_type: str, index: int = 0, runs: Mixer | None = None
+    ) -> None:
+        """``device_type`` is torch's: ``cpu`` or ``cuda``.
+
+        ``runs``: whose kernels the configuration is for, where it is another form of ``mixer``.
+        """
         self._mixer, self._type, self._index = mixer, device_type, index
+        self._runs = mixer if runs is None else runs
         self._found: dict[object, Configuration] = {}
         self._features = tuple(sorted(feature_dims(mixer)))
         self._long: dict[tuple[int, ...], tuple[str, ...]] = {}  # by the sizes of features
@@ -46,7 +52,7 @@ class TunedChoice:
         key = key_of(self._mixer, sizes, dtype, device)
 
         def fault(configuration: Configuration) -> tuple[str, str] | None:
-            return space_of(self._mixer, sizes, dtype, device).fault(configuration)
+            return space_of(self._runs, sizes, dtype, device).fault(configuration)
 
         found = look_up(key, fault)
         if found.how != "exact":

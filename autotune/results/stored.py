@@ -110,7 +110,11 @@ class Found:
         """What a fallback takes, and what would do better."""
         wanted = f"{key.spec} ({key.dtype}, {_listed(key)}) on {key.device.name}"
         if self.result is None:
-            return f"{wanted} is not tuned: default configuration; `mixc tune {key.spec}` finds one"
+            from ...compiler.mixers.derivative.differentiate import BACKWARD
+
+            spec = key.spec.removesuffix(BACKWARD)
+            command = f"mixc tune {spec}{' --grad' if spec != key.spec else ''}"
+            return f"{wanted} is not tuned: default configuration; `{command}` finds one"
         own = self.result.key
         return (
             f"{wanted} is not tuned: taking the configuration for {_listed(own)} on "

@@ -13,12 +13,16 @@ from typing import Literal, Self
 from ...ir.binding import Number
 from ...ir.knob import Configuration
 from ...ir.mixer import Mixer
+from ..checking.passes import Origin
 from ..checking.process import Worker, WorkerDied
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is tuned: a mixer with its params set, on a device, at these sizes."""
+    """What is tuned: a mixer with its params set, on a device, at these sizes.
+
+    ``origin``: what it is the backward pass of; None: it is no backward pass.
+    """
 
     mixer: Mixer
     dtype: str
@@ -26,6 +30,7 @@ class Problem:
     sizes: Mapping[str, int]
     checked: Mapping[str, int]  # sizes to compare with the reference at
     params: Mapping[str, Number] = field(default_factory=dict)
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True)

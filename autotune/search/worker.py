@@ -15,8 +15,9 @@ from ...ir.knob import Configuration
 from ...ir.mixer import Mixer
 from ..bench.measuring import Call, Clock, timing_of
 from ..bench.timed_inputs import left_out, timed_inputs
-from ..checking.checking import Case, verify
+from ..checking.checking import Case, drawn, verify
 from ..checking.limits import LARGEST_LIMIT
+from ..checking.passes import Origin, backward_inputs, in_backward
 from ..checking.poison import poisoned_memory
 from ..checking.sampling import VerificationCase
 from ..checking.serving import serve
@@ -88,12 +89,31 @@ class Trials:
     def _tensors(self, problem: Problem) -> dict[str, Tensor]:
         key = (problem.mixer.name, problem.dtype, tuple(problem.sizes.items()), problem.device)
         if self._inputs is None or self._inputs[0] != key:
-            dtype = getattr(torch, problem.dtype)
-            made = timed_inputs(
-                problem.mixer, problem.sizes, dtype, device=problem.device, params=problem.params
-            )
-            self._inputs = (key, made)
+            self._inputs = (key, tensors_of(problem))
         return self._inputs[1]
+
+
+def tensors_of(problem: Problem) -> dict[str, Tensor]:
+    """What a problem is timed on; of a backward pass, what kernels make of a forward pass."""
+    if problem.origin is None:
+        return _timed_inputs(problem)
+    own = replace(
+        problem,
+        mixer=problem.origin.derivative.forward,
+        dtype=problem.origin.dtype,
+        sizes=problem.origin.sizes,
+    )
+    given = _timed_inputs(own)
+    made = configured_runner(own, {})(given, problem.params)
+    return in_backward(problem.origin, {**given, **made}, getattr(torch, problem.dtype), seed=0)
+
+
+def _timed_inputs(problem: Problem) -> dict[str, Tensor]:
+    dtype = getattr(torch, problem.dtype)
+    made = timed_inputs(
+        problem.mixer, problem.sizes, dtype, device=problem.device, params=problem.params
+    )
+    return dict(made)
 
 
 def warm_up(calls: Sequence[Call]) -> None:
@@ -119,7 +139,7 @@ def check(problem: Problem, runner: Runner, seed: int) -> Case:
     ) -> Mapping[str, Tensor]:
         return runner(tensors, params)
 
-    absent = left_out(problem.mixer)
+    origin, absent = problem.origin, left_out(problem.mixer)
     case = VerificationCase("tuning", problem.checked, problem.params, absent, seed=seed)
     (found,) = verify(
         problem.mixer,
@@ -128,8 +148,19 @@ def check(problem: Problem, runner: Runner, seed: int) -> Case:
         problem.params,
         cases=[case],
         device=problem.device,
+        draw=drawn if origin is None else partial(_backward_trial, origin),
     )
     return capped(found)
+
+
+def _backward_trial(
+    origin: Origin, _: Mixer, trial: VerificationCase, dtype: torch.dtype
+) -> Mapping[str, Tensor]:
+    """The inputs of a backward pass, of a forward pass at the sizes of a check."""
+    forward = origin.derivative.forward
+    own = replace(trial, sizes=origin.checked, absent=left_out(forward))
+    given = drawn(forward, own, getattr(torch, origin.dtype))
+    return backward_inputs(origin, given, trial.params, dtype, trial.seed)
 
 
 def capped(case: Case) -> Case:

@@ -109,7 +109,12 @@ def run(
     chosen: Any = "cpu" if device == "cpu" else "triton"
     kernels: Runner = kernel_runner(mixer, chosen, mixer)
     if grad:
-        kernels = Training(mixer, lambda made: kernel_runner(made, chosen), chosen != "cpu")
+        kernels = Training(
+            mixer,
+            lambda made, tuned=None: kernel_runner(made, chosen, tuned),
+            chosen != "cpu",
+            tuned=mixer,
+        )
     return bench(
         mixer,
         lambda tensors: kernels(tensors, {}),

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 @click.option("--storage", help="A database URL or a journal file, to share a study.")
 @click.option("--time-limit", default=60.0, type=click.FloatRange(1), help="Seconds for a trial.")
 @click.option("--static", is_flag=True, help="Rank by compile report and a model; nothing runs.")
+@click.option("--grad", is_flag=True, help="The backward pass, which training steps then take.")
 @dtype_option(multiple=False, default="bf16", help="The working precision; bf16 if not given.")
 @param_option
 @size_option
@@ -57,6 +58,7 @@ def command(
     storage: str | None,
     time_limit: float,
     static: bool,
+    grad: bool,
     dtype: str,
     params: tuple[str, ...],
     sizes: tuple[str, ...],
@@ -70,14 +72,16 @@ def command(
     """
     fixed = dim_sizes(sizes)
     if whole:
-        if spec is not None or static or params or fixed:
-            raise click.UsageError("--all takes no SPEC, --static, -p or --size.")
+        if spec is not None or static or grad or params or fixed:
+            raise click.UsageError("--all takes no SPEC, --static, --grad, -p or --size.")
         done = library(device, trials, dtype, storage, time_limit, as_json)
         answer({"specs": done}, as_json, lambda console: write_library(console, done))
         return
     if spec is None:
         raise click.UsageError("Which SPEC? Or --all of the library.")
     mixer = load_spec(spec, params)
+    if static and grad:
+        raise click.UsageError("--static takes no --grad: nothing runs, so nothing is kept.")
     if static:
         tuned = _modelled(mixer, device or "cuda:90", fixed, dtype, trials, storage, quiet=as_json)
     else:
@@ -90,8 +94,9 @@ def command(
             storage=storage,
             time_limit_s=time_limit,
             quiet=as_json,
+            grad=grad,
         )
-    answer(as_json_data(mixer, tuned), as_json, lambda console: write(console, mixer, tuned))
+    answer(as_json_data(tuned), as_json, lambda console: write(console, mixer, tuned))
 
 
 def library(
@@ -133,14 +138,19 @@ def measured(
     storage: str | None = None,
     time_limit_s: float = 60.0,
     quiet: bool = False,
+    grad: bool = False,
 ) -> Tuned:
-    """The result of timed trials on this machine, with a live table of them."""
+    """The result of timed trials on this machine, with a live table of them.
+
+    ``grad``: of the mixer's backward pass.
+    """
     from ..autotune.checking.shapes import (
         CPU_PROPORTIONS,
         GPU_PROPORTIONS,
         checked_sizes,
         timed_sizes,
     )
+    from ..autotune.search.backward import backward_problem
     from ..autotune.search.trial import Problem
     from ..autotune.search.tune import tune
 
@@ -148,7 +158,9 @@ def measured(
     proportions = CPU_PROPORTIONS if kind == "cpu" else GPU_PROPORTIONS
     timed = timed_sizes(mixer, proportions, sizes)
     problem = Problem(mixer, dtype, kind, timed, checked_sizes(mixer, timed))
-    with TrialTable(console(stderr=True), mixer, trials, quiet) as table:
+    if grad:
+        problem = backward_problem(problem)
+    with TrialTable(console(stderr=True), problem.mixer, trials, quiet) as table:
         return tune(
             problem,
             trials,
@@ -206,12 +218,12 @@ def device_type(device: str | None) -> Literal["cpu", "cuda"]:
     )
 
 
-def as_json_data(mixer: Mixer, tuned: Tuned) -> dict[str, Any]:
+def as_json_data(tuned: Tuned) -> dict[str, Any]:
     """The answer as data."""
     result, history = tuned.result, tuned.history
     default_us = result.default_time_us
     return {
-        "spec": mixer.name,
+        "spec": result.key.spec,
         "device": result.as_dict()["device"],
         "dtype": result.key.dtype,
         "sizes": dict(result.sizes),
@@ -257,7 +269,7 @@ def write(console: Console, mixer: Mixer, tuned: Tuned) -> None:
     sizes = " ".join(f"{dim}={size}" for dim, size in shown_sizes(mixer, result.sizes).items())
     device = result.key.device
     where = device.architecture if result.modelled else device.name
-    lines = [f"{mixer.name}, {result.key.dtype}, {sizes}, on {where}"]
+    lines = [f"{result.key.spec}, {result.key.dtype}, {sizes}, on {where}"]
     lines.append(_trials_line(tuned))
     if result.default_time_us is not None:
         lines.append(f"default  {result.default_time_us:>12,.1f} us   {words(tuned.default)}")

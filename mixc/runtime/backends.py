@@ -76,7 +76,7 @@ def kernel_runner(
         from ..backends.cpu.run import CpuRunner
 
         alone = ALONE_BYTES if few_rows else 0
-        return CpuRunner(mixer, lower, choose=_tuned_choice(tuned, "cpu"), alone_bytes=alone)
+        return CpuRunner(mixer, lower, choose=_tuned_choice(tuned, "cpu", mixer), alone_bytes=alone)
     if chosen == "interpreter":
         use_interpreter()
         tuned = None
@@ -85,7 +85,7 @@ def kernel_runner(
     from ..backends.triton.run import TritonRunner
     from ..compiler.schedules.configurations import bind_configuration
 
-    kernels = TritonRunner(mixer, lower, _tuned_choice(tuned, "cuda"), bind_configuration)
+    kernels = TritonRunner(mixer, lower, _tuned_choice(tuned, "cuda", mixer), bind_configuration)
     return _quietly(kernels) if chosen == "interpreter" else kernels
 
 
@@ -113,12 +113,12 @@ def _quietly(kernels: Runner) -> Runner:
     return run
 
 
-def _tuned_choice(mixer: Mixer | None, device_type: str) -> TunedChoice | None:
-    if mixer is None:
+def _tuned_choice(tuned: Mixer | None, device_type: str, runs: Mixer) -> TunedChoice | None:
+    if tuned is None:
         return None
     from ..autotune.results.choice import TunedChoice
 
-    return TunedChoice(mixer, device_type)
+    return TunedChoice(tuned, device_type, runs=runs)
 
 
 def by_reference(

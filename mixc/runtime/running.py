@@ -261,10 +261,10 @@ class Execution:
             kept = "all" if packed else self.kept
             self._trainings[packed] = Training(
                 mixer,
-                lambda made: kernel_runner(made, chosen),
+                lambda made, tuned=None: kernel_runner(made, chosen, tuned),
                 chosen != "cpu",
                 kept,
-                lambda made: kernel_runner(made, chosen, self.tuned),
+                tuned=self.tuned,
             )
         return self._trainings[packed]
 

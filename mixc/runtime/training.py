@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from .backends import Runner
     from .segmented import SegmentedPasses
 
+    # The kernels of a mixer; with another mixer, in the configuration that is stored for that.
+    MakeRunner = Callable[..., Runner]
+
 _MOST_SHAPES = 256
 
 
@@ -31,24 +34,25 @@ class Training:
     """A mixer that is trained through; kernels are made once for each set of inputs that want a
     gradient.
 
-    ``runner`` makes the kernels of a mixer, ``forward_runner`` those of forward passes where they
-    are others: tuned ones, since these compute the mixer. ``narrow``: their products take 16 bits,
-    so backward passes need not work in float32; ``kept`` as for ``mixc.load``.
+    ``runner`` makes the kernels of a mixer; with ``tuned``, whose configuration the forward pass
+    takes, it is asked for those in the configuration that is stored for a second mixer.
+    ``narrow``: their products take 16 bits, so backward passes need not work in float32. ``kept``
+    is as for ``mixc.load``.
     """
 
     def __init__(
         self,
         mixer: Mixer,
-        runner: Callable[[Mixer], Runner],
+        runner: MakeRunner,
         narrow: bool = False,
         kept: Kept = "all",
-        forward_runner: Callable[[Mixer], Runner] | None = None,
+        tuned: Mixer | None = None,
     ) -> None:
         self.mixer = mixer
         self.runner = runner
-        self.forward_runner = forward_runner or runner
         self.narrow = narrow
         self.kept: Kept = kept
+        self.tuned = tuned
         self.passes: dict[object, Passes | str] = {}
         self.segmented: dict[object, Segmenting | None] = {}
         self.chosen: dict[object, Passes | SegmentedPasses] = {}  # by shapes
@@ -125,7 +129,8 @@ class Training:
         """The passes; or why there are none."""
         try:
             derivative = differentiate(self._given(dtypes), wanted)
-            return self._passes(derivative, dtypes, wanted, sizes(derivative))
+            whole = self.tuned is self.mixer  # of other forms, of documents say, none is stored
+            return self._passes(derivative, dtypes, wanted, sizes(derivative), whole)
         except UnsupportedError as error:
             return str(error)
 
@@ -140,7 +145,7 @@ class Training:
         try:
             derivative = in_segments(mixer, wanted)
             both = (derivative.first, derivative.later)
-            first, later = (self._passes(one, dtypes, wanted, sizes) for one in both)
+            first, later = (self._passes(one, dtypes, wanted, sizes, False) for one in both)
         except UnsupportedError:
             return None
         return Segmenting(mixer, derivative, first, later)
@@ -156,7 +161,9 @@ class Training:
         dtypes: Mapping[str, torch.dtype],
         wanted: tuple[str, ...],
         sizes: Mapping[str, int],
+        is_stored: bool,
     ) -> Passes:
+        """``is_stored``: a configuration may be stored for the backward pass."""
         in_float32 = derivative.in_float32 and not self.narrow
         dtype = torch.float32 if in_float32 else None
         fixed = {d: int(sizes[d]) for d in feature_dims(derivative.backward) if d in sizes}
@@ -164,9 +171,13 @@ class Training:
         plan = None
         if derivative.gradients:
             plan = lower(derivative.backward, fixed, str(dtype or first).removeprefix("torch."))
-        forward = self.forward_runner(derivative.forward)
-        backward = self.runner(derivative.backward)
+        backward_tuned = derivative.backward if is_stored else None
+        forward = self._kernels(derivative.forward, self.tuned)
+        backward = self._kernels(derivative.backward, backward_tuned)
         return Passes(self.mixer.name, derivative, forward, backward, dtype, plan)
+
+    def _kernels(self, mixer: Mixer, tuned: Mixer | None) -> Runner:
+        return self.runner(mixer) if tuned is None else self.runner(mixer, tuned)
 
 
 class _Pass(torch.autograd.Function):

@@ -40,6 +40,7 @@ from .rounds_in_time import rounds_in_time
 from .states_apart import states_apart
 
 Node = Equation | Attention | Recurrence | Select
+BACKWARD = "_backward"  # what the name of a backward pass ends in
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class _Derivation:
         cotangents = tuple(
             Input(self.cotangents[o.name], o.layout, dtype=o.dtype) for o in self.given
         )
-        draft = replace(mixer, name=f"{mixer.name}_backward", outputs=outputs, inputs=())
+        draft = replace(mixer, name=f"{mixer.name}{BACKWARD}", outputs=outputs, inputs=())
         draft = replace(draft, stages=tuple(self.adjoints.stages))
         draft = self._with_equations(draft)
         draft = replace(draft, params=_params(draft), wide=_has_recurrence(mixer))

@@ -9,6 +9,7 @@ import pytest
 
 from mixc.autotune.checking.checking import Case
 from mixc.autotune.checking.shapes import CPU_PROPORTIONS, checked_sizes, timed_sizes
+from mixc.autotune.search.backward import backward_problem
 from mixc.autotune.search.trial import Job, Problem, TrialWorker
 from mixc.autotune.search.worker import capped
 from mixc.compiler.language.load import load_text
@@ -29,7 +30,7 @@ if [ -n "$source" ]; then
   case "$(grep -o 'BLOCK_[IJ] = [0-9]*[,.]' "$source" | tr -dc '0-9\\n' | tr '\\n' ' ')" in
     "16 32 ") plant "__builtin_trap();";;
     "16 64 ") plant "for (volatile int on = 1; on;) {}";;
-    "16 128 ") plant "return;";;
+    "16 128 "*) plant "return;";;
     "16 256 ") plant "tiny_o(args, threads); ((float*)args[0])[85] += 0.5f; return;";;
     "32 64 ") plant "for (;;) { static volatile char* kept; kept = new char[1l << 30]; }";;
     "64 32 ") echo "no such thing;" >> "$source";;
@@ -91,6 +92,17 @@ def test_a_wrong_number_is_wrong(worker):
     found = outcome(worker, WRONG)
     assert found.status == "failed"
     assert "wrong: o: error" in found.message
+
+
+def test_a_backward_pass_is_tried_on_what_its_forward_pass_keeps(worker):
+    backward = backward_problem(problem())
+    assert "o_lse" in {i.name for i in backward.mixer.inputs}
+    apart = {"one_sweep": 0}  # a kernel of either block for keys' and for queries' gradients
+    good, silent = worker.run(Job(backward, (GOOD | apart, SILENT | apart)))
+    assert good.status == "ok", good.message
+    assert 0 < good.error <= good.limit
+    assert silent.status == "failed"
+    assert "wrong: d_" in silent.message
 
 
 def test_a_limit_that_admits_anything_is_capped():

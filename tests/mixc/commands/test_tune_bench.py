@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -90,6 +91,33 @@ def test_tune_stores_what_the_next_load_uses(run, folder):
     assert [(r["spec"], r["dtype"], r["path"]) for r in listed] == [("small", "float32", str(path))]
     assert "small" in run("tuned", "small").stdout
     assert json.loads(run("tuned", "other", "--json").stdout) == {"results": []}
+
+
+def test_tune_stores_what_training_steps_use(run, folder, caplog):
+    result = run(*TUNE, "--grad", "--trials", "1", "--json")
+    assert result.exit_code == 0, result.output
+    data = json.loads(result.stdout)
+    assert data["spec"] == "small_backward"
+    path = Path(data["stored"])
+    before = f"block_rows: {data['winner']['configuration']['block_rows']}"
+    path.write_text(path.read_text().replace(before, "block_rows: 16"))
+    attend = mixc.load("small.yaml")
+    q, k, v = (torch.randn(1, 2, 60, 16, requires_grad=True) for _ in range(3))
+    exact = mixc.load("small.yaml", backend="reference")(*(x.double() for x in (q, k, v)))
+    wanted = torch.autograd.grad(exact.square().sum(), (q, k, v))
+    with caplog.at_level("WARNING", "mixc.tuned"):
+        found = torch.autograd.grad(attend(q, k, v).square().sum(), (q, k, v))
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+    (training,) = attend._execution._trainings.values()
+    (passes,) = training.passes.values()
+    sizes = {"B": 1, "H": 2, "I": 60, "J": 60, "T": 60, "D": 16, "E": 16}
+    assert passes.backward.choose(sizes, torch.float32)["block_rows"] == 16
+    assert passes.forward.choose(sizes, torch.float32) == {}
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert "`mixc tune small` finds one" in told  # the forward pass alone is not tuned
+    found = torch.autograd.grad(attend(q.detach(), k, v).square().sum(), (k, v))
+    torch.testing.assert_close(found, wanted[1:], atol=1e-4, rtol=1e-4)
+    assert "`mixc tune small --grad` finds one" in caplog.records[-1].getMessage()
 
 
 def test_a_tune_that_is_killed_goes_on(folder):

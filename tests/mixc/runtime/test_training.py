@@ -73,18 +73,21 @@ def test_gradients_have_the_dtype_of_their_inputs() -> None:
         torch.testing.assert_close(one.double(), right, rtol=0.05, atol=0.05)
 
 
-def test_forward_passes_run_as_tuned(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_passes_run_as_tuned(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def runner(made: Mixer, chosen: str, tuned: Mixer | None = None, few_rows: bool = False):  # type: ignore[no-untyped-def]
-        asked.append((made.name, tuned))
+        asked.append((made, tuned))
         return kernel_runner(made, chosen)  # type: ignore[arg-type]
 
     monkeypatch.setattr("mixc.runtime.running.kernel_runner", runner)
     mixer = mixc.load("causal")
     q, k, v = torch.randn(3, 1, 2, 19, 16)
     mixer(q.requires_grad_(), k, v).sum().backward()
-    assert asked == [("causal", mixer.mixer), ("causal_backward", None)]
+    forward, backward = asked
+    assert (forward[0].name, forward[1]) == ("causal", mixer.mixer)
+    assert backward[0].name == "causal_backward"
+    assert backward[1] == backward[0]
 
 
 def test_no_second_derivative_by_kernels() -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from ...ir.knob import Configuration
 from ..bench.measuring import Timing, timing_of
 from .search import History
-from .trial import Job, Outcome, Problem, TrialWorker
+from .trial import Job, Outcome, Problem
 
 # How many of the fastest run the last race against the default configuration.
 _FINALISTS = 3
@@ -27,7 +28,14 @@ class Winner:
     default_us: float | None
 
 
-def race(worker: TrialWorker, problem: Problem, default: Configuration, history: History) -> Winner:
+class Runs(Protocol):
+    """Runs the configurations of a job in turns."""
+
+    def run(self, job: Job) -> list[Outcome]:
+        """An outcome per configuration."""
+
+
+def race(worker: Runs, problem: Problem, default: Configuration, history: History) -> Winner:
     """The winner of the fastest trials and the default; of the trials where the race fails."""
     best = history.best(_FINALISTS)
     entries = [default, *(t.configuration for t in best if t.configuration != default)]

@@ -7,14 +7,14 @@ import os
 import random
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ...ir.knob import Configuration
 from .kernels import Space
 from .order import Key, Order, key
-from .trial import Outcome
+from .trial import OneByOne, Outcome, Trying
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -101,32 +101,60 @@ class Search:
 
         ``first`` are tried before anything else. Ctrl-C ends the search, and what was found stays.
         """
+        trying = OneByOne(lambda _, configuration, best_us: evaluate(configuration, best_us))
+        return self.run_by(trying, trials, first, on_trial)
+
+    def run_by(
+        self,
+        trying: Trying,
+        trials: int,
+        first: Sequence[Configuration] = (),
+        on_trial: Callable[[History], None] = lambda _: None,
+    ) -> History:
+        """The same with as many trials at once as ``trying`` takes."""
         history = self.history()
         self._enqueue(first, history)
         order = Order(self.space, trials, self._random)
+        opened: dict[int, OpenTrial] = {}
         try:
-            while len(history.trials) < trials:
-                trial = self._ask(history, order)
-                if trial is None:
+            while True:
+                self._open(trying, opened, history, order)
+                if not opened:
                     break
-                self._evaluate(trial, evaluate, history.best_us)
+                number, outcome = trying.ended()
+                self._tell(opened.pop(number), outcome)
                 history = self.history()
                 on_trial(history)
-        except KeyboardInterrupt:
+        except BaseException as end:
+            self._fail(opened)
+            if not isinstance(end, KeyboardInterrupt):
+                raise
             history = self.history()
             history.interrupted = True
         return history
 
-    # ------------------------------------------------------------------------------ one trial
+    def _open(
+        self, trying: Trying, opened: dict[int, OpenTrial], history: History, order: Order
+    ) -> None:
+        """Begin trials, as many as are still to come and as may be open."""
+        while len(opened) < trying.at_once and len(history.trials) + len(opened) < order.trials:
+            trial = self._ask(history, order)
+            if trial is None:
+                return
+            opened[trial.number] = trial
+            trying.start(trial.number, trial.params, history.best_us)
 
-    def _evaluate(self, trial: OpenTrial, evaluate: Evaluate, best_us: float | None) -> None:
+    def _fail(self, opened: Mapping[int, OpenTrial]) -> None:
         from optuna.trial import TrialState
 
-        try:
-            outcome = evaluate(trial.params, best_us)
-        except BaseException:
+        for trial in opened.values():
             self._study.tell(trial, state=TrialState.FAIL)
-            raise
+
+    # ------------------------------------------------------------------------------ one trial
+
+    def _tell(self, trial: OpenTrial, outcome: Outcome) -> None:
+        from optuna.trial import TrialState
+
         for name in ("status", "message", "time_us", "spread_us", "error", "limit", "build_s"):
             trial.set_user_attr(name, getattr(outcome, name))
         match outcome.status:

@@ -6,9 +6,9 @@ with a message; the process that asked goes on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Literal, Protocol, Self
 
 from ...ir.binding import Number
 from ...ir.knob import Configuration
@@ -63,6 +63,41 @@ class Outcome:
     times_us: tuple[float, ...] = ()
 
 
+# The number of a trial, its configuration and the best time so far (None at first) --> the job.
+JobOf = Callable[[int, Configuration, float | None], Job]
+
+
+class Trying(Protocol):
+    """Carries out up to ``at_once`` trials at a time, told apart by their numbers."""
+
+    at_once: int
+
+    def start(self, number: int, configuration: Configuration, best_us: float | None) -> None:
+        """Begin a trial; fewer than ``at_once`` are open."""
+
+    def ended(self) -> tuple[int, Outcome]:
+        """The number of an open trial that has ended, and what became of it; waits for one."""
+
+
+class OneByOne:
+    """Trials by a function, each as it is asked for."""
+
+    def __init__(self, try_one: Callable[[int, Configuration, float | None], Outcome]) -> None:
+        """``try_one``: a trial's number, its configuration, the best time --> its outcome."""
+        self._try_one = try_one
+        self._open: tuple[int, Configuration, float | None] | None = None
+        self.at_once = 1
+
+    def start(self, number: int, configuration: Configuration, best_us: float | None) -> None:
+        """Keep what is to be tried."""
+        self._open = number, configuration, best_us
+
+    def ended(self) -> tuple[int, Outcome]:
+        """Try it."""
+        assert self._open is not None
+        return self._open[0], self._try_one(*self._open)
+
+
 class TrialWorker:
     """A process that runs jobs one by one; a new one takes the place of one that died.
 
@@ -80,6 +115,10 @@ class TrialWorker:
     def __exit__(self, *_: object) -> None:
         """End the process."""
         self.worker.close()
+
+    def trying(self, job_of: JobOf) -> OneByOne:
+        """Carries out the trials of a search."""
+        return OneByOne(lambda *trial: self.run(job_of(*trial))[0])
 
     def run(self, job: Job) -> list[Outcome]:
         """An outcome per configuration; what ends the process fails them all."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...ir.knob import Configuration
-from ..results.devices import device_of_type
+from ..results.devices import Device, device_of_type
 from ..results.folders import data_folder
 from ..results.result import Key, Result
 from ..results.stored import key_of, look_up, save, stored_results
@@ -14,8 +15,11 @@ from .journal import open_storage
 from .kernels import Space, space_of
 from .race import Winner, race
 from .search import History, Search
-from .trial import Job, Outcome, Problem, TrialWorker
+from .trial import Job, Problem, TrialWorker
 from .tuned import InterruptedEarly, Tuned, TuningError, installed_versions, study_name
+
+if TYPE_CHECKING:
+    from .on_ray import Cluster
 
 # A first call that takes so much longer than the best is not worth timing further.
 _HOPELESS = 2.5
@@ -29,6 +33,7 @@ def tune(
     time_limit_s: float = 60.0,
     seed: int | None = None,
     on_trial: Callable[[History], None] = lambda _: None,
+    cluster: Cluster | None = None,
 ) -> Tuned:
     """Search for the fastest configuration of a mixer's kernels, and keep it.
 
@@ -38,13 +43,13 @@ def tune(
             data folder.
         time_limit_s: for one trial; what takes longer has failed.
         on_trial: told of every trial that ends.
+        cluster: where trials run, several at once; None: in a process of this machine.
 
     Raises:
         TuningError: no configuration was right.
         UnsupportedError: no compiler, or a term that no schedule computes.
     """
-    device = device_of_type(problem.device)
-    space = space_of(problem.mixer, problem.sizes, problem.dtype, device)
+    device, space = _device_and_space(problem, cluster)
     key = key_of(problem.mixer, problem.sizes, problem.dtype, device)
     name = study_name(key, space, problem)
     place = data_folder() / "studies" / f"{device.slug}.journal" if storage is None else storage
@@ -54,15 +59,14 @@ def tune(
     if kept is not None and kept[1].trials >= trials and len(before.trials) <= kept[1].trials:
         return Tuned(kept[1], kept[0], before, space.default, 0)
     first = [space.default] if before.trials else _first(problem, space, key)
-    with TrialWorker(time_limit_s) as worker:
+    with cluster or TrialWorker(time_limit_s) as worker:
 
-        def evaluate(configuration: Configuration, best_us: float | None) -> Outcome:
+        def job(number: int, configuration: Configuration, best_us: float | None) -> Job:
             hopeless = None if best_us is None else _HOPELESS * best_us
-            seed_of_data = len(search.history().trials) + 1
-            (outcome,) = worker.run(Job(problem, (configuration,), seed_of_data, hopeless))
-            return outcome
+            return Job(problem, (configuration,), number + 1, hopeless)
 
-        history = search.run(evaluate, trials, first, on_trial)
+        trying = worker.trying(job)
+        history = search.run_by(trying, trials, first, on_trial)
         if not history.best():
             early = InterruptedEarly if history.interrupted else TuningError
             raise early(_nothing_right(history))
@@ -70,6 +74,13 @@ def tune(
     result = _result(key, problem, winner, history, name)
     fresh = len(history.trials) - len(before.trials)
     return Tuned(result, save(result), history, space.default, fresh)
+
+
+def _device_and_space(problem: Problem, cluster: Cluster | None) -> tuple[Device, Space]:
+    if cluster is not None:
+        return cluster.device, cluster.space(problem)
+    device = device_of_type(problem.device)
+    return device, space_of(problem.mixer, problem.sizes, problem.dtype, device)
 
 
 def _first(problem: Problem, space: Space, key: Key) -> list[Configuration]:

@@ -23,6 +23,7 @@ from .tune_table import TrialTable, words
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ..autotune.search.on_ray import Cluster
     from ..autotune.search.tuned import Tuned
     from ..ir.mixer import Mixer
 
@@ -45,6 +46,13 @@ if TYPE_CHECKING:
 @click.option("--storage", help="A database URL or a journal file, to share a study.")
 @click.option("--time-limit", default=60.0, type=click.FloatRange(1), help="Seconds for a trial.")
 @click.option("--static", is_flag=True, help="Rank by compile report and a model; nothing runs.")
+@click.option(
+    "--ray",
+    is_flag=False,
+    flag_value="auto",
+    metavar="[ADDRESS]",
+    help="Trials on the nodes or GPUs of a Ray cluster, several at once.",
+)
 @click.option("--grad", is_flag=True, help="The backward pass, which training steps then take.")
 @dtype_option(multiple=False, default="bf16", help="The working precision; bf16 if not given.")
 @param_option
@@ -58,6 +66,7 @@ def command(
     storage: str | None,
     time_limit: float,
     static: bool,
+    ray: str | None,
     grad: bool,
     dtype: str,
     params: tuple[str, ...],
@@ -72,16 +81,16 @@ def command(
     """
     fixed = dim_sizes(sizes)
     if whole:
-        if spec is not None or static or grad or params or fixed:
-            raise click.UsageError("--all takes no SPEC, --static, --grad, -p or --size.")
+        if spec is not None or static or ray or grad or params or fixed:
+            raise click.UsageError("--all takes no SPEC, --static, --ray, --grad, -p or --size.")
         done = library(device, trials, dtype, storage, time_limit, as_json)
         answer({"specs": done}, as_json, lambda console: write_library(console, done))
         return
     if spec is None:
         raise click.UsageError("Which SPEC? Or --all of the library.")
     mixer = load_spec(spec, params)
-    if static and grad:
-        raise click.UsageError("--static takes no --grad: nothing runs, so nothing is kept.")
+    if static and (grad or ray):
+        raise click.UsageError("--static takes no --grad or --ray: nothing runs.")
     if static:
         tuned = _modelled(mixer, device or "cuda:90", fixed, dtype, trials, storage, quiet=as_json)
     else:
@@ -95,6 +104,7 @@ def command(
             time_limit_s=time_limit,
             quiet=as_json,
             grad=grad,
+            ray=ray,
         )
     answer(as_json_data(tuned), as_json, lambda console: write(console, mixer, tuned))
 
@@ -139,10 +149,11 @@ def measured(
     time_limit_s: float = 60.0,
     quiet: bool = False,
     grad: bool = False,
+    ray: str | None = None,
 ) -> Tuned:
     """The result of timed trials on this machine, with a live table of them.
 
-    ``grad``: of the mixer's backward pass.
+    ``grad``: of the mixer's backward pass. ``ray``: the address of a cluster whose places run them.
     """
     from ..autotune.checking.shapes import (
         CPU_PROPORTIONS,
@@ -154,12 +165,13 @@ def measured(
     from ..autotune.search.trial import Problem
     from ..autotune.search.tune import tune
 
-    kind = device_type(device)
+    kind = _device_of_cluster(device) if ray else device_type(device)
     proportions = CPU_PROPORTIONS if kind == "cpu" else GPU_PROPORTIONS
     timed = timed_sizes(mixer, proportions, sizes)
     problem = Problem(mixer, dtype, kind, timed, checked_sizes(mixer, timed))
     if grad:
         problem = backward_problem(problem)
+    cluster = _cluster(ray, kind, time_limit_s)
     with TrialTable(console(stderr=True), problem.mixer, trials, quiet) as table:
         return tune(
             problem,
@@ -167,7 +179,25 @@ def measured(
             storage=storage,
             time_limit_s=time_limit_s,
             on_trial=table.update,
+            cluster=cluster,
         )
+
+
+def _cluster(ray: str | None, kind: Literal["cpu", "cuda"], time_limit_s: float) -> Cluster | None:
+    if ray is None:
+        return None
+    from ..autotune.search.on_ray import Cluster
+
+    return Cluster(ray, kind, time_limit_s)
+
+
+def _device_of_cluster(device: str | None) -> Literal["cpu", "cuda"]:
+    """Of a cluster's devices, GPUs are meant where none is named."""
+    if device == "cpu":
+        return "cpu"
+    if device in (None, "cuda"):
+        return "cuda"
+    raise click.UsageError(f"--device {device}: trials on a Ray cluster run on cpu or cuda.")
 
 
 def _modelled(

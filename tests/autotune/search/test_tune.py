@@ -6,7 +6,7 @@ from mixc.autotune.results.devices import Device
 from mixc.autotune.results.stored import stored_results
 from mixc.autotune.search import tune as tuning
 from mixc.autotune.search.kernels import Space
-from mixc.autotune.search.trial import Outcome, Problem
+from mixc.autotune.search.trial import OneByOne, Outcome, Problem
 from mixc.autotune.search.tuned import InterruptedEarly
 from mixc.compiler.language.find import find_spec
 from mixc.compiler.language.load import load_file
@@ -29,6 +29,9 @@ class Worker:
 
     def __exit__(self, *_):
         pass
+
+    def trying(self, job_of):
+        return OneByOne(lambda *trial: self.run(job_of(*trial))[0])
 
     def run(self, job):
         self.jobs += 1

@@ -24,6 +24,7 @@ from ..checking.sampling import sample_inputs
 from ..checking.shapes import checked_sizes
 from ..checking.tolerances import error_limit, error_of
 from .all_peers import PEERS
+from .machine import Machine, measured_machine
 from .measuring import Clock, timing_of
 from .peers import Call, Peer, Setting
 from .timed_inputs import left_out, timed_inputs
@@ -53,6 +54,7 @@ class Row:
     spread_us: float | None = None
     gflop_s: float | None = None
     gb_s: float | None = None
+    share: float | None = None  # of the machine's rate of products, or of copies, as bounds it
     ratio: float | None = None  # of the fastest peer's time to this one's
     first_call_s: float | None = None
     error: float | None = None
@@ -78,6 +80,7 @@ class Benchmark:
     rounds: int
     rows: tuple[Row, ...]
     grad: bool = False
+    machine: Machine | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -103,6 +106,7 @@ class Benchmark:
             "spec": self.spec,
             "dtype": self.dtype,
             "device": self.device,
+            "machine": None if self.machine is None else asdict(self.machine),
             "grad": self.grad,
             "sizes": dict(self.sizes),
             "flops": None if self.work is None else self.work.flops,
@@ -152,9 +156,10 @@ def bench(
                 calls[name] = call
         work = None if grad else work_of(mixer, sizes, tensors, dtype, params)
         count = _time(rows, calls, device, rounds)
-    made = _compared([_with_rates(row, work) for row in rows.values()])
+    machine = measured_machine(device, dtype)
+    made = tuple(_compared([_with_rates(row, work, machine) for row in rows.values()]))
     shown = str(dtype).removeprefix("torch.")
-    return Benchmark(mixer.name, shown, device, dict(sizes), work, count, tuple(made), grad)
+    return Benchmark(mixer.name, shown, device, dict(sizes), work, count, made, grad, machine)
 
 
 # What is timed of a row: the call; or the step, and its backward pass.
@@ -322,11 +327,15 @@ def _time(
     return len(times[0])
 
 
-def _with_rates(row: Row, work: Work | None) -> Row:
+def _with_rates(row: Row, work: Work | None, machine: Machine) -> Row:
     if row.time_us is None or work is None:
         return row
-    seconds = row.time_us * 1e-6
-    return replace(row, gflop_s=work.flops / seconds / 1e9, gb_s=work.bytes / seconds / 1e9)
+    return replace(
+        row,
+        gflop_s=work.flops / row.time_us / 1e3,
+        gb_s=work.bytes / row.time_us / 1e3,
+        share=machine.share(work, row.time_us),
+    )
 
 
 def _compared(rows: list[Row]) -> list[Row]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..ir.mixer import Mixer
     from ..runtime.backends import Runner
 
-TIMED = ("", "time", "spread", "GFLOP/s", "GB/s", "ratio", "first call")
+TIMED = ("", "time", "spread", "GFLOP/s", "GB/s", "of machine", "ratio", "first call")
 TRAINED = ("", "time", "spread", "ratio", "backward", "ratio", "first call")
 
 
@@ -63,7 +63,8 @@ def command(
     """Time the kernels of one or more SPECs on this machine.
 
     Every row is checked on a short sequence before it is timed; rows take turns, and what is told
-    is the median with the distance between the quartiles. GFLOP/s count visible pairs only.
+    is the median with the distance between the quartiles. GFLOP/s count visible pairs only. The
+    part of the machine is that of its measured rate of products, or of copies, whichever is more.
     """
     mixers = [load_spec(spec, params) for spec in specs]
     fixed = dim_sizes(sizes)
@@ -143,6 +144,8 @@ def write(console: Console, benchmark: Benchmark, mixer: Mixer) -> None:
     for row in benchmark.rows:
         table.add_row(*(Text(cell) for cell in cells(row, benchmark.grad)))
     console.print(table)
+    if benchmark.machine is not None:
+        console.print(Text(f"machine: {benchmark.machine.sentence}"), soft_wrap=True)
     for row in benchmark.rows:
         if row.status != "timed":
             console.print(Text(f"{row.name} is {row.status}: {row.message}"), soft_wrap=True)
@@ -155,10 +158,11 @@ def write(console: Console, benchmark: Benchmark, mixer: Mixer) -> None:
 def cells(row: Row, grad: bool = False) -> tuple[str, ...]:
     """The texts of a row, under ``TIMED``; with ``grad`` under ``TRAINED``."""
     if row.time_us is None:
-        return f"{row.name} ({row.status})", "-", "-", "-", "-", "-", "-"
+        return f"{row.name} ({row.status})", *["-"] * (len(TRAINED if grad else TIMED) - 1)
     rates = (
         "-" if row.gflop_s is None else f"{row.gflop_s:,.1f}",
         "-" if row.gb_s is None else f"{row.gb_s:,.1f}",
+        "-" if row.share is None else f"{row.share:.0%}",
         _ratio(row.ratio, row),
     )
     backward = (_ratio(row.ratio, row), f"{row.backward_us or 0:,.0f} us")

@@ -3,14 +3,17 @@
 import pytest
 import torch
 
+from mixc.autotune.bench import machine as machine_of
+from mixc.autotune.bench.machine import Machine
 from mixc.autotune.bench.timed_inputs import left_out, timed_inputs
-from mixc.autotune.bench.work import work_of
+from mixc.autotune.bench.work import Work, work_of
 from mixc.autotune.checking.shapes import (
     CPU_PROPORTIONS,
     checked_sizes,
     length_buckets,
     timed_sizes,
 )
+from mixc.autotune.results.devices import this_cpu
 from mixc.autotune.search.kernels import cpu_space
 from mixc.compiler.language.find import find_spec, library
 from mixc.compiler.language.load import load_file
@@ -95,3 +98,21 @@ def test_the_space_of_a_decoding_call_has_the_split_as_a_knob():
     assert decoding.admits({"splits": 4})
     assert not training.admits({"splits": 4})
     assert "registers" in training.refusal({**training.default, "dot_rows": 12, "dot_vectors": 4})
+
+
+def test_a_share_is_of_the_rate_that_bounds():
+    machine = Machine("a CPU", "cpu:avx2", products_gflop_s=100.0, copies_gb_s=10.0)
+    products = Work(flops=1e9, pairs=0, bytes=1000)  # 10 ms at best
+    assert machine.share(products, 40_000.0) == pytest.approx(0.25)
+    copies = Work(flops=1e6, pairs=0, bytes=10**8)  # 10 ms at best
+    assert machine.share(copies, 20_000.0) == pytest.approx(0.5)
+    assert machine.sentence == "a CPU (cpu:avx2): products 100 GFLOP/s, copies 10 GB/s"
+
+
+def test_a_machine_is_measured(monkeypatch):
+    monkeypatch.setitem(machine_of._SIDE, "cpu", 64)
+    monkeypatch.setitem(machine_of._COPIED_BYTES, "cpu", 1 << 20)
+    made = machine_of.measured_machine("cpu", torch.bfloat16)
+    assert made.name == this_cpu().name
+    assert made.products_gflop_s > 0
+    assert made.copies_gb_s > 0

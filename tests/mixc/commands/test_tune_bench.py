@@ -171,6 +171,9 @@ def test_bench_takes_turns_with_a_peer(run):
         "bench", "small.yaml", "--device", "cpu", "--dtype", "fp32", *SIZES, "--rounds", "2"
     )
     assert "GFLOP/s" in table.stdout
+    assert "machine: " in table.stdout
+    assert data["machine"]["products_gflop_s"] > 0
+    assert all(row["share"] > 0 for row in data["rows"])
 
 
 def test_a_peer_that_is_not_there(run):

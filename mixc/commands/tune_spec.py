@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -18,6 +19,7 @@ from .options import (
 )
 from .tune_library import tune_library
 from .tune_library import write as write_library
+from .tune_plots import pictures_of
 from .tune_table import TrialTable, words
 
 if TYPE_CHECKING:
@@ -53,6 +55,11 @@ if TYPE_CHECKING:
     metavar="[ADDRESS]",
     help="Trials on the nodes or GPUs of a Ray cluster, several at once.",
 )
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="A folder for pictures (PNG) of the search.",
+)
 @click.option("--grad", is_flag=True, help="The backward pass, which training steps then take.")
 @dtype_option(multiple=False, default="bf16", help="The working precision; bf16 if not given.")
 @param_option
@@ -67,6 +74,7 @@ def command(
     time_limit: float,
     static: bool,
     ray: str | None,
+    plot: Path | None,
     grad: bool,
     dtype: str,
     params: tuple[str, ...],
@@ -81,8 +89,10 @@ def command(
     """
     fixed = dim_sizes(sizes)
     if whole:
-        if spec is not None or static or ray or grad or params or fixed:
-            raise click.UsageError("--all takes no SPEC, --static, --ray, --grad, -p or --size.")
+        if spec is not None or static or ray or plot or grad or params or fixed:
+            raise click.UsageError(
+                "--all takes no SPEC, --static, --ray, --plot, --grad, -p or --size."
+            )
         done = library(device, trials, dtype, storage, time_limit, as_json)
         answer({"specs": done}, as_json, lambda console: write_library(console, done))
         return
@@ -106,7 +116,16 @@ def command(
             grad=grad,
             ray=ray,
         )
-    answer(as_json_data(tuned), as_json, lambda console: write(console, mixer, tuned))
+    pictures = [] if plot is None else pictures_of(mixer, tuned, plot)
+    data = {**as_json_data(tuned), "pictures": [str(path) for path in pictures]}
+
+    def write_all(console: Console) -> None:
+        write(console, mixer, tuned)
+        if pictures:
+            names = ", ".join(path.name for path in pictures)
+            console.print(f"pictures in {plot}: {names}", markup=False, soft_wrap=True)
+
+    answer(data, as_json, write_all)
 
 
 def library(

@@ -53,7 +53,7 @@ def test_tune_stores_what_the_next_load_uses(run, folder):
     data = json.loads(result.stdout)
     assert list(data) == [
         "spec", "device", "dtype", "sizes", "modelled", "trials", "default", "winner", "speedup",
-        "stored", "history",
+        "stored", "history", "pictures",
     ]  # fmt: skip
     assert list(data["trials"]) == ["finished", "of_this_run", "failed", "hopeless", "interrupted"]
     assert (data["trials"]["finished"], data["trials"]["failed"]) == (2, 0)

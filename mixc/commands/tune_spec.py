@@ -23,6 +23,8 @@ from .tune_plots import pictures_of
 from .tune_table import TrialTable, words
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from ..autotune.search.on_ray import Cluster
@@ -118,14 +120,7 @@ def command(
         )
     pictures = [] if plot is None else pictures_of(mixer, tuned, plot)
     data = {**as_json_data(tuned), "pictures": [str(path) for path in pictures]}
-
-    def write_all(console: Console) -> None:
-        write(console, mixer, tuned)
-        if pictures:
-            names = ", ".join(path.name for path in pictures)
-            console.print(f"pictures in {plot}: {names}", markup=False, soft_wrap=True)
-
-    answer(data, as_json, write_all)
+    answer(data, as_json, lambda console: write(console, mixer, tuned, pictures))
 
 
 def library(
@@ -308,8 +303,8 @@ def as_json_data(tuned: Tuned) -> dict[str, Any]:
     }
 
 
-def write(console: Console, mixer: Mixer, tuned: Tuned) -> None:
-    """The winner, against the default; where it is kept; what failed."""
+def write(console: Console, mixer: Mixer, tuned: Tuned, pictures: Sequence[Path] = ()) -> None:
+    """The winner, against the default; where it and pictures are kept; what failed."""
     from rich.text import Text
 
     from ..autotune.checking.shapes import shown_sizes
@@ -332,6 +327,7 @@ def write(console: Console, mixer: Mixer, tuned: Tuned) -> None:
     if result.error is not None and result.limit is not None:
         lines.append(f"verified: error {result.error:.1e}, limit {result.limit:.1e}")
     lines.append(f"kept in {tuned.path}")
+    lines += [f"picture  {path}" for path in pictures]
     console.print(Text("\n".join(lines)), soft_wrap=True)
     reasons = dict.fromkeys(
         t.outcome.message.splitlines()[0] for t in history.trials if t.outcome.status == "failed"

@@ -41,7 +41,6 @@ from .text.positions import Block, Items, Node, Text, broken_flow, clip, shape_n
 from .text.source import closest, listed
 
 LATER = {
-    "carry": "`carry` in an attention",
     "feedback": "`feedback` in an attention",
 }
 
@@ -189,6 +188,7 @@ class AttentionSpec(Section):
     output: Expressions = {}
     lse: Label | None = None
     weights: Label | None = None
+    carry: Expressions = {}
     let: Expressions = {}
 
     def made(self) -> Iterator[Text]:

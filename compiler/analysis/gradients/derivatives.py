@@ -8,6 +8,7 @@ sum (or, where each position is read once, the read back), a running sum's runs 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from itertools import permutations
 
 from ....ir.expression import (
     Call,
@@ -183,7 +184,7 @@ def _read_back(at: At, kept: Axes, above: Expr, rows: Axes) -> Expr | None:
     ``x[T=t - l]`` --> ``sum(above[T=t + l], L)``: once for each l;
     ``x[H=g * n]`` --> ``above[G=h // n]`` where n divides h.
     """
-    inverse = _inverse_of_split(at) or _inverses(at)
+    inverse = _inverses_around_splits(at)
     if inverse is None:
         return None
     back, taken = inverse
@@ -284,15 +285,20 @@ def _moved(index: Expr, dim: str) -> tuple[str, Expr] | None:
     return term.dim, expression(Linear(((Index(dim), 1),), 0).plus(rest.scaled(-1)).scaled(sign))
 
 
-def _inverse_of_split(at: At) -> tuple[list[tuple[str, Expr]], list[Expr]] | None:
-    """``x[T=f // R, R=f % R]`` is read at f = t * R + r."""
-    match at:
-        case (
-            (row, Call("floordiv", (Index(one), Size(n)))),
-            (turn, Call("mod", (Index(other), Size(m)))),
-        ) if one == other and n == m == turn:
-            return [(one, call("add", call("mul", Index(row), Size(n)), Index(turn)))], []
-    return None
+def _inverses_around_splits(at: At) -> tuple[list[tuple[str, Expr]], list[Expr]] | None:
+    """``x[T=f // R, R=f % R]`` is read at f = t * R + r, whatever else is read beside."""
+    for pair in permutations(at, 2):
+        match pair:
+            case (
+                (row, Call("floordiv", (Index(one), Size(n)))),
+                (turn, Call("mod", (Index(other), Size(m)))),
+            ) if one == other and n == m == turn:
+                rest = _inverses_around_splits(tuple(part for part in at if part not in pair))
+                if rest is None:
+                    return None
+                place = call("add", call("mul", Index(row), Size(n)), Index(turn))
+                return [(one, place), *rest[0]], rest[1]
+    return _inverses(at)
 
 
 def _sum_of_runs(at: At, axes: Axes, above: Expr) -> Expr | None:

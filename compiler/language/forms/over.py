@@ -32,7 +32,7 @@ class Over:
 
     def folded(self, value: Expr) -> Expr:
         """``value`` by the position along the one axis."""
-        return value if len(self.dims) == 1 else _at(value, self._places())
+        return value if len(self.dims) == 1 else replaced(value, self._places())
 
     def folded_score(self, score: Ref) -> Ref:
         """The name ``score`` with the one axis."""
@@ -111,7 +111,7 @@ def unfolded(stage: Attention, scope: Scope) -> tuple[Attention] | tuple[Attenti
     return whole, Map((Equation(stage.weights, weights),), stage.name)
 
 
-def _at(value: Expr, places: dict[str, Expr]) -> Expr:
+def replaced(value: Expr, places: dict[str, Expr]) -> Expr:
     """``value`` with the axes of ``places`` read at those positions."""
     if value.axes.isdisjoint(places):
         return value
@@ -119,12 +119,12 @@ def _at(value: Expr, places: dict[str, Expr]) -> Expr:
         case Index(dim):
             return places[dim]
         case Call():
-            return rebuild(value, lambda part: _at(part, places))
+            return rebuild(value, lambda part: replaced(part, places))
         case Reduce(_, _, over, _, group) if _free([*over, *dict(group)], places):
-            return rebuild(value, lambda part: _at(part, places))
+            return rebuild(value, lambda part: replaced(part, places))
         case Read(x, at, fill) if _free(bound_axes(value), places):
             inner = tuple((dim, places[dim]) for dim in sorted(x.axes & places.keys()))
-            moved = tuple((dim, _at(index, places)) for dim, index in at)
+            moved = tuple((dim, replaced(index, places)) for dim, index in at)
             return Read(x, (*moved, *inner), fill, span=value.span)
     at = tuple((dim, places[dim]) for dim in sorted(value.axes & places.keys()))
     return Read(value, at, span=value.span)
@@ -134,4 +134,4 @@ def _free(dims: Collection[str], places: Collection[str]) -> bool:
     return {*dims}.isdisjoint(places)
 
 
-__all__ = ["Over", "listed_axes", "read_over", "unfolded"]
+__all__ = ["Over", "listed_axes", "read_over", "replaced", "unfolded"]

@@ -42,6 +42,10 @@ def read_part(
                 f"`{key}` in a part: the parts share one normaliser",
                 do=f"write `{key}:` beside `parts:`",
             )
+    if part.carry:
+        raise part.key("carry").error(
+            "`carry` in a part", do="write an attention of its own, without `parts`"
+        )
     whole = AttentionSpec.model_copy(part, update={"normalize": shared.normalize})
     return read_attention(whole, scope, None, renaming)
 

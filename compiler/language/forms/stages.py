@@ -25,9 +25,10 @@ from ..terms.infer import infer
 from ..text.grammar import parse, parse_target
 from ..text.positions import Text
 from .attention import read_attention
+from .carry import check_lets, read_carry
 from .convolution import read_convolution
 from .drafts import Draft
-from .over import unfolded
+from .over import listed_axes, unfolded
 from .parts import merge_parts, read_part
 from .recurrence import read_recurrence
 from .renaming import Renaming
@@ -78,7 +79,8 @@ class _Stages:
         if isinstance(draft.form.attention, PartsSpec):
             return self.parts(draft, draft.form.attention, local)
         if draft.form.attention is not None:
-            return self.attention(draft, draft.form.attention, local)
+            spec = draft.form.attention
+            return (self.carried if spec.carry else self.attention)(draft, spec, local)
         if draft.form.recurrence is not None:
             return self.recurrence(draft, draft.form.recurrence, local)
         if draft.form.select is not None:
@@ -117,6 +119,22 @@ class _Stages:
             node = parse(text)
             scope.names[str(key)] = Argument(node, self.scope, infer(node, self.scope))
         return scope
+
+    def carried(self, draft: Draft, spec: AttentionSpec, local: Scope) -> tuple[Stage, ...]:
+        """An attention to keys that the steps before a query have changed."""
+        axes = listed_axes(spec.over, spec.key("over"), local)
+        if len(axes) > 1:
+            raise spec.key("carry").error(
+                "`carry` with several key axes",
+                do="carry along one axis of keys, the positions of the queries' sequence",
+            )
+        carry = read_carry(spec, axes[0], local, self.lets)
+        stage = read_attention(spec, carry.scope, draft.name, draft.renaming)
+        self.lets.finish(carry.scope)
+        check_lets(carry, stage, self.lets.equations)
+        for result, place in zip(stage.results, spec.made(), strict=True):
+            self.make(result, draft.label, place)
+        return carry.applied(stage)
 
     def attention(
         self, draft: Draft, spec: AttentionSpec, local: Scope

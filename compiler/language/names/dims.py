@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 
-from ....ir.expression import Call, Expr, Index, Read, Reduce, Size, Span, call
+from ....ir.expression import Call, Expr, Index, Literal, Read, Reduce, Size, Span, call
 from ....ir.rewriting import rebuild, transform
 from ....ir.roles import group_of
 from ..terms.complexes import Complex, complex_call, parts, together
@@ -52,6 +52,20 @@ class Dims:
         if dim in self.sequences:
             self.sequences[name] = self.sequences[dim]
         return name
+
+    def blocks(self, dim: str, block: int) -> tuple[str, str]:
+        """Two axes whose positions, the first one's times ``block`` and the second one's, count
+        those of ``dim`` and what fills its last block."""
+        whole = call("floordiv", call("add", Size(dim), block - 1), block)
+        made = []
+        for word, size in ((f"{dim}_blocks", whole), (f"{dim}_places", Literal(block))):
+            name, number = word, 2
+            while name in self.known:
+                name, number = f"{word}_{number}", number + 1
+            self.known.add(name)
+            self.sizes[name] = size
+            made.append(name)
+        return made[0], made[1]
 
     def product(self, dims: Sequence[str]) -> str:
         """The axis that counts the positions of several, the last one fastest."""

@@ -40,10 +40,6 @@ from .text.fields import (
 from .text.positions import Block, Items, Node, Text, broken_flow, clip, shape_name
 from .text.source import closest, listed
 
-LATER = {
-    "feedback": "`feedback` in an attention",
-}
-
 
 class Section(BaseModel):
     """A mapping with a closed set of keys."""
@@ -93,11 +89,6 @@ class Section(BaseModel):
         keys = cls.keys()
         if name in cls.annotated or key.value in keys:
             return name if name in cls.annotated else key.value
-        if key.value in LATER:
-            raise key.error(
-                f"not yet: {LATER[key.value]} is a part of the language that this version "
-                "can't compile"
-            )
         if key.flow and key.value.count("(") != key.value.count(")"):
             raise broken_flow(key)
         raise key.error(
@@ -189,12 +180,14 @@ class AttentionSpec(Section):
     lse: Label | None = None
     weights: Label | None = None
     carry: Expressions = {}
+    feedback: Expressions = {}
     let: Expressions = {}
 
     def made(self) -> Iterator[Text]:
         """The names of its results, as written."""
         yield from (key.text for key in self.output)
         yield from (text for text in (self.lse, self.weights) if text is not None)
+        yield from (key.text for key in self.feedback)
 
 
 class PartsSpec(Section):

@@ -23,6 +23,7 @@ from ....ir.stages import changed
 from ...analysis.recurrence.logarithm import logarithm
 from ...analysis.recurrence.polynomial import Polynomial, polynomial, written
 from ..names.definitions import Lets, resolve
+from ..names.dims import Dims
 from ..names.scope import Scope
 from ..schema import AttentionSpec, Word
 from ..terms.infer import infer
@@ -58,7 +59,7 @@ class Carry:
         Raises:
             SpecError: no query of the keys' sequence, or a mask that shows keys to earlier ones.
         """
-        query = self._query(stage)
+        query = query_of(stage, self.scope.context.dims, self.names[0].word.text)
         self._check_mask(stage, query)
         before: list[Equation] = []
         found = {one.ref.name: self._between(one, query, before) for one in self.names}
@@ -69,22 +70,10 @@ class Carry:
         made = changed(stage, lambda expr: with_names(expr, values))
         return (Map(tuple(before)), made) if before else (made,)
 
-    def _query(self, stage: Attention) -> str:
-        dims = self.scope.context.dims
-        mine = [d for d in sorted(stage.queries) if dims.sequence(d) == dims.sequence(self.over)]
-        if len(mine) != 1:
-            raise self.names[0].word.text.error(
-                f"{listed(mine) or 'no axis'} of the attention is a query's position beside "
-                f"{self.over}",
-                allowed="one, of the same sequence as the keys",
-                do=f"say so under `dims`: `{{I: {self.steps}, {self.over}: {self.steps}}}`",
-            )
-        return mine[0]
-
     def _check_mask(self, stage: Attention, query: str) -> None:
         i, j = Index(query), Index(self.over)
         before = [call("le", j, i), call("ge", i, j), call("lt", j, i), call("gt", i, j)]
-        if stage.mask is None or not any(part in before for part in _conjuncts(stage.mask)):
+        if stage.mask is None or not any(part in before for part in conjuncts(stage.mask)):
             raise self.names[0].word.text.error(
                 "the steps change the keys before them, and the mask shows keys after the query",
                 do=f"add `{self.over.lower()} <= {query.lower()}` to the mask",
@@ -126,10 +115,29 @@ def _row(rows: Ref, axis: str, place: Index) -> Expr:
     return rows if place.dim == axis else Read(rows, ((axis, place),))
 
 
-def _conjuncts(mask: Expr) -> list[Expr]:
+def query_of(stage: Attention, dims: Dims, place: Text) -> str:
+    """The axis of the queries that runs over the sequence of the keys.
+
+    Raises:
+        SpecError: none, or several.
+    """
+    over = stage.over
+    mine = [d for d in sorted(stage.queries) if dims.sequence(d) == dims.sequence(over)]
+    if len(mine) != 1:
+        sequence = dims.sequence(over)
+        raise place.error(
+            f"{listed(mine) or 'no axis'} of the attention is a query's position beside {over}",
+            allowed="one, of the same sequence as the keys",
+            do=f"say so under `dims`: `{{I: {sequence}, {over}: {sequence}}}`",
+        )
+    return mine[0]
+
+
+def conjuncts(mask: Expr) -> list[Expr]:
+    """What must all hold."""
     match mask:
         case Call("and", args):
-            return [part for arg in args for part in _conjuncts(arg)]
+            return [part for arg in args for part in conjuncts(arg)]
         case _:
             return [mask]
 
@@ -231,4 +239,4 @@ def _reads(name: str, key: str, lets: dict[str, Expr]) -> bool:
     return value is not None and any(n == key or _reads(n, key, lets) for n in names_in(value))
 
 
-__all__ = ["Carried", "Carry", "check_lets", "read_carry"]
+__all__ = ["Carried", "Carry", "check_lets", "conjuncts", "query_of", "read_carry"]

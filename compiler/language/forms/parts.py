@@ -42,10 +42,11 @@ def read_part(
                 f"`{key}` in a part: the parts share one normaliser",
                 do=f"write `{key}:` beside `parts:`",
             )
-    if part.carry:
-        raise part.key("carry").error(
-            "`carry` in a part", do="write an attention of its own, without `parts`"
-        )
+    for key in ("carry", "feedback"):
+        if key in part.model_fields_set:
+            raise part.key(key).error(
+                f"`{key}` in a part", do="write an attention of its own, without `parts`"
+            )
     whole = AttentionSpec.model_copy(part, update={"normalize": shared.normalize})
     return read_attention(whole, scope, None, renaming)
 

@@ -28,6 +28,7 @@ from .attention import read_attention
 from .carry import check_lets, read_carry
 from .convolution import read_convolution
 from .drafts import Draft
+from .feedback import read_feedback
 from .over import listed_axes, unfolded
 from .parts import merge_parts, read_part
 from .recurrence import read_recurrence
@@ -80,7 +81,10 @@ class _Stages:
             return self.parts(draft, draft.form.attention, local)
         if draft.form.attention is not None:
             spec = draft.form.attention
-            return (self.carried if spec.carry else self.attention)(draft, spec, local)
+            read = (
+                self.fed_back if spec.feedback else self.carried if spec.carry else self.attention
+            )
+            return read(draft, spec, local)
         if draft.form.recurrence is not None:
             return self.recurrence(draft, draft.form.recurrence, local)
         if draft.form.select is not None:
@@ -119,6 +123,21 @@ class _Stages:
             node = parse(text)
             scope.names[str(key)] = Argument(node, self.scope, infer(node, self.scope))
         return scope
+
+    def fed_back(self, draft: Draft, spec: AttentionSpec, local: Scope) -> tuple[Stage, ...]:
+        """An attention whose values are computed from its earlier results."""
+        if spec.carry:
+            raise spec.key("carry").error("`carry` beside `feedback`", do="use two attentions")
+        self.lets.declare(spec.let, local)
+        feedback = read_feedback(spec, local, draft.name, draft.renaming)
+        self.lets.finish(local)
+        word = feedback.word
+        name = check_name(word.text, draft.renaming.made(str(word)), local.context)
+        pairs, value, attention = feedback.stages(name)
+        places = {draft.renaming.made(text.value): text for text in spec.made()}
+        for result in (*(e.ref for e in value.equations), *attention.results):
+            self.make(result, draft.label, places[result.name])
+        return pairs, value, attention
 
     def carried(self, draft: Draft, spec: AttentionSpec, local: Scope) -> tuple[Stage, ...]:
         """An attention to keys that the steps before a query have changed."""

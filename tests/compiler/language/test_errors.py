@@ -175,7 +175,7 @@ CASES = {
         "17:3",
         "unknown key `over` in an attention in",
     ),
-    "carry": ("  over: J", "  carry: {k: k}\n  over: J", "16:3", "not yet: `carry`"),
+    "carry": ("  over: J", "  carry: {q: q}\n  over: J", "16:11", "`q` has no axis J"),
     "over a list": ("over: J", "over: [J, E]", "16:13", "neither score nor mask has the axis E"),
     "over twice": ("over: J", "over: [J, J]", "16:13", "the axis J is here twice"),
     "over no axis": ("over: J", "over: []", "16:3", "`over` is empty", "name at least one axis"),

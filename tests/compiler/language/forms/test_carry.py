@@ -132,8 +132,8 @@ def test_every_normaliser_and_result(given: dict[str, Tensor]) -> None:
 ERRORS = {
     "no mask": ("  mask: j <= i\n", "", "the mask shows keys after the query", "`j <= i`"),
     "other mask": ("j <= i", "j <= i + 1", "the mask shows keys after the query", "`j <= i`"),
-    "no key": ("{z: z + g}", "{g: g + 1}", "`g` has no axis J: it is no key", "[B, H, T]"),
-    "unknown": ("{z: z + g}", "{y: y + g}", "unknown name `y`", "did you mean"),
+    "no key": ("{z: z + g}", "{g: g + 1}", "`g` has no axis J: it is no key", "axes: B, H, T"),
+    "unknown": ("{z: z + g}", "{y: y + g}", "unknown name `y`", "declare it"),
     "query": ("z + g}", "'z + sum(q, D)'}", "a step reads a value with I", "the axis T"),
     "unread": ("{z: z + g}", "{z: g}", "does not read it", "`z: z + …`"),
     "no sequence": ("{I: T, J: T}", "{I: T}", "J is a sequence of its own", "J: T"),

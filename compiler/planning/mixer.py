@@ -13,6 +13,7 @@ from ...ir.targets import EVERY_GPU, AnyTarget
 from ...ir.tile import DType
 from .attention import AttentionPlan
 from .convolution import LAGS, with_convolutions
+from .listed_sums import by_blocks
 from .plan_builder import PlanBuilder, plan_builder
 from .recurrence import plan_recurrence
 from .select import plan_select
@@ -57,7 +58,7 @@ def plan_mixer(
 
 
 def _define(builder: PlanBuilder, equation: Equation, fft_lags: int) -> None:
-    value = builder.inlined(equation.value)
+    value = by_blocks(builder, builder.inlined(equation.value))
     if equation.name in builder.read or equation.name in {o.name for o in builder.mixer.outputs}:
         value = with_convolutions(builder, equation.name, value, fft_lags)
     builder.names[equation.name] = builder.named(equation.name, value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import prod
 
 from ...ir.expression import Expr, Reduce
@@ -14,16 +14,27 @@ from ..tiles.context import padded
 # those that it holds for each of the rows that it cuts or sums up, of which products take 16.
 _HELD = 2048
 _HELD_BY_ROW = 256
+_HELD_IN_SUM = 1024
 
 
 def is_too_large(
     order: tuple[str, ...], value: Expr, sizes: Mapping[str, int], target: AnyTarget
 ) -> bool:
-    """Whether the fixed axes of a result are more than a program on a GPU holds."""
-    whole = prod(padded(sizes[dim], 16) for dim in order if dim in sizes)
-    summed = {dim for node in walk(value) if isinstance(node, Reduce) for dim in node.over}
-    by_row = bool((summed | {*order}) - sizes.keys())
-    return whole > (_HELD_BY_ROW if by_row else _HELD) and not isinstance(target, CpuTarget)
+    """Whether the fixed axes of a result, or of a long sum in it, are more than a program holds.
+
+    On a GPU: a CPU holds no tile in registers.
+    """
+
+    def whole(axes: Iterable[str]) -> int:
+        return prod(padded(sizes[dim], 16) for dim in axes if dim in sizes)
+
+    if isinstance(target, CpuTarget):
+        return False
+    sums = [n for n in walk(value) if isinstance(n, Reduce) and not {*n.over} <= sizes.keys()]
+    by_row = bool(sums) or not {*order} <= sizes.keys()
+    if whole(order) > (_HELD_BY_ROW if by_row else _HELD):
+        return True
+    return any(whole(node.axes) > _HELD_IN_SUM for node in sums)
 
 
 def shared_columns(

@@ -31,6 +31,7 @@ PROLOGUE_LIMIT = 224
 _THREADS_PER_WARP = 32
 # What a loop may load element by element: clean at 60 in the library's backward passes.
 _GATHERED = 60
+_MAP_REGISTERS = 208  # of all that a map holds, loop after loop
 _WITH_ADDRESS = 3  # registers of an element that is loaded by an address of its own, of 64 bits
 # Warps that a recurrence may have, and the registers that its tiles may take of a thread's.
 _WARPS = (1, 2, 4, 8, 16)
@@ -100,9 +101,17 @@ def prologue_registers(program: Program) -> int:
     return sum(_elements(program, value) for value in held) // threads
 
 
-def gathers_little(program: Program, target: AnyTarget) -> bool:
-    """Whether what loops load past the tensor cores stays in registers on a target."""
-    return isinstance(target, CpuTarget) or _gathered_registers(program) <= _GATHERED
+def fits_map(program: Program, target: AnyTarget) -> bool:
+    """Whether a target takes the program of a map: what its loops load past the tensor cores, and
+    what one has summed up while the next goes on, are registers too."""
+    if isinstance(target, CpuTarget):
+        return True
+    threads = dict(program.launch).get("num_warps", 4) * _THREADS_PER_WARP
+    sums = [c.inner for op in program.body if isinstance(op, For) for c in op.carried]
+    held = sum(_elements(program, value) for value in sums) // threads
+    held += registers(program) + prologue_registers(program)
+    gathered = _gathered_registers(program) <= _GATHERED
+    return fits(program, target) and gathered and held <= _MAP_REGISTERS
 
 
 def _gathered_registers(program: Program) -> int:

@@ -22,7 +22,7 @@ from ..tiles.evaluator import Evaluator
 from ..tiles.grid import place_grid, store_result
 from ..tiles.key_blocks import integer
 from .defaults import LIGHT, SPREAD, pointwise_choices
-from .estimates import fits, gathers_little
+from .estimates import fits_map
 from .space import Space
 
 SPACE = Space(
@@ -44,7 +44,7 @@ def pointwise(task: PointwiseTask, context: Context) -> Program:
     for blocks in pointwise_choices(task.tiled, looped):
         columns = {d: max(16, blocks[d]) for d in task.tiled if d in context.sizes}
         made = tile_by_tile(task, context.with_blocks({**blocks, **columns}))
-        if fits(made, context.target) and gathers_little(made, context.target):
+        if fits_map(made, context.target):
             return made
     assert made is not None
     return replace(made, launch=context.launch(SPREAD))

@@ -288,6 +288,8 @@ def sum_by_steps(evaluator: Evaluator, factors: list[Expr], over: str, hint: str
     groups = _groups(evaluator, inside, (over,))
     held = frozenset[str]().union(*(axes for axes, _ in groups))
     separates = len(terms) > 1 and _any_separates(evaluator, terms, (over,))
+    if is_too_deep(evaluator, held | {over}):  # but for products, which take tiles of two
+        separates = any(_is_dot(evaluator, term, (over,)) for term in terms)
     if len(held) <= 1 or _is_dot(evaluator, inside, (over,)) or separates:
         return None
     outside = [evaluator.real(f) for f in factors if over not in f.axes]

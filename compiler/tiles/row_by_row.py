@@ -27,7 +27,8 @@ def is_too_deep(evaluator: Evaluator, axes: frozenset[str]) -> bool:
     """Whether a tile with ``axes``, three or more, is more than a program on a GPU holds."""
     if isinstance(evaluator.context.target, CpuTarget) or len(axes) < 3:
         return False
-    return prod(evaluator.builder.tiles[dim].block for dim in axes) > _HELD
+    tiles, blocks = evaluator.builder.tiles, evaluator.context.blocks
+    return prod(tiles[d].block if d in tiles else blocks.get(d, 64) for d in axes) > _HELD
 
 
 @contextmanager

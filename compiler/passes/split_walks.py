@@ -42,7 +42,9 @@ def split_walks(plan: Plan) -> Plan:
             continue
         plan = _declared(plan, walk)
         assert isinstance(task, ChunkTask)
-        made = [_kernel(kernel, with_part_launch(one, task, context)) for one in programs]
+        made = [
+            _kernel(kernel, with_part_launch(one, task, context, plan.shares)) for one in programs
+        ]
         kernels += made
         tasks += [_part(task, one) for one in made]
     return replace(plan, tasks=tuple(tasks), kernels=tuple(kernels)).with_common_blocks()

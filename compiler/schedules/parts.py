@@ -29,6 +29,8 @@ CHUNK_KERNELS = Knob(
 # What the tiles of a straight line would take at once, of a thread: many are free again before the
 # last is made, and the library is clean up to here.
 _LINE_REGISTERS = 470
+_MORE_ROWS = 32  # of a chunk where a program holds a small part of a state
+_BESIDE = 2  # programs that a multiprocessor has room for
 _WIDE_LINE = 225  # the same where rows are loaded in float32
 _WHOLE_LINE = 300  # where states are read along both axes, which takes more of each row
 
@@ -63,13 +65,25 @@ def by_entry(task: ChunkTask) -> bool:
     return any(form.key_axis in e.axes for form, _ in task.states for e in form.decays)
 
 
-def with_part_launch(program: Program, task: ChunkTask, context: Context) -> Program:
+def with_part_launch(
+    program: Program, task: ChunkTask, context: Context, shares: int = 1
+) -> Program:
     """A part of a task as it runs best: fewest warps, since in each chunk all of them wait for
-    each other; of a walk, as many columns of the state as its registers hold."""
+    each other; of a walk, as many columns of the state as its registers hold.
+
+    Args:
+        shares: in how many segments its rows could go for a machine to be busy, where heads are
+            few. What can't go in segments goes in as many more programs as there are
+            multiprocessors, with fewer columns each; a program with a small state takes more rows
+            at a time.
+    """
     if not context.dtype.is_narrow:
         return program
+    parts = _parts(task, shares)
+    if parts > 2 and not by_entry(task):
+        program = program.with_blocks({task.over: _MORE_ROWS})
     if any(isinstance(op, For) and op.carried for op in program.body):
-        return _walk(program, task, context)
+        return _walk(program, task, context, parts)
     line = [_with_warps(program, warps) for warps in (1, 2, 4, 8)]
     room = _LINE_REGISTERS if task.tiled else _WHOLE_LINE
     if context.wide and any(wide_rows(task, context)):
@@ -77,11 +91,18 @@ def with_part_launch(program: Program, task: ChunkTask, context: Context) -> Pro
     return next((one for one in line if prologue_registers(one) <= room), line[-1])
 
 
-def _walk(program: Program, task: ChunkTask, context: Context) -> Program:
+def _parts(task: ChunkTask, shares: int) -> int:
+    """In how many more parts than registers ask for a walk's state goes: a program for each
+    multiprocessor, where ``shares`` are as many as it has room for."""
+    alone = task.segment is None and len(task.carrying) == 1 and task.tiled
+    return max(shares // _BESIDE, 1) if alone else 1
+
+
+def _walk(program: Program, task: ChunkTask, context: Context, parts: int) -> Program:
     if len(task.carrying) > 1 or not task.tiled:
         return program
     for held, launch, room in chunk_choices(0, 0, wide=False):
-        blocks = held_blocks(task, context, held)
+        blocks = held_blocks(task, context, held // parts)
         made = replace(program.with_blocks(blocks), launch=launch)
         if registers(made) <= room and has_room(made, context.target):
             return made

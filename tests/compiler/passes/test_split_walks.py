@@ -10,7 +10,7 @@ from mixc.compiler.language.find import find_spec
 from mixc.compiler.language.load import load_file
 from mixc.compiler.pipeline import lower
 from mixc.ir.data_text import read_data, write_data
-from mixc.ir.plan import Plan
+from mixc.ir.plan import Kernel, Plan
 from mixc.ir.targets import AVX2, parse_target
 from mixc.ir.tile import Dot, For, Op, Scan, Store, Substitute, all_ops
 
@@ -96,3 +96,32 @@ def test_the_default_of_a_hopper_gives_the_same(name: str) -> None:
     for more, length in (("", 37), (BACKWARD, 19), (RESET, 21), ("", 1), ("", 0)):
         plan = check(matrix(STEPS[name], more), length, "chunk", dtype="bf16", target=HOPPER)
         assert any(kernel.program.name.endswith("_prepare") for kernel in plan.kernels)
+
+
+@pytest.mark.parametrize(
+    ("name", "splits", "columns", "rows"),
+    [
+        ("gated_delta", 1, 64, 16),
+        ("gated_delta", 4, 32, 16),
+        ("gated_delta", 8, 16, 32),
+        ("kda", 8, 16, 16),  # decays by entry stay as they are
+        ("gla", 8, 64, 16),  # in segments, there are programs enough
+    ],
+)
+def test_few_heads_share_out_the_columns_of_what_no_segments_can(
+    name: str, splits: int, columns: int, rows: int
+) -> None:
+    sizes = {"D": 128, "E": 128}
+    plan = lower(load_file(find_spec(name)), sizes, "bf16", splits, target=HOPPER)
+    assert {kernel.program.tile("T").block for kernel in plan.kernels if has_rows(kernel)} == {rows}
+    assert plan.kernels[-1].program.tile("E").block == columns
+
+
+def has_rows(kernel: Kernel) -> bool:
+    return any(tile.dim == "T" for tile in kernel.program.tiles)
+
+
+def test_shared_out_columns_give_the_same() -> None:
+    for length in (0, 33, 70):
+        mixer = matrix(STEPS["gated delta rule"])
+        check(mixer, length, "chunk", splits=8, dtype="bf16", target=HOPPER)

@@ -30,6 +30,7 @@ from ..ir.verify_plan import verify_plan
 from .passes.load_ahead import load_ahead
 from .passes.merge_maps import merge_maps
 from .passes.merge_sweeps import merge_sweeps
+from .passes.rows_in_walks import rows_in_walks
 from .passes.segment_rows import segment_rows
 from .passes.split_walks import split_walks
 from .planning.convolution import LAGS
@@ -60,6 +61,7 @@ class Pass:
 PASSES: tuple[Pass, ...] = (
     Pass("segment_rows", segment_rows, "few heads and many rows: segments of rows at once"),
     Pass("merge_sweeps", merge_sweeps, "gradients of both sides of a pair by one look at it"),
+    Pass("rows_in_walks", rows_in_walks, "what is made of a walk's row is made while it is there"),
     Pass("merge_maps", merge_maps, "values of the same places, which read the same, in one kernel"),
     Pass("schedule_tasks", schedule_tasks, "a tile program for each task"),
     Pass("split_walks", split_walks, "what all chunks can do at once is apart from the walk"),

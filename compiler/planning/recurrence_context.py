@@ -20,7 +20,7 @@ from ...ir.single_assignment import before_row
 from ...ir.targets import CpuTarget
 from ...ir.tile import DType
 from ..tiles.contraction import factors_of
-from ..tiles.moving import move
+from ..tiles.moving import move, without_groups
 from .plan_builder import KIND_DTYPE, PlanBuilder
 
 Placed = TypeVar("Placed", ChunkTask, LoopTask, ScanTask)
@@ -64,18 +64,7 @@ class RecurrenceContext:
 
     def outside(self, expr: Expr) -> Expr:
         """``expr`` with names from outside the stage inlined."""
-        return self.ungrouped(self.builder.inlined(expr))
-
-    def ungrouped(self, expr: Expr) -> Expr:
-        """Without the reads that spread groups over their heads: a program has one of each."""
-        if isinstance(expr, Read):
-            kept = tuple(
-                (d, e) for d, e in expr.at if (d, *e.axes) not in self.builder.context.heads
-            )
-            if len(kept) < len(expr.at):
-                inner = self.ungrouped(expr.x)
-                return replace(expr, x=inner, at=kept) if kept else inner
-        return rebuild(expr, self.ungrouped)
+        return without_groups(self.builder.inlined(expr), self.builder.context.heads)
 
     def materialised(self, expr: Expr, states: Iterable[str]) -> Expr:
         """``expr`` with what is better computed for all rows at once in buffers.

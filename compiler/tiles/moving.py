@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+from dataclasses import replace
 
 from ...ir.expression import Cumsum, Expr, Index, Read, Reduce, Ref
 from ...ir.rewriting import rebuild
@@ -27,6 +28,16 @@ def move(x: Expr, at: Mapping[str, Expr]) -> Expr:
             if captures(x, at):
                 return Read(x, tuple(at.items()))
     return rebuild(x, lambda child: move(child, at))
+
+
+def without_groups(expr: Expr, heads: Container[tuple[str, ...]]) -> Expr:
+    """Without the reads that spread groups over their ``heads``: a program has one of each."""
+    if isinstance(expr, Read):
+        kept = tuple((d, e) for d, e in expr.at if (d, *e.axes) not in heads)
+        if len(kept) < len(expr.at):
+            inner = without_groups(expr.x, heads)
+            return replace(expr, x=inner, at=kept) if kept else inner
+    return rebuild(expr, lambda child: without_groups(child, heads))
 
 
 def captures(x: Expr, at: Mapping[str, Expr]) -> bool:

@@ -14,7 +14,7 @@ READY := .venv/.ready
 endif
 BIN := $(VENV)/bin
 
-.PHONY: demo test sanitize fuzz evidence survey gpu systems lint tree format install clean
+.PHONY: demo test sanitize fuzz evidence survey model gpu systems lint tree format install clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -48,6 +48,10 @@ evidence: $(READY)
 # where it stopped, hours for all. OPTIONS="gla kda --target cuda:90 --size 128 --pass backward" asks for less.
 survey: $(READY)
 	$(BIN)/python -m tests.survey $(OPTIONS)
+
+# Recurrences by the model of the machine code, beside flash-linear-attention's: tests/survey/recurrences.tsv.
+model: $(READY)
+	$(BIN)/python -m tests.survey.recurrences
 
 # On a machine with a GPU: the library checked, tuned and timed, in pieces of MINUTES that go on where the
 # last one stopped; build/gpu/report.md is what came of it. VENV=/usr takes the machine's own Python.

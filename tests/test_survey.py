@@ -8,6 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from mixc.backends.triton.cross_compile import CompileWorkers
+
+from .survey.recurrences import COLUMNS, KEPT, cases, row_of
+
 
 def survey(out: Path, *options: str) -> str:
     command = [sys.executable, "-m", "tests.survey", "--out", str(out), *options]
@@ -29,3 +35,13 @@ def test_a_line_for_each_kernel_once(tmp_path: Path) -> None:
     assert all(int(line["registers"]) > 0 for line in lines if line not in ends)
     assert survey(out, *options) == ""
     assert list(csv.DictReader(out.open(), delimiter="\t")) == lines
+
+
+def test_the_kept_table_of_recurrences_is_what_the_model_says() -> None:
+    """All lines are there, and one of them, made again, is what it was."""
+    lines = list(csv.DictReader(KEPT.open(), COLUMNS, delimiter="\t"))[1:]
+    assert [(line["mixer"], int(line["heads"])) for line in lines] == list(cases())
+    with CompileWorkers(count=1) as workers:
+        row = row_of("simple_gla", 96, workers)
+    assert row["time_us"] == pytest.approx(int(lines[0]["time_us"]), rel=0.15)
+    assert row["spilled"] == int(lines[0]["spilled"]) == 0

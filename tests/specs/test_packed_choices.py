@@ -1,4 +1,4 @@
-"""Rows that are dropped, merged or picked: Informer."""
+"""Rows that are dropped, merged or picked: Informer, SeqBoat."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
 from .independent import assert_agrees, normal, sdpa
 
@@ -28,3 +29,48 @@ def test_informer_attends_with_the_queries_that_stand_out(factor: int, causal: b
     lazy = x["v"].cumsum(2) if causal else x["v"].mean(2, keepdim=True).expand_as(x["v"])
     o = torch.where(active, attended, lazy)
     assert_agrees("informer", x, {"o": o}, {"factor": factor, "causal": causal})
+
+
+def packed_attention(x: dict[str, Tensor], window: int, causal: bool) -> Tensor:
+    """SeqBoat's attention of one sequence and head: gather, window, scatter."""
+    p = x["router"].softmax(-1)[:, 1]
+    active = (x["router"][:, 1] > x["router"][:, 0]).nonzero()[:, 0]
+    q, k, v = (x[name][active] for name in "qkv")
+    distance = active[None, :] - active[:, None]
+    slot = torch.arange(len(active))
+    apart = slot[:, None] - slot[None, :]
+    seen = (apart >= (0 if causal else -window)) & (apart <= window)
+    s = q @ k.mT / (window if causal else 2 * window)
+    s = s + x["bias"][distance + len(x["bias"]) // 2]
+    y = (torch.where(seen, s.relu().square(), 0.0) @ v) * p[active, None]
+    return torch.zeros(T, E, dtype=torch.float64).index_copy(0, active, y)
+
+
+@pytest.mark.parametrize("window", [1, 4, T])
+@pytest.mark.parametrize("causal", [False, True])
+def test_seqboat_counts_its_window_among_the_chosen(window: int, causal: bool) -> None:
+    x = {"q": normal(B, T, H, D, grad=True), "k": normal(B, T, H, D, grad=True)}
+    x |= {"v": normal(B, T, H, E, grad=True), "router": normal(B, T, 2, grad=True)}
+    x["router"].data[1] = torch.tensor([1.0, 0.0])  # a sequence in which nothing goes
+    x["bias"] = normal(2 * T + 1, grad=True)
+    shared = ("router", "bias")
+    o = torch.stack(
+        [
+            torch.stack(
+                [
+                    packed_attention(
+                        {
+                            n: a if n == "bias" else a[b] if n in shared else a[b, :, h]
+                            for n, a in x.items()
+                        },
+                        window,
+                        causal,
+                    )
+                    for h in range(H)
+                ],
+                1,
+            )
+            for b in range(B)
+        ]
+    )
+    assert_agrees("seqboat", x, {"o": o}, {"window": window, "causal": causal})

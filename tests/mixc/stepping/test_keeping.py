@@ -22,9 +22,11 @@ ATTENTIONS = sorted(
 )
 # Attentions whose rows need what is still to come, and why.
 NOT_CAUSAL = {
-    **dict.fromkeys("cross pointer relu word_pool".split(), "no sequence in it"),
+    **dict.fromkeys("cross listed_blocks pointer relu word_pool".split(), "no sequence in it"),
     **dict.fromkeys("moa sigmoid".split(), "the length of the whole sequence"),
     "landmark": "its axis follows from the length of the sequence",
+    "path": "its axis follows from the length of the sequence",
+    "window_2d": "its recurrences run along Y and X",
     "linformer": "a reduction over J needs every row",
     **dict.fromkeys(
         "bigbird block_sparse dense disentangled fsmn longformer prefix_lm rope_orders t5 tree "

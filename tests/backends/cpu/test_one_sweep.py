@@ -23,7 +23,7 @@ from mixc.ir.expression import Kind
 from mixc.ir.mixer import Mixer
 from mixc.ir.plan import Plan
 from mixc.ir.targets import EVERY_GPU
-from mixc.ir.tile import Store, all_ops
+from mixc.ir.tile import DType, Store, all_ops
 
 SPECS = {path.stem: path for path in library()}
 # A score that overflows at keys that are not there, behind a mask that lets most rows see them all.
@@ -49,12 +49,14 @@ def backward(spec: str) -> Mixer:
     return derivative_of(spec).backward
 
 
-def given(spec: str, sizes: Mapping[str, int]) -> dict[str, Tensor]:
+def given(
+    spec: str, sizes: Mapping[str, int], dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
     """Random inputs and cotangents, and what the forward pass keeps."""
     passes = derivative_of(spec)
-    tensors = sample_inputs(passes.backward, sizes, torch.float32, seed=1)
+    tensors = sample_inputs(passes.backward, sizes, dtype, seed=1)
     made = run(passes.forward, {i.name: tensors[i.name] for i in passes.forward.inputs})
-    return tensors | {name: made[name].float() for name in passes.kept}
+    return tensors | {name: made[name].to(tensors[name].dtype) for name in passes.kept}
 
 
 def sizes_of(mixer: Mixer, lengths: tuple[int, int], feature: int) -> dict[str, int]:
@@ -70,19 +72,26 @@ def in_one(plan: Plan) -> list[str]:
     return [program.name for program in adds]
 
 
-def check(spec: str, lengths: tuple[int, int], feature: int) -> None:
+def check(
+    spec: str, lengths: tuple[int, int], feature: int, dtype: torch.dtype = torch.float32
+) -> None:
     mixer = backward(spec)
     sizes = sizes_of(mixer, lengths, feature)
-    inputs = given(spec, sizes)
+    inputs = given(spec, sizes, dtype)
     runner = CpuRunner(mixer, lower, {"one_sweep": 1})
-    assert in_one(runner._plan(mixer, sizes, torch.float32)), spec
-    _compare(mixer, inputs, runner(inputs))
+    assert in_one(runner._plan(mixer, sizes, dtype)), spec
+    _compare(mixer, inputs, runner(inputs), dtype)
 
 
-def _compare(mixer: Mixer, inputs: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    wanted, plain = run(mixer, inputs), run(mixer, inputs, dtype=torch.float32)
+def _compare(
+    mixer: Mixer,
+    inputs: Mapping[str, Tensor],
+    found: Mapping[str, Tensor],
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    wanted, plain = run(mixer, inputs), run(mixer, inputs, dtype=dtype)
     for name, value in wanted.items():
-        limit = error_limit(torch.float32, error_of(plain[name], value))
+        limit = error_limit(dtype, error_of(plain[name], value))
         assert error_of(found[name], value) <= limit, name
 
 
@@ -94,6 +103,25 @@ def test_gradients_are_those_of_the_reference(
     spec: str, lengths: tuple[int, int], feature: int
 ) -> None:
     check(spec, lengths, feature)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_gradients_in_16_bits_grow_in_float32(dtype: torch.dtype) -> None:
+    check("causal", (131, 131), 64, dtype)
+    mixer = backward("causal")
+    plan = CpuRunner(mixer, lower)._plan(mixer, sizes_of(mixer, (131, 131), 64), dtype)
+    kinds = {buffer.name: buffer.dtype for buffer in plan.buffers}
+    (rounded,) = [k for k in plan.kernels if k.computes == ("d_q",)]
+    assert kinds["d_q"].is_narrow
+    assert [kinds[name] for name in rounded.reads] == [DType.FLOAT32]
+
+
+def test_numbers_of_a_row_are_made_once() -> None:
+    mixer = backward("causal")
+    plan = CpuRunner(mixer, lower)._plan(mixer, sizes_of(mixer, (131, 131), 64), torch.float32)
+    (sweep,) = in_one(plan)
+    (kernel,) = [k for k in plan.kernels if k.program.name == sweep]
+    assert "o" not in kernel.reads  # only the sum of d_o * o has it
 
 
 def test_every_access_is_in_bounds_and_of_what_was_written() -> None:

@@ -18,7 +18,7 @@ _FEWEST = 64  # rows of a segment, as many as a chunk has
 _STATE_BYTES = 4  # of an element that is handed over
 # With all kept, up to so many times what a call is given and makes is worth it, and any so little;
 # more on a GPU, which the rows of a segment do not fill.
-_LIMIT, _LITTLE_BYTES, _LITTLE_BYTES_GPU = 8, 1 << 26, 1 << 32
+_LIMIT, _LITTLE_BYTES, _LITTLE_BYTES_GPU = 8, 1 << 28, 1 << 32
 
 
 @dataclass(frozen=True)

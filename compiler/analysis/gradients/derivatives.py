@@ -143,14 +143,25 @@ class _Pullback:
             part = where(node.where, part)
         return sum_to(part, inner, node.x.axes | self.rows)
 
-    def of_read(self, x: Expr, at: tuple[tuple[str, Expr], ...], above: Expr) -> Expr:
+    def of_read(self, x: Expr, at: At, above: Expr) -> Expr:
+        return self._of_axes(x.axes, at, above)
+
+    def _of_axes(self, axes: Axes, at: At, above: Expr) -> Expr:
+        """The adjoint of a value of some axes that is read."""
         keys = {dim for dim, _ in at}
         index_axes = frozenset[str]().union(*(index.axes for _, index in at))
-        kept = x.axes - keys
+        kept = axes - keys
         if (back := _read_back(at, kept, above, self.rows)) is not None:
             return back
-        if (runs := _sum_of_runs(at, x.axes, above)) is not None:
+        if (runs := _sum_of_runs(at, axes, above)) is not None:
             return runs
+        if (apart := _split_apart(at)) is not None:
+            split, rest, source = apart
+            others = axes - {dim for dim, _ in split}
+            made = self._of_axes(others | {source}, rest, above)
+            back = _read_back(split, others, made, self.rows)
+            if back is not None:
+                return back
         over = tuple(sorted(index_axes - kept - self.rows))
         if not over:  # one place is read: it gets everything
             for dim, index in at:
@@ -288,17 +299,37 @@ def _moved(index: Expr, dim: str) -> tuple[str, Expr] | None:
 def _inverses_around_splits(at: At) -> tuple[list[tuple[str, Expr]], list[Expr]] | None:
     """``x[T=f // R, R=f % R]`` is read at f = t * R + r, whatever else is read beside."""
     for pair in permutations(at, 2):
-        match pair:
-            case (
-                (row, Call("floordiv", (Index(one), Size(n)))),
-                (turn, Call("mod", (Index(other), Size(m)))),
-            ) if one == other and n == m == turn:
-                rest = _inverses_around_splits(tuple(part for part in at if part not in pair))
-                if rest is None:
-                    return None
-                place = call("add", call("mul", Index(row), Size(n)), Index(turn))
-                return [(one, place), *rest[0]], rest[1]
+        if (found := _inverse_of_split(pair)) is not None:
+            rest = _inverses_around_splits(tuple(part for part in at if part not in pair))
+            return None if rest is None else ([*found[0], *rest[0]], rest[1])
     return _inverses(at)
+
+
+def _split_apart(at: At) -> tuple[At, At, str] | None:
+    """The two of several reads that take an axis apart, the others, and that axis.
+
+    ``x[G=g, T=f // R, R=f % R]`` --> ``x[T=f // R, R=f % R]`` and ``G=g``, F
+    """
+    for pair in permutations(at, 2):
+        found = _inverse_of_split(pair)
+        rest = tuple(entry for entry in at if entry not in pair)
+        if found is None or not rest:
+            continue
+        ((source, _),) = found[0]
+        if all(source not in index.axes for _, index in rest):
+            return pair, rest, source
+    return None
+
+
+def _inverse_of_split(at: At) -> tuple[list[tuple[str, Expr]], list[Expr]] | None:
+    """``x[T=f // R, R=f % R]`` is read at f = t * R + r; None for any other reads."""
+    match at:
+        case (
+            (row, Call("floordiv", (Index(one), Size(n)))),
+            (turn, Call("mod", (Index(other), Size(m)))),
+        ) if one == other and n == m == turn:
+            return [(one, call("add", call("mul", Index(row), Size(n)), Index(turn)))], []
+    return None
 
 
 def _sum_of_runs(at: At, axes: Axes, above: Expr) -> Expr | None:

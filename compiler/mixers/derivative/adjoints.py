@@ -6,10 +6,11 @@ the value or fewer, and is then the same along those that it lacks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial, reduce
 
-from ....ir.expression import Expr, Ref
+from ....ir.expression import Expr, Ref, Size, call
 from ....ir.mixer import Attention, Equation, Map, Recurrence, Stage
 from ....ir.rewriting import with_names
 from ....ir.stages import changed, unused_name
@@ -26,10 +27,22 @@ class Adjoints:
     found: dict[str, Expr] = field(default_factory=dict)
     stages: list[Stage] = field(default_factory=list)
     waiting: list[Equation] = field(default_factory=list)  # of the map that comes next
+    sizes: dict[str, Expr] = field(default_factory=dict)  # of axes that the mixer has not
 
     def unused(self, name: str) -> str:
         """A name like ``name`` that means nothing yet, and from now on is taken."""
         return unused_name(name, self.taken)
+
+    def product(self, dims: Sequence[str]) -> str:
+        """The axis that counts the positions of several."""
+        factors: list[Expr] = [Size(dim) for dim in dims]
+        size = reduce(partial(call, "mul"), factors)
+        known = next((axis for axis, own in self.sizes.items() if own == size), None)
+        if known is None:
+            known = self.unused("_".join(dims))
+            self.taken.add(known.lower())
+            self.sizes[known] = size
+        return known
 
     def add(self, parts: Mapping[str, Expr]) -> None:
         """Add to the adjoints of some names."""

@@ -53,7 +53,11 @@ def needs_lse(stage: Attention) -> bool:
 
 
 def attention_adjoint(
-    stage: Attention, query: str | None, adjoints: Adjoints, given: Mapping[str, Expr]
+    stage: Attention,
+    query: str | None,
+    adjoints: Adjoints,
+    given: Mapping[str, Expr],
+    several: tuple[str, ...] = (),
 ) -> None:
     """Add what an attention adds to the adjoints of the names that it reads.
 
@@ -61,11 +65,12 @@ def attention_adjoint(
         stage: the attention; its ``lse`` is named where ``needs_lse``.
         query: the axis of its queries that is walked beside the keys', if any.
         given: the adjoints of its results.
+        several: the positions of a query, ``query`` among them, where it has more than one.
 
     Raises:
         UnsupportedError: a normaliser that looks at other pairs, or whose denominator has keys.
     """
-    _Attention(stage, query, adjoints, given).run()
+    _Attention(stage, query, adjoints, given, several).run()
 
 
 class _Attention:
@@ -75,8 +80,9 @@ class _Attention:
         query: str | None,
         adjoints: Adjoints,
         given: Mapping[str, Expr],
+        several: tuple[str, ...],
     ) -> None:
-        self.stage, self.adjoints, self.given = stage, adjoints, given
+        self.stage, self.adjoints, self.given, self.several = stage, adjoints, given, several
         self.walked = (stage.over,) if query is None else (stage.over, query)
         self.pairs = stage.queries | {stage.over}
         self.weights = self._weights()
@@ -85,9 +91,8 @@ class _Attention:
         weights = self.weights
         share = Ref(self.adjoints.unused("weight"), self.pairs, Kind.REAL)
         normalised = _over(weights.unnormalised, weights.divisor)
-        sums = PairSums(
-            self.adjoints, share, self._spread(normalised), self.stage.mask, self.walked
-        )
+        weight = self._spread(normalised)
+        sums = PairSums(self.adjoints, share, weight, self.stage.mask, self.walked, self.several)
         parts = self._of_values(share)
         by_weight = self._by_weight()
         delta, by_total = self._row_terms(by_weight, sums, share)
@@ -276,7 +281,8 @@ class _Attention:
         if whole == ZERO:
             return
         symbol = Ref(self.adjoints.unused("d_weight"), self.pairs, Kind.REAL)
-        own = PairSums(self.adjoints, symbol, self._spread(whole), stage.mask, self.walked)
+        mask = stage.mask
+        own = PairSums(self.adjoints, symbol, self._spread(whole), mask, self.walked, self.several)
         above = sum_to(symbol, self.pairs, weights.unnormalised.axes)
         for name, part in pullback(weights.unnormalised, above, self.adjoints.active).items():
             self._add(name, own.lowered(part, f"d_{name}_part"))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from ....ir.expression import Call, Expr, Kind, Literal, Ref, Scalar
+from ....ir.expression import Call, Expr, Kind, Literal, Ref, Scalar, Size
 from ....ir.mixer import (
     Attention,
     Equation,
@@ -120,7 +120,8 @@ class _Derivation:
                 results = [r.name for r in node.results if r.name in adjoints.active]
                 given = {name: above for name in results if (above := adjoints.of(name))}
                 if given:
-                    attention_adjoint(node, self._query(node), adjoints, given)
+                    query, several = self._query(node), self._several(node)
+                    attention_adjoint(node, query, adjoints, given, several)
             case Recurrence():
                 results = [r.name for r in node.results if r.name in adjoints.active]
                 given = {name: above for name in results if (above := adjoints.of(name))}
@@ -129,6 +130,20 @@ class _Derivation:
 
     def _query(self, stage: Attention) -> str | None:
         return query_axis(self.mixer, stage) if stage.queries else None
+
+    def _several(self, stage: Attention) -> tuple[str, ...]:
+        """The positions of a query in the order of its keys', where they have several."""
+        size = dict(self.mixer.sizes).get(stage.over)
+        keys = () if size is None else tuple(_factors(size))
+        found = [self._partner(key, stage.queries) for key in keys]
+        several = tuple(dim for dim in found if dim is not None)
+        return several if len({*several}) == len(keys) > 1 else ()
+
+    def _partner(self, key: str, queries: frozenset[str]) -> str | None:
+        """The position of a query along the sequence of a key's."""
+        own = self.mixer.sequence(key)
+        same = (dim for dim in sorted(queries) if self.mixer.sequence(dim) == own)
+        return None if own is None else next(same, None)
 
     def _gradients(self) -> dict[str, str]:
         """The gradients by input, each under a name of its own."""
@@ -152,7 +167,8 @@ class _Derivation:
             Input(self.cotangents[o.name], o.layout, dtype=o.dtype) for o in self.given
         )
         draft = replace(mixer, name=f"{mixer.name}{BACKWARD}", outputs=outputs, inputs=())
-        draft = replace(draft, stages=tuple(self.adjoints.stages))
+        sizes = (*mixer.sizes, *self.adjoints.sizes.items())
+        draft = replace(draft, stages=tuple(self.adjoints.stages), sizes=sizes)
         draft = self._with_equations(draft)
         draft = replace(draft, params=_params(draft), wide=_has_recurrence(mixer))
         kept = self._kept(draft)
@@ -201,6 +217,16 @@ class _Derivation:
         """Some axes in the order in which the inputs have them, features last."""
         order = dict.fromkeys(dim for i in self.mixer.inputs for dim in i.dims)
         return tuple((dim,) for dim in (*order, *sorted(axes - order.keys())) if dim in axes)
+
+
+def _factors(size: Expr) -> Iterator[str]:
+    """The axes of a product of axes; none of anything else."""
+    match size:
+        case Size(dim):
+            yield dim
+        case Call("mul", (Call("mul") | Size() as a, Size(dim))):
+            yield from _factors(a)
+            yield dim
 
 
 def _has_recurrence(mixer: Mixer) -> bool:

@@ -3,17 +3,20 @@
 An adjoint that runs over pairs is linear in the weight of a pair, so a sum over keys (or over
 queries) of it is a weighted sum: ``sum(w[i, j] * x, J)`` --> an attention over J with the weight
 w and the value x. It keeps the mask, whose bounds then say which pairs are visited, in either
-direction; all sums along one axis share a sweep.
+direction; all sums along one axis share a sweep. Queries that have several positions (the rows and
+columns of a picture) are walked along all of them at once, as keys are: ``sum(w * x, Y, X)`` -->
+an attention over Y_X, with y = y_x // X and x = y_x % X.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from ....ir.expression import Expr, Index, Kind, Literal, Reduce, Ref, call
+from ....ir.expression import Expr, Index, Kind, Literal, Reduce, Ref, Size, call
 from ....ir.mixer import Attention, Equation
 from ....ir.names import names_in
 from ....ir.rewriting import rebuild
+from ...analysis.facts import placed
 from ...analysis.gradients.partials import add, mul
 from .adjoints import Adjoints
 from .linear_terms import Around, NotLinearError, Term, linear_terms
@@ -31,7 +34,9 @@ class PairSums:
     weight: Expr
     mask: Expr | None
     walked: tuple[str, ...]  # the axes of pairs that a sweep may run along, the best first
+    several: tuple[str, ...] = ()  # positions of a query that are walked as one
     sweeps: dict[str, list[Equation]] = field(default_factory=dict)
+    product: str = ""  # the axis of all of ``several``, once a sweep has it
 
     def lowered(self, value: Expr, hint: str) -> Expr:
         """``value``, linear in the symbol, with its sums over pairs by sweeps.
@@ -59,20 +64,30 @@ class PairSums:
     def close(self) -> None:
         """Emit the sweeps."""
         for over, outputs in self.sweeps.items():
-            weight = Ref("score", self.weight.axes, Kind.REAL)
+            at = self._places() if over == self.product else {}
+            score = placed(self.weight, at)
             self.adjoints.stage(
                 Attention(
                     over=over,
-                    score=self.weight,
-                    mask=self.mask,
-                    weight=weight,
+                    score=score,
+                    mask=None if self.mask is None else placed(self.mask, at),
+                    weight=Ref("score", score.axes, Kind.REAL),
                     denominator=Literal(1),
                     sink=None,
                     gain=None,
-                    outputs=tuple(outputs),
+                    outputs=tuple(replace(o, value=placed(o.value, at)) for o in outputs),
                 )
             )
         self.sweeps = {}
+
+    def _places(self) -> dict[str, Expr]:
+        """Where a position along the product is along its factors, the last counting fastest."""
+        found: dict[str, Expr] = {}
+        rest: Expr = Index(self.product)
+        for dim in reversed(self.several[1:]):
+            found[dim] = call("mod", rest, Size(dim))
+            rest = call("floordiv", rest, Size(dim))
+        return {self.several[0]: rest, **found}
 
     def _of_term(self, term: Term, hint: str) -> Expr:
         summed = [dim for around in term.sums for dim in around.over]
@@ -80,6 +95,10 @@ class PairSums:
         if over is None or len({*summed}) < len(summed):
             value: Expr = mul(self._at_a_pair(), term.factor)
             sums = term.sums
+        elif over in self.several and self._sums_all(term):
+            for dim in self.several:
+                term = Term(*_without_sum(term, dim))
+            value, sums = self._swept(self._product(), term.factor, hint), term.sums
         else:
             factor, sums = _without_sum(term, over)
             value = self._swept(over, factor, hint)
@@ -95,6 +114,18 @@ class PairSums:
         free = (dim for dim in self.walked if dim in summed and dim not in groups)
         return next(free, next((dim for dim in self.walked if dim in summed), None))
 
+    def _sums_all(self, term: Term) -> bool:
+        """Whether a term sums over all positions of a query, none of which decides a group."""
+        summed = {dim for around in term.sums for dim in around.over}
+        groups = {d for around in term.sums for _, index in around.group for d in index.axes}
+        return summed.issuperset(self.several) and groups.isdisjoint(self.several)
+
+    def _product(self) -> str:
+        """The axis of all positions of a query."""
+        if not self.product:
+            self.product = self.adjoints.product(self.several)
+        return self.product
+
     def _swept(self, over: str, value: Expr, hint: str) -> Ref:
         outputs = self.sweeps.setdefault(over, [])
         known = next((o for o in outputs if o.value == value), None)
@@ -102,7 +133,8 @@ class PairSums:
             known = Equation(self.adjoints.unused(hint), value)
             outputs.append(known)
         axes = self.symbol.axes | value.axes
-        return Ref(known.name, axes - {over}, Kind.REAL)
+        along = {*self.several} if over == self.product else {over}
+        return Ref(known.name, axes - along, Kind.REAL)
 
     def _at_a_pair(self) -> Expr:
         if self.mask is None:

@@ -26,7 +26,8 @@ SHORT, LONG = 4096, 16384
 SQUARE = {
     "fnet": "the transform's table of angles, which every channel reads",
     "landmark": "a softmax by blocks of keys inside another: numbers for each row and block",
-    "window_2d": "two axes of queries: gradients of keys are summed along one, then the other",
+    "adem": "which keys a row has chosen, of all of them",
+    "path": "what each row has done to the keys before it, a number for each pair",
     "nsa": "the weights of blocks of keys, from which blocks are chosen",
     "xlnet": "products with every distance, read at those of the pairs",
 }
@@ -37,8 +38,10 @@ def lengths_of(path: Path) -> tuple[Mixer, dict[int, dict[str, int]]]:
     """A spec, and the sizes of all its dims at both lengths, everything but lengths small."""
     mixer = load_file(path)
     found = {}
+    several = max(len({mixer.sequence(d) for d in i.dims} - {None}) for i in mixer.inputs)
     for length in (SHORT, LONG):
-        small = Proportions(lengths=(length,), features=(64,), ratio=1, groups=1, batch=(2, 1))
+        side = round(length ** (1 / max(several, 1)))  # of a picture with so many pixels
+        small = Proportions(lengths=(side,), features=(64,), ratio=1, groups=1, batch=(2, 1))
         named = {dim: length for dim in ("T", "S", "I", "J") if dim in free_dims(mixer)}
         found[length] = resized(mixer, default_sizes(mixer, small), named, {})
     return mixer, found

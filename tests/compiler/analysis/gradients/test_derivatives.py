@@ -109,6 +109,9 @@ RULES = {
     ),
     "every other from the end": Read(x, (("B", call("sub", 3, call("mul", c, 2))),)),
     "every third, alone": Read(u, (("C", call("add", call("mul", p, 3), 1)),)),
+    "taken apart, another read": Read(
+        call("mul", x, y), (("A", call("floordiv", p, 2)), ("B", a), ("C", call("mod", a, 2)))
+    ),
     "gather into more": Read(u, (("C", call("floordiv", b, 2)),)),
     "one place": call("mul", Read(x, (("B", Literal(2)),)), z),
     "outside": Read(x, (("B", Literal(7)),), fill=2.5),

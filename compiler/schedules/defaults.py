@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ...ir.targets import Target
 from ...ir.tile import Program
 from ..tiles.context import Context, Launch
 from .estimates import REGISTER_LIMIT, warps_for_rows
@@ -60,9 +61,21 @@ def attention_configurations(context: Context, block: str, over: str) -> Iterato
     largest = max((context.sizes[d] for d in context.features), default=64)
     table = _NARROW if context.dtype.is_narrow else _WIDE
     most = next((size for size in table if largest <= size), 512)
-    for rows, keys, warps, stages in table[most]:
+    shapes = table[most]
+    if isinstance(context.target, Target) and not context.target.products_from_shared:
+        shapes = tuple(_shared_out(shapes))
+    for rows, keys, warps, stages in shapes:
         launch = (("num_warps", warps), ("num_stages", stages))
         yield Configuration({block: rows, over: keys}, launch)
+
+
+def _shared_out(shapes: tuple[_Shape, ...]) -> Iterator[_Shape]:
+    """Half the rows for half the warps before eight warps share 64 rows of as narrow scores: where
+    factors of products are in registers, these make twice the products and spill, backward."""
+    for rows, keys, warps, stages in shapes:
+        if (rows, keys, warps) == (64, 32, 8):
+            yield rows // 2, keys, warps // 2, stages
+        yield rows, keys, warps, stages
 
 
 def pointwise_blocks(tiled: Sequence[str], looped: Sequence[str] = ()) -> dict[str, int]:

@@ -56,8 +56,9 @@ def chunk(task: ChunkTask, context: Context) -> Program:
     elif by_entry and all(in_halves(form, context) for form in by_entry):
         choices = halved_choices(largest, task.corrected, context.wide)
     else:
-        wide = several or bool(by_entry) or not context.dtype.is_narrow
-        choices = chunk_choices(rows, largest, wide)
+        reads = bool(task.readings) or task.corrected or task.segment is None
+        wide = (several and reads) or bool(by_entry) or not context.dtype.is_narrow
+        choices = chunk_choices(rows, largest, wide, reads)
     made: Program | None = None
     for held, launch, room in choices:
         blocks = {task.over: rows, **held_blocks(task, context, held)}

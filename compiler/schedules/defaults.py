@@ -103,7 +103,9 @@ def chunk_rows(by_entry: bool, corrected: bool, several: bool, largest: int) -> 
     return 16 if several and largest > 64 else 32
 
 
-def chunk_choices(rows: int, largest: int, wide: bool) -> Iterator[tuple[int, Launch, int]]:
+def chunk_choices(
+    rows: int, largest: int, wide: bool, reads: bool = True
+) -> Iterator[tuple[int, Launch, int]]:
     """What to try for a chunk kernel, the fastest first.
 
     Each is about how many elements of a state a program holds, warps and stages, and the registers
@@ -114,12 +116,14 @@ def chunk_choices(rows: int, largest: int, wide: bool) -> Iterator[tuple[int, La
     Args:
         wide: products that tensor cores don't take, several states, or decays by entry, which are
             applied in a loop inside the chunk: these spill in few warps.
+        reads: whether rows read the state; a turn that only writes is short, and has more of the
+            next ones in flight.
     """
     if wide:
         warps = 8 if rows * largest > 512 else 4
         yield 4096, (("num_warps", warps), ("num_stages", 2)), _MANY
         return
-    launch = (("num_warps", 4), ("num_stages", 3))
+    launch = (("num_warps", 4), ("num_stages", 3 if reads else 4))
     for held in (8192, 4096, 2048, 1024):
         yield held, launch, REGISTER_LIMIT
 

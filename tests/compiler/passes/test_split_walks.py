@@ -125,3 +125,10 @@ def test_shared_out_columns_give_the_same() -> None:
     for length in (0, 33, 70):
         mixer = matrix(STEPS["gated delta rule"])
         check(mixer, length, "chunk", splits=8, dtype="bf16", target=HOPPER)
+
+
+def test_segments_that_only_write_have_more_turns_in_flight() -> None:
+    sizes = {"D": 128, "E": 128}
+    plan = lower(load_file(find_spec("simple_gla")), sizes, "bf16", 8, target=HOPPER)
+    found, *_, run = (dict(kernel.program.launch)["num_stages"] for kernel in plan.kernels)
+    assert (found, run) == (4, 3)

@@ -28,6 +28,7 @@ SQUARE = {
     "landmark": "a softmax by blocks of keys inside another: numbers for each row and block",
     "adem": "which keys a row has chosen, of all of them",
     "path": "what each row has done to the keys before it, a number for each pair",
+    "seqboat": "a number for each pair of rows between kernels, seen when the spec was new",
     "nsa": "the weights of blocks of keys, from which blocks are chosen",
     "xlnet": "products with every distance, read at those of the pairs",
 }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ...ir.expression import Call, Expr, Kind, Reduce
 from ...ir.mixer import Attention, Map, Mixer, Recurrence, Select, assignments
+from ...ir.plan_memory import derived_sizes
 from ...ir.stages import values
 
 _BYTES = 8  # of a number in the reference
@@ -30,6 +31,7 @@ def footprint(mixer: Mixer, sizes: Mapping[str, int]) -> Footprint:
     Sums of products are contracted without the product in memory; what a step makes of a row is
     a row.
     """
+    sizes = derived_sizes(mixer, sizes)
     tensors = [tuple(i.dims) for i in mixer.inputs] + [tuple(o.dims) for o in mixer.outputs]
     values = {*tensors, *(tuple(sorted(axes)) for axes in _values(mixer))}
     numbers = {dims: _BYTES * math.prod(sizes.get(dim, 1) for dim in dims) for dims in values}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ...ir.binding import Number, param_values
-from ...ir.expression import Expr, Index, Kind, Read, Reduce, Size
+from ...ir.expression import Call, Expr, Index, Kind, Read, Reduce, Size
 from ...ir.host import evaluate_host
 from ...ir.mixer import Attention, Mixer, Recurrence
 from ...ir.optional import expressions
@@ -15,6 +16,8 @@ from ...ir.roles import feature_dims
 from .intervals import Bounds
 
 _LARGEST_TABLE = 64
+# Positions that several lengths count together: a dense reference has room for their pairs.
+_LONGEST_PRODUCT = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +82,31 @@ def default_sizes(
         sizes.update(zip(table.dims, table.shape, strict=True))
     for dim, other in _alike(mixer):
         sizes[dim] = sizes[other]
-    sizes = resized(mixer, sizes, {}, params)
+    sizes = resized(mixer, sizes, _shorter(mixer, roles, sizes), params)
     needed = dict(_needed(mixer, roles, sizes, params))
     return resized(mixer, {**sizes, **needed}, {}, params) if needed else sizes
+
+
+def _shorter(mixer: Mixer, roles: Mapping[str, str], sizes: Mapping[str, int]) -> dict[str, int]:
+    """Lengths whose product is an axis of its own, smaller by one factor where that is too long."""
+    found: dict[str, int] = {}
+    for _, value in mixer.sizes:
+        dims = [dim for dim in _factors(value) if roles.get(dim) == "length"]
+        whole = math.prod(sizes[dim] for dim in dims)
+        if len(dims) > 1 and whole > _LONGEST_PRODUCT:
+            part = (_LONGEST_PRODUCT / whole) ** (1 / len(dims))
+            found |= {dim: max(int(sizes[dim] * part), 1) for dim in dims}
+    return found
+
+
+def _factors(size: Expr) -> Iterator[str]:
+    """The dims that a size is a product of, with numbers or others."""
+    match size:
+        case Call("mul", args):
+            for part in args:
+                yield from _factors(part)
+        case Size(dim):
+            yield dim
 
 
 def _by_role(proportions: Proportions, role: str, position: int) -> int:

@@ -3,13 +3,14 @@
 import pytest
 import torch
 
+from mixc.autotune.checking.footprint import footprint
 from mixc.autotune.checking.sampling import (
     as_strided_view,
     default_sizes,
     sample_inputs,
     verification_cases,
 )
-from mixc.compiler.language.find import library
+from mixc.compiler.language.find import find_spec, library
 from mixc.compiler.language.load import load_file, load_text
 from mixc.ir.binding import bind_sizes, shape_of
 from mixc.ir.mixer import Attention, Mixer, Recurrence
@@ -246,3 +247,15 @@ def test_a_dim_that_sizes_are_made_from_is_no_table():
     """Based reads x[D=m - 1], m over the features that D makes: D is as long as ever."""
     (based,) = (load_file(path) for path in library() if path.stem == "based")
     assert default_sizes(based)["D"] > 10
+
+
+def test_lengths_that_one_axis_counts_together_are_short():
+    mixer = load_file(find_spec("window_2d"))
+    for case in verification_cases(mixer):
+        sizes = case.sizes
+        assert sizes["N_P"] == sizes["N"] * sizes["P"] <= 1024
+        assert (sizes["N"], sizes["P"]) == (sizes["Y"], sizes["X"])
+    large = {**default_sizes(mixer), "N": 200, "P": 150, "Y": 200, "X": 150}
+    found = footprint(mixer, {dim: size for dim, size in large.items() if dim != "N_P"})
+    assert set(found.largest) >= {"Y", "X", "N_P"}
+    assert found.largest_bytes >= 8 * 30_000**2

@@ -22,15 +22,18 @@ ATTENTIONS = sorted(
 )
 # Attentions whose rows need what is still to come, and why.
 NOT_CAUSAL = {
-    **dict.fromkeys("cross listed_blocks pointer relu word_pool".split(), "no sequence in it"),
+    **dict.fromkeys(
+        "adem cross edges listed_blocks pointer relu word_pool".split(), "no sequence in it"
+    ),
     **dict.fromkeys("moa sigmoid".split(), "the length of the whole sequence"),
     "landmark": "its axis follows from the length of the sequence",
     "path": "its axis follows from the length of the sequence",
     "window_2d": "its recurrences run along Y and X",
     "linformer": "a reduction over J needs every row",
+    "dual": "a reduction over T needs every row",
     **dict.fromkeys(
-        "bigbird block_sparse dense disentangled fsmn longformer prefix_lm rope_orders t5 tree "
-        "tupe urpe xlnet".split(),
+        "bigbird block_sparse delete_gate dense disentangled fsmn longformer prefix_lm rope_orders "
+        "t5 tree tupe urpe xlnet".split(),
         "no bound of its mask keeps j <= i",
     ),
 }

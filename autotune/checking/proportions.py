@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ...ir.binding import Number, param_values
@@ -82,16 +82,17 @@ def default_sizes(
         sizes.update(zip(table.dims, table.shape, strict=True))
     for dim, other in _alike(mixer):
         sizes[dim] = sizes[other]
-    sizes = resized(mixer, sizes, _shorter(mixer, roles, sizes), params)
+    lengths = [dim for dim, role in roles.items() if role == "length"]
+    sizes = resized(mixer, sizes, shorter(mixer, lengths, sizes), params)
     needed = dict(_needed(mixer, roles, sizes, params))
     return resized(mixer, {**sizes, **needed}, {}, params) if needed else sizes
 
 
-def _shorter(mixer: Mixer, roles: Mapping[str, str], sizes: Mapping[str, int]) -> dict[str, int]:
+def shorter(mixer: Mixer, lengths: Collection[str], sizes: Mapping[str, int]) -> dict[str, int]:
     """Lengths whose product is an axis of its own, smaller by one factor where that is too long."""
     found: dict[str, int] = {}
     for _, value in mixer.sizes:
-        dims = [dim for dim in _factors(value) if roles.get(dim) == "length"]
+        dims = [dim for dim in _factors(value) if dim in lengths]
         whole = math.prod(sizes[dim] for dim in dims)
         if len(dims) > 1 and whole > _LONGEST_PRODUCT:
             part = (_LONGEST_PRODUCT / whole) ** (1 / len(dims))

@@ -10,7 +10,7 @@ from ...ir.expression import Kind
 from ...ir.mixer import Mixer
 from ...ir.optional import free_dims
 from ...ir.roles import dim_roles, feature_dims
-from .proportions import Proportions, default_sizes, resized
+from .proportions import Proportions, default_sizes, resized, shorter
 
 # What to tune at where neither the user nor the spec says: (batch, heads), length, features.
 CPU_PROPORTIONS = Proportions(lengths=(4096,), features=(64,), ratio=1, groups=8, batch=(1, 8))
@@ -77,6 +77,7 @@ def checked_sizes(
         else:
             changed[dim] = min(size, longest if dim in roles.long else 2)
     made = resized(mixer, sizes, changed, params)
+    made = resized(mixer, made, shorter(mixer, roles.long, made), params)
     return made if _admitted(mixer, made, params) else dict(sizes)
 
 

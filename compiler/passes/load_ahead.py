@@ -30,6 +30,7 @@ from ...ir.tile import (
     Program,
     Range,
     Rename,
+    SizeArgument,
     Value,
     all_ops,
     made_by,
@@ -59,6 +60,16 @@ def _with_loads_ahead(kernel: Kernel) -> Kernel:
     return kernel if made is None else replace(kernel, program=made)
 
 
+def _names(program: Program) -> set[str]:
+    """Every name in a program: of a loop, those that only its body knows too."""
+    found = {a.dim if isinstance(a, SizeArgument) else a.name for a in program.arguments}
+    found |= {tile.symbol for tile in program.tiles}
+    for op in all_ops(program.body):
+        inner = (op.variable, *(c.inner for c in op.carried)) if isinstance(op, For) else ()
+        found |= {value.name for value in (*made_by(op), *operands(op), *inner)}
+    return found
+
+
 @dataclass
 class Ahead:
     """The rewrite of one walk."""
@@ -73,8 +84,7 @@ class Ahead:
 
     def rewritten(self) -> Program | None:
         """The program; None where every load has to stay where it is."""
-        self.taken |= {value.name for op in all_ops(self.program.body) for value in made_by(op)}
-        self.taken |= {argument.name for argument in self.program.buffers.values()}
+        self.taken |= _names(self.program)
         makers = {value.name: op for op in self.walk.body for value in made_by(op)}
         copied = _copied(self.walk.body)
         waited = (op for op in self.walk.body if isinstance(op, Load) and op.out.name not in copied)

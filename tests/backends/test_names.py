@@ -156,3 +156,11 @@ def test_words_of_the_languages_are_names(form, backend):
     found = LoadedMixer(load_text(text), backend)(**named, **{words[6]: 1.25})
     for name in words[9:]:
         torch.testing.assert_close(getattr(found, name), getattr(wanted, name))
+
+
+@pytest.mark.parametrize("word", ["inside", "inside_3", "first", "t_next"])
+def test_names_that_passes_give_are_others(word):
+    words, dims = SAFE
+    for place in (5, 6, 9):
+        own = [*words[:place], word, *words[place + 1 :]]
+        assert emitted(spec("recurrence", own, dims))

@@ -189,8 +189,8 @@ def test_the_data_of_a_benchmark():
     found = rows(load_file(find_spec("causal")), names=("sdpa",))
     data = json.loads(json.dumps(found.as_dict()))
     assert list(data) == [
-        "spec", "dtype", "device", "grad", "sizes", "flops", "visible_pairs", "rounds", "ratio",
-        "verdict", "rows",
+        "spec", "dtype", "device", "machine", "grad", "sizes", "flops", "visible_pairs", "rounds",
+        "ratio", "verdict", "rows",
     ]  # fmt: skip
     assert data["visible_pairs"] == 2 * 6 * N * (N + 1) // 2
     assert data["flops"] == data["visible_pairs"] * 2 * (16 + 8)

@@ -31,6 +31,8 @@ def library_of_forms() -> dict[str, tuple[Mixer, bool]]:
             continue
         mixer = load_file(path)
         stages = [s for s in mixer.stages if isinstance(s, Recurrence)]
+        if not stages:  # running sums alone
+            continue
         flat = [flatten(stage) for stage in stages]
         stages = [s if f is None else f.recurrence for s, f in zip(stages, flat, strict=True)]
         forms = [form for stage in stages for form in classify(stage).components]

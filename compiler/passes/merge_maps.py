@@ -3,7 +3,9 @@
     d_q[B, T, G, D] and d_k[B, T, G, D], each tile by tile --> both, tile by tile
 
 Only where neither waits for the other, and where programs take tiles as large for both as for each:
-so none spills that did not. On a CPU a launch costs nothing, and values apart keep to its caches.
+so none spills that did not. Values with loops over products stay apart: what a product is made of
+fills a program's registers, and one loop after the other reads nothing once. On a CPU a launch
+costs nothing, and values apart keep to its caches.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from dataclasses import replace
 from ...ir.plan import Plan
 from ...ir.targets import CpuTarget
 from ...ir.task import PointwiseTask, Task, buffers_of
+from ...ir.tile import Dot, For, all_ops
 from ..schedules.pointwise import pointwise
 from ..schedules.schedule import plan_context
 from ..tiles.context import Context
@@ -62,11 +65,15 @@ def _same_tiles(first: PointwiseTask, second: PointwiseTask, context: Context) -
     return (
         dims[0] == dims[1]
         and set(first.tiled) == set(second.tiled)
-        and _blocks(first, context) == _blocks(second, context)
+        and (blocks := _blocks(first, context)) is not None
+        and blocks == _blocks(second, context)
     )
 
 
-def _blocks(task: PointwiseTask, context: Context) -> dict[str, int]:
-    """How many positions a program takes of each axis that it shares out."""
+def _blocks(task: PointwiseTask, context: Context) -> dict[str, int] | None:
+    """Positions that a program takes of each axis it shares out; None: it loops over products."""
     program = pointwise(task, context)
+    loops = (op for op in program.body if isinstance(op, For))
+    if any(isinstance(op, Dot) for loop in loops for op in all_ops(loop.body)):
+        return None
     return {dim: program.tile(dim).block for dim in task.tiled}

@@ -39,12 +39,15 @@ TRIALS = {
 # What masked pairs hold, in one attention of each kind: all are checked natively.
 GARBAGE = ("causal", "fox", "landmark", "urpe")
 # Triton's interpreter cuts bfloat16 off where it should round, and a recurrence adds that up over
-# its rows: bfloat16 recurrences are checked natively, and on a GPU where there is one.
+# its rows, as adem does over keys, whose weights have one sign and are divided by nothing: in
+# bfloat16 they are checked natively, and on a GPU where there is one.
+ADDED_UP = ("adem",)
 RUNS = [
     pytest.param(path, dtype, id=f"{str(dtype)[6:]}-{path.stem}")
     for dtype in TRIALS
     for path in library()
-    if dtype is not torch.bfloat16 or path.parent.name != "recurrence"
+    if dtype is not torch.bfloat16
+    or (path.parent.name != "recurrence" and path.stem not in ADDED_UP)
 ]
 
 

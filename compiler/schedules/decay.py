@@ -83,8 +83,9 @@ class Pairs:
         with others, in what is solved for.
         """
         builder = self.evaluator.builder
-        row = builder.range(self.rows, None, f"{self.rows.lower()}_offset")
-        column = builder.rename(row, self.rows, self.columns, f"{self.rows.lower()}_offset_before")
+        place = f"{self.rows.lower()}_place"
+        row = builder.range(self.rows, None, place)
+        column = builder.rename(row, self.rows, self.columns, f"{place}_before")
         seen = self.compare("ge" if after else "gt", row, column)
         both = seen if after else self.evaluator.both(seen, builder.bound(self.rows))
         assert both is not None

@@ -158,9 +158,10 @@ def test_words_of_the_languages_are_names(form, backend):
         torch.testing.assert_close(getattr(found, name), getattr(wanted, name))
 
 
-@pytest.mark.parametrize("word", ["inside", "inside_3", "first", "t_next"])
+@pytest.mark.parametrize("word", ["inside", "inside_3", "first", "t_next", "t_offset", "t_place"])
 def test_names_that_passes_give_are_others(word):
     words, dims = SAFE
-    for place in (5, 6, 9):
+    for place in (3, 5, 6, 9):
         own = [*words[:place], word, *words[place + 1 :]]
-        assert emitted(spec("recurrence", own, dims))
+        found, wanted = (emitted(spec("recurrence", names, dims)) for names in (own, words))
+        assert [len(text) for _, text in found] == [len(text) for _, text in wanted]

@@ -37,7 +37,7 @@ def gradients_of(mixer: Mixer, dtype: torch.dtype, seed: int) -> Measure:
         with torch.enable_grad():
             outputs = run({**inputs, **leaves})
             reached = {n: o for n, o in outputs.items() if o.requires_grad}
-        weights = _weights(outputs, dtype, seed)
+        weights = cotangents(outputs, dtype, seed)
         found = torch.autograd.grad(
             list(reached.values()),
             list(leaves.values()),
@@ -49,7 +49,9 @@ def gradients_of(mixer: Mixer, dtype: torch.dtype, seed: int) -> Measure:
     return measure
 
 
-def _weights(outputs: Mapping[str, Tensor], dtype: torch.dtype, seed: int) -> dict[str, Tensor]:
+def cotangents(outputs: Mapping[str, Tensor], dtype: torch.dtype, seed: int) -> dict[str, Tensor]:
+    """Normal numbers, rounded to ``dtype``, in the shape and dtype of each output; 0 where it is
+    infinite."""
     generator = torch.Generator().manual_seed(seed)
     made = {}
     for name, output in outputs.items():
@@ -58,4 +60,4 @@ def _weights(outputs: Mapping[str, Tensor], dtype: torch.dtype, seed: int) -> di
     return made
 
 
-__all__ = ["Measure", "Run", "gradients_of", "outputs_of"]
+__all__ = ["Measure", "Run", "cotangents", "gradients_of", "outputs_of"]

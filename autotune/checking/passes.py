@@ -16,6 +16,7 @@ from torch import Tensor
 from ...backends.reference.evaluate import run
 from ...compiler.mixers.derivative.differentiate import Derivative
 from ...ir.binding import Number
+from .gradients import cotangents
 
 
 @dataclass(frozen=True)
@@ -53,22 +54,15 @@ def in_backward(
     origin: Origin, known: Mapping[str, Tensor], dtype: torch.dtype, seed: int
 ) -> dict[str, Tensor]:
     """The same from a forward pass that was made: its inputs and outputs by name."""
-    generator = torch.Generator().manual_seed(seed)
     derivative = origin.derivative
-    above = {
-        name: _cotangent(known[output], generator) for output, name in derivative.cotangents.items()
-    }
+    drawn = cotangents({output: known[output] for output in derivative.cotangents}, dtype, seed)
+    above = {name: drawn[output] for output, name in derivative.cotangents.items()}
     read = {**known, **above}
     return {
         i.name: _in_dtype(read[i.name], getattr(torch, i.dtype) if i.dtype else dtype)
         for i in derivative.backward.inputs
         if i.name in read
     }
-
-
-def _cotangent(output: Tensor, generator: torch.Generator) -> Tensor:
-    drawn = torch.randn(output.shape, generator=generator).to(output)
-    return torch.where(output.isfinite(), drawn, 0)
 
 
 def _in_dtype(tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -110,10 +110,9 @@ def tensors_of(problem: Problem) -> dict[str, Tensor]:
 
 def _timed_inputs(problem: Problem) -> dict[str, Tensor]:
     dtype = getattr(torch, problem.dtype)
-    made = timed_inputs(
+    return timed_inputs(
         problem.mixer, problem.sizes, dtype, device=problem.device, params=problem.params
     )
-    return dict(made)
 
 
 def warm_up(calls: Sequence[Call]) -> None:

@@ -20,6 +20,7 @@ from ....ir.mixer import Attention, Equation, Map, Stage
 from ....ir.names import names_in
 from ....ir.rewriting import walk, with_names
 from ....ir.stages import changed
+from ....ir.stages import values as stage_values
 from ...analysis.recurrence.logarithm import logarithm
 from ...analysis.recurrence.polynomial import Polynomial, polynomial, written
 from ..names.definitions import Lets, resolve
@@ -220,18 +221,13 @@ def check_lets(carry: Carry, stage: Attention, lets: Sequence[Equation]) -> None
     for one in carry.names:
         if not isinstance(one.key, Ref):
             continue
-        for value in (v for v in _values(stage)):
+        for _, value in stage_values(stage):
             for node in walk(value):
                 if isinstance(node, Ref) and _reads(node.name, one.key.name, values):
                     raise one.word.text.error(
                         f"`{node.name}` reads `{one.word}` as it was before the steps",
                         do=f"write `{node.name}` under the attention's own `let:`",
                     )
-
-
-def _values(stage: Attention) -> list[Expr]:
-    clauses = (stage.score, stage.mask, stage.gain, stage.sink)
-    return [c for c in clauses if c is not None] + [output.value for output in stage.outputs]
 
 
 def _reads(name: str, key: str, lets: dict[str, Expr]) -> bool:

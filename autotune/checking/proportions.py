@@ -167,6 +167,8 @@ def _roles(mixer: Mixer) -> dict[str, str]:
     # What other sizes are made from: `{N: H // 2}`; but features make more features.
     dividing = {node.dim for _, value in mixer.sizes for node in walk(value) if type(node) is Size}
     dividing -= feature_dims(mixer)
+    # Channels that nothing sums, of a convolution say, are as wide as features are.
+    summed |= {dim for o in mixer.outputs[:1] for dim in o.dims[-1:]}
     roles: dict[str, str] = {}
     for dim in _all_dims(mixer, nodes):
         if dim in lengths:
@@ -177,7 +179,15 @@ def _roles(mixer: Mixer) -> dict[str, str]:
             roles[dim] = "table"
         else:
             roles[dim] = "batch"
+    if not lengths:
+        roles.update(dict.fromkeys(_first_row(mixer, roles), "length"))
     return roles
+
+
+def _first_row(mixer: Mixer, roles: Mapping[str, str]) -> list[str]:
+    """The length where no form tells one, as in convolutions: the first axis but for the batch."""
+    kept = {dim for o in mixer.outputs for dim in o.dims if roles[dim] != "batch"}
+    return [dim for i in mixer.inputs for dim in i.dims if dim in kept][:1]
 
 
 def _alike(mixer: Mixer) -> Iterator[tuple[str, str]]:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mixc.autotune.checking.footprint import footprint
+from mixc.autotune.checking.published import published_cases
 from mixc.autotune.checking.sampling import (
     as_strided_view,
     default_sizes,
@@ -259,3 +260,20 @@ def test_lengths_that_one_axis_counts_together_are_short():
     found = footprint(mixer, {dim: size for dim, size in large.items() if dim != "N_P"})
     assert set(found.largest) >= {"Y", "X", "N_P"}
     assert found.largest_bytes >= 8 * 30_000**2
+
+
+@pytest.mark.parametrize("path", library(), ids=lambda path: path.stem)
+def test_every_spec_is_tried_at_lengths_that_people_use(path):
+    """Convolutions and maps have no form that tells which of their axes are long."""
+    mixer = load_file(path)
+    few = [case.sizes for case in verification_cases(mixer) if case.name == "one token"]
+    assert {sizes.get("T", 1) for sizes in few} == {1}
+    many = next(case.sizes for case in published_cases(mixer) if case.name == "1000 rows")
+    assert max(many.values()) > 800
+
+
+@pytest.mark.parametrize("name", ["short_conv", "sgconv", "hyena", "dual", "extractor", "lru"])
+def test_channels_that_nothing_sums_are_wide(name):
+    mixer = load_file(find_spec(name))
+    channels = mixer.outputs[0].dims[-1]
+    assert {case.sizes[channels] for case in published_cases(mixer)} & {80, 96, 128}

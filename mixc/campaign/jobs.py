@@ -1,4 +1,4 @@
-"""What is asked of a GPU, in order: is the library right, then tuned, then how fast."""
+"""What is asked of a machine, in order: is the library right, then tuned, then how fast."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 _LIMITS: dict[Kind, float] = {
     "forward": 300, "gradients": 400, "tune": 150, "bench": 240, "train": 300, "model": 120,
 }  # fmt: skip
+_SUITE_S = 900.0  # peers compile for minutes on a CPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,24 @@ def campaign(
     for work in _in_turns(wanted):
         jobs.extend(_timings(work, trials, target))
     return [job for job in jobs if job.kind in kinds]
+
+
+def suite(specs: Sequence[str], device: str, dtype: str, grad: bool) -> list[Job]:
+    """Every spec at its own sizes beside all of its peers; with ``grad``, training steps too.
+
+    Args:
+        specs: names of the library.
+        device: torch's type, ``cpu`` or ``cuda``.
+        dtype: the working precision, ``float32`` and the like.
+        grad: whether forward and backward are timed after what runs forward.
+    """
+    jobs = []
+    for kind in ("bench", "train") if grad else ("bench",):
+        option = ("--grad",) if kind == "train" else ()
+        for spec in specs:
+            words = ("bench", spec, "--device", device, "--dtype", dtype, *option)
+            jobs.append(Job(kind, f"{spec} {dtype}", (*words, "--peers", "--json"), _SUITE_S))
+    return jobs
 
 
 def _checks(kind: Literal["forward", "gradients"], specs: Sequence[str]) -> Iterator[Job]:

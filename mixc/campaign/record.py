@@ -44,19 +44,19 @@ class Outcome:
         return replace(self, at=at)
 
 
-def this_machine() -> Machine:
-    """The GPU of this process and what runs it.
+def this_machine(kind: str = "cuda") -> Machine:
+    """The device of torch's type ``kind`` and what runs it.
 
-    Raises ArgumentError where there is none.
+    Raises ArgumentError where there is no GPU and one is meant.
     """
     import torch
 
-    from ..autotune.results.devices import this_gpu
+    from ..autotune.results.devices import device_of_type
 
-    if not torch.cuda.is_available():
+    if kind == "cuda" and not torch.cuda.is_available():
         raise ArgumentError("a campaign needs a GPU; --dry-run lists its jobs without one")
-    gpu = this_gpu()
-    return Machine(gpu.name, gpu.architecture, dict(_versions()))
+    device = device_of_type(kind)
+    return Machine(device.name, device.architecture, dict(_versions()))
 
 
 def _versions() -> Iterator[tuple[str, str]]:

@@ -10,7 +10,10 @@ from typing import Any
 from .jobs import Job, Kind
 from .record import Outcome, Record
 
-_TIMES = ("work", "default", "tuned", "mixc", "fastest peer", "ratio", "expected", "of expected")
+_TIMES = (
+    "work", "default", "tuned", "mixc", "of machine", "fastest peer", "ratio", "expected",
+    "of expected",
+)  # fmt: skip
 _STEPS = ("work", "mixc", "backward", "fastest peer", "ratio", "its backward, ratio")
 
 
@@ -25,6 +28,7 @@ def report(record: Record, jobs: Sequence[Job]) -> str:
         "",
         f"{machine.target}, {versions}; {' to '.join(dict.fromkeys(days[:1] + days[-1:]))}; "
         f"{done} of {len(jobs)} jobs made. bfloat16 where nothing else is said; medians.",
+        *_rates(record),
     ]
     parts = [
         *(_correctness(record, jobs, kind) for kind in ("forward", "gradients")),
@@ -33,6 +37,21 @@ def report(record: Record, jobs: Sequence[Job]) -> str:
         _failures(record, jobs),
     ]
     return "\n".join([*head, *(line for part in parts for line in part)]) + "\n"
+
+
+def _rates(record: Record) -> Iterator[str]:
+    """What torch reached on the machine while it was timed: the least and the most."""
+    found = [o.data["machine"] for o in record.outcomes.values() if "products_gflop_s" in _of(o)]
+    for rate, unit in (("products", "gflop_s"), ("copies", "gb_s")):
+        numbers = [float(machine[f"{rate}_{unit}"]) for machine in found]
+        if numbers:
+            shown = {"gflop_s": "GFLOP/s", "gb_s": "GB/s"}[unit]
+            yield f"Measured beside it: {rate} {min(numbers):,.0f} to {max(numbers):,.0f} {shown}."
+
+
+def _of(outcome: Outcome) -> dict[str, Any]:
+    machine = outcome.data.get("machine")
+    return machine if isinstance(machine, dict) else {}
 
 
 def _outcomes(record: Record, jobs: Sequence[Job], *kinds: Kind) -> Iterator[tuple[Job, Outcome]]:
@@ -67,7 +86,11 @@ def _speeds(record: Record, jobs: Sequence[Job]) -> Iterator[str]:
         ratio = outcome.data.get("ratio")
         ratios += [ratio] if ratio else []
         share = own / model if own and model else None
-        shown = (_time(before), _time(after), _time(own), _peer(peer), _ratio(outcome.data))
+        part = next((row.get("share") for row in outcome.data.get("rows", ())), None)
+        shown = (
+            _time(before), _time(after), _time(own), "" if part is None else f"{part:.0%}",
+            _peer(peer), _ratio(outcome.data),
+        )  # fmt: skip
         rows.append((job.subject, *shown, _time(model), "" if share is None else f"{share:.2f}"))
     yield from _table("Forward, in time", _TIMES, rows)
     if ratios:
@@ -113,13 +136,15 @@ def _broken(outcome: Outcome) -> list[dict[str, Any]]:
 
 
 def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Columns that no row has anything in are left out."""
     if not rows:
         return
     yield from ("", f"## {title}", "")
-    yield f"| {' | '.join(headings)} |"
-    yield f"|{'---|' * len(headings)}"
+    told = [place for place in range(len(headings)) if any(row[place] for row in rows)]
+    yield f"| {' | '.join(headings[place] for place in told)} |"
+    yield f"|{'---|' * len(told)}"
     for row in rows:
-        yield f"| {' | '.join(row)} |"
+        yield f"| {' | '.join(row[place] for place in told)} |"
 
 
 def _own(outcome: Outcome) -> float | None:

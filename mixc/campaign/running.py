@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import groupby
 from typing import Any
@@ -56,15 +56,33 @@ def run_jobs(
 
     waiting = [job for job in jobs if record.is_open(job)]
     for timed, group in groupby(waiting, key=lambda job: job.timed):
-        with ThreadPoolExecutor(1 if timed else side_by_side) as pool:
-            asked = {pool.submit(one, job): job for job in group}
-            for answer in as_completed(asked):
-                outcome = answer.result()
-                if outcome is not None:
-                    told(asked[answer], record.add(asked[answer], outcome))
+        for job, outcome in _made(one, list(group), 1 if timed else side_by_side):
+            told(job, record.add(job, outcome))
         if end - clock() < _LEAST_S:
             break
     return not any(record.is_open(job) for job in jobs)
+
+
+def _made(
+    one: Callable[[Job], Outcome | None], jobs: Sequence[Job], side_by_side: int
+) -> Iterator[tuple[Job, Outcome]]:
+    """Each job with its outcome when it ends, so many at once; without those that did not start."""
+    if side_by_side == 1:  # here, where Ctrl-C stops the job at hand
+        for job in jobs:
+            outcome = one(job)
+            if outcome is not None:
+                yield job, outcome
+        return
+    with ThreadPoolExecutor(side_by_side) as pool:
+        asked = {pool.submit(one, job): job for job in jobs}
+        try:
+            for answer in as_completed(asked):
+                outcome = answer.result()
+                if outcome is not None:
+                    yield asked[answer], outcome
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def run_command(job: Job, seconds: float) -> Outcome:
@@ -79,6 +97,9 @@ def run_command(job: Job, seconds: float) -> Outcome:
     except subprocess.TimeoutExpired:
         _stop(process)
         return Outcome("timed out", time.monotonic() - start, message=f"over {seconds:.0f} s")
+    except BaseException:  # Ctrl-C reaches this process alone
+        _stop(process)
+        raise
     return _read(job, process.returncode, answer, errors, time.monotonic() - start)
 
 

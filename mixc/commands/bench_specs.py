@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..show.written import console
+from .bench_library import bench_library, sentence
 from .options import (
     answer,
     dim_sizes,
@@ -31,7 +33,8 @@ TRAINED = ("", "time", "spread", "ratio", "backward", "ratio", "first call")
 
 
 @click.command("bench")
-@click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
+@click.argument("specs", nargs=-1, metavar="SPEC...")
+@click.option("--all", "whole", is_flag=True, help="The library, each spec beside all its peers.")
 @click.option("--peers", is_flag=True, help="Time what torch users have for it, too.")
 @click.option(
     "--peer",
@@ -44,17 +47,27 @@ TRAINED = ("", "time", "spread", "ratio", "backward", "ratio", "first call")
 @click.option(
     "--device", metavar="[cpu|cuda]", help="Default: cuda where there is a GPU, else cpu."
 )
+@click.option(
+    "--output", default="bench", show_default=True, metavar="DIRECTORY",
+    type=click.Path(path_type=Path, file_okay=False), help="With --all: outcomes and report.md.",
+)  # fmt: skip
+@click.option(
+    "--minutes", type=click.FloatRange(min=0.5), help="With --all: end then; the next run goes on."
+)
 @dtype_option(multiple=False, default="bf16", help="The working precision; bf16 if not given.")
 @param_option
 @size_option
 @json_option
 def command(
     specs: tuple[str, ...],
+    whole: bool,
     peers: bool,
     named: tuple[str, ...],
     grad: bool,
     rounds: int | None,
     device: str | None,
+    output: Path,
+    minutes: float | None,
     dtype: str,
     params: tuple[str, ...],
     sizes: tuple[str, ...],
@@ -66,6 +79,14 @@ def command(
     is the median with the distance between the quartiles. GFLOP/s count visible pairs only. The
     part of the machine is that of its measured rate of products, or of copies, whichever is more.
     """
+    if whole:
+        if specs or named or params or sizes or rounds:
+            raise click.UsageError("--all takes no SPEC, --peer, --rounds, -p or --size.")
+        made = bench_library(device_type(device), dtype, grad, minutes, output, as_json)
+        answer(made, as_json, lambda console: console.print(sentence(made), soft_wrap=True))
+        click.get_current_context().exit(int(made["failed"] > 0))
+    if not specs:
+        raise click.UsageError("Which SPEC? Or --all of the library.")
     mixers = [load_spec(spec, params) for spec in specs]
     fixed = dim_sizes(sizes)
     wanted = _peers(peers, named)
@@ -142,30 +163,45 @@ def write(console: Console, benchmark: Benchmark, mixer: Mixer) -> None:
     for heading in TRAINED if benchmark.grad else TIMED:
         table.add_column(heading, justify="right" if heading else "left")
     for row in benchmark.rows:
-        table.add_row(*(Text(cell) for cell in cells(row, benchmark.grad)))
+        told = _is_told(benchmark, row)
+        table.add_row(*(Text(cell) for cell in cells(row, benchmark.grad, told)))
     console.print(table)
     if benchmark.machine is not None:
         console.print(Text(f"machine: {benchmark.machine.sentence}"), soft_wrap=True)
     for row in benchmark.rows:
         if row.status != "timed":
             console.print(Text(f"{row.name} is {row.status}: {row.message}"), soft_wrap=True)
-    if benchmark.ratio is not None and benchmark.verdict is not None:
-        verdict = f"{benchmark.ratio:.2f} times the fastest peer"
-        console.print(Text(verdict + (" (a tie)" if benchmark.verdict == "tie" else "")))
+    if benchmark.verdict is not None:
+        console.print(Text(verdict(benchmark)))
     console.print()
 
 
-def cells(row: Row, grad: bool = False) -> tuple[str, ...]:
-    """The texts of a row, under ``TIMED``; with ``grad`` under ``TRAINED``."""
+def verdict(benchmark: Benchmark) -> str:
+    """How we stand to the fastest peer; no ratio where the gap is inside the noise."""
+    if benchmark.verdict == "tie" or benchmark.ratio is None:
+        return "a tie with the fastest peer: the gap is inside the spread"
+    return f"{benchmark.ratio:.2f} times the fastest peer"
+
+
+def _is_told(benchmark: Benchmark, row: Row) -> bool:
+    """Whether a row's ratio is more than noise; the peers' are against their fastest."""
+    return row is not benchmark.rows[0] or benchmark.verdict != "tie"
+
+
+def cells(row: Row, grad: bool = False, told: bool = True) -> tuple[str, ...]:
+    """The texts of a row, under ``TIMED``; with ``grad`` under ``TRAINED``.
+
+    ``told``: whether its ratio is outside of the noise.
+    """
     if row.time_us is None:
         return f"{row.name} ({row.status})", *["-"] * (len(TRAINED if grad else TIMED) - 1)
     rates = (
         "-" if row.gflop_s is None else f"{row.gflop_s:,.1f}",
         "-" if row.gb_s is None else f"{row.gb_s:,.1f}",
         "-" if row.share is None else f"{row.share:.0%}",
-        _ratio(row.ratio, row),
+        _ratio(row.ratio, row) if told else "a tie",
     )
-    backward = (_ratio(row.ratio, row), f"{row.backward_us or 0:,.0f} us")
+    backward = (_ratio(row.ratio, row) if told else "a tie", f"{row.backward_us or 0:,.0f} us")
     return (
         f"{row.name}: {row.what}",
         f"{row.time_us:,.0f} us",

@@ -149,11 +149,19 @@ def test_the_report_says_what_is_right_how_fast_and_what_was_expected(path):
     wrong = {"status": "wrong", "message": "o differs by 0.3\nat row 4"}
     row = {"status": "timed", "compared": True, "message": ""}
     rows = [
-        {**row, "name": "mixc", "time_us": 500.0, "backward_us": 900.0, "backward_ratio": 1.5},
+        {
+            **row,
+            "name": "mixc",
+            "time_us": 500.0,
+            "backward_us": 900.0,
+            "backward_ratio": 1.5,
+            "share": 0.6,
+        },
         {**row, "name": "eager", "time_us": 100.0, "compared": False},
         {**row, "name": "sdpa", "time_us": 1000.0},
     ]
-    bench = {"rows": rows, "ratio": 2.0, "verdict": "faster"}
+    machine = {"products_gflop_s": 500000.0, "copies_gb_s": 3000.0}
+    bench = {"rows": rows, "ratio": 2.0, "verdict": "faster", "machine": machine}
     jobs = [*JOBS, Job("tune", "a T=64", ("tune",), 100), Job("train", "a T=64", (), 100)]
     answers = {
         "forward a": Outcome("done", 1, {"counts": {"right": 9}, "wrong": []}),
@@ -171,8 +179,9 @@ def test_the_report_says_what_is_right_how_fast_and_what_was_expected(path):
     text = report(record, jobs)
     assert text.startswith("# mixc on NVIDIA H200\n\ncuda:90, torch 2.11.0, triton 3.6.0; 20")
     assert "7 of 7 jobs made" in text
+    assert "Measured beside it: products 500,000 to 500,000 GFLOP/s." in text
     assert "1 of 2 specs are right (17 right, 1 wrong)." in text
-    forward = "| a T=64 | 2.00 ms | 480 us | 500 us | sdpa, 1.00 ms | 2.00 | 400 us | 1.25 |"
+    forward = "| a T=64 | 2.00 ms | 480 us | 500 us | 60% | sdpa, 1.00 ms | 2.00 | 400 us | 1.25 |"
     assert forward in text.splitlines()
     assert "| a T=64 | 500 us | 900 us | sdpa, 1.00 ms | a tie | 1.50 |" in text.splitlines()
     assert "- forward b: failed; wrong: o differs by 0.3" in text

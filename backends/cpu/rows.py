@@ -83,23 +83,41 @@ def _unrolled(loop: For, times: int) -> list[Op]:
 
 
 def _shares_a_pass(loop: For) -> bool:
-    """Whether a row's states are ready before any sum over them is: they are wide, and no sum,
-    no costly function and no other op stands between one row's and the next.
+    """Whether a row's wide states are ready before any sum over them is: no sum, no costly
+    function and no other op stands between one row's and the next.
     """
-    if not any(len(c.inner.axes) > 1 for c in loop.carried):
+    wide = [len(c.inner.axes) > 1 for c in loop.carried]
+    if not any(wide):
         return False
-    states = {c.inner.name for c in loop.carried}
-    summed: set[str] = set()  # what depends on states by more than plain arithmetic
+    waiting: set[str] = set()  # rows that are carried on and take such sums, as running sums do
+    while True:
+        summed = _after_sums(loop, waiting)
+        if summed is None:
+            return False
+        late = [v.name in summed for v in loop.yields]
+        if any(w and waits for w, waits in zip(wide, late, strict=True)):
+            return False
+        found = {c.inner.name for c, waits in zip(loop.carried, late, strict=True) if waits}
+        if found <= waiting:
+            return True
+        waiting |= found
+
+
+def _after_sums(loop: For, waiting: set[str]) -> set[str] | None:
+    """What depends on states by more than plain arithmetic, beside what is ``waiting``; None where
+    a row computes costly functions of all of a state."""
+    states = {c.inner.name for c in loop.carried} - waiting
+    summed = set(waiting)
     for op in loop.body:
         reads = {v.name for v in operands(op)}
         wide = isinstance(op, Elementwise) and len(op.out.axes) > 1 and op.fn not in _PLAIN
         if isinstance(op, For) or wide:
-            return False
+            return None
         if reads & summed or (reads & states and not isinstance(op, Elementwise | Cast)):
             summed |= {v.name for v in made_by(op)}
         elif reads & states:
             states |= {v.name for v in made_by(op)}
-    return not any(v.name in summed for v in loop.yields)
+    return summed
 
 
 class _Bounds:

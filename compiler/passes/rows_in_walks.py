@@ -3,8 +3,9 @@
     rows of a recurrence to memory, a task that reads them again --> the walk makes it all
 
 A walk has its row in the first cache. So the row sums that a decay's gradient takes are numbers
-that it stores, and a task that only scales or adds to its rows is no task. On GPUs walks are cut
-for other reasons, and a step that holds more would have room for less.
+that it stores, a task that only scales or adds to its rows is no task, and a running sum of them
+that goes the same way is a state of the walk. On GPUs walks are cut for other reasons, and a step
+that holds more would have room for less.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from ...ir.recurrence_tasks import LoopTask
 from ...ir.rewriting import transform, walk, with_names
 from ...ir.roles import dim_roles
 from ...ir.targets import CpuTarget
-from ...ir.task import PointwiseTask, Task, buffers_of
+from ...ir.task import PointwiseTask, RunningSumTask, Task, buffers_of
 from ...ir.tile import DType
 from ..tiles.moving import without_groups
+from .carried_sums import carried_sum
 
 _PLAIN = (Call, Literal, Read, Ref, Scalar, Size)
 
@@ -63,7 +65,7 @@ class _Pair:
         own = {name for name, _ in self.walk.own}
         if not own & names_in(self.reader.value):
             return self.plan
-        return self._whole() or self._sums() or self.plan
+        return self._whole() or self._running() or self._sums() or self.plan
 
     def _whole(self) -> Plan | None:
         """The reader as a result of the walk, if nothing else wants the rows that it is made of."""
@@ -83,6 +85,34 @@ class _Pair:
         kept = tuple(pair for pair in walk_.own if pair[0] not in spared)
         tasks = [self._with(walk_, (*kept, made)) if t is walk_ else t for t in plan.tasks]
         tasks.remove(reader)
+        return _ordered(plan, tasks)
+
+    def _running(self) -> Plan | None:
+        """The reader as states of the walk, if it is a running sum of rows that goes its way."""
+        walk_, reader, plan = self.walk, self.reader, self.plan
+        if not isinstance(reader, RunningSumTask) or reader.sum.kind is not Kind.REAL:
+            return None
+        x, start = self._by_row(reader.sum.x), self._before_rows(reader.start)
+        if x is None or start is None or (reader.sum.over, reader.sum.reverse) != self._way:
+            return None
+        channels = x.axes - {walk_.over, *walk_.positions}
+        if not channels or x.axes != frozenset(plan.buffer(reader.result).dims):
+            return None
+        taken = {*(b.name for b in plan.buffers), *(i.name for i in plan.mixer.inputs)}
+        taken |= walk_.local | {d for b in plan.buffers for d in b.dims}
+
+        def free(name: str) -> str:
+            taken.add(made := free_name(name, taken))
+            return made
+
+        made = carried_sum(reader, with_names(x, dict(walk_.own)), start, free)
+        walk_ = replace(
+            walk_,
+            lines=(*walk_.lines, *made.lines),
+            states=(*walk_.states, *made.states),
+        )
+        joined = self._with(walk_, (*walk_.own, (reader.result, made.value)))
+        tasks = [joined if task is self.walk else task for task in plan.tasks if task is not reader]
         return _ordered(plan, tasks)
 
     def _sums(self) -> Plan | None:
@@ -140,6 +170,25 @@ class _Pair:
         """The axes of any length that a program of the walk holds from end to end."""
         states = frozenset[str]().union(*(s.dims for s in self.walk.states))
         return states & {dim for dim, _ in self.plan.sizes} - {*self.walk.tiled}
+
+    @property
+    def _way(self) -> tuple[str, bool]:
+        return self.walk.over, self.walk.reverse
+
+    def _before_rows(self, start: Expr | None) -> Expr | None:
+        """What a sum starts from as a program of the walk computes it once, or None."""
+        if start is None:
+            return Literal(0.0)
+        start = without_groups(start, self.plan.mixer.heads)
+        own = {*self.walk.positions}.union(*(s.dims for s in self.walk.states))
+        for node in walk(start):
+            if not isinstance(node, (*_PLAIN, Reduce)) or isinstance(node, Read):
+                return None
+            if isinstance(node, Reduce) and not {*node.over} <= self._whole_axes():
+                return None
+            if not node.axes <= own:
+                return None
+        return start
 
     def _by_row(self, expr: Expr) -> Expr | None:
         """``expr`` as a row of the walk computes it, or None where it takes more than a row."""

@@ -157,9 +157,10 @@ def query_axis(mixer: Mixer, stage: Attention) -> str:
     if not stage.queries:
         raise UnsupportedError(f"{mixer.name}: the attention over {stage.over} has no query axis")
 
-    def rank(dim: str) -> tuple[bool, bool, bool, int]:
-        place = -order.index(dim) if dim in order else 0
-        return dim in keyed, dim in heads, mixer.sequence(dim) is None, place
+    def rank(dim: str) -> tuple[bool, bool, bool, int, bool, str]:
+        given = dim in order
+        place = -order.index(dim) if given else 0
+        return dim in keyed, dim in heads, mixer.sequence(dim) is None, place, given, dim
 
     return min(stage.queries, key=rank)
 

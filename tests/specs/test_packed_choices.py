@@ -1,4 +1,4 @@
-"""Rows that are dropped, merged or picked: Informer, SeqBoat."""
+"""Rows that are dropped, merged or picked: Informer, SeqBoat, integrate and fire."""
 
 from __future__ import annotations
 
@@ -74,3 +74,33 @@ def test_seqboat_counts_its_window_among_the_chosen(window: int, causal: bool) -
         ]
     )
     assert_agrees("seqboat", x, {"o": o}, {"window": window, "causal": causal})
+
+
+def fired(x: Tensor, alpha: Tensor, beta: float, slots: int) -> tuple[Tensor, Tensor]:
+    """Integrate and fire as its paper tells it, token by token: [slots, C] and masses."""
+    out = [torch.zeros(x.shape[-1], dtype=torch.float64) for _ in range(slots + 1)]
+    mass = [torch.zeros((), dtype=torch.float64) for _ in range(slots + 1)]
+    slot = 0
+    for token, amount in zip(x, alpha, strict=True):
+        left = amount
+        while mass[slot] + left >= beta and slot < slots:
+            part = beta - mass[slot]
+            out[slot], mass[slot] = out[slot] + part * token, mass[slot] + part
+            left, slot = left - part, slot + 1
+        out[slot], mass[slot] = out[slot] + left * token, mass[slot] + left
+    return torch.stack(out[:slots]), torch.stack(mass[:slots])
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("beta", [1.0, 0.4])
+def test_cif_fires_when_enough_has_come_together(beta: float, training: bool) -> None:
+    x = {"x": normal(B, T, E, grad=True), "alpha": torch.rand(B, T, dtype=torch.float64)}
+    x["alpha"].requires_grad_()
+    slots = T + 3 if beta < 1 else 9
+    made = [fired(x["x"][b], x["alpha"][b], beta, slots) for b in range(B)]
+    o, mass = (torch.stack(parts) for parts in zip(*made, strict=True))
+    if not training:
+        whole = mass[..., None].clamp(min=1e-9)
+        o = torch.where(whole >= beta / 2, o * beta / whole, 0.0)
+    params = {"beta": beta, "slots": slots, "training": training}
+    assert_agrees("cif", x, {"o": o, "mass": mass}, params)

@@ -138,14 +138,17 @@ class Families:
 def families_of(mixer: Mixer) -> Families:
     """The packed axes of a mixer.
 
-    These are its sequences; without any, the query and key axes of its attentions; without any,
+    These are its sequences, but for those of channels, along which a weight has a value at each
+    position (``O: C``); without any, the query and key axes of its attentions; without any,
     the axis T, which is how the language calls the positions of a sequence; without one, what its
     recurrences run along.
 
     Raises:
         UnsupportedError: the mixer has none of these, so there is nothing to pack.
     """
-    base = tuple(dict.fromkeys(sequence for _, sequence in mixer.sequences))
+    sequences = tuple(dict.fromkeys(sequence for _, sequence in mixer.sequences))
+    learned = {mixer.sequence(dim) or dim for i in mixer.inputs if i.held for dim in i.dims}
+    base = tuple(dim for dim in sequences if dim not in learned) or sequences
     if not base:
         base = tuple(dict.fromkeys(dim for pair in _cross_axes(mixer) for dim in pair))
     if not base and any("T" in given.dims for given in mixer.inputs):
@@ -187,13 +190,16 @@ def _of_packed(size: Expr, families: Families) -> list[str]:
 
 
 def _cross_axes(mixer: Mixer) -> list[tuple[str, str]]:
-    """(query axis, key axis) of the attentions of a mixer without sequences."""
+    """(query axis, key axis) of the attentions of a mixer without sequences.
+
+    Queries that no input has a position for (so many slots) are no documents' own.
+    """
     given = {dim for i in mixer.inputs for dim in i.dims}
     found = []
     for stage in mixer.stages:
         if isinstance(stage, Attention) and stage.over in given:
             origin = paired_axis(mixer, stage)
-            if origin is not None:
+            if origin in given:
                 found.append((origin, stage.over))
     return found
 

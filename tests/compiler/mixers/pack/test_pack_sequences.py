@@ -243,6 +243,30 @@ def test_nothing_to_pack_is_refused() -> None:
         pack_sequences(mixer)
 
 
+def test_queries_without_a_place_in_the_row_are_refused() -> None:
+    """Slots, so many as a param says, serve one document: boundaries cut only what is given."""
+    spec = """mixer: slots
+inputs: {x: [B, T, C]}
+dims: {N: slots}
+params: {slots: 4}
+attention: {over: T, score: "where(t % slots == n, 1, 0)", normalize: none, output: {y: x}}
+outputs: {y: [B, N, C]}
+"""
+    with pytest.raises(UnsupportedError, match=r"<text>:5: slots can't .*over T has no position"):
+        pack_sequences(load_text(spec))
+
+
+def test_channels_that_share_positions_hold_no_documents() -> None:
+    mixer = load_text("""mixer: residual
+inputs: {x: [B, T, C], w: {dims: [C, O], weight: true}}
+dims: {I: T, O: C}
+map: {y: "x[C=o] + sum(shift(x, T, 1) * w, C)"}
+outputs: {y: [B, T, O]}
+""")
+    assert families_of(mixer).base == ("T",)
+    check(mixer)
+
+
 # What follows runs a mixer on each document alone, and on all of them packed.
 
 

@@ -17,6 +17,7 @@ from ..ir.host import host_code
 from ..ir.mixer import Mixer
 from ..ir.plan import Plan
 from ..ir.roles import UNITS, feature_dims, share_count
+from ..ir.sole_groups import with_sole_groups
 from ..ir.verify_plan import LONGEST, verify_lengths
 from .prepared import compiled
 
@@ -89,6 +90,7 @@ class Launches(Generic[Kernels]):
 
     def _grouped(self, sizes: tuple[int, ...]) -> _Group:
         mixer, own = self._grouping.grouped(dict(zip(self.dims, sizes, strict=True)))
+        mixer = with_sole_groups(mixer, own)  # fewer groups are half the heads: another class
         dims = tuple(own)
         names = {dim: f"n{place}" for place, dim in enumerate(dims)}
         rows = [names[dim] for dim in dims[len(sizes) :]]

@@ -159,7 +159,8 @@ class CpuRunner:
         lags = chosen.get(FFT_LAGS.name, FFT_LAGS.default) if FFT_LAGS in own else None
         sweeps = ONE_SWEEP in own
         sweeps = sweeps and bool(chosen.get(ONE_SWEEP.name, ONE_SWEEP.default))
-        key = (inputs, mixer.sizes, tuple(fixed.items()), dtype, shares, by_rows, sweeps, lags)
+        setting = (tuple(fixed.items()), dtype, shares, by_rows, sweeps, lags)
+        key = (inputs, mixer.sizes, mixer.heads, *setting)
         if key not in self.plans:
             name = str(dtype).removeprefix("torch.")
             more: dict[str, Any] = {"splits": shares} if shares > 1 else {}
@@ -187,7 +188,7 @@ class CpuRunner:
         """
         fixed = [sizes[dim] for dim in sorted(feature_dims(mixer)) if dim in sizes]
         inputs = tuple((entry.name, entry.dtype) for entry in mixer.inputs)
-        key = (inputs, mixer.sizes, dtype, shares, *fixed)
+        key = (inputs, mixer.sizes, mixer.heads, dtype, shares, *fixed)
         if key in self.refused:
             raise self.refused[key]
         try:
@@ -204,7 +205,7 @@ class CpuRunner:
     ) -> Module:
         plan = self._plan(mixer, sizes, dtype, shares, cores)
         inputs = tuple((i.name, i.dtype) for i in mixer.inputs)
-        key = (inputs, mixer.sizes, dtype, _setting(plan))
+        key = (inputs, mixer.sizes, mixer.heads, dtype, _setting(plan))
         if key not in self.modules:
             source = emit_source(plan, self._target)
             path = build(source.text, mixer.name, self.flags)

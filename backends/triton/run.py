@@ -131,7 +131,7 @@ class TritonRunner:
         splits = chosen.get("splits") or shares
         target = _target(device)
         asked = (tuple(chosen.items()), splits, target)
-        key = (inputs, mixer.sizes, tuple(fixed.items()), dtype, *asked)
+        key = (inputs, mixer.sizes, mixer.heads, tuple(fixed.items()), dtype, *asked)
         if key not in self.modules:
             name = str(dtype).removeprefix("torch.")
             asked_of_plan = {k: chosen[k] for k in ("chunk_kernels",) if k in chosen}

@@ -1,6 +1,6 @@
 """Random valid specs of every form against the float64 reference, and damaged ones.
 
-The same 200 examples each time; ``make fuzz`` looks at others. A failure prints the spec, which
+The same 260 examples each time; ``make fuzz`` looks at others. A failure prints the spec, which
 `mixc verify` takes as it is.
 """
 
@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from .fuzz.damage import COMMANDS, command_line, damaged
-from .fuzz.forms import trials
+from .fuzz.forms import BACKWARD, FORMS, trials
 from .fuzz.judge import Trial, Verdict, judge
 from .fuzz.worker import Worker
 
@@ -74,6 +74,12 @@ def test_attentions(judges: Worker, trial: Trial) -> None:
 @examples(60)
 @given(trials("recurrence"))
 def test_recurrences(judges: Worker, trial: Trial) -> None:
+    assert_right(judges, trial)
+
+
+@examples(60)
+@given(st.one_of(*(trials(form, BACKWARD[:1], dtypes=False) for form in sorted(FORMS))))
+def test_derivatives(judges: Worker, trial: Trial) -> None:
     assert_right(judges, trial)
 
 

@@ -219,7 +219,7 @@ def _store_rescaled(
         per_bit = builder.constant(1 / _LOG2_E, DType.FLOAT32)
         lse = builder.elementwise("mul", log2, per_bit, dtype=DType.FLOAT32, hint="lse")
         zero = builder.constant(0.0, DType.FLOAT32)
-        some = builder.elementwise("gt", row_sum, zero, dtype=DType.BOOL)
+        some = builder.elementwise("ne", row_sum, zero, dtype=DType.BOOL)  # also a NaN
         empty = builder.constant(-math.inf, DType.FLOAT32)
         _store(evaluator, task.lse, evaluator.where(some, lse, empty, "lse"))
 

@@ -21,7 +21,8 @@ FORMS: Mapping[str, Callable[[Choices], Draft]] = {
 }
 # Executing programs op by op takes too long beyond this many positions: native kernels run them.
 LONGEST_BY_OPS = 100
-ALL = ("cpu tiles", "gpu tiles", "cpu", "cpu in chunks", "interpreter")
+BACKWARD = ("backward", "backward tiles")  # in float64, by the reference, and op by op
+ALL = ("cpu tiles", "gpu tiles", *BACKWARD, "cpu", "cpu in chunks", "interpreter")
 # Of a hundred examples, how many are tried on what.
 SHARES: Mapping[str, int] = {"cpu tiles": 34, "gpu tiles": 33, "cpu": 15, "interpreter": 8}
 _AWKWARD_NAMES = 12
@@ -36,7 +37,8 @@ def trials(draw: Draw, form: str, backends: Sequence[str] = (), dtypes: bool = T
         rename(choices, draft)
     chosen = tuple(backends) or _one(choices, draft, form)
     if any(size > LONGEST_BY_OPS for size in (draft.sizes.get(d, 0) for d in "TIJ")):
-        chosen = tuple(b for b in chosen if b.startswith("cpu") and b != "cpu tiles") or ("cpu",)
+        chosen = tuple(b for b in chosen if not b.endswith("tiles") and b != "interpreter")
+        chosen = chosen or ("cpu",)
     halves = {"float32": 6, "bfloat16": 1, "float16": 1} if dtypes else {"float32": 1}
     if any(backend.endswith("tiles") for backend in chosen):
         halves = {"float32": 1}

@@ -22,7 +22,7 @@ from mixc.backends.cpu.build import find_compiler
 from mixc.backends.cpu.configure import configure, defaults
 from mixc.backends.cpu.run import CpuRunner
 from mixc.backends.reference.evaluate import run
-from mixc.backends.reference.tiles import run_plan
+from mixc.backends.reference.tiles import Watch, run_plan
 from mixc.backends.triton.run import TritonRunner
 from mixc.compiler.language.load import load_text
 from mixc.compiler.pipeline import lower
@@ -35,6 +35,8 @@ from mixc.ir.optional import expressions
 from mixc.ir.plan import Plan
 from mixc.ir.rewriting import every_node
 from mixc.ir.roles import feature_dims
+
+from .gradients import derivative_differs
 
 MIXC = Path(load_text.__code__.co_filename).parents[2]
 # The outcomes, best first: those of ``checking``; a tile program of too many ops to execute one by
@@ -152,9 +154,13 @@ class Problem:
     def outcome(self, backend: str) -> tuple[str, str]:
         """How one backend does."""
         try:
+            if backend.startswith("backward"):
+                return self._backward(_Patience() if backend.endswith("tiles") else None)
             return (
                 self._by_tiles(backend) if backend.endswith("tiles") else self._by_kernels(backend)
             )
+        except _TooLong:
+            return "skipped", f"more than {_VALUES} values"
         except Exception as error:
             status = failed(error).status
             return status, str(error) if status == "unsupported" else _said(error)
@@ -171,12 +177,14 @@ class Problem:
             if backend == "gpu tiles"
             else _for_cpu(lower(self.mixer, fixed, "float32", recurrence="loop"))
         )
-        try:
-            with torch.no_grad():
-                made = run_plan(plan, self.inputs, sizes, watch=_Patience())
-        except _TooLong:
-            return "skipped", f"more than {_VALUES} values"
-        message = self._inexact(made)
+        with torch.no_grad():
+            made = run_plan(plan, self.inputs, sizes, watch=_Patience())
+        return self._verdict(self._inexact(made))
+
+    def _backward(self, watch: Watch | None) -> tuple[str, str]:
+        return self._verdict(derivative_differs(self.mixer, self.inputs, self.seed, watch))
+
+    def _verdict(self, message: str) -> tuple[str, str]:
         return ("diverges" if self.useless else "wrong") if message else "right", message
 
     def _inexact(self, made: Mapping[str, Tensor]) -> str:

@@ -124,7 +124,7 @@ class Writer:
             small[d] if d in small and d not in needed and self.choices.chance(30) else d
             for d in axes
         }
-        while not self.fits(axes | allowed):
+        while axes and not self.fits(axes | allowed):
             axes = axes - {max(axes, key=self.size)}
         return self.input(axes)
 

@@ -436,3 +436,38 @@ outputs: {y: [B, T, H*D]}
     wanted = torch.einsum("bthp,hpd->bthd", x.view(2, 9, 3, 5), w).reshape(2, 9, 15)
     found = RUNNERS[backend](mixer)({"x": x, "w": w}, {})
     torch.testing.assert_close(found["y"], wanted, rtol=1e-5, atol=1e-5)
+
+
+NANS = """
+mixer: nans
+inputs: {x: [B, T], v: [B, T, D], m: {dims: [B, T], dtype: bool}}
+dims: {I: T, J: T}
+stages:
+  - attention:
+      over: J
+      score: x[T=i] * x[T=j]
+      mask: at(m, T=j)
+      normalize: softmax
+      lse: z
+      output: {o: "v[T=j]"}
+  - map: {weights: "softmax(x, T, where=m)", log: "logsumexp(x, T, where=m)"}
+outputs: {o: [B, I, D], z: [B, I], weights: [B, T], log: [B]}
+"""
+
+
+@BACKENDS
+def test_a_row_that_sees_a_nan_is_not_one_that_sees_nothing(backend: str) -> None:
+    x = torch.randn(3, 21)
+    x[0, 4] = x[1, 4] = torch.nan
+    m = torch.ones(3, 21, dtype=torch.bool)
+    m[1, 4], m[2] = False, False
+    given = {"x": x, "m": m, "v": torch.randn(3, 21, 5)}
+    found = RUNNERS[backend](load_text(NANS))(given, {})
+    for name in ("o", "z", "weights", "log"):
+        assert found[name][0].isnan().all(), name
+    others = [t for t in range(21) if t != 4]
+    assert found["z"][1, others].isfinite().all()
+    assert found["log"][1].isfinite()
+    assert (found["z"][2, others] == -torch.inf).all()
+    assert found["log"][2] == -torch.inf
+    assert not found["weights"][2].any()

@@ -138,7 +138,7 @@ class _Merge:
         top = self._line("largest", f("where", f("gt", top, Literal(-inf)), top, Literal(0.0)))
         masses = [self._line("mass", f("exp", f("sub", logit, top))) for logit in logits]
         total = self._line("mass", self._folded("add", masses))
-        some = f("gt", total, Literal(0.0))
+        some = f("ne", total, Literal(0.0))  # a NaN is something
         safe = f("where", some, total, Literal(1.0))
         shares = [f("div", mass, safe) for mass in masses[: len(self.parts)]]
         self._results(lambda number, ref: f("mul", shares[number], ref))

@@ -50,7 +50,7 @@ def logsumexp(
         back = Read(shift, group)
     terms = dims.call("exp", dims.call("sub", x, back))
     total = dims.reduce("sum", terms, over, where, group)
-    some = call("gt", total, 0)
+    some = call("ne", total, 0)  # a NaN is something
     logarithm = dims.call("add", call("log", call("where", some, total, 1)), shift)
     return dims.call("where", some, logarithm, _LOWEST, span=span)
 
@@ -64,7 +64,7 @@ def softmax(dims: Dims, x: Expr, over: Over, where: Expr | None, span: Span) -> 
     gap = dims.call("where", where, dims.call("sub", x, top), _ZERO)
     terms = dims.call("where", where, call("exp", gap), _ZERO)
     total = dims.reduce("sum", terms, over)
-    return dims.call("div", terms, call("where", call("gt", total, 0), total, 1), span=span)
+    return dims.call("div", terms, call("where", call("ne", total, 0), total, 1), span=span)
 
 
 def cumsum(

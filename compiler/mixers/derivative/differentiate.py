@@ -303,17 +303,26 @@ def _with_inputs(draft: Mixer, inputs: tuple[Input, ...]) -> Mixer:
     """
     read = names_in(*expressions(draft))
     chosen = [i for i in inputs if i.name in read]
-    known = {dim for i in chosen for dim in i.dims}
+    known = _told(chosen)
     sizes = _sizes_read(draft)
     wanted = free_dims(draft) | {dim for _, value in sizes for dim in dims_in(value)}
     for given in inputs:
         missing = wanted - known - {dim for dim, _ in sizes}
-        if given not in chosen and missing & {*given.dims}:
+        if given not in chosen and missing & _told([*chosen, given]):
             chosen.append(given)
-            known |= {*given.dims}
+            known = _told(chosen)
     heads = tuple(pair for pair in draft.heads if known.issuperset(pair))
     made = tuple(i for i in inputs if i in chosen)
     return replace(draft, inputs=made, heads=heads, sizes=sizes)
+
+
+def _told(inputs: Collection[Input]) -> set[str]:
+    """The dims whose sizes follow from inputs: of a product of dims, the last one not yet known."""
+    known: set[str] = set()
+    axes = [axis for given in inputs for axis in given.layout]
+    while found := {dim for axis in axes for dim in axis if {*axis} - known == {dim}}:
+        known |= found
+    return known
 
 
 def _sizes_read(draft: Mixer) -> tuple[tuple[str, Expr], ...]:

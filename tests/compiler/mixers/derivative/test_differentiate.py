@@ -202,3 +202,19 @@ def test_sums_over_pairs_are_sweeps_wherever_they_are_read(name: str) -> None:
     rest = [e.value for stage in backward.stages if isinstance(stage, Map) for e in stage.equations]
     sums = [node for node in every_node(rest) if isinstance(node, Reduce)]
     assert not any({"I", "J"} <= node.x.axes for node in sums)
+
+
+def test_a_product_of_axes_tells_one_of_them() -> None:
+    """An output whose cotangent alone has E and H, as one axis, does not tell them apart."""
+    mixer = load_text(
+        """
+mixer: m
+inputs: {x: [B, T], y: [B, H, E]}
+map: {o: "sum(sum(x, T) - shift(y, B, 40), B)"}
+outputs: {o: [E*H]}
+"""
+    )
+    sizes = {"B": 3, "T": 5, "H": 2, "E": 4}
+    inputs = sample_inputs(mixer, sizes, torch.float64)
+    _, found, wanted = gradients(mixer, inputs, {})
+    assert_same(found, wanted)

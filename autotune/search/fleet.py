@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ..results.devices import Device
 from ..results.result import Result
@@ -41,6 +41,16 @@ def task_of(text: str) -> Task:
     """The task that has this text."""
     spec, dtype, trials = text.rsplit(" ", 2)
     return Task(spec, dtype, int(trials))
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A task that somebody has taken: done with a result, failed or still running."""
+
+    task: Task
+    state: Literal["done", "failed", "running"]
+    seconds: float = 0.0
+    result: Result | None = None
 
 
 class Queue:
@@ -81,8 +91,23 @@ class Queue:
             self._study.tell(trial, state=TrialState.FAIL)
         return None
 
-    def finish(self, trial: OpenTrial, result: Result) -> None:
-        """A task has a result."""
+    def rounds(self) -> Iterator[Round]:
+        """What became of the tasks that were taken, by whichever machine."""
+        from ..results.validation import checked
+
+        for trial in self._trials():
+            text, state = trial.user_attrs.get("task"), trial.state.name
+            if text is None or state == "WAITING" or _is_given_back(trial):
+                continue
+            if "result" in trial.user_attrs:
+                seconds = float(trial.user_attrs.get("seconds", 0.0))
+                yield Round(task_of(text), "done", seconds, checked(trial.user_attrs["result"]))
+            else:
+                yield Round(task_of(text), "failed" if state == "FAIL" else "running")
+
+    def finish(self, trial: OpenTrial, result: Result, seconds: float = 0.0) -> None:
+        """A task has a result, which took so long."""
+        trial.set_user_attr("seconds", seconds)
         trial.set_user_attr("result", result.as_dict())
         self._study.tell(trial, result.time_us)
 

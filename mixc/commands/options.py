@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -85,6 +86,16 @@ def dim_sizes(texts: tuple[str, ...]) -> dict[str, int]:
             raise click.UsageError(f"--size {name} takes a positive integer, got {value}.")
         sizes[name] = value
     return sizes
+
+
+def duration(ctx: click.Context, param: click.Parameter, text: str | None) -> float | None:
+    """``10m`` --> 600 seconds; also ``90s`` and ``1.5h``."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)", text)
+    if found is None or float(found[1]) == 0:
+        raise click.BadParameter(f"takes a time such as 90s, 10m or 2h, got '{text}'.", ctx, param)
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 def load_spec(spec: str, params: tuple[str, ...] = ()) -> Mixer:

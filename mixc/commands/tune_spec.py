@@ -12,6 +12,7 @@ from .options import (
     answer,
     dim_sizes,
     dtype_option,
+    duration,
     json_option,
     load_spec,
     param_option,
@@ -47,6 +48,12 @@ if TYPE_CHECKING:
 @click.option(
     "--trials", default=30, type=click.IntRange(1), help="Trials in all; 30 if not given."
 )
+@click.option(
+    "--budget",
+    metavar="TIME",
+    callback=duration,
+    help="With --all: for so long (90s, 10m, 2h), where trials promise most.",
+)
 @click.option("--storage", help="A database URL or a journal file, to share a study.")
 @click.option("--time-limit", default=60.0, type=click.FloatRange(1), help="Seconds for a trial.")
 @click.option("--static", is_flag=True, help="Rank by compile report and a model; nothing runs.")
@@ -72,6 +79,7 @@ def command(
     whole: bool,
     device: str | None,
     trials: int,
+    budget: float | None,
     storage: str | None,
     time_limit: float,
     static: bool,
@@ -95,9 +103,11 @@ def command(
             raise click.UsageError(
                 "--all takes no SPEC, --static, --ray, --plot, --grad, -p or --size."
             )
-        done = library(device, trials, dtype, storage, time_limit, as_json)
+        done = library(device, trials, dtype, storage, time_limit, as_json, budget)
         answer({"specs": done}, as_json, lambda console: write_library(console, done))
         return
+    if budget is not None:
+        raise click.UsageError("--budget is shared by specs: it goes with --all.")
     if spec is None:
         raise click.UsageError("Which SPEC? Or --all of the library.")
     mixer = load_spec(spec, params)
@@ -130,8 +140,9 @@ def library(
     storage: str | None,
     time_limit_s: float,
     quiet: bool,
+    budget_s: float | None = None,
 ) -> list[dict[str, Any]]:
-    """What became of every spec that this machine took."""
+    """What became of every spec that this machine took; with a budget, of every round."""
     from ..autotune.results.devices import device_of_type
     from ..autotune.results.folders import data_folder
     from ..autotune.search.fleet import Task
@@ -149,7 +160,7 @@ def library(
     found = device_of_type(kind)
     place = storage or data_folder() / "studies" / f"{found.slug}.journal"
     tasks = [Task(path.stem, dtype, trials) for path in specs()]
-    return tune_library(found, place, tasks, tune, quiet)
+    return tune_library(found, place, tasks, tune, quiet, budget_s)
 
 
 def measured(

@@ -1,8 +1,13 @@
 """What is kept, by a journal and by databases: kills, sharing, reading back with plain Optuna."""
 
+import json
+import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
+from pathlib import Path
 
 import optuna
 import pytest
@@ -10,6 +15,7 @@ import pytest
 from mixc.autotune.search.journal import open_storage
 from mixc.autotune.search.kernels import Space
 from mixc.autotune.search.search import Search
+from mixc.autotune.search.trial import Outcome
 from mixc.ir.errors import ArgumentError
 from mixc.ir.knob import Knob
 
@@ -89,6 +95,39 @@ def check_shared(told, study):
 
 def test_two_processes_share_a_journal_that_plain_optuna_reads(tmp_path):
     check_shared(*share(str(tmp_path / "study.journal")))
+
+
+def test_optuna_dashboard_opens_a_study(tmp_path):
+    journal = tmp_path / "study.journal"
+    space = Space((Knob("rows", (1, 2, 4), 1, ""),), lambda _: None, "source")
+    Search(space, open_storage(journal), "causal-D64", 0).run(
+        lambda c, _: Outcome("ok", "", 10.0 / c["rows"], 0.0), 3, [space.default]
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = Path(sys.executable).with_name("optuna-dashboard")
+    server = subprocess.Popen([command, "--port", str(port), journal], stderr=subprocess.PIPE)
+    try:
+        (study,) = answer_of(server, f"http://127.0.0.1:{port}/api/studies")["study_summaries"]
+        assert study["study_name"] == "causal-D64"
+        shown = answer_of(server, f"http://127.0.0.1:{port}/api/studies/{study['study_id']}")
+    finally:
+        server.kill()
+        server.communicate()
+    assert sorted(trial["values"][0] for trial in shown["trials"]) == [2.5, 5.0, 10.0]
+    assert {param["name"] for param in shown["union_search_space"]} == {"rows"}
+
+
+def answer_of(server, address):
+    """What a server that is still starting answers."""
+    while True:
+        try:
+            with urllib.request.urlopen(address, timeout=60) as answer:
+                return json.load(answer)
+        except urllib.error.URLError:
+            assert server.poll() is None, server.stderr.read()
+            time.sleep(0.2)
 
 
 def test_two_processes_share_a_study_in_postgresql(postgresql):

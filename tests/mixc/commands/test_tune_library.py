@@ -34,9 +34,9 @@ def failing(task):
 def test_each_spec_is_tuned_once_and_what_fails_is_said(tmp_path):
     done = tune_library(HERE, tmp_path / "storage", TASKS, failing, quiet=True)
     assert [line(row) for row in done] == [
-        "causal bfloat16: 9 us, default 12 us",
-        "gla bfloat16: no schedule for gla",
-        "mamba bfloat16: IndexError('a defect')",
+        "causal bfloat16, 30 trials: 9 us, default 12 us",
+        "gla bfloat16, 30 trials: no schedule for gla",
+        "mamba bfloat16, 30 trials: IndexError('a defect')",
     ]
     assert tune_library(HERE, tmp_path / "storage", TASKS, failing, quiet=True) == []
 
@@ -59,7 +59,19 @@ def test_what_is_interrupted_is_given_back(tmp_path, how):
     assert sorted(row["spec"] for row in done) == ["causal", "gla", "mamba"]
 
 
-@pytest.mark.parametrize("words", [(), ("--all", "causal"), ("--all", "--size", "T=64")])
+def test_a_budget_comes_back_to_a_spec(tmp_path):
+    rows = tune_library(HERE, tmp_path / "storage", TASKS[:1], tuned, quiet=True, budget_s=60)
+    assert [row["trials"] for row in rows] == [5, 10, 15, 20, 25, 30]
+    assert tune_library(HERE, tmp_path / "storage", TASKS[:1], tuned, True, budget_s=60) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (), ("--all", "causal"), ("--all", "--size", "T=64"), ("causal", "--budget", "10m"),
+        ("--all", "--budget", "10"), ("--all", "--budget", "0m"),
+    ],
+)  # fmt: skip
 def test_one_spec_or_all(words):
     from click.testing import CliRunner
 

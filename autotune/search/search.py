@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # A configuration and the best time so far (None at first) --> what became of it.
 Evaluate = Callable[[Configuration, float | None], Outcome]
 _ATTEMPTS = 8  # suggestions that were seen already, before one is drawn from those left
+_REPEATED = "tried already"
 _STARTUP = 8  # random trials, before there is something to learn from
 
 
@@ -39,10 +40,14 @@ class Trial:
 
 @dataclass
 class History:
-    """All finished trials of a study, in order; ``interrupted`` by Ctrl-C."""
+    """All finished trials of a study, in order; ``interrupted`` by Ctrl-C.
+
+    ``cut``: why suggestions were refused before a trial, in order.
+    """
 
     trials: list[Trial] = field(default_factory=list)
     interrupted: bool = False
+    cut: list[str] = field(default_factory=list)
 
     def best(self, count: int = 1) -> list[Trial]:
         """The fastest that were right, fastest first."""
@@ -88,7 +93,9 @@ class Search:
 
     def history(self) -> History:
         """What the study holds so far."""
-        return History([_read(t) for t in self._study.get_trials(deepcopy=False) if _counts(t)])
+        trials = self._study.get_trials(deepcopy=False)
+        cut = [t.user_attrs["refusal"] for t in trials if _is_cut(t)]
+        return History([_read(t) for t in trials if _counts(t)], cut=cut)
 
     def run(
         self,
@@ -196,7 +203,7 @@ class Search:
         """Let the sampler know where not to look; a repetition teaches it nothing."""
         from optuna.trial import TrialState
 
-        trial.set_user_attr("refusal", refusal or "tried already")
+        trial.set_user_attr("refusal", refusal or _REPEATED)
         if refusal is None:
             self._study.tell(trial, state=TrialState.FAIL)
         else:
@@ -266,6 +273,10 @@ def _is_alive(pid: int) -> bool:
     except PermissionError:
         pass
     return True
+
+
+def _is_cut(trial: FrozenTrial) -> bool:
+    return bool(trial.user_attrs.get("refusal", _REPEATED) != _REPEATED)
 
 
 def _counts(trial: FrozenTrial) -> bool:

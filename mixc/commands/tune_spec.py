@@ -18,16 +18,16 @@ from .options import (
     param_option,
     size_option,
 )
+from .tune_answer import as_json_data, write
 from .tune_library import tune_library
 from .tune_library import write as write_library
 from .tune_plots import pictures_of
-from .tune_table import TrialTable, words
+from .tune_table import TrialTable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rich.console import Console
 
+    from ..autotune.bench.bench import Benchmark
     from ..autotune.search.on_ray import Cluster
     from ..autotune.search.tuned import Tuned
     from ..ir.mixer import Mixer
@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, file_okay=False),
     help="A folder for pictures (PNG) of the search.",
 )
+@click.option("--peers", is_flag=True, help="Time the winner beside what torch users have, too.")
 @click.option("--grad", is_flag=True, help="The backward pass, which training steps then take.")
 @dtype_option(multiple=False, default="bf16", help="The working precision; bf16 if not given.")
 @param_option
@@ -85,6 +86,7 @@ def command(
     static: bool,
     ray: str | None,
     plot: Path | None,
+    peers: bool,
     grad: bool,
     dtype: str,
     params: tuple[str, ...],
@@ -99,9 +101,9 @@ def command(
     """
     fixed = dim_sizes(sizes)
     if whole:
-        if spec is not None or static or ray or plot or grad or params or fixed:
+        if spec is not None or static or ray or plot or peers or grad or params or fixed:
             raise click.UsageError(
-                "--all takes no SPEC, --static, --ray, --plot, --grad, -p or --size."
+                "--all takes no SPEC, --static, --ray, --plot, --peers, --grad, -p or --size."
             )
         done = library(device, trials, dtype, storage, time_limit, as_json, budget)
         answer({"specs": done}, as_json, lambda console: write_library(console, done))
@@ -111,8 +113,8 @@ def command(
     if spec is None:
         raise click.UsageError("Which SPEC? Or --all of the library.")
     mixer = load_spec(spec, params)
-    if static and (grad or ray):
-        raise click.UsageError("--static takes no --grad or --ray: nothing runs.")
+    if static and (grad or ray or peers):
+        raise click.UsageError("--static takes no --grad, --ray or --peers: nothing runs.")
     if static:
         tuned = _modelled(mixer, device or "cuda:90", fixed, dtype, trials, storage, quiet=as_json)
     else:
@@ -129,8 +131,28 @@ def command(
             ray=ray,
         )
     pictures = [] if plot is None else pictures_of(mixer, tuned, plot)
+    beside = _beside_peers(mixer, device, dtype, fixed, grad) if peers else None
     data = {**as_json_data(tuned), "pictures": [str(path) for path in pictures]}
-    answer(data, as_json, lambda console: write(console, mixer, tuned, pictures))
+    data["benchmark"] = None if beside is None else beside.as_dict()
+
+    def tell(console: Console) -> None:
+        write(console, mixer, tuned, pictures)
+        if beside is not None:
+            from .bench_specs import write as write_benchmark
+
+            write_benchmark(console, beside, mixer)
+
+    answer(data, as_json, tell)
+
+
+def _beside_peers(
+    mixer: Mixer, device: str | None, dtype: str, sizes: dict[str, int], grad: bool
+) -> Benchmark:
+    """The winner, which calls take from now on, beside all peers; with ``grad`` in training."""
+    from ..autotune.bench.all_peers import PEERS
+    from .bench_specs import run
+
+    return run(mixer, device_type(device), dtype, sizes, tuple(PEERS), rounds=None, grad=grad)
 
 
 def library(
@@ -271,90 +293,3 @@ def device_type(device: str | None) -> Literal["cpu", "cuda"]:
     raise click.UsageError(
         f"--device {device}: trials run on cpu or cuda; a device that is not here takes --static."
     )
-
-
-def as_json_data(tuned: Tuned) -> dict[str, Any]:
-    """The answer as data."""
-    result, history = tuned.result, tuned.history
-    default_us = result.default_time_us
-    return {
-        "spec": result.key.spec,
-        "device": result.as_dict()["device"],
-        "dtype": result.key.dtype,
-        "sizes": dict(result.sizes),
-        "modelled": result.modelled,
-        "trials": {
-            "finished": len(history.trials),
-            "of_this_run": tuned.fresh,
-            "failed": history.number("failed"),
-            "hopeless": history.number("hopeless"),
-            "interrupted": history.interrupted,
-        },
-        "default": {"configuration": dict(tuned.default), "time_us": default_us},
-        "winner": {
-            "configuration": dict(result.configuration),
-            "time_us": result.time_us,
-            "spread_us": result.spread_us,
-            "error": result.error,
-            "limit": result.limit,
-        },
-        "speedup": None if default_us is None else round(default_us / result.time_us, 3),
-        "stored": str(tuned.path),
-        "history": [
-            {
-                "number": trial.number,
-                "configuration": dict(trial.configuration),
-                "status": trial.outcome.status,
-                "message": trial.outcome.message,
-                "time_us": trial.outcome.time_us,
-                "spread_us": trial.outcome.spread_us,
-            }
-            for trial in history.trials
-        ],
-    }
-
-
-def write(console: Console, mixer: Mixer, tuned: Tuned, pictures: Sequence[Path] = ()) -> None:
-    """The winner, against the default; where it and pictures are kept; what failed."""
-    from rich.text import Text
-
-    from ..autotune.checking.shapes import shown_sizes
-
-    result, history = tuned.result, tuned.history
-    sizes = " ".join(f"{dim}={size}" for dim, size in shown_sizes(mixer, result.sizes).items())
-    device = result.key.device
-    where = device.architecture if result.modelled else device.name
-    lines = [f"{result.key.spec}, {result.key.dtype}, {sizes}, on {where}"]
-    lines.append(_trials_line(tuned))
-    if result.default_time_us is not None:
-        lines.append(f"default  {result.default_time_us:>12,.1f} us   {words(tuned.default)}")
-    kind = "modelled" if result.modelled else f"± {result.spread_us:,.1f}"
-    lines.append(f"winner   {result.time_us:>12,.1f} us   {words(result.configuration)} ({kind})")
-    if result.default_time_us is not None:
-        if dict(result.configuration) == dict(tuned.default):
-            lines.append("nothing beat the default by more than the spread")
-        else:
-            lines.append(f"{result.default_time_us / result.time_us:.2f} times the default's speed")
-    if result.error is not None and result.limit is not None:
-        lines.append(f"verified: error {result.error:.1e}, limit {result.limit:.1e}")
-    lines.append(f"kept in {tuned.path}")
-    lines += [f"picture  {path}" for path in pictures]
-    console.print(Text("\n".join(lines)), soft_wrap=True)
-    reasons = dict.fromkeys(
-        t.outcome.message.splitlines()[0] for t in history.trials if t.outcome.status == "failed"
-    )
-    for reason in list(reasons)[:3]:
-        console.print(Text(f"failed: {reason}"), soft_wrap=True)
-
-
-def _trials_line(tuned: Tuned) -> str:
-    history = tuned.history
-    counts = [f"{len(history.trials)} trials"]
-    if tuned.fresh < len(history.trials):
-        counts.append(f"{tuned.fresh} of them now")
-    for status in ("failed", "hopeless"):
-        if history.number(status):
-            counts.append(f"{history.number(status)} {status}")
-    if history.interrupted:
-        counts.append("interrupted")
-    return ", ".join(counts)

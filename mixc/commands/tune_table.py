@@ -26,6 +26,7 @@ class TrialTable:
         self._quiet = quiet
         self._live: Live | None = None
         self._start = time.monotonic()
+        self._earlier: int | None = None  # trials of earlier runs
 
     def __enter__(self) -> Self:
         """Start the display."""
@@ -43,6 +44,8 @@ class TrialTable:
 
     def update(self, history: History) -> None:
         """Show what there is after another trial."""
+        if self._earlier is None:
+            self._earlier = len(history.trials) - 1
         if self._live is not None:
             self._live.update(self._table(history))
         elif not self._quiet and history.trials:
@@ -53,14 +56,20 @@ class TrialTable:
         count = f"{len(history.trials)}/{self._trials}"
         return f"{count:>7}  {shown_time(last):>24}  {words(last.configuration)}"
 
+    def time_left(self, history: History) -> str:
+        """The time that the trials to come take, as those of this run did."""
+        taken_s = time.monotonic() - self._start
+        fresh = len(history.trials) - (self._earlier or 0)
+        left_s = taken_s / max(fresh, 1) * max(self._trials - len(history.trials), 0)
+        return f"{taken_s:.0f} s, about {left_s:.0f} s left"
+
     def _table(self, history: History) -> RenderableType:
         from rich.table import Table
         from rich.text import Text
 
-        taken_s = time.monotonic() - self._start
         failed = history.number("failed")
         title = f"{self._mixer.name}: {len(history.trials)} of {self._trials} trials, "
-        title += f"{failed} failed, {taken_s:.0f} s"
+        title += f"{failed} failed, {self.time_left(history)}"
         table = Table(title=title, title_justify="left", box=None, pad_edge=False)
         for heading in ("trial", "time", "configuration"):
             table.add_column(heading, justify="left" if heading == "configuration" else "right")

@@ -102,7 +102,8 @@ def train_briefly(path: Path, out: Console) -> bool:
 def tune_briefly(out: Console) -> None:
     """A few trials of a spec's kernels on this machine; what wins is used by the next call."""
     from ..backends.cpu.build import find_compiler
-    from ..commands import tune_spec
+    from ..commands.tune_answer import write
+    from ..commands.tune_spec import measured
     from ..compiler.language.find import find_spec
     from ..compiler.language.load import load_file
     from ..ir.errors import UnsupportedError
@@ -114,8 +115,8 @@ def tune_briefly(out: Console) -> None:
         out.print(f"no tuning: {error}")
         return
     mixer = load_file(find_spec(TUNED))
-    tuned = tune_spec.measured(mixer, TRIALS, {"T": TUNED_LENGTH})
-    tune_spec.write(out, mixer, tuned)
+    tuned = measured(mixer, TRIALS, {"T": TUNED_LENGTH})
+    write(out, mixer, tuned)
 
 
 def new_spec(folder: Path) -> Path:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,12 @@ from click.testing import CliRunner
 
 import mixc
 from mixc.autotune.results.stored import say_once
+from mixc.autotune.search.search import History, Trial
+from mixc.autotune.search.trial import Outcome
 from mixc.cli import commands
+from mixc.commands.tune_answer import cut_lines
+from mixc.commands.tune_table import TrialTable
+from mixc.show.written import console
 
 SPEC = """\
 mixer: small
@@ -53,9 +59,11 @@ def test_tune_stores_what_the_next_load_uses(run, folder):
     data = json.loads(result.stdout)
     assert list(data) == [
         "spec", "device", "dtype", "sizes", "modelled", "trials", "default", "winner", "speedup",
-        "stored", "history", "pictures",
+        "stored", "history", "pictures", "benchmark",
     ]  # fmt: skip
-    assert list(data["trials"]) == ["finished", "of_this_run", "failed", "hopeless", "interrupted"]
+    assert list(data["trials"]) == [
+        "finished", "of_this_run", "failed", "hopeless", "cut", "interrupted",
+    ]  # fmt: skip
     assert (data["trials"]["finished"], data["trials"]["failed"]) == (2, 0)
     assert not data["trials"]["interrupted"]
     assert data["history"][0]["configuration"] == data["default"]["configuration"]
@@ -118,6 +126,41 @@ def test_tune_stores_what_training_steps_use(run, folder, caplog):
     found = torch.autograd.grad(attend(q.detach(), k, v).square().sum(), (k, v))
     torch.testing.assert_close(found, wanted[1:], atol=1e-4, rtol=1e-4)
     assert "`mixc tune small --grad` finds one" in caplog.records[-1].getMessage()
+
+
+def test_the_winner_is_timed_beside_peers(run, monkeypatch):
+    from mixc.autotune.bench.all_peers import PEERS
+
+    monkeypatch.setattr("mixc.autotune.bench.all_peers.PEERS", {"sdpa": PEERS["sdpa"]})
+    result = run(*TUNE, "--trials", "1", "--peers")
+    assert result.exit_code == 0, result.output
+    assert "nothing beat the default" in result.stdout
+    assert "sdpa: " in result.stdout
+    assert "fastest peer" in result.stdout
+    data = json.loads(run(*TUNE, "--trials", "1", "--peers", "--json").stdout)
+    assert data["benchmark"]["sizes"]["T"] == 64
+    assert run("tune", "--all", "--peers").exit_code == 2
+
+
+def test_what_was_cut_is_said_with_its_most_frequent_reason():
+    registers = [f"a product would hold {n} vectors, of 32 registers" for n in (37, 1_040, 40)]
+    lines = list(cut_lines(["k takes 300,000 bytes", *registers]))
+    assert lines == [
+        "cut before a trial, 3 times: a product would hold 37 vectors, of 32 registers",
+        "cut before a trial, 1 times: k takes 300,000 bytes",
+    ]
+
+
+def test_the_time_that_is_left_is_that_of_the_trials_to_come(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("mixc.commands.tune_table.time.monotonic", lambda: now[0])
+    table = TrialTable(console(), SimpleNamespace(name="small"), 12, quiet=True)
+    trial = Trial(0, {}, Outcome("ok", "", 1.0, 0.0))
+    now[0] = 3.0
+    table.update(History([trial] * 3))  # two are of an earlier run
+    now[0] = 8.0
+    table.update(History([trial] * 4))
+    assert table.time_left(History([trial] * 4)) == "8 s, about 32 s left"
 
 
 def test_a_tune_that_is_killed_goes_on(folder):

@@ -12,6 +12,7 @@ from ..show.written import console
 from .bench_library import bench_library, sentence
 from .options import (
     answer,
+    device_type,
     dim_sizes,
     dtype_option,
     json_option,
@@ -19,7 +20,6 @@ from .options import (
     param_option,
     size_option,
 )
-from .tune_spec import device_type
 
 if TYPE_CHECKING:
     from rich.console import Console

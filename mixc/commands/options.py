@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -86,6 +86,23 @@ def dim_sizes(texts: tuple[str, ...]) -> dict[str, int]:
             raise click.UsageError(f"--size {name} takes a positive integer, got {value}.")
         sizes[name] = value
     return sizes
+
+
+def device_type(device: str | None) -> Literal["cpu", "cuda"]:
+    """Where trials run: what was asked for, or the fastest that this machine has."""
+    import torch
+
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        return "cpu"
+    if device == "cuda":
+        if not torch.cuda.is_available():
+            raise click.UsageError("there is no GPU here; --device cuda:90 --static needs none.")
+        return "cuda"
+    raise click.UsageError(
+        f"--device {device}: trials run on cpu or cuda; a device that is not here takes --static."
+    )
 
 
 def duration(ctx: click.Context, param: click.Parameter, text: str | None) -> float | None:

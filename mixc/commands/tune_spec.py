@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from ..show.written import console
+from .bench_specs import run as run_benchmark
+from .bench_specs import write as write_benchmark
 from .options import (
     answer,
+    device_type,
     dim_sizes,
     dtype_option,
     duration,
@@ -25,12 +28,16 @@ from .tune_plots import pictures_of
 from .tune_table import TrialTable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from ..autotune.bench.bench import Benchmark
     from ..autotune.search.on_ray import Cluster
     from ..autotune.search.tuned import Tuned
     from ..ir.mixer import Mixer
+
+_ALL_TAKES_NO = "--all takes no SPEC, --static, --ray, --plot, --peers, --grad, -p or --size."
 
 
 @click.command("tune")
@@ -102,9 +109,7 @@ def command(
     fixed = dim_sizes(sizes)
     if whole:
         if spec is not None or static or ray or plot or peers or grad or params or fixed:
-            raise click.UsageError(
-                "--all takes no SPEC, --static, --ray, --plot, --peers, --grad, -p or --size."
-            )
+            raise click.UsageError(_ALL_TAKES_NO)
         done = library(device, trials, dtype, storage, time_limit, as_json, budget)
         answer({"specs": done}, as_json, lambda console: write_library(console, done))
         return
@@ -134,15 +139,19 @@ def command(
     beside = _beside_peers(mixer, device, dtype, fixed, grad) if peers else None
     data = {**as_json_data(tuned), "pictures": [str(path) for path in pictures]}
     data["benchmark"] = None if beside is None else beside.as_dict()
+    answer(data, as_json, lambda console: _tell(console, mixer, tuned, pictures, beside))
 
-    def tell(console: Console) -> None:
-        write(console, mixer, tuned, pictures)
-        if beside is not None:
-            from .bench_specs import write as write_benchmark
 
-            write_benchmark(console, beside, mixer)
-
-    answer(data, as_json, tell)
+def _tell(
+    console: Console,
+    mixer: Mixer,
+    tuned: Tuned,
+    pictures: Sequence[Path],
+    beside: Benchmark | None,
+) -> None:
+    write(console, mixer, tuned, pictures)
+    if beside is not None:
+        write_benchmark(console, beside, mixer)
 
 
 def _beside_peers(
@@ -150,9 +159,9 @@ def _beside_peers(
 ) -> Benchmark:
     """The winner, which calls take from now on, beside all peers; with ``grad`` in training."""
     from ..autotune.bench.all_peers import PEERS
-    from .bench_specs import run
 
-    return run(mixer, device_type(device), dtype, sizes, tuple(PEERS), rounds=None, grad=grad)
+    kind = device_type(device)
+    return run_benchmark(mixer, kind, dtype, sizes, tuple(PEERS), rounds=None, grad=grad)
 
 
 def library(
@@ -276,20 +285,3 @@ def _modelled(
         return tune_static(
             problem, device, trials, work=work, storage=storage, on_trial=table.update
         )
-
-
-def device_type(device: str | None) -> Literal["cpu", "cuda"]:
-    """Where trials run: what was asked for, or the fastest that this machine has."""
-    import torch
-
-    if device is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu":
-        return "cpu"
-    if device == "cuda":
-        if not torch.cuda.is_available():
-            raise click.UsageError("there is no GPU here; --device cuda:90 --static needs none.")
-        return "cuda"
-    raise click.UsageError(
-        f"--device {device}: trials run on cpu or cuda; a device that is not here takes --static."
-    )

@@ -49,7 +49,8 @@ def load(
         kept: what training by kernels keeps of a recurrence: ``all`` that its backward pass reads
             of each row; the ``least``, states now and then, from which rows are made again segment
             by segment; ``auto``, all where that is little. Or the rows of a segment. For rows that
-            do not reach back any further than a state, and not inside ``torch.compile``.
+            do not reach back any further than a state. Inside ``torch.compile``, where sizes are
+            open, ``auto`` is ``all``, and for less the call is made once more on the way back.
         params: values for the spec's params in place of their defaults.
 
     Raises:
@@ -153,7 +154,7 @@ class LoadedMixer:
         self._execution = OperatorExecution(mixer, backend, kept=kept)
         self._stepping = Stepping(mixer, backend, OperatorExecution)
         self._result = result_class(mixer.name, self.outputs) if len(self.outputs) > 1 else None
-        self._told = told(mixer, text_of(mixer, backend))
+        self._told = told(mixer, text_of(mixer, backend, kept=kept))
         from torch.compiler import is_compiling
 
         self._is_traced = is_compiling

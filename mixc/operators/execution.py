@@ -46,7 +46,7 @@ class OperatorExecution(Execution):
     @cached_property
     def _text(self) -> str:
         """What tells the mixer to an operator."""
-        return text_of(self.whole, self.backend, self.part)
+        return text_of(self.whole, self.backend, self.part, self.kept)
 
     def _by_operator(
         self,

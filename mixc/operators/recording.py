@@ -19,7 +19,7 @@ from ..runtime.arguments import by_name, device_of, working_dtype
 from ..runtime.outline import outline, packed_outline
 from ..runtime.running import Execution
 from ..runtime.training import shapes_of, with_zeros
-from .signature import Call, part_text, read_call
+from .signature import Call, manner_of, part_text, read_call
 
 if TYPE_CHECKING:
     from ..runtime.passes import Passes
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 @lru_cache(maxsize=256)
 def execution_of(text: str) -> Execution:
     """The mixer that a text tells, with its kernels."""
-    _, backend, part = text.partition("\n")[0].split()
+    backend, kept, part = manner_of(text)
     if part == "whole":
-        return Execution(load_text(text), backend)  # type: ignore[arg-type]
+        return Execution(load_text(text), backend, kept=kept)  # type: ignore[arg-type]
     if part == "packed":
         whole = execution_of(part_text(text, "whole"))
         return Execution(whole.packed().mixer, whole.backend, tuned=whole.mixer, part=part)
@@ -43,8 +43,7 @@ def stepping_of(text: str) -> Stepping:
     """The mixer that a text tells over segments, with the kernels of its parts."""
     from ..stepping.stepping import Stepping
 
-    _, backend, _ = text.partition("\n")[0].split()
-    return Stepping(load_text(text), backend)  # type: ignore[arg-type]
+    return Stepping(load_text(text), manner_of(text).backend)  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=1024)

@@ -12,6 +12,7 @@ from ..ir.binding import Number
 from ..ir.expression import Kind
 from ..ir.mixer import Mixer
 from ..ir.text import write_mixer
+from ..runtime.kept import Kept, checked_kept
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,13 +79,30 @@ def told(mixer: Mixer, text: str) -> Part:
     )
 
 
-def text_of(mixer: Mixer, backend: str, part: str = "whole") -> str:
+def text_of(mixer: Mixer, backend: str, part: str = "whole", kept: Kept = "all") -> str:
     """What tells a mixer to an operator: its equations, below a line on how it is run.
 
-    ``part`` says which of its parts over segments is meant; see ``Stepping.part``.
+    ``part`` says which of its parts over segments is meant; see ``Stepping.part``. Of ``kept`` an
+    operator knows what does not depend on sizes, which a compiled graph leaves open: all, and less.
     """
     bare = replace(mixer, about="", source="", check=(), bench=())
-    return f"# {backend} {part}\n{write_mixer(bare)}"
+    asked = "" if kept in ("all", "auto") else f"{kept} "
+    return f"# {backend} {asked}{part}\n{write_mixer(bare)}"
+
+
+class Manner(NamedTuple):
+    """How a mixer that a text tells is run."""
+
+    backend: str
+    kept: Kept
+    part: str
+
+
+def manner_of(text: str) -> Manner:
+    """What the first line of a text says; see ``text_of``."""
+    _, backend, *asked, part = text.partition("\n")[0].split()
+    kept = asked[0] if asked else "all"
+    return Manner(backend, checked_kept(int(kept) if kept.isdigit() else kept), part)
 
 
 def part_text(text: str, part: str) -> str:
@@ -99,4 +117,4 @@ def read_call(text: str) -> Call:
     return Call(*(tuple(words.split()) for words in text.split(";")))
 
 
-__all__ = ["Call", "Part", "part_text", "read_call", "text_of", "told"]
+__all__ = ["Call", "Manner", "Part", "manner_of", "part_text", "read_call", "text_of", "told"]

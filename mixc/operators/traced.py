@@ -79,7 +79,7 @@ def _with_inputs(text: str, params: tuple[str, ...]) -> Part:
 
     execution = execution_of(text)
     mixer = params_as_inputs(execution.mixer, params)
-    return told(mixer, text_of(mixer, execution.backend))
+    return told(mixer, text_of(mixer, execution.backend, kept=execution.kept))
 
 
 # A tracer calls it, and takes what it returns.

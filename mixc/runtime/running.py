@@ -164,7 +164,10 @@ class Execution:
         device: torch.device,
         sizes: Callable[[Derivative], Mapping[str, int]],
     ) -> Passes | None:
-        """The two passes by kernels; None where gradients go through torch. See ``Training.of``."""
+        """The two passes by kernels, whole. See ``Training.of``.
+
+        None where gradients go through torch, or by segments of a call that is made again.
+        """
         import torch
 
         if device.type == "meta" or torch.float64 in dtypes.values():
@@ -172,8 +175,10 @@ class Execution:
         chosen = choose(self.backend, device)
         if chosen == "reference":
             return None
+        training = self._training(self.mixer, chosen)
         try:
-            return self._training(self.mixer, chosen).of(dtypes, wanted, sizes)
+            whole = training.of(dtypes, wanted, sizes)
+            return None if training.keeps_less(whole, dtypes, wanted, sizes) else whole
         except UnsupportedError:
             if self.backend != "auto":
                 raise

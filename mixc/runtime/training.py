@@ -93,11 +93,32 @@ class Training:
         sizes = bind_sizes(self.mixer, shapes, params)
         if self.kept == "auto" and is_little(whole, sizes, self.narrow):
             return whole
+        segmenting = self._segments(dtypes, wanted, sizes)
+        return whole if segmenting is None else segmenting.passes(whole, sizes, self.kept)
+
+    def keeps_less(
+        self,
+        whole: Passes,
+        dtypes: Mapping[str, torch.dtype],
+        wanted: tuple[str, ...],
+        sizes: Callable[[Derivative], Mapping[str, int]],
+    ) -> bool:
+        """Whether less than all is asked for whatever the sizes, and segments can do it."""
+        if self.kept in ("all", "auto") or whole.backward_plan is None:
+            return False
+        return self._segments(dtypes, wanted, sizes(whole.derivative)) is not None
+
+    def _segments(
+        self,
+        dtypes: Mapping[str, torch.dtype],
+        wanted: tuple[str, ...],
+        sizes: Mapping[str, int],
+    ) -> Segmenting | None:
+        """The passes of segments, made once; ``sizes`` have those of features."""
         key = (tuple(dtypes.items()), wanted)
         if key not in self.segmented:
             self.segmented[key] = self._segmenting(dtypes, wanted, sizes)
-        segmenting = self.segmented[key]
-        return whole if segmenting is None else segmenting.passes(whole, sizes, self.kept)
+        return self.segmented[key]
 
     def of(
         self,

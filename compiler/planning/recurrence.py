@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
-from ...ir.mixer import Recurrence
+from ...ir.mixer import Recurrence, assignments
 from ...ir.recurrence_forms import Classified, Matrix
+from ...ir.rewriting import with_names
+from ...ir.targets import Target
 from ..analysis.recurrence.classify import classify
 from ..analysis.recurrence.flatten import Flat, flatten
 from . import chunk as chunk_plan
 from . import scan as scan_plan
+from .axes_apart import axes_apart
 from .chunk import ChunkPlan
 from .loop import LoopPlan
 from .plan_builder import PlanBuilder
 from .recurrence_context import RecurrenceContext, names_read
 from .scan import ScanPlan
+
+_THREADS = 256  # of a program that has a multiprocessor's registers
+_SHARE = 16  # what is left of these is for the products of a chunk
 
 
 def plan_recurrence(builder: PlanBuilder, stage: Recurrence) -> None:
@@ -37,7 +44,9 @@ def _plan(context: RecurrenceContext, stage: Recurrence) -> None:
     classified = classify(stage, [ref.name for ref in stage.own if ref.name in context.used])
     chunks = chunk_plan.refusal(stage, classified, context.builder.target)
     scans = scan_plan.refusal(stage, classified)
-    if chunks is None:
+    if chunks is None and _apart(context, stage, classified):
+        found.append(f"{names} along {stage.over} once for each axis that rows read it along")
+    elif chunks is None:
         found.append(f"{_matrices(classified)} in chunks along {stage.over}")
         ChunkPlan(context, stage, classified, _plan).run()
     elif scans is None:
@@ -47,6 +56,42 @@ def _plan(context: RecurrenceContext, stage: Recurrence) -> None:
         why = f"not in chunks: {chunks}; not by a scan: {scans}"
         found.append(f"{names} row by row along {stage.over}: {why}")
         LoopPlan(context, stage).run()
+
+
+def _apart(context: RecurrenceContext, stage: Recurrence, classified: Classified) -> bool:
+    """Plan a recurrence as two walks, if one of them would hold too much; whether it is."""
+    builder, used = context.builder, context.used
+    apart = axes_apart(stage) if _holds_much(builder, classified) else None
+    if apart is None:
+        return False
+    across = {ref.name for ref in apart.second.own}
+    _plan(context.of_part(apart.first, (used - across) | apart.handed), apart.first)
+    rows = {name: builder.names[name] for name in apart.handed}
+    lines = (e for e, _ in assignments(apart.second.step))
+    step = tuple(replace(e, value=with_names(e.value, rows)) for e in lines)
+    second = replace(apart.second, step=step)
+    _plan(context.of_part(second, used & across), second)
+    return True
+
+
+def _holds_much(builder: PlanBuilder, classified: Classified) -> bool:
+    """Whether a program that holds a state whole is short of registers.
+
+    A state is there in float32, and where products take their factors from registers once more for
+    each axis that it is read along. Where they do not, one walk is faster as long as its turns are
+    short: without decays by entry and corrections.
+    """
+    target = builder.target
+    if not isinstance(target, Target) or not builder.dtype.is_narrow:
+        return False
+    (form, *others) = classified.components
+    if others or not isinstance(form, Matrix):
+        return False
+    long = form.key_axis in form.decay.axes or bool(form.corrected)
+    elements = prod(builder.context.sizes.get(dim, 64) for dim in form.state.listed)
+    held = elements * (4 if target.products_from_shared else 4 + 2 * builder.dtype.size_bytes)
+    file = 4 * target.registers_per_thread * _THREADS
+    return held * _SHARE > file and (long or not target.products_from_shared)
 
 
 def _matrices(classified: Classified) -> str:

@@ -42,6 +42,12 @@ class RecurrenceContext:
     def __post_init__(self) -> None:
         self.axes = {ref.name: ref.axes for ref in self.stage.results}
 
+    def of_part(self, stage: Recurrence, used: frozenset[str]) -> RecurrenceContext:
+        """That of some of the lines, inlined: results have the axes that they have here."""
+        made = RecurrenceContext(self.builder, stage, used, self.wide)
+        made.axes = self.axes
+        return made
+
     # ------------------------------------------------------------------------- expressions
 
     def inlined(self) -> Recurrence:

@@ -34,7 +34,7 @@ from .chunk_states import ChunkStates
 from .coupled import CoupledDecay
 from .decay import Factors, NoDecay, Pairs, Transfer, place_rows
 from .defaults import chunk_choices, chunk_rows, halved_choices, whole_choices
-from .estimates import has_room, registers
+from .estimates import holds
 from .halves import Halves
 from .held import held_blocks
 from .log_decay import Logarithms
@@ -63,7 +63,7 @@ def chunk(task: ChunkTask, context: Context) -> Program:
     for held, launch, room in choices:
         blocks = {task.over: rows, **held_blocks(task, context, held)}
         made = by_chunks(task, context.with_blocks(blocks), launch)
-        if registers(made) <= room and has_room(made, context.target):
+        if holds(made, room, context.target):
             break
     assert made is not None
     return made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from ...ir.targets import AnyTarget, CpuTarget
+from ...ir.targets import AnyTarget, CpuTarget, Target
 from ...ir.tile import (
     Combine,
     Dot,
@@ -25,6 +25,8 @@ from ...ir.tile import (
 # for the factors of products.
 REGISTER_LIMIT = 95
 _OF_FACTORS = 32
+# The same for what carries a state, of which a factor in registers is another copy in 16 bits.
+_BESIDE_FACTORS = 84
 # What is loaded and made once, before the loops: measured on rotations of the queries, clean at 192
 # registers' worth and spilling from 256.
 PROLOGUE_LIMIT = 224
@@ -134,6 +136,14 @@ def _gathered_registers(program: Program) -> int:
 def has_room(program: Program, target: AnyTarget) -> bool:
     """Whether a target's shared memory holds a program's tiles in flight."""
     return isinstance(target, CpuTarget) or shared_bytes(program) <= target.shared_memory_bytes
+
+
+def holds(program: Program, room: int, target: AnyTarget) -> bool:
+    """Whether registers and shared memory of a target hold what a recurrence carries and makes in
+    a turn; ``room``: registers of a thread where factors of products take none."""
+    if isinstance(target, Target) and not target.products_from_shared:
+        room = _BESIDE_FACTORS if room == REGISTER_LIMIT else room
+    return registers(program) <= room and has_room(program, target)
 
 
 def _leaves_factors(program: Program, target: AnyTarget) -> bool:

@@ -17,7 +17,7 @@ from ...ir.tile import For, Program
 from ..tiles.context import Context
 from .chunk import wide_rows
 from .defaults import chunk_choices
-from .estimates import has_room, prologue_registers, registers
+from .estimates import holds, prologue_registers
 from .held import held_blocks
 
 CHUNK_KERNELS = Knob(
@@ -45,7 +45,7 @@ def chunk_kernels(task: ChunkTask, context: Context) -> int:
     are made elsewhere; and in a backward pass few kernels are better than a short chain.
     """
     target = context.target
-    if not isinstance(target, Target) or not target.products_from_shared:
+    if not isinstance(target, Target):
         return CHUNK_KERNELS.default
     long = by_entry(task) or (task.corrected and bool(task.tiled) and not context.wide)
     return 2 if context.dtype.is_narrow and long else 1
@@ -104,7 +104,7 @@ def _walk(program: Program, task: ChunkTask, context: Context, parts: int) -> Pr
     for held, launch, room in chunk_choices(0, 0, wide=False):
         blocks = held_blocks(task, context, held // parts)
         made = replace(program.with_blocks(blocks), launch=launch)
-        if registers(made) <= room and has_room(made, context.target):
+        if holds(made, room, context.target):
             return made
     return program
 

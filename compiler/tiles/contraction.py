@@ -143,18 +143,34 @@ def contract(
     if conditions:
         inside, mask = _admit(inside, conditions)
     if len(terms := _terms(evaluator, inside, over)) > 1:
-        parts = [contract(evaluator, t + outside, over, None, hint, mask=mask) for t in terms]
-        return accumulate(evaluator, [*parts, *([acc] if acc is not None else [])], hint)
+        for term in terms:  # one on top of the other: no tile beside what is summed up
+            acc = contract(evaluator, term + outside, over, None, hint, acc, mask)
+        assert acc is not None
+        return acc
     if outside and acc is None:
         inner = contract(evaluator, inside, over, None, hint, mask=mask) if inside else None
         scale = [evaluator.real(f) for f in outside]
         if inner is None:
             inner = _count(evaluator, over)
         return _seen(evaluator, [*scale, inner], mask if mask in outside else None, hint)
-    if outside:
+    if outside and _is_dot(evaluator, inside, over) and not _tile_axes(evaluator, outside):
+        inside = _with_numbers(evaluator, inside, outside, over)
+    elif outside:
         both = contract(evaluator, inside + outside, over, None, hint, mask=mask)
         return accumulate(evaluator, [acc, both], hint)
     return _contract_inside(evaluator, inside, over, hint, acc, mask if mask in inside else None)
+
+
+def _with_numbers(
+    evaluator: Evaluator, inside: list[Expr], numbers: list[Expr], over: tuple[str, ...]
+) -> list[Expr]:
+    """The factors of a dot with numbers among those of the side that is made anyway: what the dot
+    adds to may be a state, of which a second tile would fill the registers."""
+    sides = [members for _, members in _groups(evaluator, inside, over)]
+    first, second = sorted(
+        sides, key=lambda side: len(side) < 2 and is_zero_outside(evaluator, side[0])
+    )
+    return [*first, *numbers, *second]
 
 
 def _scaled(

@@ -19,10 +19,9 @@ from mixc.ir.tile import For
 HOPPER = parse_target("cuda:90")
 # Bytes that backward passes are known to spill on a Hopper, by the size of their features.
 SPILLS = {
-    # A state that is read along both axes is 64 registers of a thread beside what the chunk's
-    # products take, and no program shares it out; of 16 warps each has half as many.
-    ("simple_gla", 128): 4,
-    ("gated_delta", 128): 124,
+    # A turn that has all of a delta rule in it: in two kernels each of its four walks spills nothing,
+    # but then there are more kernels than seven.
+    ("gated_delta", 128): 48,
     # Sines and cosines of many periods: what the slow path of a division saves.
     ("s4d", 64): 12 + 12,
 }
@@ -87,6 +86,13 @@ def test_what_goes_past_tensor_cores_stays_in_registers(name: str, size: int) ->
     for report in compiled(backward_plan(name, size)):
         assert report.error is None, report
         assert (report.spilled_bytes or 0) <= SPILLS.get((name, size), 0), report
+
+
+@pytest.mark.parametrize("target", ["cuda:80", "cuda:120"])
+def test_states_have_room_where_factors_are_in_registers(target: str) -> None:
+    other = parse_target(target)
+    for report in compiled(backward_plan("gla", 128, other), other):
+        assert (report.error, report.spilled_bytes) == (None, 0), report
 
 
 @pytest.mark.parametrize("target", ["cuda:80", "cuda:100", "cuda:120"])

@@ -19,8 +19,8 @@ from mixc.ir.tile import For
 HOPPER = parse_target("cuda:90")
 # Bytes that backward passes are known to spill on a Hopper, by the size of their features.
 SPILLS = {
-    # A turn that has all of a delta rule in it: in two kernels each of its four walks spills nothing,
-    # but then there are more kernels than seven.
+    # A turn that has all of a delta rule in it: its walks spill nothing in two kernels each, which
+    # would be more than seven.
     ("gated_delta", 128): 48,
     # Sines and cosines of many periods: what the slow path of a division saves.
     ("s4d", 64): 12 + 12,

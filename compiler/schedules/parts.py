@@ -42,12 +42,15 @@ def chunk_kernels(task: ChunkTask, context: Context) -> int:
     does not depend on the state: apart, all chunks go through it at once. A scalar decay is a few
     instructions, which cost less than what is stored between two kernels. Nor does a state that a
     program holds whole leave the registers for what it would load, unless all decays of entries
-    are made elsewhere; and in a backward pass few kernels are better than a short chain.
+    are made elsewhere; and in a backward pass few kernels are better than a short chain. Where
+    products take factors from registers, the small ones of a chunk have theirs in every warp again:
+    what decays by entry make of rows is prepared with few warps, and the walk has more.
     """
     target = context.target
     if not isinstance(target, Target):
         return CHUNK_KERNELS.default
-    long = by_entry(task) or (task.corrected and bool(task.tiled) and not context.wide)
+    solved = task.corrected and bool(task.tiled) and not context.wide
+    long = by_entry(task) or (solved and target.products_from_shared)
     return 2 if context.dtype.is_narrow and long else 1
 
 

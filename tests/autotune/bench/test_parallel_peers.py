@@ -18,13 +18,13 @@ from mixc.compiler.analysis.recurrence.flatten import flatten
 from mixc.compiler.language.find import library
 from mixc.compiler.language.load import load_file
 from mixc.ir.errors import UnsupportedError
-from mixc.ir.mixer import Mixer, Recurrence
+from mixc.ir.mixer import Map, Mixer, Recurrence
 from mixc.ir.recurrence_forms import Affine, Matrix
 
 
 def library_of_forms() -> dict[str, tuple[Mixer, bool]]:
     """Every recurrence of the library, and whether all its states have a form that chunks or scans
-    are for."""
+    are for and no attention or selection stands beside it."""
     found = {}
     for path in library():
         if path.parent.name != "recurrence":
@@ -36,7 +36,9 @@ def library_of_forms() -> dict[str, tuple[Mixer, bool]]:
         flat = [flatten(stage) for stage in stages]
         stages = [s if f is None else f.recurrence for s, f in zip(stages, flat, strict=True)]
         forms = [form for stage in stages for form in classify(stage).components]
-        found[path.stem] = mixer, all(isinstance(form, Matrix | Affine) for form in forms)
+        formed = all(isinstance(form, Matrix | Affine) for form in forms)
+        alone = all(isinstance(stage, Recurrence | Map) for stage in mixer.stages)
+        found[path.stem] = mixer, formed and alone
     return found
 
 
@@ -64,7 +66,9 @@ def test_parallel_forms_compute_what_the_spec_says(name: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n, (_, ok) in LIBRARY.items() if not ok])
 def test_states_without_a_parallel_form_are_said_so(name: str) -> None:
-    with pytest.raises(UnsupportedError, match=r"no parallel form|directions of time"):
+    with pytest.raises(
+        UnsupportedError, match=r"no parallel form|directions of time|no recurrence"
+    ):
         formed(LIBRARY[name][0])
 
 

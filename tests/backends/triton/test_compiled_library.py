@@ -31,6 +31,9 @@ SPILLS = {
     "synthesizer": 16,
     # Comparisons of tokens for each pair, beside the sums: what a byte for each pair cost before.
     "ngram_head": 8,
+    # A byte for each pair of what was chosen, beside the sums; its place among the cells of a head.
+    "recycled": 4,
+    "sea": 40,
     # Decays by entry beside a triangle, four kinds of pairs: 0 bytes in 1.2 to 1.6 times the time.
     "rwkv7": 32,
 }

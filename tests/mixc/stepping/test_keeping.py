@@ -26,6 +26,7 @@ NOT_CAUSAL = {
         "adem cross edges listed_blocks pointer relu word_pool".split(), "no sequence in it"
     ),
     "cif": "a reduction over T needs every row",
+    "combiner": "a reduction over J needs every row",
     **dict.fromkeys("moa sigmoid".split(), "the length of the whole sequence"),
     "landmark": "its axis follows from the length of the sequence",
     "path": "its axis follows from the length of the sequence",

@@ -55,6 +55,7 @@ class KernelScope:
         self.plain, self.operand_forms = operand_requests(program, self.layout, self.fusion, target)
         self.loops_around = 0
         self.row: Value | None = None  # the variable of a loop over rows
+        self.rows_fit = True  # whether its rows, some turns ahead, leave its states the L1
         self.direct: dict[tuple[str, str], tuple[str, str, str]] = {}
         self.direct_right: dict[tuple[str, str], tuple[str, str]] = {}
 

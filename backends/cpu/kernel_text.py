@@ -48,7 +48,7 @@ from .products import pack_operands, write_dot
 from .scans import write_combine, write_scan
 from .sinks import write_nest
 from .systems import write_rename, write_solve, write_substitute
-from .tile_memory import write_load, write_search, write_store
+from .tile_memory import rows_fit, write_load, write_search, write_store
 
 
 class KernelText(KernelScope):
@@ -172,7 +172,9 @@ class KernelText(KernelScope):
         )
         self.bodies.append([])
         self.loops_around += 1
-        around, self.row = self.row, op.variable if isinstance(op.step, int) else None
+        around = self.row, self.rows_fit
+        self.row = op.variable if isinstance(op.step, int) else None
+        self.rows_fit = rows_fit(self, op)
         pairs = zip(op.yields, op.carried, strict=True)
         self.yields.append({v.name: c.inner for v, c in pairs if v.axes})
         for carried in op.carried:
@@ -182,7 +184,7 @@ class KernelText(KernelScope):
         self._carry_on(op)
         self.yields.pop()
         self.loops_around -= 1
-        self.row = around
+        self.row, self.rows_fit = around
         body = self.bodies.pop()
         self.add(*[f"  {line}" for line in body], "}")
         for carried in op.carried:

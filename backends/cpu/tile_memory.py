@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from ...ir.tile import DType, Elementwise, Load, Search, Store, Value
+from ...ir.tile import DType, Elementwise, For, Load, Search, Store, Value
 from .functions import ARRAY_TYPE, MEMORY_TYPE, Text, write_number
 from .kernel_scope import KernelScope
 from .memory import Access
@@ -17,6 +17,7 @@ from .nest import NestText, declared
 from .products import declare_form, pack_operands
 
 _ROWS_AHEAD = 8  # two microseconds, some times the latency of memory
+_L1_BYTES = 24 << 10  # of 32 KB, for states and rows ahead: the others are a row's own
 
 Axes = tuple[str | None, ...]  # of a tile as rows and columns; None: a single one
 
@@ -82,7 +83,22 @@ def _prefetch(kernel: KernelScope, op: Load, access: Access) -> None:
         way = 0 if kernel.row is None else _moves_with(kernel, value, kernel.row)
         if way:
             ahead = f"{access.pointer} + {way * _ROWS_AHEAD} * {op.buffer}_stride_{dim}"
-            kernel.add(f"mx::prefetch<{kernel.size(kernel.layout.of(op.out))}>({ahead});")
+            near = "" if kernel.rows_fit else ", 2"
+            kernel.add(f"mx::prefetch<{kernel.size(kernel.layout.of(op.out))}{near}>({ahead});")
+
+
+def rows_fit(kernel: KernelScope, loop: For) -> bool:
+    """Whether a loop's rows of some turns ahead are asked for in the L1, beside its states.
+
+    Rows of all tensors lie a power of two apart: too many take the states' places, and each
+    other's, before they are read. Then the L2 is near enough, unless single rows wait for sums.
+    """
+    if not isinstance(loop.step, int) or loop.step < 2:
+        return True
+    loads = [op.out for op in loop.body if isinstance(op, Load) and len(op.out.axes) == 1]
+    row = sum(kernel.size((*v.axes,)) * v.dtype.size_bytes for v in loads) // loop.step
+    states = sum(kernel.size((*c.inner.axes,)) * c.inner.dtype.size_bytes for c in loop.carried)
+    return _ROWS_AHEAD * row + states <= _L1_BYTES
 
 
 def _moves_with(kernel: KernelScope, value: Value, row: Value) -> int:

@@ -147,9 +147,10 @@ static inline void load_part(To* __restrict to, const From* __restrict from, int
   }
 }
 
-template <int COUNT, class T> MX_INLINE void prefetch(const T* row) {
+// A later row, to the first cache or (NEAR = 2) the second.
+template <int COUNT, int NEAR = 3, class T> MX_INLINE void prefetch(const T* row) {
   MX_UNROLL for (int n = 0; n < int(COUNT * sizeof(T)); n += 64)
-    __builtin_prefetch((const char*)row + n);
+    __builtin_prefetch((const char*)row + n, 0, NEAR);
 }
 
 // Booleans become 0 and -1, as comparisons of vectors give them.

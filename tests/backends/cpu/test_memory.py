@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 
 import pytest
 import torch
@@ -10,6 +11,12 @@ from torch import Tensor
 
 from mixc.backends.cpu.build import build, find_compiler
 from mixc.backends.cpu.emit import runtime_text
+from mixc.backends.cpu.run import CpuRunner
+from mixc.compiler.language.find import find_spec
+from mixc.compiler.language.load import load_file
+from mixc.compiler.mixers.derivative.differentiate import differentiate
+from mixc.compiler.pipeline import lower
+from mixc.ir.expression import Kind
 
 ROWS, COLUMNS, FILL = 32, 48, -7.0
 TYPES = {"float": torch.float32, "mx::bf16": torch.bfloat16, "mx::fp16": torch.float16}
@@ -47,3 +54,16 @@ def test_every_number_that_exists_is_in_its_place(tiles: ctypes.CDLL, dtype: tor
                 wanted = torch.full((ROWS, COLUMNS), FILL)
                 wanted[:rows, :columns] = x[:rows, :columns].float()
                 assert torch.equal(loaded(tiles, x, rows, columns), wanted)
+
+
+@pytest.mark.parametrize(("spec", "near"), [("gla", {2}), ("delta", set())])
+def test_rows_ahead_leave_the_first_cache_to_states_unless_rows_wait(spec, near) -> None:
+    """Of gla's backward pass a walk has six rows a turn beside its state; a delta rule waits."""
+    mixer = load_file(find_spec(spec))
+    if near:
+        names = tuple(i.name for i in mixer.inputs if i.kind is Kind.REAL)
+        mixer = differentiate(mixer, names).backward
+    text = CpuRunner(mixer, lower).source({"D": 64, "E": 64}, torch.float32)
+    asked = re.findall(r"mx::prefetch<64(?:, (\d))?>", text)
+    assert "" in asked
+    assert {int(n) for n in asked if n} == near

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from .expression import Expr
+from .names import names_in
 
 
 class KernelTask:
@@ -45,3 +46,8 @@ class KernelTask:
     def local(self) -> frozenset[str]:
         """Names in the expressions that the kernel itself gives a value."""
         return frozenset()
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The buffers that the expressions read."""
+        return names_in(*self.expressions) - self.local

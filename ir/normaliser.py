@@ -26,6 +26,11 @@ class Rescaled:
     start: float
     reason: str
 
+    @property
+    def expressions(self) -> tuple[Expr, ...]:
+        """What is evaluated for the weights and for their total."""
+        return self.denominator, self.exponent, self.factor
+
 
 @dataclass(frozen=True, slots=True)
 class Plain:
@@ -34,6 +39,11 @@ class Plain:
     weight: Expr
     denominator: Expr
     reason: str
+
+    @property
+    def expressions(self) -> tuple[Expr, ...]:
+        """What is evaluated for the weights and for their total."""
+        return self.denominator, self.weight
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,14 +107,14 @@ class AttentionTask(KernelTask):
     @property
     def expressions(self) -> Iterator[Expr]:
         """Every expression that the kernel evaluates."""
+        yield from self._of_pairs
+        yield from self.form.expressions
+
+    @property
+    def _of_pairs(self) -> Iterator[Expr]:
+        """Those that do not depend on the form of the weights."""
         yield self.score
         yield from (e for e in (self.mask, self.sink, self.gain) if e is not None)
-        yield self.form.denominator
-        match self.form:
-            case Rescaled(exponent, factor):
-                yield from (exponent, factor)
-            case Plain(weight):
-                yield weight
         yield from (value for _, value in self.sums)
         yield from _range_terms(self.ranges)
 
@@ -127,6 +127,12 @@ class AttentionTask(KernelTask):
     def local(self) -> frozenset[str]:
         """Names in the expressions that the kernel itself gives a value."""
         return frozenset({"score", "total", "scale"}) | _searched(self.ranges)
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """What an input is called may be local in the form, and there alone."""
+        others = names_in(*self._of_pairs) - _searched(self.ranges)
+        return others | (names_in(*self.form.expressions) - self.local)
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,5 +346,4 @@ Task = (
 
 def buffers_of(task: Task) -> frozenset[str]:
     """The names that a task writes, and those that it reads and does not make: its buffers."""
-    read = names_in(*task.expressions) - task.local
-    return read | {*task.writes, *task.tables}
+    return task.reads | {*task.writes, *task.tables}

@@ -8,7 +8,9 @@ from dataclasses import replace
 from ...ir.errors import UnsupportedError
 from ...ir.expression import Expr, Ref
 from ...ir.mixer import Attention, Equation, Map, Mixer, Output, Recurrence, Select
+from ...ir.names import names_in
 from ...ir.plan import Plan
+from ...ir.rewriting import walk
 from ...ir.targets import EVERY_GPU, AnyTarget
 from ...ir.tile import DType
 from .attention import AttentionPlan
@@ -95,10 +97,18 @@ def _attention(builder: PlanBuilder, stage: Attention) -> None:
 
 
 def _normaliser_part(builder: PlanBuilder, expr: Expr) -> Expr:
-    """A normaliser's expression with names inlined; score and total stay names."""
-    saved: dict[str, Expr] = {
-        n: builder.names.pop(n) for n in ("score", "total") if n in builder.names
-    }
+    """A normaliser's expression with names inlined; score and total stay names.
+
+    UnsupportedError where it reads an input that is called like one of those.
+    """
+    own = ("score", "total")
+    saved: dict[str, Expr] = {n: builder.names.pop(n) for n in own if n in builder.names}
+    read = [n for n in walk(expr) if isinstance(n, Ref) and n.name not in own]
+    for name in sorted(names_in(*map(builder.inlined, read)) & {*own, "scale"}):
+        raise UnsupportedError(
+            f"a normaliser reads {name}, which is the name of something of its own in kernels; "
+            f"do: call the input {name} otherwise"
+        )
     made = builder.inlined(expr)
     builder.names.update(saved)
     return made

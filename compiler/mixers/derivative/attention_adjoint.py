@@ -309,12 +309,14 @@ class _Attention:
                 above = sum_to(above, above.axes, weights.scaled_sink.axes)
                 names = self.adjoints.active - {stage.lse}
                 yield from pullback(weights.scaled_sink, above, names).items()
-        if delta != ZERO and names_in(stage.denominator) & self.adjoints.active:
+        # An input may be called like the total: in a denominator that is the sum of the weights.
+        beside = self.adjoints.active - {"score", "total"}
+        if delta != ZERO and names_in(stage.denominator) & beside:
             total: Expr = weights.total
             if weights.exponent is not None:
                 total = call("exp", Ref(stage.lse or "", stage.queries, Kind.REAL))
             above = call("neg", _over(delta, stage.denominator))
-            parts = pullback(stage.denominator, above, self.adjoints.active)
+            parts = pullback(stage.denominator, above, beside)
             for name, part in parts.items():
                 yield name, with_names(part, {"total": total})
 

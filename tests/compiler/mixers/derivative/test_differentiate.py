@@ -218,3 +218,28 @@ outputs: {o: [E*H]}
     inputs = sample_inputs(mixer, sizes, torch.float64)
     _, found, wanted = gradients(mixer, inputs, {})
     assert_same(found, wanted)
+
+
+LEARNED_SCALE = """
+mixer: m
+inputs: {NAME: [B, I, D], k: [B, J, D], v: [B, J]}
+attention:
+  over: J
+  score: sum(NAME * k, D)
+  normalize: NORMALIZE
+  output: {o: v}
+outputs: {o: [B, I]}
+"""
+
+
+@pytest.mark.parametrize("name", ["score", "total", "scale"])
+@pytest.mark.parametrize(
+    "normalize", ["softmax", "{weight: sigmoid(score), denominator: total + 1}"]
+)
+def test_names_of_a_normaliser_may_be_those_of_inputs(name: str, normalize: str) -> None:
+    mixer = load_text(LEARNED_SCALE.replace("NAME", name).replace("NORMALIZE", normalize))
+    inputs = sample_inputs(mixer, {"B": 2, "I": 5, "J": 7, "D": 4}, torch.float64)
+    derivative, found, wanted = gradients(mixer, inputs, {})
+    assert_same(found, wanted)
+    for each in (mixer, derivative.backward):
+        lower(each, {"D": 4}, "float32")

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ...ir.expression import Literal
+from ...ir.names import free_name
 from ...ir.promises import CommonBlocks
 from ...ir.recurrence_forms import Coupled, Matrix
 from ...ir.recurrence_tasks import ChunkTask
@@ -82,7 +83,8 @@ def by_chunks(task: ChunkTask, context: Context, launch: Launch) -> Program:
     """The tile program of matrix states, with the context's blocks."""
     if task.size is not None:
         context = replace(context, derived={task.over: task.size})
-    rows, columns, row = task.over, f"{task.over}_2", f"{task.over}_3"
+    rows = task.over
+    columns, row = twins(context, rows)
     same = context.equal.get(rows, rows)
     context = replace(context, equal={**context.equal, columns: same, row: same})
     carrying = task.carrying
@@ -95,7 +97,7 @@ def by_chunks(task: ChunkTask, context: Context, launch: Launch) -> Program:
     starts = [(c.name, spread(evaluator, c, c.initial)) for c in carrying]
     begin, step = f"{rows.lower()}_start", builder.tiles[rows].symbol
     with builder.loop(begin, first, end, step, starts) as loop:
-        pairs = place_pairs(evaluator, loop.variable, rows, task.reverse)
+        pairs = place_pairs(evaluator, loop.variable, (rows, columns, row), task.reverse)
         for dim, place in task.parts:
             exists = builder.bound(rows)
             builder.place(dim, evaluator.integer(place, dim.lower()), exists)
@@ -128,12 +130,21 @@ def _segment(evaluator: Evaluator, task: ChunkTask) -> tuple[Value, Value]:
     return first, end
 
 
-def place_pairs(evaluator: Evaluator, start: Value, rows: str, reverse: bool) -> Pairs:
+def twins(context: Context, rows: str) -> tuple[str, str]:
+    """Names for the rows of a chunk as columns, and for one of them: no dims of the spec."""
+    taken = {dim for buffer in context.buffers.values() for dim in buffer.dims}
+    columns = free_name(f"{rows}_2", taken)
+    return columns, free_name(f"{rows}_3", taken | {columns})
+
+
+def place_pairs(
+    evaluator: Evaluator, start: Value, dims: tuple[str, str, str], reverse: bool
+) -> Pairs:
     """Put the rows of a chunk on the tile twice, as rows and as columns."""
-    columns, name = f"{rows}_2", rows.lower()
-    row = place_rows(evaluator, rows, rows, start, reverse, name)
-    column = place_rows(evaluator, rows, columns, start, reverse, name)
-    return Pairs(evaluator, rows, columns, f"{rows}_3", row, column, start, reverse)
+    rows, columns, one = dims
+    row = place_rows(evaluator, rows, rows, start, reverse, rows.lower())
+    column = place_rows(evaluator, rows, columns, start, reverse, rows.lower())
+    return Pairs(evaluator, rows, columns, one, row, column, start, reverse)
 
 
 def in_halves(form: Matrix | Coupled, context: Context) -> bool:

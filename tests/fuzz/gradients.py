@@ -18,6 +18,7 @@ from mixc.backends.reference.tiles import Watch, run_plan
 from mixc.compiler.mixers.derivative.differentiate import Derivative, differentiate
 from mixc.compiler.pipeline import lower
 from mixc.ir.binding import bind_sizes
+from mixc.ir.expression import Kind
 from mixc.ir.mixer import Mixer
 from mixc.ir.roles import feature_dims
 from mixc.ir.verify_mixer import verify_mixer
@@ -34,6 +35,8 @@ def derivative_differs(
     Real inputs are taken in float64. With ``watch`` the backward pass is lowered, and each value
     of its programs is shown to that; else the reference executes it.
     """
+    if not any(i.kind is Kind.REAL and i.grad for i in mixer.inputs):
+        return ""
     wide = {n: t.double() if t.is_floating_point() else t for n, t in inputs.items()}
     derivative = differentiate(mixer)
     verify_mixer(derivative.forward)

@@ -243,3 +243,26 @@ def test_names_of_a_normaliser_may_be_those_of_inputs(name: str, normalize: str)
     assert_same(found, wanted)
     for each in (mixer, derivative.backward):
         lower(each, {"D": 4}, "float32")
+
+
+def test_a_dim_is_called_like_the_columns_of_a_chunk() -> None:
+    text = """
+mixer: m
+inputs: {q: [T_2, T, T_3, D], k: [T_2, T, T_3, D], v: [T_2, T, T_3, E], g: [T_2, T, T_3]}
+recurrence:
+  over: T
+  state: {S: [D, E]}
+  step:
+    - S = exp(g) * S
+    - S = S + k * (v - sum(k * S, D))
+    - o = sum(q * S, D)
+outputs: {o: [T_2, T, T_3, E], S: [T_2, T_3, D, E]}
+"""
+    lengths = []
+    for spec in (text, text.replace("T_2", "B").replace("T_3", "H")):
+        mixer = load_text(spec)
+        plans = [
+            lower(m, {"D": 16, "E": 16}, "float32") for m in (mixer, differentiate(mixer).backward)
+        ]
+        lengths.append([len(kernel.program.body) for plan in plans for kernel in plan.kernels])
+    assert lengths[0] == lengths[1]

@@ -1,0 +1,58 @@
+"""Tokens that are merged or clustered first: ToMe, Routing Transformer."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+
+from .independent import assert_agrees, assert_matches, normal, reference, sdpa
+
+B, H, D, E = 2, 2, 4, 5
+
+
+@pytest.mark.parametrize(("length", "merged"), [(12, 4), (13, 6), (9, 0)])
+def test_tome_merges_the_most_alike_pairs(length: int, merged: int) -> None:
+    x = {"x": normal(B, length, E, grad=True), "k": normal(B, length, D)}
+    x["size"] = torch.randint(1, 4, (B, length)).double()
+    unit = functional.normalize(x["k"], dim=-1)
+    best, node = (unit[:, ::2] @ unit[:, 1::2].mT).max(-1)
+    order = best.argsort(-1, descending=True)
+    weighed = x["x"] * x["size"][..., None]
+    rows, sizes = [], []
+    for b in range(B):
+        gone, stays = order[b, :merged], order[b, merged:]
+        goes = node[b, gone]
+        total = x["size"][b, 1::2].index_add(0, goes, x["size"][b, ::2][gone])
+        odd = weighed[b, 1::2].index_add(0, goes, weighed[b, ::2][gone]) / total[:, None]
+        rows.append(torch.cat([x["x"][b, ::2][stays], odd]))
+        sizes.append(torch.cat([x["size"][b, ::2][stays], total]))
+    assert_agrees("tome", x, {"y": torch.stack(rows)}, {"merged": merged})
+    assert_matches(reference("tome", x, {"merged": merged})["sizes"], torch.stack(sizes))
+
+
+@pytest.mark.parametrize(("near", "causal"), [(3, True), (5, False), (99, True)])
+def test_routing_attends_inside_clusters(near: int, causal: bool) -> None:
+    length, means, first = 11, 3, 2
+    x = {"q": normal(B, H, length, D, grad=True), "k": normal(B, H, length, D, grad=True)}
+    x |= {"v": normal(B, H, length, E, grad=True), "means": normal(H, means, D)}
+    x["k_memory"] = normal(H, means, first, D, grad=True)
+    x["v_memory"] = normal(H, means, first, E, grad=True)
+    q, k = (functional.normalize(x[n].detach(), dim=-1) for n in "qk")
+    total = torch.zeros(B, H, length, E, dtype=torch.float64)
+    count = torch.zeros(B, H, length, 1, dtype=torch.float64)
+    for m in range(means):
+        asks, told = ((a @ x["means"][:, m, :, None])[..., 0] for a in (q, k))
+        asks, told = (a.topk(min(near, length), -1).indices.sort(-1).values for a in (asks, told))
+        at = [i[..., None].expand(-1, -1, -1, D) for i in (asks, told)]
+        queries, keys = x["q"].gather(2, at[0]), x["k"].gather(2, at[1])
+        values = x["v"].gather(2, told[..., None].expand(-1, -1, -1, E))
+        seen = (told[:, :, None] <= asks[..., None]) | (not causal)
+        seen = torch.cat([torch.ones(*seen.shape[:3], first, dtype=torch.bool), seen], -1)
+        keys = torch.cat([x["k_memory"][:, m].expand(B, -1, -1, -1), keys], 2)
+        values = torch.cat([x["v_memory"][:, m].expand(B, -1, -1, -1), values], 2)
+        y = sdpa(queries, keys, values, seen)
+        places = asks[..., None]
+        total = total.scatter_add(2, places.expand(-1, -1, -1, E), y)
+        count = count.scatter_add(2, places, torch.ones_like(count[:, :, : places.shape[2]]))
+    assert_agrees("routing", x, {"o": total / (count + 1e-5)}, {"near": near, "causal": causal})

@@ -8,13 +8,13 @@ terms makes the result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import replace
 
 from .expression import Expr, Read, Reduce
 from .mixer import Mixer
 from .optional import expressions
+from .renaming import Changed
 from .rewriting import every_node, transform
 from .roles import feature_dims, group_of
 
@@ -72,51 +72,6 @@ def _without(mixer: Mixer, group: str, heads: str) -> Mixer:
         return None
 
     pairs = tuple(pair for pair in mixer.heads if pair != (group, heads))
-    whole = _Changed(lambda expr: transform(expr, change), {group: heads})
+    whole = Changed(lambda expr: transform(expr, change), {group: heads})
     made: Mixer = whole(replace(mixer, heads=pairs, check=(), bench=()))
     return made
-
-
-class _Changed:
-    """Data with its expressions changed, then dims renamed: nothing else is called like a dim."""
-
-    def __init__(self, change: Callable[[Expr], Expr], dims: Mapping[str, str]) -> None:
-        self.change, self.dims = change, dims
-        self._done: dict[int, tuple[Any, Any]] = {}  # each shared node once; kept, so ids stay
-
-    def __call__(self, part: Any) -> Any:
-        """``part`` changed."""
-        return self._renamed(self.change(part)) if isinstance(part, Expr) else self._inside(part)
-
-    def _inside(self, part: Any) -> Any:
-        match part:
-            case Expr():
-                return self(part)
-            case str():
-                return self.dims.get(part, part)
-            case tuple() | frozenset():
-                return type(part)(self._inside(one) for one in part)
-        return _rebuilt(part, self._inside)
-
-    def _renamed(self, part: Any) -> Any:
-        """An expression, or a part of one, with the dims' new names."""
-        if isinstance(part, str):
-            return self.dims.get(part, part)
-        if isinstance(part, tuple | frozenset):
-            return type(part)(self._renamed(one) for one in part)
-        if not isinstance(part, Expr):
-            return _rebuilt(part, self._renamed)
-        if id(part) not in self._done:
-            self._done[id(part)] = part, _rebuilt(part, self._renamed)
-        return self._done[id(part)][1]
-
-
-def _rebuilt(part: Any, change: Callable[[Any], Any]) -> Any:
-    """A dataclass with its fields changed; anything else as it is."""
-    if not is_dataclass(part) or isinstance(part, type):
-        return part
-    return replace(part, **{name: change(getattr(part, name)) for name in _names(part)})
-
-
-def _names(part: Any) -> Iterator[str]:
-    return (f.name for f in fields(part) if f.init)

@@ -24,6 +24,7 @@ from ...ir.task import PointwiseTask, RunningSumTask, Task, buffers_of
 from ...ir.tile import DType
 from ..tiles.moving import without_groups
 from .carried_sums import carried_sum
+from .copies import without_copies
 
 _PLAIN = (Call, Literal, Read, Ref, Scalar, Size)
 
@@ -35,7 +36,7 @@ def rows_in_walks(plan: Plan) -> Plan:
     for walk_name in [t.name for t in plan.tasks if isinstance(t, LoopTask)]:
         for reader in [t.name for t in plan.tasks if isinstance(t, PointwiseTask)]:
             plan = _Pair(plan, walk_name, reader).joined()
-    return plan
+    return without_copies(plan)
 
 
 @dataclass(frozen=True, slots=True)

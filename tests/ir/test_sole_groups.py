@@ -12,9 +12,10 @@ from mixc.compiler.language.find import find_spec
 from mixc.compiler.language.load import load_file, load_text
 from mixc.compiler.mixers.derivative.differentiate import differentiate
 from mixc.compiler.pipeline import lower
-from mixc.ir.expression import Kind
+from mixc.ir.expression import Kind, Ref
 from mixc.ir.mixer import Mixer
 from mixc.ir.sole_groups import with_sole_groups
+from mixc.ir.task import PointwiseTask
 from mixc.ir.verify_mixer import verify_mixer
 
 SIZES = {"B": 2, "T": 21, "I": 21, "J": 21, "H": 3, "G": 3, "D": 16, "E": 16, "P": 16, "N": 16}
@@ -66,4 +67,7 @@ def test_kernels_are_found_for_either_number_of_groups() -> None:
         wanted, found = run(mixer, inputs), runner(inputs)
         for name, value in wanted.items():
             torch.testing.assert_close(found[name].double(), value, rtol=1e-3, atol=1e-3)
-    assert sorted(len(module.mixer.heads) for module in runner.modules.values()) == [0, 1]
+    plans = {len(module.mixer.heads): module.plan for module in runner.modules.values()}
+    assert {*plans} == {0, 1}
+    copies = [t.value for t in plans[0].tasks if isinstance(t, PointwiseTask)]
+    assert not {v.name for v in copies if isinstance(v, Ref)} & {"d_S_query", "d_S_column"}

@@ -119,6 +119,17 @@ def test_a_map_of_rows_is_a_result_of_the_walk() -> None:
     assert "y" not in {buffer.name for buffer in plan.buffers}
 
 
+def test_a_copy_of_rows_that_others_read_is_what_the_walk_stores() -> None:
+    text = GATED.replace("VALUE", "y\n      s: sum(y * z, T)")
+    text = text.replace("o: [B, T, H, E]}", "o: [B, T, H, E], s: [B, H, E]}")
+    mixer = load_text(text, "copied.yaml")
+    plan = plan_of(mixer)
+    assert walk_that_makes(plan, "o").writes == ("o",)
+    assert "y" not in {buffer.name for buffer in plan.buffers}
+    assert [task.writes for task in plan.tasks] == [("o",), ("s",)]
+    close_to_reference(mixer, plan)
+
+
 @pytest.mark.parametrize("value", ["y - mean(y, T)", "y[T=t - 1] * z", "y / (1 + norm(y, E))"])
 def test_what_takes_more_than_a_row_or_spares_none_stays(value: str) -> None:
     plan = plan_of(gated(value))

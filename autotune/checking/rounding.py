@@ -12,6 +12,7 @@ is the error. A pass with wrong equations gains nothing, for they are as wrong i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from ...backends.reference.evaluate import run
 from ...compiler.mixers.derivative.differentiate import Derivative, differentiate
 from ...ir.binding import Number
 from ...ir.errors import UnsupportedError
+from ...ir.expression import Literal
 from ...ir.mixer import Mixer
 from ...ir.optional import without_inputs
 from .gradients import Measure, Run
@@ -83,6 +85,11 @@ def by_derivative(
     """The outputs by the reference in ``dtype``; their gradients by the derivative's equations."""
     wanted = tuple(name for name, tensor in tensors.items() if tensor.requires_grad)
     own = without_inputs(mixer, [i.name for i in mixer.inputs if i.name not in tensors])
+    # A derivative counts on the values of its mixer's params.
+    values = {name: Literal(value) for name, value in params.items()}
+    own = replace(
+        own, params=tuple(replace(p, value=values.get(p.name, p.value)) for p in own.params)
+    )
     apply: Callable[..., tuple[Tensor, ...]] = _ByDerivative.apply
     made = apply(differentiate(own, wanted), params, dtype, tuple(tensors), *tensors.values())
     return dict(zip((o.name for o in mixer.outputs), made, strict=False))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ....ir.expression import Call, Expr, Index, Literal, Read, Scalar, call
+from ....ir.expression import Call, Expr, Index, Kind, Literal, Read, Scalar, call
 from ....ir.mixer import Mixer
 from ....ir.rewriting import transform
 from ....ir.stages import changed
@@ -18,7 +18,10 @@ from ...analysis.linear import linear
 
 
 def known_strides(mixer: Mixer) -> Mixer:
-    """The mixer with numbers for such params; itself where there are none."""
+    """The mixer with numbers for such params; itself where there are none.
+
+    The numbers are those of ``mixer``: whoever runs the derivative at others sets them before.
+    """
     numbers: dict[Expr, Expr] = {
         Scalar(p.name, p.kind): p.value
         for p in mixer.params
@@ -32,8 +35,8 @@ def known_strides(mixer: Mixer) -> Mixer:
         return None
 
     def of_read(node: Expr) -> Expr | None:
-        if not isinstance(node, Read):
-            return None
+        if not isinstance(node, Read) or node.kind is not Kind.REAL:
+            return None  # what has no gradient stays as written
         at = tuple(
             (dim, index if _is_moved(index) else transform(index, of_product))
             for dim, index in node.at

@@ -20,7 +20,7 @@ def declared_sizes(mixer: Mixer) -> dict[str, int]:
     return made
 
 
-def derived_sizes(mixer: Mixer, fixed: Mapping[str, int]) -> dict[str, int]:
+def listed_sizes(mixer: Mixer, fixed: Mapping[str, int]) -> dict[str, int]:
     """Sizes of axes of states and of systems of equations, where they follow from fixed ones."""
     stages = [stage for stage in mixer.stages if isinstance(stage, Recurrence)]
     listed = {dim for stage in stages for state in stage.states for dim in state.listed}

@@ -22,13 +22,11 @@ from ...analysis.recurrence.polynomial import Polynomial, polynomial, written
 from ..names.definitions import resolve
 from ..names.scope import Scope
 from ..schema import AttentionSpec, Word
-from ..terms.reading import scope_dim
-from ..text.grammar import parse
 from ..text.positions import Text
 from ..text.source import listed
 from .attention import read_attention
 from .carry import conjuncts, query_of
-from .over import replaced
+from .over import listed_axes, replaced
 from .renaming import Renaming
 
 
@@ -127,11 +125,12 @@ def read_feedback(
 
 
 def _key_axis(spec: AttentionSpec, scope: Scope) -> str:
-    if not isinstance(spec.over, Text):
+    axes = listed_axes(spec.over, spec.key("over"), scope)
+    if len(axes) > 1:
         raise spec.key("feedback").error(
             "`feedback` with several key axes", do="use one, the positions of the sequence"
         )
-    return scope_dim(parse(spec.over), scope) or spec.over.value.strip()
+    return axes[0]
 
 
 def _named(scope: Scope, wish: str, inner: Scope, word: str) -> str:

@@ -74,6 +74,12 @@ class Over:
         return {self.dims[0]: rest, **found}
 
 
+_OWN_AXIS = (
+    "give the keys an axis of their own; where queries I and keys J are positions of one sequence, "
+    "write `dims: {I: T, J: T}`"
+)
+
+
 def listed_axes(over: Text | tuple[Node, ...], key: Text, scope: Scope) -> tuple[str, ...]:
     """The axes that ``over`` names, one or a list; ``key`` is where it stands.
 
@@ -86,7 +92,7 @@ def listed_axes(over: Text | tuple[Node, ...], key: Text, scope: Scope) -> tuple
     for item in items:
         if not isinstance(item, Text):
             raise item.source.error(item.span, "`over` takes one axis, or a list of axes")
-        dim = scope_dim(parse(item), scope) or known_dim(item, dims.known)
+        dim = scope_dim(parse(item), scope) or known_dim(item, dims.known, _OWN_AXIS)
         if dim in found:
             raise item.error(f"the axis {dim} is here twice")
         found.append(dims.use(dim, item.span))

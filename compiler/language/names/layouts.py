@@ -74,14 +74,14 @@ def read_dim(text: Text) -> str:
     return name
 
 
-def known_dim(text: Text, known: Collection[str]) -> str:
-    """A scalar that must be one of the spec's dims."""
+def known_dim(text: Text, known: Collection[str], do: str | None = None) -> str:
+    """A scalar that must be one of the spec's dims; ``do`` is advice where none is nearly it."""
     name = read_dim(text)
     if name not in known:
         raise text.error(
             f"`{name}` is no dim of this spec",
             allowed=listed(sorted(known)),
-            do=closest(name, known),
+            do=closest(name, known) or do,
         )
     return name
 

@@ -122,3 +122,14 @@ outputs: {o: [I, E], p: [I, S, L]}
     torch.testing.assert_close(made["o"], weights @ values, rtol=1e-12, atol=1e-12)
     expected = weights[:, :20].reshape(6, 4, 5)
     torch.testing.assert_close(made["p"], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_keys_without_an_axis_of_their_own_are_told_how_to_have_one() -> None:
+    text = """
+mixer: m
+inputs: {q: [B, T, D], k: [B, T, D], v: [B, T, E]}
+attention: {over: J, score: "sum(q * k, D)", output: {o: v}}
+outputs: {o: [B, T, E]}
+"""
+    with pytest.raises(SpecError, match=r"write `dims: \{I: T, J: T\}`"):
+        load_text(text)

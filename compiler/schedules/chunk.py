@@ -148,16 +148,9 @@ def place_pairs(
 
 
 def in_halves(form: Matrix | Coupled, context: Context) -> bool:
-    """Whether decays by entry are applied half by half: on tensor cores, by their logarithms.
-
-    Not beside a triangle of more than 64 entries where tensor cores take factors from registers:
-    kilobytes of these are spilled there.
-    """
-    target = context.target
-    if not isinstance(form, Matrix) or form.log_decay is None or not isinstance(target, Target):
-        return False
-    held = not form.corrections or context.sizes.get(form.key_axis, 64) <= 64
-    return context.dtype.is_narrow and (held or target.products_from_shared)
+    """Whether decays by entry are applied half by half: on tensor cores, by their logarithms."""
+    logarithm = isinstance(form, Matrix) and form.log_decay is not None
+    return logarithm and context.dtype.is_narrow and isinstance(context.target, Target)
 
 
 def transfer_of(pairs: Pairs, form: Matrix | Coupled) -> Transfer:

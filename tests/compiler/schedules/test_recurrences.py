@@ -254,17 +254,12 @@ def test_chunks_are_halved_until_single_rows_are_left() -> None:
     assert chunk.choices == (16,)
 
 
-@pytest.mark.parametrize(
-    ("target", "size", "rows"),
-    [("cuda:80", 128, True), ("cuda:80", 64, False), ("cuda:90", 128, False)],
-)
-def test_large_triangles_go_by_halves_where_factors_stay_in_shared_memory(
-    target: str, size: int, rows: bool
-) -> None:
+@pytest.mark.parametrize("target", ["cuda:80", "cuda:90"])
+def test_large_triangles_go_by_halves(target: str) -> None:
     mixer = matrix(STEPS["delta rule, decay of each entry"])
-    plan = lower(mixer, {"D": size, "E": size}, "bf16", target=parse_target(target))
+    plan = lower(mixer, {"D": 128, "E": 128}, "bf16", target=parse_target(target))
     loops = [op for k in plan.kernels for op in all_ops(k.program.body) if isinstance(op, For)]
-    assert any(loop.step == 1 for loop in loops) == rows
+    assert all(loop.step != 1 for loop in loops)
 
 
 SEGMENTED = ["no decay", "normalised", "decay of each entry", "read before", "two writes"]

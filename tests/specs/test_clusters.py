@@ -1,9 +1,12 @@
-"""Tokens that are merged or clustered first: ToMe, Routing Transformer."""
+"""Tokens that are merged, sorted or clustered first: ToMe, Reformer, Routing Transformer."""
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from .independent import assert_agrees, assert_matches, normal, reference, sdpa
@@ -56,3 +59,37 @@ def test_routing_attends_inside_clusters(near: int, causal: bool) -> None:
         total = total.scatter_add(2, places.expand(-1, -1, -1, E), y)
         count = count.scatter_add(2, places, torch.ones_like(count[:, :, : places.shape[2]]))
     assert_agrees("routing", x, {"o": total / (count + 1e-5)}, {"near": near, "causal": causal})
+
+
+def hashed(q: Tensor, v: Tensor, turn: Tensor, chunk: int, causal: bool) -> tuple[Tensor, Tensor]:
+    """One round for one head: [T, E] and log-sums [T], chunk by chunk of the sorted row."""
+    length = len(q)
+    side = q.detach() @ turn
+    bucket = torch.cat([side, -side], -1).argmax(-1)
+    order = (bucket * length + torch.arange(length)).argsort()
+    chunks = order.split(chunk)
+    key = q * (q.square().mean(-1, keepdim=True) + 1e-6).rsqrt() / q.shape[-1] ** 0.5
+    o, lse = torch.zeros_like(v), torch.zeros(length, dtype=v.dtype)
+    for n, own in enumerate(chunks):
+        others = torch.cat([chunks[n - 1], own]) if len(chunks) > 1 else own
+        score = q[own] @ key[others].T
+        score = torch.where(own[:, None] == others, -1e5, score)
+        score = score.masked_fill(own[:, None] < others, -math.inf) if causal else score
+        o = o.index_copy(0, own, score.softmax(-1) @ v[others])
+        lse = lse.index_copy(0, own, score.logsumexp(-1))
+    return o, lse
+
+
+@pytest.mark.parametrize(("length", "causal"), [(12, True), (12, False), (15, True), (3, True)])
+def test_reformer_attends_among_neighbours_of_the_sorted_row(length: int, causal: bool) -> None:
+    rounds, chunk = 3, 4
+    x = {"q": normal(B, H, length, D, grad=True), "v": normal(B, H, length, E, grad=True)}
+    x["turn"] = normal(H, rounds, D, 3)
+    heads = []
+    for b in range(B):
+        for h in range(H):
+            made = [hashed(x["q"][b, h], x["v"][b, h], t, chunk, causal) for t in x["turn"][h]]
+            o, lse = (torch.stack(parts) for parts in zip(*made, strict=True))
+            heads.append((lse.softmax(0)[..., None] * o).sum(0))
+    o = torch.stack(heads).view(B, H, length, E)
+    assert_agrees("reformer", x, {"o": o}, {"chunk": chunk, "causal": causal})

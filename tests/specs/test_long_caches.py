@@ -1,4 +1,4 @@
-"""Caches of which a part is read: SirLLM's surprising tokens."""
+"""Caches of which a part is read: InfLLM's blocks, SirLLM's surprising tokens."""
 
 from __future__ import annotations
 
@@ -10,6 +10,43 @@ import torch
 from .independent import assert_agrees, normal, rotate
 
 B, H, D, E = 2, 4, 6, 5
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_infllm_reads_the_blocks_whose_representatives_fit(keep: int) -> None:
+    length, first, local, block, few, chunk = 31, 3, 8, 4, 2, 5
+    x = {n: normal(B, H, length, s, grad=True) for n, s in zip("qkv", (D, D, E), strict=True)}
+    q, k = (x[n] for n in "qk")
+    i, j = torch.arange(length)[:, None], torch.arange(length)
+    near = rotate(q, j.double()) @ rotate(k, j.double()).mT / math.sqrt(D)
+    window = (j <= i) & (i - j < local)
+    mass = near.detach().masked_fill(~window, -math.inf).softmax(-1)
+    got = (mass * (window & (j < i))).sum(2)
+    far_q = rotate(q, torch.full((length,), local - 1.0, dtype=torch.float64))
+    far = far_q @ k.mT / math.sqrt(D)
+    seen = (j < first).expand(B, length, length).clone()
+    for b in range(B):
+        keys = []
+        for n in range(-(-length // block)):
+            own = torch.arange(n * block, min((n + 1) * block, length))
+            best = [own[got[b, h, own].topk(min(few, len(own))).indices] for h in range(H)]
+            keys.append(torch.stack([k[b, h, best[h]].mean(0) for h in range(H)]))
+        for c in range(-(-length // chunk)):
+            rows = slice(c * chunk, min((c + 1) * chunk, length))
+            asked = far_q[b, :, rows].mean(1)
+            scores = torch.stack([(asked * key).sum() for key in keys]).detach()
+            old = [
+                n
+                for n in range(len(keys))
+                if n * block >= first and (n + 1) * block <= c * chunk - local + 1
+            ]
+            for n in sorted(old, key=lambda n, scores=scores: -float(scores[n]))[:keep]:
+                seen[b, rows, n * block : (n + 1) * block] = True
+    seen = seen[:, None] & (i - j >= local)
+    score = torch.where(window, near, far.masked_fill(~seen, -math.inf))
+    o = score.softmax(-1) @ x["v"]
+    sizes = {"first": first, "local": local, "block": block, "few": few, "chunk": chunk}
+    assert_agrees("infllm", x, {"o": o}, {**sizes, "keep": keep})
 
 
 @pytest.mark.parametrize("length", [3, 21])

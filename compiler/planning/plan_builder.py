@@ -77,7 +77,8 @@ class PlanBuilder:
     )  # what ``materialised`` has gone through
 
     def plan(self) -> Plan:
-        """The plan as it stands."""
+        """The plan as it stands; of its tasks those whose results something reads."""
+        self.tasks = self._read_tasks()
         return Plan(
             self.mixer,
             (),
@@ -94,6 +95,16 @@ class PlanBuilder:
             shares=self.splits,
             target=self.target,
         )
+
+    def _read_tasks(self) -> list[Task]:
+        """A value may have been stored for what is now computed otherwise."""
+        tasks, outputs = list(self.tasks), {o.name for o in self.mixer.outputs}
+        while True:
+            read = outputs.union(*(buffers_of(task) - {*task.writes} for task in tasks))
+            kept = [task for task in tasks if not read.isdisjoint(task.writes)]
+            if len(kept) == len(tasks):
+                return kept
+            tasks = kept
 
     def _used_buffers(self) -> list[str]:
         used = {name for task in self.tasks for name in buffers_of(task)}

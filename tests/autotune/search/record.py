@@ -52,6 +52,8 @@ def main() -> None:
         return
     listed = " ".join(f"{dim}={size}" for dim, size in shown_sizes(mixer, sizes).items())
     about = f"{told.spec} {told.dtype} {listed} on {this_cpu().name} ({this_cpu().architecture})"
+    if fixed:
+        about += f"; {', '.join(f'{name} {value}' for name, value in fixed.items())} throughout"
     knobs = tuple(k for k in space.knobs if k.name not in fixed)
     named = [{k.name: c[k.name] for k in knobs} for c in configurations]
     default = {k.name: k.default for k in knobs}

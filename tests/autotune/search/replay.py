@@ -11,8 +11,9 @@ import io
 import random
 import statistics
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import optuna
@@ -128,23 +129,30 @@ def curves(grid: Grid, budgets: list[int], seeds: int) -> dict[str, list[float]]
     }
 
 
+def replayed(path: Path, budgets: list[int], seeds: int) -> tuple[Grid, dict[str, list[float]]]:
+    """A grid of a file, and its curves up to its size."""
+    grid = read_grid(path)
+    return grid, curves(grid, [n for n in budgets if n < len(grid.rows)], seeds)
+
+
 def main() -> None:
     """Print the regrets of grids, and draw them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="*", type=Path, default=sorted(FOLDER.glob("*.csv")))
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--trials", default="10,20,30,50,70,100")
+    parser.add_argument("--trials", default="10,20,30,60,100")
     parser.add_argument("--plot", type=Path)
     told = parser.parse_args()
     budgets = [int(n) for n in told.trials.split(",")]
     found = []
-    for path in told.files:
-        grid = read_grid(path)
-        found.append((grid, curves(grid, [n for n in budgets if n < len(grid.rows)], told.seeds)))
-        print(f"{grid.about}: {len(grid.rows)} configurations")
-        for name, regrets in found[-1][1].items():
-            listed = "  ".join(f"{n}: {r:.2%}" for n, r in zip(budgets, regrets, strict=False))
-            print(f"  {name:10} {listed}")
+    with ProcessPoolExecutor() as pool:
+        replays = pool.map(partial(replayed, budgets=budgets, seeds=told.seeds), told.files)
+        for grid, regrets in replays:
+            found.append((grid, regrets))
+            print(f"{grid.about}: {len(grid.rows)} configurations")
+            for name, line in regrets.items():
+                listed = "  ".join(f"{n}: {r:.2%}" for n, r in zip(budgets, line, strict=False))
+                print(f"  {name:10} {listed}", flush=True)
     if told.plot:
         draw(found, budgets, told.plot)
 
@@ -153,14 +161,19 @@ def draw(found: list, budgets: list[int], path: Path) -> None:
     """A picture with a panel per grid."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4 * len(found), 3.2), layout="constrained")
-    panels = figure.subplots(1, len(found), squeeze=False)[0]
-    for axes, (grid, regrets) in zip(panels, found, strict=True):
+    across = min(len(found), 3)
+    down = -(-len(found) // across)
+    figure = Figure(figsize=(3.6 * across, 2.8 * down), layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False).flatten()
+    for axes, (grid, regrets) in zip(panels, found, strict=False):
         for name, line in regrets.items():
             axes.plot(budgets[: len(line)], [100 * r for r in line], marker=".", label=name)
-        axes.set(title=" ".join(grid.about.split()[:2]), xlabel="trials", ylabel="median regret, %")
+        title = f"{' '.join(grid.about.split()[:2])}, {len(grid.rows)} configurations"
+        axes.set(title=title, xlabel="trials", ylabel="median regret, %")
         axes.legend()
-    figure.savefig(path, dpi=120)
+    for axes in panels[len(found) :]:
+        axes.remove()
+    figure.savefig(path, dpi=100)
 
 
 if __name__ == "__main__":

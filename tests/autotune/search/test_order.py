@@ -2,6 +2,7 @@
 
 import random
 from itertools import product
+from statistics import fmean
 
 import optuna
 import pytest
@@ -109,9 +110,19 @@ def test_what_is_written_of_a_grid_is_read_back(tmp_path):
     assert ours(again, 5, seed=1)[0] == pytest.approx(grid.times[key(grid.default)], rel=1e-5)
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.csv")), ids=lambda path: path.stem)
-def test_recorded_grids(path):
-    grid = read_grid(path)
-    regret = {name: median_regret(grid, way, 30, seeds=5) for name, way in STRATEGIES.items()}
-    assert regret["mixc"] < 0.03
-    assert regret["mixc"] <= min(regret["plain TPE"], regret["random"])
+def test_on_recorded_grids_thirty_trials_get_close_and_beat_others():
+    """Two of a thousand differ on a machine; so no grid by itself tells searches apart."""
+    grids = [read_grid(path) for path in sorted(FOLDER.glob("*.csv"))]
+    assert len(grids) >= 6
+    assert all(len(grid.rows) >= 150 for grid in grids)
+    regrets = {
+        name: [median_regret(grid, way, 30, seeds=5) for grid in grids]
+        for name, way in STRATEGIES.items()
+    }
+    assert max(regrets["mixc"]) < 0.03
+    assert fmean(regrets["mixc"]) < min(fmean(regrets["plain TPE"]), fmean(regrets["random"]))
+
+
+def test_a_hundred_trials_find_the_best_of_a_recorded_grid():
+    grid = read_grid(FOLDER / "gated_delta-float32.csv")
+    assert median_regret(grid, ours, 100, seeds=3) < 0.01

@@ -124,7 +124,8 @@ class Walk:
         if not heavy:
             return None
         cut = cut_by_bytes(ops, heavy, walked, (), self._size_bytes)
-        between = self._between(cut.crossing, self._positions(heavy))
+        made = reaching(ops, set(cut.crossing))  # not what is heavy alone: the cut may take more
+        between = self._between(cut.crossing, self._positions(made))
         earlier = self._at_once("prepare", [(n, ops[n]) for n in range(len(ops))], between)
         later = self._walking(self.program.name, ops, cut.later, between, loads=True)
         return earlier, later

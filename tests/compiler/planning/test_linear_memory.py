@@ -30,6 +30,8 @@ SQUARE = {
     "path": "what each row has done to the keys before it, a number for each pair",
     "seqboat": "a number for each pair of rows between kernels, seen when the spec was new",
     "nsa": "the weights of blocks of keys, from which blocks are chosen",
+    "recycled": "what each row that attends to all gives to every key, from which keys are kept",
+    "tome": "a similarity for each pair of tokens",
     "xlnet": "products with every distance, read at those of the pairs",
 }
 
@@ -39,12 +41,15 @@ def lengths_of(path: Path) -> tuple[Mixer, dict[int, dict[str, int]]]:
     """A spec, and the sizes of all its dims at both lengths, everything but lengths small."""
     mixer = load_file(path)
     found = {}
-    several = max(len({mixer.sequence(d) for d in i.dims} - {None}) for i in mixer.inputs)
+    channels = {d for i in mixer.inputs if i.held for d in i.dims if mixer.sequence(d) == d}
+    others = {None, *channels}  # channels have a name as inputs and another as outputs
+    several = max(len({mixer.sequence(d) for d in i.dims} - others) for i in mixer.inputs)
     for length in (SHORT, LONG):
         side = round(length ** (1 / max(several, 1)))  # of a picture with so many pixels
         small = Proportions(lengths=(side,), features=(64,), ratio=1, groups=1, batch=(2, 1))
         named = {dim: length for dim in ("T", "S", "I", "J") if dim in free_dims(mixer)}
-        found[length] = resized(mixer, default_sizes(mixer, small), named, {})
+        wide = dict.fromkeys(channels & free_dims(mixer) - named.keys(), 64)
+        found[length] = resized(mixer, default_sizes(mixer, small), {**wide, **named}, {})
     return mixer, found
 
 

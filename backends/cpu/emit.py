@@ -35,7 +35,8 @@ def emit_source(plan: Plan, target: CpuTarget) -> Source:
     """
     plan = with_plain_names(final_form(plan), target)
     params = dict(plan.params)
-    kernels = [KernelText(k.program, target, params, dict(plan.sizes)) for k in plan.kernels]
+    sizes = dict(plan.sizes)
+    kernels = [KernelText(k.program, target, params, sizes, k.schedule) for k in plan.kernels]
     parts = [_runtime(target)]
     if any(isinstance(op, Convolve) for k in plan.kernels for op in k.program.body):
         parts.append(_header_text(_FFT))

@@ -55,6 +55,8 @@ class KernelScope:
         self.plain, self.operand_forms = operand_requests(program, self.layout, self.fusion, target)
         self.loops_around = 0
         self.row: Value | None = None  # the variable of a loop over rows
+        # Along these axes maxima may lose a NaN: a sweep over keys finds it in the weights again.
+        self.quick_over: frozenset[str] = frozenset()
         self.rows_fit = True  # whether its rows, some turns ahead, leave its states the L1
         self.direct: dict[tuple[str, str], tuple[str, str, str]] = {}
         self.direct_right: dict[tuple[str, str], tuple[str, str]] = {}

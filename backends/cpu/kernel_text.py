@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...ir.targets import CpuTarget
+from ...ir.task import AttentionTask
 from ...ir.tile import (
     Carried,
     Cast,
@@ -60,8 +61,11 @@ class KernelText(KernelScope):
         target: CpuTarget,
         params: Mapping[str, float],
         sizes: Mapping[str, int] = {},
+        schedule: str = "",
     ) -> None:
         super().__init__(program, target, sizes)
+        if schedule == AttentionTask.schedule:
+            self.quick_over = frozenset(tile.dim for tile in program.tiles if not tile.whole)
         self._write(params)
         self.lines = self.bodies[0]
 

@@ -177,6 +177,9 @@ class NestText:
             code = f"-int32_t({text.code})" if text.dtype is DType.BOOL else text.code
             self.inner.append(f"{name}[{place}] = {code};")
 
+    def _together(self, sink: Reduce, a: str, b: str, vector: bool = False) -> str:
+        return write_together(sink.op, a, b, vector, sink.over in self.kernel.quick_over)
+
     def _reduce(self, sink: Reduce) -> None:
         kernel, out = self.kernel, sink.out
         x = self.value(sink.x)
@@ -186,18 +189,18 @@ class NestText:
         kind = VECTOR_TYPE[out.dtype] if self.lane_axis is not None else SCALAR_TYPE[out.dtype]
         if self.lane_axis is None:
             self.pre[depth].append(f"{kind} {name} = {start};")
-            self.inner.append(f"{name} = {write_together(sink.op, name, x.code)};")
+            self.inner.append(f"{name} = {self._together(sink, name, x.code)};")
             result = Text(name, out.dtype)
         elif sink.over == self.lane_axis and not self.lanes_inside:
             self.pre[depth].append(f"{kind} {name} = mx::splat({start});")
-            combined = write_together(sink.op, name, x.as_vector(), vector=True)
+            combined = self._together(sink, name, x.as_vector(), vector=True)
             self.inner.append(f"{name} = {combined};")
             self._fold_later(sink, name, depth)
             return
         else:
             self.pre[depth].append(f"{kind} {name}[{self.width}];")
             self.pre[depth] += self._vectors([f"{name}[v] = mx::splat({start});"])
-            combined = write_together(sink.op, f"{name}[v]", x.as_vector(), vector=True)
+            combined = self._together(sink, f"{name}[v]", x.as_vector(), vector=True)
             self.inner.append(f"{name}[v] = {combined};")
             result = Text(f"{name}[v]", out.dtype, True)
         self._finish_reduce(sink, name, result, depth)
@@ -212,7 +215,7 @@ class NestText:
         kernel.local("float", partial, count * lanes)
         place = f"&{partial}[({kernel.place(array.axes)}) * {lanes}]"
         if not self.lanes_inside and kernel.blocks[axis] != self.width * lanes:
-            both = write_together(sink.op, f"mx::load({place})", name, vector=True)
+            both = self._together(sink, f"mx::load({place})", name, vector=True)
             self.post[depth].append(f"if (from_{axis} > 0) {name} = {both};")
         self.post[depth].append(f"mx::store({place}, {name});")
         fold = f"mx::fold_rows<mx::{sink.op.capitalize()}, {count}>"
@@ -226,7 +229,7 @@ class NestText:
             if self.lane_axis is not None:
                 first = f"{name}[0]"
                 for n in range(1, self.width):
-                    both = write_together(sink.op, first, f"{name}[{n}]", True)
+                    both = self._together(sink, first, f"{name}[{n}]", True)
                     self.post[depth].append(f"{first} = {both};")
                 code = f"mx::{_LANES[sink.op]}({name}[0])"
             if out.dtype is DType.BOOL and out.axes:
@@ -322,7 +325,7 @@ def write_start(op: str, dtype: DType) -> str:
     return write_number(whole_identity(op, 8 * dtype.size_bytes), dtype)
 
 
-def write_together(op: str, a: str, b: str, vector: bool = False, quick: bool = True) -> str:
+def write_together(op: str, a: str, b: str, vector: bool = False, quick: bool = False) -> str:
     """Two results of a reduction as one; ``quick``: a NaN among maxima may get lost."""
     match op:
         case "sum":

@@ -25,7 +25,7 @@ def write_scan(kernel: KernelScope, op: Scan) -> None:
     nest = _nest(kernel, op, array.axes)
     x = nest.value(op.x)
     so_far = _so_far(nest, op.out, write_start(op.op, op.out.dtype))
-    together = write_together(op.op, so_far.code, x.code, x.vector, quick=False)
+    together = write_together(op.op, so_far.code, x.code, x.vector)
     nest.inner.append(f"{so_far.code} = {together};")
     nest.store(array.name, array.axes, so_far)
     kernel.add(*nest.lines())

@@ -115,9 +115,9 @@ def test_a_bfloat16_file_checks_itself_in_the_interpreter(tmp_path):
 def test_a_wrong_kernel_is_found(tmp_path):
     path = tmp_path / "causal.py"
     source = exported("causal").source
-    right = "d_k_part_sum = d_k_part_sum + scale * d_k_part_sum_2"
+    right = "weight_scaled = tl.where(mask, weight * (d_o_v - delta[None, :]), 0.0) * scale"
     assert right in source
-    path.write_text(source.replace(right, right.replace("scale", "1.01 * scale")))
+    path.write_text(source.replace(right, right.replace("* scale", "* 1.01 * scale")))
     done = self_test(path)
     assert done.returncode == 1
     assert {

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mixc.backends.python_text import (
@@ -25,6 +26,7 @@ from mixc.backends.python_text import (
     statement,
 )
 
+_WIDE = ".to(tl.float32)"
 LONG = "of_a_name_that_is_rather_long_" * 2
 # An expression, and the same with parentheses around every part.
 Pair = tuple[Text, str]
@@ -66,15 +68,25 @@ def same(one: str, other: str) -> bool:
     return ast.dump(ast.parse(one)) == ast.dump(ast.parse(other))
 
 
+def only_a_name(line: str) -> bool:
+    """Whether nothing but the long name, its signs and suffixes, is in a line."""
+    bare = re.sub(r"\.to\(tl\.float32\)|\[:, None\]|[-()]", "", line.strip().rstrip(","))
+    return bare.removeprefix("score = ").removeprefix("mask=") == LONG
+
+
 @settings(max_examples=150, deadline=None)
 @given(EXPRESSIONS, st.sampled_from([0, 1, 3]))
+@example((name(LONG).then(_WIDE).behind("-").then(_WIDE), f"(-(({LONG}){_WIDE})){_WIDE}"), 1)
 def test_what_is_written_means_what_it_is_made_of(value: Pair, depth: int) -> None:
     text, whole = value
     assert same(text.code, whole)
     lines = statement(text, depth, "score = ")
     assert same("\n".join(line[4 * depth :] for line in lines), f"score = {whole}")
-    # A name has to stand somewhere, however deep its place is.
-    assert all(len(line) <= WIDEST or len(line.strip()) <= 40 + len(LONG) for line in lines)
+    # A name has to stand somewhere, however deep its place is and whatever is stuck to it.
+    assert all(
+        len(line) <= WIDEST or len(line.strip()) <= 40 + len(LONG) or only_a_name(line)
+        for line in lines
+    )
     found = {node.id for node in ast.walk(ast.parse(whole)) if isinstance(node, ast.Name)}
     assert text.reads == found - {"tl", "_softplus"}
 

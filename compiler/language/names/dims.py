@@ -48,10 +48,9 @@ class Dims:
         while (name := f"{dim}_{number}") in self.known:
             number += 1
         self.known.add(name)
-        if dim in self.sequences:  # which says its size too
+        self.sizes[name] = Size(dim)
+        if dim in self.sequences:
             self.sequences[name] = self.sequences[dim]
-        else:
-            self.sizes[name] = Size(dim)
         return name
 
     def blocks(self, dim: str, block: int) -> tuple[str, str]:

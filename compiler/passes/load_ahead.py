@@ -30,14 +30,12 @@ from ...ir.tile import (
     Program,
     Range,
     Rename,
-    SizeArgument,
     Value,
-    all_ops,
     made_by,
     operands,
 )
 from .remove_dead_ops import remove_dead_ops
-from .walk_parts import walk_of
+from .walk_parts import names_of, walk_of
 
 _PLACES = Constant | Range | Elementwise | Cast | Rename  # what may be computed twice
 _PIECE = 4  # bytes that are copied at a time at least
@@ -60,16 +58,6 @@ def _with_loads_ahead(kernel: Kernel) -> Kernel:
     return kernel if made is None else replace(kernel, program=made)
 
 
-def _names(program: Program) -> set[str]:
-    """Every name in a program: of a loop, those that only its body knows too."""
-    found = {a.dim if isinstance(a, SizeArgument) else a.name for a in program.arguments}
-    found |= {tile.symbol for tile in program.tiles}
-    for op in all_ops(program.body):
-        inner = (op.variable, *(c.inner for c in op.carried)) if isinstance(op, For) else ()
-        found |= {value.name for value in (*made_by(op), *operands(op), *inner)}
-    return found
-
-
 @dataclass
 class Ahead:
     """The rewrite of one walk."""
@@ -84,7 +72,7 @@ class Ahead:
 
     def rewritten(self) -> Program | None:
         """The program; None where every load has to stay where it is."""
-        self.taken |= _names(self.program)
+        self.taken |= names_of(self.program)
         makers = {value.name: op for op in self.walk.body for value in made_by(op)}
         copied = _copied(self.walk.body)
         waited = (op for op in self.walk.body if isinstance(op, Load) and op.out.name not in copied)

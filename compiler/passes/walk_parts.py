@@ -70,6 +70,16 @@ class Parts:
     tiles: tuple[tuple[str, int], ...]
 
 
+def names_of(program: Program) -> set[str]:
+    """Every name in a program: of a loop, those that only its body knows too."""
+    found = {a.dim if isinstance(a, SizeArgument) else a.name for a in program.arguments}
+    found |= {tile.symbol for tile in program.tiles}
+    for op in all_ops(program.body):
+        inner = (op.variable, *(c.inner for c in op.carried)) if isinstance(op, For) else ()
+        found |= {value.name for value in (*made_by(op), *operands(op), *inner)}
+    return found
+
+
 def walk_of(program: Program) -> For | None:
     """The one loop of a program over blocks of a dim of its own, if it hands anything on."""
     loops = [op for op in program.body if isinstance(op, For)]
@@ -92,11 +102,7 @@ class Walk:
 
     def __post_init__(self) -> None:
         """Take note of every name that there is."""
-        ops = tuple(all_ops(self.program.body))
-        self.taken |= {value.name for op in ops for value in (*made_by(op), *operands(op))}
-        self.taken |= {c.inner.name for op in ops if isinstance(op, For) for c in op.carried}
-        self.taken |= {op.variable.name for op in ops if isinstance(op, For)}
-        self.taken |= {tile.dim for tile in self.program.tiles} | {*self.program.buffers}
+        self.taken |= names_of(self.program) | {tile.dim for tile in self.program.tiles}
         self.dim = next(t.dim for t in self.program.tiles if t.symbol == self.loop.step)
 
     @property

@@ -42,11 +42,11 @@ def report(record: Record, jobs: Sequence[Job]) -> str:
 def _rates(record: Record) -> Iterator[str]:
     """What torch reached on the machine while it was timed: the least and the most."""
     found = [o.data["machine"] for o in record.outcomes.values() if "products_gflop_s" in _of(o)]
-    for rate, unit in (("products", "gflop_s"), ("copies", "gb_s")):
-        numbers = [float(machine[f"{rate}_{unit}"]) for machine in found]
+    rates = (("products_gflop_s", "products", "GFLOP/s"), ("copies_gb_s", "copies", "GB/s"))
+    for key, rate, unit in rates:
+        numbers = [float(machine[key]) for machine in found]
         if numbers:
-            shown = {"gflop_s": "GFLOP/s", "gb_s": "GB/s"}[unit]
-            yield f"Measured beside it: {rate} {min(numbers):,.0f} to {max(numbers):,.0f} {shown}."
+            yield f"Measured beside it: {rate} {min(numbers):,.0f} to {max(numbers):,.0f} {unit}."
 
 
 def _of(outcome: Outcome) -> dict[str, Any]:

@@ -14,7 +14,7 @@ READY := .venv/.ready
 endif
 BIN := $(VENV)/bin
 
-.PHONY: demo test sanitize fuzz evidence survey model gpu systems lint tree format install clean
+.PHONY: demo test sanitize fuzz evidence survey model speeds gpu systems lint tree format install clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -52,6 +52,10 @@ survey: $(READY)
 # Recurrences by the model of the machine code, beside flash-linear-attention's: tests/survey/recurrences.tsv.
 model: $(READY)
 	$(BIN)/python -m tests.survey.recurrences
+
+# README's tables of speeds on this machine, by the commands in them; in pieces: OPTIONS="--minutes 8".
+speeds: $(READY)
+	$(BIN)/python -m tests.survey.speeds $(OPTIONS)
 
 # On a machine with a GPU: the library checked, tuned and timed, in pieces of MINUTES that go on where the
 # last one stopped; build/gpu/report.md is what came of it. VENV=/usr takes the machine's own Python.

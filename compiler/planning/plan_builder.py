@@ -7,24 +7,20 @@ every block of queries would compute again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal as OneOf
 
 from ...ir.errors import UnsupportedError
 from ...ir.expression import (
-    TRANSCENDENTAL,
-    Call,
     Cumsum,
     Expr,
-    Index,
     Kind,
     Literal,
     Read,
     Reduce,
     Ref,
     Scalar,
-    Size,
     Solve,
     call,
 )
@@ -38,7 +34,6 @@ from ...ir.roles import DimRoles, dim_roles
 from ...ir.targets import EVERY_GPU, AnyTarget
 from ...ir.task import PointwiseTask, RunningSumTask, SelectionTask, Task, buffers_of
 from ...ir.tile import DType
-from ..analysis.facts import is_nonnegative
 from ..passes.fold_constants import fold_constants
 from ..tiles.context import Context, context_of
 from ..tiles.moving import move
@@ -47,6 +42,14 @@ from .ranks import FirstRanks, first_ranks
 from .repeated_factors import without_repeated_factors
 from .shared_columns import is_too_large, shared_columns
 from .started_sums import running_sum, with_starts
+from .worth_storing import (
+    Place,
+    is_cheaper_where_read,
+    is_long,
+    reason_to_store,
+    spreads_heads,
+    tests_of_range,
+)
 
 KIND_DTYPE = {Kind.BOOL: DType.BOOL, Kind.INT: DType.INT32}
 
@@ -78,18 +81,18 @@ class PlanBuilder:
 
     def plan(self) -> Plan:
         """The plan as it stands; of its tasks those whose results something reads."""
-        self.tasks = self._read_tasks()
+        tasks = self._read_tasks()
         return Plan(
             self.mixer,
             (),
-            tuple(self.context.buffers[b] for b in self._used_buffers()),
+            tuple(self.context.buffers[b] for b in self._used_buffers(tasks)),
             tuple(sorted(self.context.sizes.items())),
             tuple(sorted(self.params.items())),
             self.dtype,
             tuple(self.findings),
             tuple(self.block_counts.items()),
             lengths=tuple(self.lengths.items()),
-            tasks=tuple(self.tasks),
+            tasks=tuple(tasks),
             names=tuple(self.context.names.items()),
             integers=tuple(self.context.ranges.made.items()),
             shares=self.splits,
@@ -106,8 +109,8 @@ class PlanBuilder:
                 return kept
             tasks = kept
 
-    def _used_buffers(self) -> list[str]:
-        used = {name for task in self.tasks for name in buffers_of(task)}
+    def _used_buffers(self, tasks: Iterable[Task]) -> list[str]:
+        used = {name for task in tasks for name in buffers_of(task)}
         given = {i.name for i in self.mixer.inputs}
         return [name for name in self.context.buffers if name in used or name in given]
 
@@ -163,16 +166,16 @@ class PlanBuilder:
             return self._selected(ranks)
         if (
             isinstance(expr, Read)
-            and self._by_head(expr)
-            and self._reason_to_store(expr.x, block, loop, inside) is not None
+            and spreads_heads(expr, self.context)
+            and self._reason(expr.x, block, loop, inside) is not None
         ):  # one copy per group of heads, which each head of the group then reads
             return replace(expr, x=self.materialised(expr.x, block, loop, inside))
-        reason = self._reason_to_store(expr, block, loop, inside)
+        reason = self._reason(expr, block, loop, inside)
         if reason is not None:
             return self.store(self.temporary_name(expr), expr, None, "temporary", reason)
         if isinstance(expr, Read) and not self.is_stored(expr.x):
             return self._prepared_read(expr, block, loop, inside)
-        deeper = inside or self._is_long(expr)
+        deeper = inside or is_long(expr, self.context.sizes)
         return rebuild(expr, lambda child: self.materialised(child, block, loop, deeper))
 
     def _selected(self, ranks: FirstRanks) -> Expr:
@@ -208,106 +211,34 @@ class PlanBuilder:
         )
         return stored, Ref(least, rows, Kind.REAL), Ref(last, rows, Kind.INT)
 
-    def _by_head(self, read: Read) -> bool:
-        """Whether a read only spreads groups over their heads."""
-        return all((d, *e.axes) in self.context.heads for d, e in read.at)
+    def _reason(self, expr: Expr, block: str | None, loop: str | None, inside: bool) -> str | None:
+        return reason_to_store(expr, Place(block, loop, inside), self.context, self.roles)
 
     def is_stored(self, expr: Expr) -> bool:
         return isinstance(expr, Ref) and expr.name in self.context.buffers
-
-    def _is_long(self, expr: Expr) -> bool:
-        """A reduction over an axis that no tile holds."""
-        return isinstance(expr, Reduce) and any(d not in self.context.sizes for d in expr.over)
-
-    def _reason_to_store(
-        self, expr: Expr, block: str | None, loop: str | None, inside: bool
-    ) -> str | None:
-        if self._is_long_sum(expr):
-            return "a running sum"
-        if isinstance(expr, Solve) and inside:
-            return "a system of equations for each position"
-        if self._is_long(expr) and (inside or (block is not None and block not in expr.axes)):
-            return "a reduction over a long axis"
-        if loop is None or loop not in expr.axes or (block is not None and block in expr.axes):
-            return None
-        if self.is_stored(expr) or not expr.axes & self.roles.features:
-            return None
-        if any(isinstance(n, Ref) and n.name in ("score", "total") for n in walk(expr)):
-            return None
-        if self._is_costly(expr):
-            return "each block of queries would compute it again"
-        return None
-
-    def _is_costly(self, expr: Expr) -> bool:
-        """Whether an expression does more than loads and a few operations per element.
-
-        A norm does not: it is one number per key, which costs little beside the key's product with
-        a whole block of queries. Nor does what is stored by itself.
-        """
-        if self._is_long(expr) or self._is_long_sum(expr):
-            return False
-        heavy = isinstance(expr, Reduce | Cumsum) or (
-            isinstance(expr, Call) and expr.fn in TRANSCENDENTAL
-        )
-        if heavy and expr.axes & self.roles.features:
-            return True
-        return any(self._is_costly(child) for child in expr.children)
-
-    def _is_long_sum(self, expr: Expr) -> bool:
-        return running_sum(expr, self.context.sizes) is not None
 
     def _prepared_read(self, read: Read, block: str | None, loop: str | None, inside: bool) -> Expr:
         """A read of a value that is in no buffer: pushed into it, or the value is stored."""
         heavy = any(isinstance(n, Reduce | Cumsum) for n in walk(read.x))
         at = tuple((d, self.materialised(e, block, loop, inside)) for d, e in read.at)
-        if heavy and not self._may_push(read):
-            reason = self._reason_to_store(read.x, None, None, inside) or "it is read at an index"
+        if heavy and not is_cheaper_where_read(read, self.context, self.roles):
+            reason = self._reason(read.x, None, None, inside) or "it is read at an index"
             ref = self.stored.get(read.x) or self.store(
                 self.temporary_name(read.x), read.x, None, "temporary", reason
             )
             return Read(ref, at, read.fill, span=read.span)
-        if self._by_head(read):  # what is stored of it is stored per group
+        if spreads_heads(read, self.context):  # what is stored of it is stored per group
             return move(self.materialised(read.x, block, loop, inside), dict(at))
         moved = move(read.x, dict(read.at))
         value = self.materialised(moved, block, loop, inside)
         inside_of = None
         for dim, index in at:
-            for test in self._range_tests(dim, index):
+            for test in tests_of_range(dim, index, self.context):
                 inside_of = test if inside_of is None else call("and", inside_of, test)
         if inside_of is None:
             return value
         fill = int(read.fill) if float(read.fill).is_integer() else read.fill
         return call("where", inside_of, value, fill)
-
-    def _range_tests(self, dim: str, index: Expr) -> list[Expr]:
-        equal = self.context.equal
-        match index:
-            case Index(other) if equal.get(other, other) == equal.get(dim, dim):
-                return []
-            case Call("floordiv", (Index(head), _)) if (dim, head) in self.context.heads:
-                return []
-        below = call("lt", index, Size(dim))
-        return (
-            [below] if is_nonnegative(index, self.context.masks) else [call("ge", index, 0), below]
-        )
-
-    def _may_push(self, read: Read) -> bool:
-        """Whether computing a reduction only where it is read is cheaper, and possible."""
-        free = frozenset[str]().union(*(e.axes for _, e in read.at))
-        bound: set[str] = set()
-        for node in walk(read.x):
-            if isinstance(node, Reduce):
-                bound |= set(node.over)
-            elif isinstance(node, Cumsum):
-                return False
-        heads = all((d, *e.axes) in self.context.heads for d, e in read.at)
-        if bound & (free | {d for d, _ in read.at}):
-            return False
-        if heads:
-            return True
-        if free & read.x.axes:
-            return False
-        return self.roles.cost(read.axes) < self.roles.cost(read.x.axes)
 
     # ------------------------------------------------------------------------ stored values
 
@@ -384,7 +315,9 @@ class PlanBuilder:
         if shared:  # what has as many channels is a program's own, position by position
             tiled = [d for d in tiled if d in self.roles.long]
         block = tiled[0] if tiled else None
-        value = rebuild(expr, lambda c: self.materialised(c, block, None, self._is_long(expr)))
+        value = rebuild(
+            expr, lambda c: self.materialised(c, block, None, is_long(expr, self.context.sizes))
+        )
         if isinstance(expr, Read) and not self.is_stored(expr.x):
             value = self._prepared_read(expr, block, None, False)
         if shared:

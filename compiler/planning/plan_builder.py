@@ -42,6 +42,7 @@ from .ranks import FirstRanks, first_ranks
 from .repeated_factors import without_repeated_factors
 from .shared_columns import is_too_large, shared_columns
 from .started_sums import running_sum, with_starts
+from .tiled_dims import tiled_dims
 from .worth_storing import (
     Place,
     is_cheaper_where_read,
@@ -351,13 +352,8 @@ class PlanBuilder:
         return self.roles.order(axes)
 
     def tiled(self, expr: Expr, order: tuple[str, ...]) -> list[str]:
-        """The dims that a pointwise kernel cuts into tiles: at most two, the longest."""
-        long = [d for d in order if d in self.roles.long and d not in self.context.sizes]
-        if not long:
-            rest = [d for d in order if d not in self.context.sizes]
-            return rest[-1:]
-        features = [d for d in order if d in self.context.sizes]
-        return long[-1:] if features else long[-2:]
+        """The dims that a pointwise kernel cuts into tiles."""
+        return tiled_dims(expr, order, self.roles.long, self.context.sizes)
 
     def _declare(
         self,

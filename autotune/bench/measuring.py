@@ -14,7 +14,7 @@ Call = Callable[[], object]
 
 _BATCH_US = 20_000.0  # a batch is long beside what the clock resolves
 _BUDGET_US = 500_000.0  # and all batches of a call take about this
-_FEWEST, _MOST = 5, 25
+_FEWEST, _MOST = 6, 25  # six of six turns won are luck once in 64 times
 # More than the caches that a core does not share (CPU), or than the L2 (GPU).
 _TOUCHED_BYTES = {"cpu": 16 << 20, "cuda": 128 << 20}
 
@@ -56,14 +56,21 @@ class Clock:
         return float(start.elapsed_time(end)) * 1000 / calls
 
     def interleaved(
-        self, calls: Sequence[Call], rounds: int | None = None, alternating: bool = False
+        self,
+        calls: Sequence[Call],
+        rounds: int | None = None,
+        alternating: bool = False,
+        longer: int = 1,
     ) -> list[list[float]]:
-        """Times of every call, A B C A B C ..., or A B C C B A ...; every call has run before."""
+        """Times of every call, A B C A B C ..., or A B C C B A ...; every call has run before.
+
+        ``rounds`` are as many as fit into ``longer`` times the usual time, if not given.
+        """
         first = [self.once(call) for call in calls]
         counts = [1 if t > _BATCH_US else int(_BATCH_US / max(t, 1.0)) + 1 for t in first]
         if rounds is None:
             turn_us = sum(t * n for t, n in zip(first, counts, strict=True)) / len(calls)
-            rounds = min(_MOST, max(_FEWEST, int(_BUDGET_US / turn_us)))
+            rounds = min(longer * _MOST, max(_FEWEST, int(longer * _BUDGET_US / turn_us)))
         times: list[list[float]] = [[] for _ in calls]
         places = list(range(len(calls)))
         for _ in range(rounds):

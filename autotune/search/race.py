@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import comb
+from statistics import median
 from typing import Protocol
 
 from ...ir.knob import Configuration
-from ..bench.measuring import Timing, timing_of
 from .search import History
 from .trial import Job, Outcome, Problem
 
 # How many of the fastest run the last race against the default configuration.
 _FINALISTS = 3
+# How often a configuration no faster than the default may win against it by luck.
+_BY_LUCK = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,21 +53,27 @@ def race(worker: Runs, problem: Problem, default: Configuration, history: Histor
 def winner(entries: Sequence[Configuration], outcomes: Sequence[Outcome]) -> Winner | None:
     """The fastest of those that were right; None: none was.
 
-    The first entry is the default. It wins a tie: where the median of the ratios of times of the
-    same turn is not further below 1 than they are spread.
+    The first entry is the default. It wins a tie: where so many turns, or more, would be won
+    against it by luck too often.
     """
     right = [place for place, outcome in enumerate(outcomes) if outcome.status == "ok"]
     if not right:
         return None
     base = outcomes[right[0]]
-    ratios = {place: _ratio(outcomes[place], base) for place in right}
-    first = min(right, key=lambda place: ratios[place].time_us)
-    if right[0] == 0 and 1 - ratios[first].time_us <= ratios[first].spread_us:
+    ratios = {place: _ratios(outcomes[place], base) for place in right}
+    first = min(right, key=lambda place: median(ratios[place]))
+    if right[0] == 0 and _luck(ratios[first]) > _BY_LUCK:
         first = 0
     default_us = outcomes[0].time_us if right[0] == 0 else None
     return Winner(entries[first], outcomes[first], default_us)
 
 
-def _ratio(outcome: Outcome, base: Outcome) -> Timing:
-    pairs = zip(outcome.times_us, base.times_us, strict=True)
-    return timing_of([own / other for own, other in pairs])
+def _ratios(outcome: Outcome, base: Outcome) -> list[float]:
+    """Of the times of the same turns: what slows all alike is in none."""
+    return [own / other for own, other in zip(outcome.times_us, base.times_us, strict=True)]
+
+
+def _luck(ratios: Sequence[float]) -> float:
+    """The sign test: how likely so many turns or more are won where each is a toss of a coin."""
+    turns, won = len(ratios), sum(ratio < 1 for ratio in ratios)
+    return sum(comb(turns, wins) for wins in range(won, turns + 1)) / float(2**turns)

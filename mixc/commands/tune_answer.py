@@ -78,7 +78,7 @@ def write(console: Console, mixer: Mixer, tuned: Tuned, pictures: Sequence[Path]
     lines.append(f"winner   {result.time_us:>12,.1f} us   {words(result.configuration)} ({kind})")
     if result.default_time_us is not None:
         if dict(result.configuration) == dict(tuned.default):
-            lines.append("nothing beat the default by more than the spread")
+            lines.append("nothing beat the default in so many turns that it isn't luck")
         else:
             lines.append(f"{result.default_time_us / result.time_us:.2f} times the default's speed")
     if result.error is not None and result.limit is not None:

@@ -58,7 +58,8 @@ def chunk(task: ChunkTask, context: Context) -> Program:
         choices = halved_choices(largest, task.corrected, context.wide)
     else:
         reads = bool(task.readings) or task.corrected or task.segment is None
-        wide = (several and reads) or bool(by_entry) or not context.dtype.is_narrow
+        wide = reads and _hold_much(task, context)
+        wide = wide or bool(by_entry) or not context.dtype.is_narrow
         choices = chunk_choices(rows, largest, wide, reads)
     made: Program | None = None
     for held, launch, room in choices:
@@ -68,6 +69,15 @@ def chunk(task: ChunkTask, context: Context) -> Program:
             break
     assert made is not None
     return made
+
+
+def _hold_much(task: ChunkTask, context: Context) -> bool:
+    """Whether several states take registers: a sum of keys is a vector beside a matrix, and takes
+    none to speak of but where factors of products are in registers too."""
+    target = context.target
+    if isinstance(target, Target) and not target.products_from_shared:
+        return len(task.carrying) > 1
+    return sum({*task.tiled} <= state.dims for state in task.carrying) > 1
 
 
 def wide_rows(task: ChunkTask, context: Context) -> Iterator[str]:

@@ -90,6 +90,18 @@ def test_warps_share_what_a_cell_keeps() -> None:
         assert {t.dim: t.block for t in program.tiles}.get("B") == rows
 
 
+def test_a_sum_of_keys_beside_a_matrix_takes_no_warps() -> None:
+    text = MATRIX.replace("TILING", "").replace("{S: [D, E]}", "{S: [D, E], n: [D]}")
+    text = text.replace("    - o = sum(q * S, D)", "    - n = n + k\n    - o = STATES")
+    normalised = text.replace("STATES", "sum(q * S, D) / (sum(q * n, D) + 1)")
+    made = lower(
+        load_text(normalised), {"D": 128, "E": 128}, "bf16", target=parse_target("cuda:90")
+    )
+    program = made.kernels[0].program
+    assert dict(program.launch)["num_warps"] == 4
+    assert {tile.dim: tile.block for tile in program.tiles}["E"] == 64
+
+
 def test_kernels_that_share_segments_cut_their_rows_alike() -> None:
     made = lower(load_text(MATRIX.replace("TILING", "")), {"D": 64, "E": 64}, splits=4)
     bound = bind_configuration(made, {"matrix_S_found.chunk": 16, "matrix_o.chunk": 64})

@@ -6,12 +6,15 @@ The same 260 examples each time; ``make fuzz`` looks at others. A failure prints
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from .fuzz.campaign import Batch, campaign
 from .fuzz.damage import COMMANDS, command_line, damaged
 from .fuzz.forms import BACKWARD, FORMS, trials
 from .fuzz.judge import Trial, Verdict, judge
@@ -89,3 +92,15 @@ def test_damaged_specs(shell: Worker, text: str, command: tuple[str, ...]) -> No
     ended, answer = shell.ask((text, command))
     outcome, said = (ended, answer) if ended else answer
     assert not outcome, f"{' '.join(command)}: {outcome}: {said}\n{text}"
+
+
+def test_a_campaign_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    first, second = Batch("map", 1, 2), Batch("attention", 2, 2, ("cpu", "interpreter"))
+    campaign([first], tmp_path, 1)
+    campaign([first, second], tmp_path, 1)
+    results = tmp_path / "results.jsonl"
+    done = [json.loads(line) for line in results.read_text().splitlines()]
+    assert [entry["batch"] for entry in done] == [first.name, second.name]
+    tried = [set(record["results"]) for entry in done for record in entry["records"]]
+    assert [len(backends) for backends in tried[:2]] == [1, 1]
+    assert all(backends <= {"cpu", "interpreter"} for backends in tried[2:])

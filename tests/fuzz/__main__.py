@@ -18,7 +18,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the first batch; the others follow")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument(
-        "--backends", default=",".join(ALL), help="those that each spec is tried on"
+        "--backends",
+        default="",
+        help=f"those that each spec is tried on, of {', '.join(ALL)}; without, one by its share",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("build/fuzz"), help="takes up what is there"
@@ -29,7 +31,7 @@ def main() -> int:
     )
     given = parser.parse_args()
     if not given.report:
-        backends = tuple(given.backends.split(","))
+        backends = tuple(filter(None, given.backends.split(",")))
         campaign(batches_of(given.examples, given.seed, backends), given.out, given.jobs)
     data = write_report(given.out, not given.no_shrink)
     failed = len(data["failures"])

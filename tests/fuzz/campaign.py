@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from .damage import COMMANDS, command_line, damaged
-from .forms import ALL, FORMS, trials
+from .forms import EVERY_WAY, FORMS, trials
 from .judge import FAILURES, Verdict, judge
 from .worker import Worker
 
@@ -30,12 +30,15 @@ _DAMAGED_S = 60.0
 
 @dataclass(frozen=True)
 class Batch:
-    """So many examples of a form from a seed: the same each time."""
+    """So many examples of a form from a seed: the same each time.
+
+    Each is tried on all ``backends``; where none is named, on one that is drawn.
+    """
 
     form: str
     seed: int
     examples: int = PER_BATCH
-    backends: tuple[str, ...] = ALL
+    backends: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -50,7 +53,7 @@ def strategy(batch: Batch) -> st.SearchStrategy[Any]:
     """What the examples of a batch are."""
     if batch.form == DAMAGED:
         return st.tuples(damaged(), st.sampled_from(COMMANDS))
-    return trials(batch.form, batch.backends)
+    return trials(batch.form, batch.backends or EVERY_WAY)
 
 
 def run_batch(batch: Batch, look: Callable[[Record], bool] | None = None) -> list[Record]:

@@ -22,20 +22,33 @@ FORMS: Mapping[str, Callable[[Choices], Draft]] = {
 # Executing programs op by op takes too long beyond this many positions: native kernels run them.
 LONGEST_BY_OPS = 100
 BACKWARD = ("backward", "backward tiles")  # in float64, by the reference, and op by op
-ALL = ("cpu tiles", "gpu tiles", *BACKWARD, "cpu", "cpu in chunks", "interpreter")
-# Of a hundred examples, how many are tried on what.
-SHARES: Mapping[str, int] = {"cpu tiles": 34, "gpu tiles": 33, "cpu": 15, "interpreter": 8}
+ALL = (
+    "cpu tiles", "gpu tiles", *BACKWARD, "cpu", "cpu as shipped", "cpu in chunks", "interpreter"
+)  # fmt: skip
+# Of a hundred examples, about how many are tried on what; a recurrence has two ways on a CPU.
+FORWARD: Mapping[str, int] = {"cpu tiles": 34, "gpu tiles": 33, "cpu": 15, "interpreter": 8}
+IN_CHUNKS: Mapping[str, int] = {"cpu in chunks": 6}
+# The same of a campaign, which has time for derivatives and builds for speed.
+EVERY_WAY: Mapping[str, int] = {
+    "cpu tiles": 22, "gpu tiles": 22, "backward": 6, "backward tiles": 16, "cpu": 20,
+    "cpu as shipped": 2, "interpreter": 12,
+}  # fmt: skip
 _AWKWARD_NAMES = 12
 
 
 @st.composite
-def trials(draw: Draw, form: str, backends: Sequence[str] = (), dtypes: bool = True) -> Trial:
-    """A random spec of a form; tried on ``backends``, or on one that is drawn."""
+def trials(
+    draw: Draw,
+    form: str,
+    ways: Sequence[str] | Mapping[str, int] = FORWARD,
+    dtypes: bool = True,
+) -> Trial:
+    """A random spec of a form; tried on all backends of ``ways``, or on one by their shares."""
     choices = Choices(draw)
     draft = FORMS[form](choices)
     if choices.chance(_AWKWARD_NAMES):
         rename(choices, draft)
-    chosen = tuple(backends) or _one(choices, draft, form)
+    chosen = _one(choices, ways, form) if isinstance(ways, Mapping) else tuple(ways)
     if any(size > LONGEST_BY_OPS for size in (draft.sizes.get(d, 0) for d in "TIJ")):
         chosen = tuple(b for b in chosen if not b.endswith("tiles") and b != "interpreter")
         chosen = chosen or ("cpu",)
@@ -47,6 +60,5 @@ def trials(draw: Draw, form: str, backends: Sequence[str] = (), dtypes: bool = T
     return Trial(draft.text(), chosen, choices.often(halves), choices.whole(0, 3), form)
 
 
-def _one(choices: Choices, draft: Draft, form: str) -> tuple[str, ...]:
-    shares = {**SHARES, "cpu in chunks": 6} if form == "recurrence" else dict(SHARES)
-    return (choices.often(shares),)
+def _one(choices: Choices, shares: Mapping[str, int], form: str) -> tuple[str, ...]:
+    return (choices.often({**shares, **(IN_CHUNKS if form == "recurrence" else {})}),)

@@ -6,7 +6,7 @@ import math
 import os
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from mixc.autotune.checking.checking import compare, error_limits, failed
 from mixc.autotune.checking.proportions import default_sizes, resized
 from mixc.autotune.checking.sampling import sample_inputs
+from mixc.autotune.gpu_model.grid import programs_of
 from mixc.backends.cpu.build import find_compiler
 from mixc.backends.cpu.configure import configure, defaults
 from mixc.backends.cpu.run import CpuRunner
@@ -32,11 +33,13 @@ from mixc.ir.errors import SpecError
 from mixc.ir.expression import Call, Reduce
 from mixc.ir.mixer import Mixer
 from mixc.ir.optional import expressions
-from mixc.ir.plan import Plan
+from mixc.ir.plan import Kernel, Plan
 from mixc.ir.rewriting import every_node
 from mixc.ir.roles import feature_dims
+from mixc.ir.tile import For, Op
 
 from .gradients import derivative_differs
+from .quick_builds import quick_flags
 
 MIXC = Path(load_text.__code__.co_filename).parents[2]
 # The outcomes, best first: those of ``checking``; a tile program of too many ops to execute one by
@@ -53,6 +56,8 @@ _EXACT = 1e-9
 _DRAWS = 3
 # The most values of tile programs to make, a large one counting for several.
 _VALUES, _LARGE = 20_000, 20_000
+_INTERPRETED = 40_000
+Runner = Callable[..., Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -159,8 +164,8 @@ class Problem:
             return (
                 self._by_tiles(backend) if backend.endswith("tiles") else self._by_kernels(backend)
             )
-        except _TooLong:
-            return "skipped", f"more than {_VALUES} values"
+        except _TooLong as error:
+            return "skipped", str(error)
         except Exception as error:
             status = failed(error).status
             return status, str(error) if status == "unsupported" else _said(error)
@@ -226,7 +231,7 @@ class Problem:
         ) -> Mapping[str, Tensor]:
             with torch.no_grad():
                 try:
-                    return _RUNNERS[backend](mixer)(tensors, params)
+                    return _RUNNERS[backend](mixer, self.sizes)(tensors, params)
                 except Exception as error:
                     raised.append(error)
                     raise
@@ -259,31 +264,57 @@ class _Patience:
     def __call__(self, program: object, place: object, op: object, value: Tensor) -> None:
         self.left -= 1 + value.numel() / _LARGE
         if self.left < 0:
-            raise _TooLong
+            raise _TooLong(f"more than {_VALUES} values")
 
 
-def _by_rows(mixer: Mixer) -> CpuRunner:
-    return CpuRunner(mixer, lower, flags=_flags())
+def _by_rows(mixer: Mixer, sizes: Mapping[str, int]) -> CpuRunner:
+    return CpuRunner(mixer, lower, flags=quick_flags())
 
 
-def _in_chunks(mixer: Mixer) -> CpuRunner:
-    return CpuRunner(mixer, lower, {"by_rows": 0}, flags=_flags())
+def _as_shipped(mixer: Mixer, sizes: Mapping[str, int]) -> CpuRunner:
+    return CpuRunner(mixer, lower)
 
 
-def _interpreted(mixer: Mixer) -> TritonRunner:
-    return TritonRunner(mixer, lower, lambda sizes, dtype: {}, bind_configuration)
+def _in_chunks(mixer: Mixer, sizes: Mapping[str, int]) -> CpuRunner:
+    return CpuRunner(mixer, lower, {"by_rows": 0}, flags=quick_flags())
 
 
-_RUNNERS: Mapping[str, Callable[[Mixer], Callable[..., Mapping[str, Tensor]]]] = {
+def _interpreted(mixer: Mixer, sizes: Mapping[str, int]) -> TritonRunner:
+    """Triton's interpreter takes about 50 us an op, of every program of a grid."""
+
+    def bind(plan: Plan, chosen: Mapping[str, int]) -> Plan:
+        bound = bind_configuration(plan, chosen)
+        if sum(_interpreted_ops(kernel, sizes) for kernel in bound.kernels) > _INTERPRETED:
+            raise _TooLong(f"more than {_INTERPRETED} ops to interpret")
+        return bound
+
+    return TritonRunner(mixer, lower, lambda sizes, dtype: {}, bind)
+
+
+_RUNNERS: Mapping[str, Callable[[Mixer, Mapping[str, int]], Runner]] = {
     "cpu": _by_rows,
+    "cpu as shipped": _as_shipped,
     "cpu in chunks": _in_chunks,
     "interpreter": _interpreted,
 }
 
 
-def _flags() -> tuple[str, ...]:
-    """Further flags of the C++ compiler: building quickly is worth more than running quickly."""
-    return tuple(os.environ.get("MIXC_FUZZ_FLAGS", "-O1").split())
+def _interpreted_ops(kernel: Kernel, sizes: Mapping[str, int]) -> int:
+    """The most ops that a launch executes, by the longest dim where a loop's end is computed."""
+    blocks = {tile.symbol: tile.block for tile in kernel.program.tiles}
+    longest = max(sizes.values(), default=1)
+
+    def count(ops: Sequence[Op]) -> int:
+        loops = [op for op in ops if isinstance(op, For)]
+        turns = [-(-longest // _step(loop, blocks)) for loop in loops]
+        inside = (n * count(loop.body) for n, loop in zip(turns, loops, strict=True))
+        return len(ops) + sum(inside)
+
+    return programs_of(kernel, sizes) * count(kernel.program.body)
+
+
+def _step(loop: For, blocks: Mapping[str, int]) -> int:
+    return blocks[loop.step] if isinstance(loop.step, str) else loop.step
 
 
 def _for_cpu(plan: Plan) -> Plan:

@@ -59,7 +59,7 @@ def _failure(name: str, kept: list[tuple[str, Record]], shrink: bool) -> dict[st
     batch, record = min(kept, key=lambda pair: len(pair[1]["spec"]))
     if shrink:
         form, number, examples, backends = batch.split(" ", 3)
-        again = Batch(form, int(number), int(examples), tuple(backends.split(",")))
+        again = Batch(form, int(number), int(examples), tuple(filter(None, backends.split(","))))
         try:
             smaller = run_batch(again, lambda r: signature(r) == name)
         except RuntimeError:  # it depends on something else than the seed

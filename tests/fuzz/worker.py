@@ -17,6 +17,8 @@ from typing import Any
 SECONDS = 120.0
 BYTES = 6 << 30
 _PATIENCE = 6
+# What a first answer imports, 2 s of it: here once for all processes.
+_NEEDED_LATER = ("sympy", "torch._dynamo", "triton.language", "triton.runtime.interpreter")
 
 
 @dataclass
@@ -79,7 +81,7 @@ class Worker:
 
     def _start(self) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([self.answer.__module__])
+        context.set_forkserver_preload([self.answer.__module__, *_NEEDED_LATER])
         self.connection, other = context.Pipe()
         self.process = context.Process(target=_serve, args=(other, self.answer), daemon=True)
         self.process.start()

@@ -136,6 +136,74 @@ class AttentionTask(KernelTask):
 
 
 @dataclass(frozen=True, slots=True)
+class RowLists:
+    """Buffers of lists of rows: which rows of a share see anything of a stretch of keys.
+
+    ``rows`` [*dims, stretches, rows] has the list of each share from the share's first place on,
+    in order; ``counts`` [*dims, stretches, shares] says how long it is. A stretch is ``length``
+    keys, a share ``size`` rows.
+    """
+
+    rows: str
+    counts: str
+    dims: tuple[str, ...]
+    block: str
+    stretches: str
+    shares: str
+    length: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListedRowsTask(AttentionTask):
+    """An attention whose programs go through stretches of keys, each with the rows listed for it.
+
+    ``mask`` is what is left to see of a stretch by a row that is listed for it. ``kept`` are
+    float32 buffers for what a row carries from stretch to stretch: its maximum, its sum, and what
+    its outputs are so far.
+    """
+
+    schedule: ClassVar[str] = "listed rows"
+
+    lists: RowLists | None = None
+    kept: tuple[str, ...] = ()
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """The buffers that the kernel fills."""
+        rows = (self.lse, self.row_sum, self.row_max)
+        return (*(name for name, _ in self.outputs), *filter(None, rows), *self.kept)
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Buffers that are read beside those of the expressions."""
+        return () if self.lists is None else (self.lists.rows, self.lists.counts)
+
+
+@dataclass(frozen=True, slots=True)
+class RowListsTask(KernelTask):
+    """Fill lists of rows: for each stretch of keys those for which ``chosen`` is true."""
+
+    schedule: ClassVar[str] = "row lists"
+
+    name: str
+    lists: RowLists
+    chosen: Expr
+    about: str = ""
+    reason: str = ""
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """The buffers that the kernel fills."""
+        return self.lists.rows, self.lists.counts
+
+    @property
+    def expressions(self) -> Iterator[Expr]:
+        """Every expression that the kernel evaluates."""
+        yield self.chosen
+
+
+@dataclass(frozen=True, slots=True)
 class BlockTableTask(KernelTask):
     """Fill a table of the key blocks with anything that a block of rows sees."""
 
@@ -339,6 +407,7 @@ Task = (
     | LoopTask
     | PartTask
     | PointwiseTask
+    | RowListsTask
     | RunningSumTask
     | SelectionTask
 )

@@ -80,13 +80,17 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class BufferArgument:
-    """A tensor in memory, with one stride per dim; ``nonnegative``: no integer in it is < 0."""
+    """A tensor in memory, with one stride per dim; ``nonnegative``: no integer in it is < 0.
+
+    ``kept``: a program reads again what it has written itself, and no other program's places.
+    """
 
     name: str
     dims: tuple[str, ...]
     dtype: DType
     written: bool = False
     nonnegative: bool = False
+    kept: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -336,7 +336,7 @@ class _Checker:
         written: bool,
     ) -> None:
         argument = self.program.buffers.get(buffer)
-        if argument is None or argument.written != written:
+        if argument is None or (argument.written != written and not argument.kept):
             self._fail(f"{buffer} is no argument to {'write' if written else 'read'}")
             return
         if tuple(dim for dim, _ in index) != argument.dims:

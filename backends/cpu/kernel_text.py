@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...ir.targets import CpuTarget
-from ...ir.task import AttentionTask
+from ...ir.task import AttentionTask, ListedRowsTask
 from ...ir.tile import (
     Carried,
     Cast,
@@ -64,7 +64,7 @@ class KernelText(KernelScope):
         schedule: str = "",
     ) -> None:
         super().__init__(program, target, sizes)
-        if schedule == AttentionTask.schedule:
+        if schedule in (AttentionTask.schedule, ListedRowsTask.schedule):
             self.quick_over = frozenset(tile.dim for tile in program.tiles if not tile.whole)
         self._write(params)
         self.lines = self.bodies[0]

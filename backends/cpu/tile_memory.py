@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from ...ir.tile import DType, Elementwise, For, Load, Search, Store, Value
 from .functions import ARRAY_TYPE, MEMORY_TYPE, Text, write_number
+from .gathered_rows import gathered, scattered
 from .kernel_scope import KernelScope
 from .memory import Access
 from .nest import NestText, declared
@@ -28,6 +29,7 @@ def write_load(kernel: KernelScope, op: Load) -> None:
         _load_number(kernel, op)
         return
     access = kernel.reader.access(op) if len(op.out.axes) <= 2 else None
+    access = access or gathered(kernel, op)
     flags = op.out.dtype is DType.BOOL and access is not None and bool(access.firsts)
     if access is None or set(access.strides) != set(op.out.axes) or flags:
         kernel.declare(op.out)
@@ -241,6 +243,8 @@ def write_store(kernel: KernelScope, op: Store) -> None:
         pointer = replace(access, pointer=f"({kind}*)({access.pointer})")
         function = "add_tile" if op.add else "store_tile"
         _store_call(kernel, function, pointer, declared(kernel, op.value), placed)
+        return
+    if access is None and op.value.axes and scattered(kernel, op, declared(kernel, op.value)):
         return
     nest = NestText(kernel, axes, vector=False)
     value = nest.value(op.value)

@@ -41,10 +41,10 @@ class Memory:
         held = self.writer[flat] >= 0
         return bool((held if mask is None else held | ~mask).all())
 
-    def write(self, flat: Tensor, value: Tensor) -> bool:
-        """Write, and say whether no element had a value before or got two."""
+    def write(self, flat: Tensor, value: Tensor, again: bool = False) -> bool:
+        """Write, and say whether no element had a value before (or may: ``again``) or got two."""
         assert self.writer is not None
-        if bool((self.writer[flat] >= 0).any()):
+        if not again and bool((self.writer[flat] >= 0).any()):
             return False
         turns = torch.arange(flat.numel()).reshape(flat.shape)
         self.data[flat] = value.to(self.data.dtype)

@@ -365,7 +365,8 @@ class _Launch:
             flat, value = flat[mask], value[mask]
         if op.add and not memory.add(flat, value):
             raise self._fail(f"{op.value.name} is added to elements of {op.buffer} without a value")
-        if not op.add and not memory.write(flat, value):
+        again = self.program.buffers[op.buffer].kept
+        if not op.add and not memory.write(flat, value, again):
             raise self._fail(f"{op.value.name} goes to elements of {op.buffer} that have a value")
 
     def _convolve(self, op: Convolve) -> None:

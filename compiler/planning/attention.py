@@ -22,6 +22,7 @@ from ..passes.fold_constants import fold_constants
 from ..schedules.attention import written
 from ..schedules.split import merged
 from .plan_builder import PlanBuilder
+from .row_lists import with_row_lists
 
 
 class AttentionPlan:
@@ -52,8 +53,9 @@ class AttentionPlan:
         if splits > 1:
             split = self._declare_split(task, splits)
             task = replace(task, split=split, name=f"{task.name}_shares")
-        table = self._declare_table(task)
-        builder.tasks.append(replace(task, table=table))
+        listed = with_row_lists(builder, task)
+        table = None if listed else self._declare_table(task)
+        builder.tasks.append(listed or replace(task, table=table))
         if task.split is not None:
             self._merge(task, task.split)
         if stage.weights is not None:

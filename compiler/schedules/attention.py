@@ -137,17 +137,41 @@ def _rescaled(
     evaluator: Evaluator, task: AttentionTask, form: Rescaled, rows: frozenset[str]
 ) -> None:
     builder = evaluator.builder
-    whole = written(form.exponent, task.score)
-    exponent, per_unit = _scale_apart(evaluator, whole)
-    name = "score" if exponent == whole else ""  # what is scaled has a name of its own
-    infinite = builder.constant(-math.inf, DType.FLOAT32)
+    carried = start_rescaled(evaluator, task, form, rows)
+    row_max, row_sum, *sums = _visit(
+        evaluator, task, carried, rescaled_body(evaluator, task, form, rows)
+    )
+    if task.split is not None:
+        builder.comment("store this share")
+        _store_share(evaluator, task.split, row_max, row_sum, sums)
+        return
+    builder.comment("normalise and store")
+    store_rescaled(evaluator, task, form, (row_max, row_sum, *sums))
+
+
+def start_rescaled(
+    evaluator: Evaluator, task: AttentionTask, form: Rescaled, rows: frozenset[str]
+) -> list[tuple[str, Value]]:
+    """What rows carry before they see a key, by name: maximum, sum, outputs."""
+    builder = evaluator.builder
     row_max: Value = builder.constant(form.start, DType.FLOAT32, rows)
     row_sum: Value = builder.constant(0.0, DType.FLOAT32, rows)
     if task.sink is not None:
         row_max, row_sum = _with_sink(evaluator, task.sink, form, rows)
         row_max, row_sum = _in_first_share(evaluator, task, [(row_max, form.start), (row_sum, 0.0)])
     outputs = [_zero_output(evaluator, task, rows, value) for _, value in task.outputs]
-    carried = [("row_max", row_max), ("row_sum", row_sum), *outputs]
+    return [("row_max", row_max), ("row_sum", row_sum), *outputs]
+
+
+def rescaled_body(
+    evaluator: Evaluator, task: AttentionTask, form: Rescaled, rows: frozenset[str]
+) -> LoopBody:
+    """What a block of keys makes of what the rows carry."""
+    builder = evaluator.builder
+    whole = written(form.exponent, task.score)
+    exponent, per_unit = _scale_apart(evaluator, whole)
+    name = "score" if exponent == whole else ""  # what is scaled has a name of its own
+    infinite = builder.constant(-math.inf, DType.FLOAT32)
 
     def body(
         state: tuple[Value, ...], mask: Expr | None, exists: Value | None
@@ -182,23 +206,15 @@ def _rescaled(
         made = _weighted_sums(evaluator, task, weight, kept_sums, hidden, mask is not None)
         return (new_max, new_sum, *made)
 
-    row_max, row_sum, *sums = _visit(evaluator, task, carried, body)
-    if task.split is not None:
-        builder.comment("store this share")
-        _store_share(evaluator, task.split, row_max, row_sum, sums)
-        return
-    builder.comment("normalise and store")
-    _store_rescaled(evaluator, task, form, (row_max, row_sum, sums))
+    return body
 
 
-def _store_rescaled(
-    evaluator: Evaluator,
-    task: AttentionTask,
-    form: Rescaled,
-    state: tuple[Value, Value, list[Value]],
+def store_rescaled(
+    evaluator: Evaluator, task: AttentionTask, form: Rescaled, state: Sequence[Value]
 ) -> None:
+    """Store what is made of what rows carry, once they have seen all keys."""
     builder = evaluator.builder
-    row_max, row_sum, sums = state
+    row_max, row_sum, *sums = state
     axes = row_sum.axes
     sum_ref, scale_ref = Ref("total", axes, Kind.REAL), Ref("scale", axes, Kind.REAL)
     builder.bind(sum_ref, row_sum)

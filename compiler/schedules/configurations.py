@@ -24,6 +24,7 @@ from .space import Space
 # By the name of a kernel's schedule; others have what pointwise kernels have.
 _SPACES: Mapping[str, Space] = {
     "flash": attention.SPACE,
+    "listed rows": attention.SPACE,
     "chunk": held.SPACE,
     "scan": held.SPACE,
     "loop": held.SPACE,

@@ -14,7 +14,9 @@ from ...ir.task import (
     AttentionTask,
     BlockTableTask,
     ConvolutionTask,
+    ListedRowsTask,
     PointwiseTask,
+    RowListsTask,
     RunningSumTask,
     SelectionTask,
     Task,
@@ -25,6 +27,7 @@ from .attention import attention
 from .block_table import block_table
 from .chunk import chunk
 from .convolution import convolution
+from .listed_rows import listed_rows, row_lists
 from .loop import loop
 from .pointwise import pointwise, running_sum
 from .scan import scan
@@ -36,8 +39,10 @@ SCHEDULES: Mapping[type, Callable[[Any, Context], Program]] = {
     ChunkTask: chunk,
     ConvolutionTask: convolution,
     ScanTask: scan,
+    ListedRowsTask: listed_rows,
     LoopTask: loop,
     PointwiseTask: pointwise,
+    RowListsTask: row_lists,
     RunningSumTask: running_sum,
     SelectionTask: selection,
 }

@@ -89,7 +89,7 @@ def first_of(evaluator: Evaluator, dims: Sequence[str]) -> Value | None:
     builder, zero = evaluator.builder, evaluator.builder.constant(0, DType.INT32)
     first: Value | None = None
     for axis in builder.grid:
-        if axis.dim in dims:
+        if axis.dim in dims or builder.shares.get(axis.dim) in dims:
             continue
         place = axis.position
         for group, heads in sorted(evaluator.context.heads):

@@ -193,6 +193,39 @@ static inline void add_tile(float* __restrict to, const float* __restrict from, 
         to[r * row_stride + c * column_stride] += from[r * COLUMNS + c];
 }
 
+// Rows that lie at the places of an index, side by side; 0 where there is none.
+template <int ROWS, int COLUMNS, class T>
+static inline void gather_rows(T* __restrict to, const T* __restrict from,
+                               const int32_t* __restrict at, int64_t row_stride,
+                               int64_t column_stride, int rows, int columns) {
+  for (int r = 0; r < ROWS; ++r) {
+    T* row = to + r * COLUMNS;
+    const int count = r < rows ? columns : 0;
+    const T* source = from + (r < rows ? at[r] * row_stride : 0);
+    if (count == COLUMNS && column_stride == 1)
+      memcpy(row, source, COLUMNS * sizeof(T));
+    else {
+      for (int c = 0; c < count; ++c) row[c] = source[c * column_stride];
+      memset((void*)(row + count), 0, (COLUMNS - count) * sizeof(T));
+    }
+  }
+}
+
+// The same back to their places.
+template <int ROWS, int COLUMNS>
+static inline void scatter_rows(const float* __restrict from, float* __restrict to,
+                                const int32_t* __restrict at, int64_t row_stride,
+                                int64_t column_stride, int rows, int columns) {
+  for (int r = 0; r < rows; ++r) {
+    const float* row = from + r * COLUMNS;
+    float* target = to + at[r] * row_stride;
+    if (columns == COLUMNS && column_stride == 1)
+      memcpy(target, row, COLUMNS * sizeof(float));
+    else
+      for (int c = 0; c < columns; ++c) target[c * column_stride] = row[c];
+  }
+}
+
 // ------------------------------------------------------------------ bfloat16 operands of dots
 
 template <int COLUMNS>

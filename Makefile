@@ -46,6 +46,7 @@ evidence: $(READY)
 
 # What compilers make of the library's kernels, forward and backward: spills, registers, tensor cores; goes on
 # where it stopped, hours for all. OPTIONS="gla kda --target cuda:90 --size 128 --pass backward" asks for less.
+# OPTIONS=--keep writes what spills into tests/survey/spills.tsv.
 survey: $(READY)
 	$(BIN)/python -m tests.survey $(OPTIONS)
 

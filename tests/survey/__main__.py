@@ -2,7 +2,8 @@
 
 For each spec, target and size of the features: kernels, spilled bytes, registers, instructions on
 tensor cores, asynchronous copies, in bf16. Goes on where it was stopped; build/survey/survey.tsv
-holds a line for each kernel and ends each pass of a spec with one for all of them.
+holds a line for each kernel and ends each pass of a spec with one for all of them. ``--keep``
+writes what spills into the table beside this file.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import argparse
 import csv
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from mixc.backends.triton.cross_compile import CompileWorkers
@@ -31,7 +32,9 @@ SIZES = (64, 128)
 PASSES = ("forward", "backward")
 COLUMNS = ("spec", "target", "size", "pass", "kernel", "schedule", "spilled_bytes", "registers")
 COLUMNS += ("shared_bytes", "tensor_core_instructions", "async_copies", "launch", "error")
+KEPT_COLUMNS = ("target", "size", "pass", "spec", "spilled_bytes")
 ALL = "all kernels"
+KEPT = Path(__file__).with_name("spills.tsv")
 
 
 def planned(path: Path, size: int, backward: bool, target: Target) -> Plan:
@@ -87,6 +90,9 @@ def main() -> None:
     parser.add_argument("--pass", dest="passes", action="append", choices=PASSES)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--out", type=Path, default=Path("build/survey/survey.tsv"))
+    parser.add_argument(
+        "--keep", action="store_true", help=f"into {KEPT.name}, and compile nothing"
+    )
     asked = parser.parse_args()
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     is_new = not asked.out.exists()
@@ -97,6 +103,9 @@ def main() -> None:
         table = csv.DictWriter(file, COLUMNS, delimiter="\t", restval="")
         if is_new:
             table.writeheader()
+        if asked.keep:
+            keep(lines)
+            return
         started = time.monotonic()
         for case in cases(asked):
             if time.monotonic() - started > 60 * asked.minutes:
@@ -108,6 +117,21 @@ def main() -> None:
                     if line["kernel"] == ALL:
                         print(*(line.get(column, "") for column in COLUMNS[:7]), line["error"])
                 file.flush()
+
+
+def keep(lines: Iterable[Mapping[str, str]]) -> None:
+    """Write the table of what spills: a line for the library, then one for each spec that does."""
+    found: dict[tuple[str, ...], dict[str, int]] = {}
+    for line in lines:
+        if line["kernel"] == ALL and not line["error"]:
+            of = tuple(line[column] for column in KEPT_COLUMNS[:3])
+            found.setdefault(of, {})[line["spec"]] = int(line["spilled_bytes"])
+    with KEPT.open("w", newline="") as file:
+        table = csv.writer(file, delimiter="\t", lineterminator="\n")
+        table.writerow(KEPT_COLUMNS)
+        for of, specs in sorted(found.items()):
+            table.writerow([*of, f"{len(specs)} specs", sum(specs.values())])
+            table.writerows([*of, name, n] for name, n in sorted(specs.items()) if n)
 
 
 def cases(asked: argparse.Namespace) -> Iterator[tuple[str, str, str, str, Path]]:

@@ -98,10 +98,12 @@ def cpu_space(mixer: Mixer, sizes: Mapping[str, int], dtype: str) -> Space:
 
     from ...backends.cpu.build import FLAGS, find_compiler
     from ...backends.cpu.configure import (
+        BY_ROWS,
         NARROWEST,
         configure,
         knobs,
         knobs_of_stages,
+        narrow_states,
         refusal,
         short_keys,
     )
@@ -109,11 +111,13 @@ def cpu_space(mixer: Mixer, sizes: Mapping[str, int], dtype: str) -> Space:
     from ...compiler.pipeline import lower
 
     compiler = find_compiler()
-    plan = lower(mixer, feature_sizes(mixer, sizes), dtype, target=compiler.target)
-    few = short_keys(plan, {**sizes, **dict(plan.sizes)})
-    found = [replace(k, default=few.get(k.name, k.default)) for k in knobs(compiler.target)]
+    own_knobs = knobs_of_stages(mixer)
+    form = {"recurrence": "loop"} if BY_ROWS in own_knobs and BY_ROWS.default else {}
+    plan = lower(mixer, feature_sizes(mixer, sizes), dtype, target=compiler.target, **form)
+    own = short_keys(plan, {**sizes, **dict(plan.sizes)}) | narrow_states(plan, compiler.target)
+    found = [replace(k, default=own.get(k.name, k.default)) for k in knobs(compiler.target)]
     shares = shares_of_keys(mixer, sizes, torch.get_num_threads(), 64, NARROWEST)
-    more = (*_splits(shares), *knobs_of_stages(mixer))
+    more = (*_splits(shares), *own_knobs)
     space = Space((*found, *more), partial(refusal, target=compiler.target), "")
     text = emit_source(configure(plan, space.default), compiler.target).text
     source = "\n".join([text, compiler.version, compiler.macros_digest, *FLAGS])

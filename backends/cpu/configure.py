@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
 
-from ...ir.expression import Read
+from ...ir.expression import TRANSCENDENTAL, Read
 from ...ir.expression import Reduce as Summed
 from ...ir.knob import Knob, check_configuration
 from ...ir.mixer import Attention, Mixer, Recurrence
@@ -41,6 +41,7 @@ BLOCK_KEYS = Knob(
 # One query does little with a key: tiles stay small, so that they never leave the first cache.
 _KEYS_OF_ONE_ROW, _FEW_KEYS = 32, 16
 NARROWEST = 16  # columns of a state that a program is worth starting for
+_NARROW = 32  # columns of a state that a program takes where it shares no work with others
 _FEWEST_ROWS = 8  # of a batch: with them, weights are read fast enough for all multipliers
 _HELD = 6144  # elements of states that leave the L1 room for rows
 _OF_NUMBERS = (Constant, Range, Elementwise, Cast, Reduce)
@@ -142,6 +143,30 @@ def short_keys(plan: Plan, sizes: Mapping[str, int]) -> dict[str, int]:
         return {BLOCK_KEYS.name: _FEW_KEYS}
     one = 1 in short_rows(plan, sizes).values()
     return {BLOCK_KEYS.name: _KEYS_OF_ONE_ROW} if one else {}
+
+
+def narrow_states(plan: Plan, target: CpuTarget) -> dict[str, int]:
+    """The knob ``block_rows`` of walks over rows that repeat no function of them in each block.
+
+    Half as many columns of a state leave more of the L1 to the rows, and cores wait less for the
+    last block. With functions of keys, decays by entry say, a block's share of a row is too much.
+    """
+    walks = [k for k in plan.kernels if any(isinstance(op, For) for op in k.program.body)]
+    if target.registers < 32 or not walks:  # AVX2: as many columns keep its multipliers busy
+        return {}
+    alone = all(k.schedule == "loop" and _may_be_narrow(k.program) for k in walks)
+    return {BLOCK_ROWS.name: _NARROW} if alone else {}
+
+
+def _may_be_narrow(program: Program) -> bool:
+    tiled = {a.dim for a in program.grid if a.tiled and program.tile(a.dim).size is not None}
+    loops = [op for op in program.body if isinstance(op, For)]
+    states = [c.inner.axes for loop in loops for c in loop.carried]
+    functions = [
+        op for op in all_ops(loops) if isinstance(op, Elementwise) and op.fn in TRANSCENDENTAL
+    ]
+    shared = any(op.out.axes and not op.out.axes & tiled for op in functions)
+    return not shared and any(axes & tiled and axes - tiled for axes in states)
 
 
 def _walked(program: Program) -> set[str]:

@@ -26,7 +26,7 @@ from ...ir.tile import (
     operands,
 )
 
-ROWS_AT_ONCE = Knob("rows_at_once", (1, 2, 4), 2, "rows of a recurrence that share a pass over it")
+ROWS_AT_ONCE = Knob("rows_at_once", (1, 2, 4), 1, "rows of a recurrence that share a pass over it")
 _MOST_OPS = 160  # in the body of an unrolled loop
 _PLAIN = frozenset("add sub mul neg where max min and or not lt le gt ge eq ne detach".split())
 

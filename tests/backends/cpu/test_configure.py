@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mixc.backends.cpu.configure import configure, defaults, fill_cores, short_keys
+from mixc.backends.cpu.configure import configure, defaults, fill_cores, narrow_states, short_keys
 from mixc.backends.cpu.emit import emit_source, final_form
 from mixc.backends.cpu.run import run_plan
 from mixc.compiler.language.find import library
@@ -98,3 +98,18 @@ def test_a_short_axis_beside_a_long_one_is_not_filled_up() -> None:
     kernels = configure(plan, defaults(AVX2)).kernels
     blocks = {(t.dim, t.block) for kernel in kernels for t in kernel.program.tiles if t.whole}
     assert blocks == {("D", 32), ("P", 32), ("K", 4)}
+
+
+@pytest.mark.parametrize(
+    ("name", "narrow"),
+    [("retention", True), ("mamba", True), ("gla", False), ("lstm", False), ("causal", False)],
+)
+def test_columns_of_a_state_are_few_where_no_function_of_a_row_is_repeated(name, narrow) -> None:
+    """gla's decays by key would be made in each block; an LSTM's blocks are rows of a batch."""
+    sizes = {"D": 64, "E": 64, "P": 64, "C": 512, "N": 16}
+    mixer = load_file(SPECS[name])
+    sizes = {dim: size for dim, size in sizes.items() if dim in feature_dims(mixer)}
+    walks = {"recurrence": "loop"} if name != "causal" else {}
+    plan = lower(mixer, sizes, "float32", target=AVX512_BF16, **walks)
+    assert narrow_states(plan, AVX512_BF16) == ({"block_rows": 32} if narrow else {})
+    assert narrow_states(plan, AVX2) == {}

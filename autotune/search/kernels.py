@@ -112,8 +112,9 @@ def cpu_space(mixer: Mixer, sizes: Mapping[str, int], dtype: str) -> Space:
 
     compiler = find_compiler()
     own_knobs = knobs_of_stages(mixer)
-    form = {"recurrence": "loop"} if BY_ROWS in own_knobs and BY_ROWS.default else {}
-    plan = lower(mixer, feature_sizes(mixer, sizes), dtype, target=compiler.target, **form)
+    form = "loop" if BY_ROWS in own_knobs and BY_ROWS.default else "chunk"
+    features = feature_sizes(mixer, sizes)
+    plan = lower(mixer, features, dtype, target=compiler.target, recurrence=form)
     own = short_keys(plan, {**sizes, **dict(plan.sizes)}) | narrow_states(plan, compiler.target)
     found = [replace(k, default=own.get(k.name, k.default)) for k in knobs(compiler.target)]
     shares = shares_of_keys(mixer, sizes, torch.get_num_threads(), 64, NARROWEST)

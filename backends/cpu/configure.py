@@ -160,7 +160,7 @@ def narrow_states(plan: Plan, target: CpuTarget) -> dict[str, int]:
 
 def _may_be_narrow(program: Program) -> bool:
     tiled = {a.dim for a in program.grid if a.tiled and program.tile(a.dim).size is not None}
-    loops = [op for op in program.body if isinstance(op, For)]
+    loops = tuple(op for op in program.body if isinstance(op, For))
     states = [c.inner.axes for loop in loops for c in loop.carried]
     functions = [
         op for op in all_ops(loops) if isinstance(op, Elementwise) and op.fn in TRANSCENDENTAL

@@ -19,6 +19,9 @@ from .admitted import steps_for_rows
 from .evaluator import Evaluator
 from .row_by_row import is_too_deep, row_by_row
 
+# Of finite numbers these are finite, and far from too large.
+_FINITE = frozenset("add sub mul neg max min abs tanh sigmoid sin cos".split())
+
 
 def reduce_on_tile(evaluator: Evaluator, expr: Reduce, hint: str) -> Value:
     """A reduction whose axes are all on the tile."""
@@ -214,7 +217,7 @@ def _contract_inside(
             return _row_by_row(evaluator, inside, over[0], hint, acc, mask)
         value = _seen(evaluator, [evaluator.real(f) for f in inside], mask)
         for dim in over:
-            if not any(dim in f.axes and is_zero_outside(evaluator, f) for f in inside):
+            if not _vanishes_outside(evaluator, [f for f in inside if dim in f.axes]):
                 value = evaluator.masked(value, dim, 0.0)
         value = evaluator.spread(value, frozenset(over))
         for dim in over:
@@ -448,6 +451,22 @@ def is_zero_outside(evaluator: Evaluator, factor: Expr) -> bool:
             return name in evaluator.context.buffers or name in evaluator.zero_outside
         case _:
             return False
+
+
+def _vanishes_outside(evaluator: Evaluator, factors: list[Expr]) -> bool:
+    """Whether a product is 0 where the tile has no positions: one factor is, and none is infinite.
+
+    The others hold what they are at 0 there: 1 / y and log(y) are infinite, and 0 * inf is NaN.
+    """
+    zero = [is_zero_outside(evaluator, factor) for factor in factors]
+    others = [factor for factor, is_zero in zip(factors, zero, strict=True) if not is_zero]
+    return any(zero) and all(
+        not node.axes
+        or is_zero_outside(evaluator, node)
+        or (isinstance(node, Call) and node.fn in _FINITE)
+        for factor in others
+        for node in walk(factor)
+    )
 
 
 # ---------------------------------------------------------------------------------- arithmetic

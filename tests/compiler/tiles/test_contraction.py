@@ -71,6 +71,17 @@ def test_every_way_gives_what_the_reference_does(score: str) -> None:
     assert_equal(mixer, {i.name: tensors[i.name] for i in mixer.inputs})
 
 
+@pytest.mark.parametrize("factor", ["1 / y", "log(y)", "rsqrt(y)", "exp(30 * index(J))"])
+def test_what_is_infinite_beyond_the_end_counts_for_nothing(factor: str) -> None:
+    """0 * inf is NaN: a factor that is 0 there does not hide one that is infinite."""
+    mixer = load_text(
+        f"mixer: m\ninputs: {{x: [B, J], y: [J]}}\nmap: {{o: 'sum(x * {factor}, J)'}}\n"
+        "outputs: {o: [B]}\n"
+    )
+    x, y = torch.randn(3, 5, dtype=torch.float64), torch.rand(5, dtype=torch.float64) + 0.5
+    assert_equal(mixer, {"x": x, "y": y})
+
+
 def test_no_tile_has_three_axes() -> None:
     for score in SCORES:
         assert all(len(op.out.axes) <= 2 for op in ops(score) if hasattr(op, "out")), score

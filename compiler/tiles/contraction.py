@@ -461,9 +461,7 @@ def _vanishes_outside(evaluator: Evaluator, factors: list[Expr]) -> bool:
     zero = [is_zero_outside(evaluator, factor) for factor in factors]
     others = [factor for factor, is_zero in zip(factors, zero, strict=True) if not is_zero]
     return any(zero) and all(
-        not node.axes
-        or is_zero_outside(evaluator, node)
-        or (isinstance(node, Call) and node.fn in _FINITE)
+        not node.axes or isinstance(node, Ref) or (isinstance(node, Call) and node.fn in _FINITE)
         for factor in others
         for node in walk(factor)
     )

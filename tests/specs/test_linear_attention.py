@@ -164,3 +164,19 @@ def test_aaren_is_causal_attention_by_one_query(size: float) -> None:
     causal = torch.ones(T, T, dtype=torch.bool).tril()
     o = sdpa(x["q"][:, None].expand(B, H, T, D), x["k"], x["v"], mask=causal)
     assert_agrees("aaren", x, {"o": o})
+
+
+@pytest.mark.parametrize(("length", "groups"), [(1, 1), (13, 1), (16, 3), (17, 6)])
+def test_log_linear_is_flas_sum_over_levels(length: int, groups: int) -> None:
+    naive = pytest.importorskip("fla.ops.log_linear_attn.naive")
+    levels = math.ceil(math.log2(length)) + 1
+    x = {
+        "q": normal(B, length, groups, D, grad=True),
+        "k": normal(B, length, groups, D, grad=True),
+        "v": normal(B, length, H, E, grad=True),
+        "g": nn.functional.logsigmoid(4 * normal(B, length, H)).requires_grad_(),
+        "weight": normal(B, length, H, levels, grad=True),
+    }
+    with kept_in_float64():
+        o = naive.naive_log_linear_attn(*x.values())
+    assert_agrees("log_linear", x, {"o": o})

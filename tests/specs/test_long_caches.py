@@ -1,4 +1,4 @@
-"""Caches of which a part is read: InfLLM's blocks, SirLLM's surprising tokens."""
+"""Caches of which a part is read: by InfLLM, SirLLM, LongHeads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from .independent import assert_agrees, normal, rotate
+from .independent import assert_agrees, normal, rotate, sdpa
 
 B, H, D, E = 2, 4, 6, 5
 
@@ -68,3 +68,35 @@ def test_sir_keeps_the_first_the_surprising_and_the_newest(length: int) -> None:
         outs.append((q @ k.mT / math.sqrt(D)).softmax(-1) @ v)
     params = {"first": first, "keep": keep, "room": room}
     assert_agrees("sir", x, {"o": torch.stack(outs)}, params)
+
+
+@pytest.mark.parametrize(("length", "keep"), [(27, 3), (27, 4), (27, 9), (3, 3)])
+def test_longheads_reads_its_best_chunks_end_to_end(length: int, keep: int) -> None:
+    chunk = 4
+    x = {n: normal(B, H, length, D, grad=True) for n in "qkv"}
+    cuts = [slice(start, start + chunk) for start in range(0, length, chunk)]
+    place = torch.arange(length) % chunk
+
+    def stands(b: int, h: int, cut: slice) -> torch.Tensor:
+        q, k = (rotate(x[n][b, h, cut].detach(), place[cut].double()) for n in "qk")
+        seen = sdpa(q[None], k[None], x["v"][b, h, cut].detach()[None]).mean(1, keepdim=True)
+        return sdpa(seen, k[None], k[None])[0, 0]
+
+    rows = []
+    for b in range(B):
+        for h in range(H):
+            q, k, v = (x[n][b, h] for n in "qkv")
+            keys = torch.stack([stands(b, h, cut) for cut in cuts])
+            for i in range(length):
+                own = i // chunk
+                always = {0, max(own - 1, 0), own}
+                liked = (keys[: own + 1] @ q[i].detach()).argsort(descending=True).tolist()
+                rest = [n for n in liked if n not in always]
+                told = sorted(always | set(rest[: keep - len(always)]))
+                at = torch.cat([torch.arange(length)[cuts[n]] for n in told])
+                at = at[at <= i]
+                asks = rotate(q[i], torch.tensor((len(told) - 1.0) * chunk + i % chunk))
+                score = rotate(k[at], torch.arange(len(at)).double()) @ asks
+                rows.append((score / math.sqrt(D)).softmax(0) @ v[at])
+    o = torch.stack(rows).view(B, H, length, D)
+    assert_agrees("longheads", x, {"o": o}, {"chunk": chunk, "keep": keep})

@@ -20,7 +20,7 @@ from .evaluator import Evaluator
 from .row_by_row import is_too_deep, row_by_row
 
 # Of finite numbers these are finite, and far from too large.
-_FINITE = frozenset("add sub mul neg max min abs tanh sigmoid sin cos".split())
+_FINITE = frozenset("exp exp2 add sub mul neg max min abs tanh sigmoid sin cos".split())
 
 
 def reduce_on_tile(evaluator: Evaluator, expr: Reduce, hint: str) -> Value:
@@ -460,11 +460,13 @@ def _vanishes_outside(evaluator: Evaluator, factors: list[Expr]) -> bool:
     """
     zero = [is_zero_outside(evaluator, factor) for factor in factors]
     others = [factor for factor, is_zero in zip(factors, zero, strict=True) if not is_zero]
-    return any(zero) and all(
-        not node.axes or isinstance(node, Ref) or (isinstance(node, Call) and node.fn in _FINITE)
-        for factor in others
-        for node in walk(factor)
-    )
+    return any(zero) and all(map(_is_finite, others))
+
+
+def _is_finite(expr: Expr) -> bool:
+    if not expr.axes or isinstance(expr, Ref | Read):
+        return True
+    return isinstance(expr, Call) and expr.fn in _FINITE and all(map(_is_finite, expr.children))
 
 
 # ---------------------------------------------------------------------------------- arithmetic

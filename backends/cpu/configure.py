@@ -149,24 +149,31 @@ def narrow_states(plan: Plan, target: CpuTarget) -> dict[str, int]:
     """The knob ``block_rows`` of walks over rows that repeat no function of them in each block.
 
     Half as many columns of a state leave more of the L1 to the rows, and cores wait less for the
-    last block. With functions of keys, decays by entry say, a block's share of a row is too much.
+    last block; a vector of columns may even stay in registers. With functions of keys, decays by
+    entry say, a block's share of a row is too much.
     """
     walks = [k for k in plan.kernels if any(isinstance(op, For) for op in k.program.body)]
     if target.registers < 32 or not walks:  # AVX2: as many columns keep its multipliers busy
         return {}
-    alone = all(k.schedule == "loop" and _may_be_narrow(k.program) for k in walks)
-    return {BLOCK_ROWS.name: _NARROW} if alone else {}
+    blocks = [_narrow(k.program, target) if k.schedule == "loop" else None for k in walks]
+    found = [block for block in blocks if block is not None]
+    return {BLOCK_ROWS.name: max(found)} if len(found) == len(blocks) else {}
 
 
-def _may_be_narrow(program: Program) -> bool:
+def _narrow(program: Program, target: CpuTarget) -> int | None:
+    """How many columns; None: all of them."""
     tiled = {a.dim for a in program.grid if a.tiled and program.tile(a.dim).size is not None}
     loops = tuple(op for op in program.body if isinstance(op, For))
+    for op in all_ops(loops):
+        is_function = isinstance(op, Elementwise) and op.fn in TRANSCENDENTAL
+        if is_function and any(out.axes and not out.axes & tiled for out in made_by(op)):
+            return None
     states = [c.inner.axes for loop in loops for c in loop.carried]
-    functions = [
-        op for op in all_ops(loops) if isinstance(op, Elementwise) and op.fn in TRANSCENDENTAL
-    ]
-    shared = any(op.out.axes and not op.out.axes & tiled for op in functions)
-    return not shared and any(axes & tiled and axes - tiled for axes in states)
+    beside = [axes - tiled for axes in states if axes & tiled]
+    if not any(beside):
+        return None
+    vectors = sum(prod(_size(program.tile(dim)) for dim in dims) for dims in beside)
+    return NARROWEST if 2 * vectors <= target.registers else _NARROW
 
 
 def _walked(program: Program) -> set[str]:

@@ -87,11 +87,19 @@ def test_what_it_does_not_take(words):
     assert "--all" in answer.output
 
 
+def _heeds_ctrl_c() -> None:
+    """Tests that a shell runs in the background ignore it, and so would what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no /proc to see children in")
 def test_ctrl_c_stops_the_timing_at_hand(tmp_path):
     words = ("bench", "--all", "--device", "cpu", "--dtype", "fp32", "--output", tmp_path)
     process = subprocess.Popen(
-        [sys.executable, "-m", "mixc.cli", *words], start_new_session=True, stderr=subprocess.PIPE
+        [sys.executable, "-m", "mixc.cli", *words],
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        preexec_fn=_heeds_ctrl_c,
     )
     while not (tmp_path / "outcomes.jsonl").exists():
         time.sleep(0.1)

@@ -60,7 +60,8 @@ def command(
     masks = pictures(mixer, fixed)
     if png is not None:
         if not masks:
-            raise click.UsageError(f"{mixer.name} has no attention, and so no mask to draw.")
+            message = "has no attention, or none that is short enough to draw"
+            raise click.UsageError(f"{mixer.name} {message}.")
         write_png(masks, png)
     drawn = [
         {"title": mask.title, "rows": mask.rows, "columns": mask.columns, "visible": mask.visible}

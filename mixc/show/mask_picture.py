@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 # How often the largest param (a window, a block) fits into the length that is drawn.
 _SPANS, _SHORTEST, _LONGEST = 8, 48, 2048
+_MOST = 1 << 28  # numbers of an input, or pairs: what has more is not drawn
 # One in so many positions is true in an input that marks some (global tokens, pictures).
 _MARKED = 16
 # (upper cell, lower cell) of a character; a cell is empty, partial or full.
@@ -49,7 +51,7 @@ class MaskPicture:
 def pictures(
     mixer: Mixer, sizes: Mapping[str, int] = {}, params: Mapping[str, Number] = {}
 ) -> list[MaskPicture]:
-    """One picture per attention that has a query axis, computed by the reference.
+    """One picture per attention that has a query axis and is not too long, by the reference.
 
     Inputs that a mask depends on are sampled: sorted ids make four documents, truth values mark
     a few positions, and what has a default has that. ``sizes`` fixes dims; lengths that it leaves
@@ -61,16 +63,24 @@ def pictures(
     for number, stage in enumerate(mixer.stages):
         if isinstance(stage, Attention):
             row = paired_axis(mixer, stage)
-            if row is not None:
-                found.append(_picture(mixer, number, row, sizes, params))
+            if row is None:
+                continue
+            drawn = _drawn_sizes(mixer, stage, row, _length(mixer, params), sizes, params)
+            if _is_drawable(mixer, drawn, (row, stage.over)):
+                found.append(_picture(mixer, number, row, drawn, params))
     return found
+
+
+def _is_drawable(mixer: Mixer, sizes: Mapping[str, int], pair: Sequence[str]) -> bool:
+    shapes = [pair, *(one.dims for one in mixer.inputs if one.default is None)]
+    return all(prod(sizes.get(dim, 1) for dim in dims) <= _MOST for dims in shapes)
 
 
 def _picture(
     mixer: Mixer,
     number: int,
     row: str,
-    sizes: Mapping[str, int],
+    drawn: Mapping[str, int],
     params: Mapping[str, Number],
 ) -> MaskPicture:
     import torch
@@ -79,8 +89,6 @@ def _picture(
 
     stage = mixer.stages[number]
     assert isinstance(stage, Attention)
-    length = _length(mixer, params)
-    drawn = _drawn_sizes(mixer, stage, row, length, sizes, params)
     if stage.mask is None:
         matrix = torch.ones(drawn[row], drawn[stage.over], dtype=torch.bool)
     else:

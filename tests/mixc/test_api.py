@@ -263,3 +263,25 @@ def test_show_prints_equations_ranges_and_the_plan(capsys):
     assert "score[B, H, I, J] = scale * sum(q * k, D) - slope * (i - j)" in text
     assert "j in [max(0, i0 - window + 1), i1 + 1), full in" in text
     assert "one pass" in text
+
+
+def test_an_output_whose_name_no_tuple_takes(tmp_path):
+    """A field of a named tuple may not begin with an underscore."""
+    path = tmp_path / "under.yaml"
+    path.write_text(
+        "mixer: under\ninputs: {x: [B, T]}\nmap: {_x: x + 1, y: x * 2}\n"
+        "outputs: {_x: [B, T], y: [B, T]}\n"
+    )
+    x = torch.randn(2, 3)
+    results = mixc.load(path, backend="reference")(x)
+    assert results._fields == ("_0", "y")
+    assert torch.equal(results[0], x + 1)
+    assert torch.equal(results.y, x * 2)
+
+
+def test_no_row_of_an_axis_of_steps_and_their_parts():
+    """0 rows of R corrections each: any R would do, and none is asked for."""
+    rows = [torch.randn(1, 0, 2, 8) for _ in range(3)]
+    results = mixc.load("delta_product", backend="cpu")(*rows, torch.rand(1, 0, 2))
+    assert results.o.shape == (1, 0, 2, 8)
+    assert not results.S.any()

@@ -29,6 +29,7 @@ _CONSTANTS: dict[str, bool | float] = {
     "false": False,
 }
 _TURNED = {"=<": "<=", "=>": ">="}
+_MISTAKEN = {"<>": "!=", **_TURNED}
 OPERATORS = ("and", "or", "not")
 # Words of Python that people write from habit: names here, and what to write where they are none.
 HABITS = {
@@ -131,12 +132,13 @@ class _Parser:
             return broken_flow(self.text)
         if token.kind == "end":
             return self.error(token.span, f"the expression ends where {expected} is expected")
-        do = HABITS.get(token.text) or HABITS.get(self.tokens[self.at - 1].text)
+        before = self.tokens[self.at - 1].text
+        do = HABITS.get(token.text) or HABITS.get(before)
         pair = token.text + self.tokens[self.at + 1].text
         if token.text == "=":
             do = f"write `{_TURNED[pair]}`" if pair in _TURNED else "compare with `==`"
-        elif self.tokens[self.at - 1].text + token.text == "<>":
-            do = "write `!=`"
+        elif before + token.text in _MISTAKEN:  # in a call the `=` of `j =< i` is an argument's
+            do = f"write `{_MISTAKEN[before + token.text]}`"
         return self.error(token.span, f"`{clip(token.text)}` where {expected} is expected", do=do)
 
     def expect(self, word: str, others: str = "") -> Token:

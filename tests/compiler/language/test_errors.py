@@ -62,6 +62,7 @@ CASES = {
     "a word": ("slope: [H]", "not: [H]", "6:3", "`not` is a word of the language"),
     "turned": ("j <= i", "j =< i", "18:11", "`=` where an operator", "write `<=`"),
     "turned too": ("j <= i", "i => j", "18:11", "`=` where an operator", "write `>=`"),
+    "turned in a call": ("j <= i", "where(j =< i, true, false)", "18:18", "write `<=`"),
     "unequal": ("j <= i", "i <> j", "18:12", "`>` where a number", "write `!=`"),
     "once equal": ("j <= i", "j = i", "18:11", "compare with `==`"),
     "made real": (

@@ -320,3 +320,5 @@ def test_check_tiling_and_bench():
     assert mixer.bench == ((("B", 1), ("T", 4096)), (("T", 8),))
     with pytest.raises(SpecError, match="`Q` is no dim of this spec"):
         load("inputs: {x: [B]}\nmap: {o: x}\noutputs: {o: [B]}\ncheck: {Q: 3}")
+    with pytest.raises(SpecError, match=r"`10 \*\* 12` is no whole number below 10\^9"):
+        load("inputs: {x: [B]}\nmap: {o: x}\noutputs: {o: [B]}\ncheck: {B: 10 ** 12}")

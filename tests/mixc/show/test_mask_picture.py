@@ -97,3 +97,10 @@ def test_image(tmp_path: Path) -> None:
     drawn = [picture("j <= i", T=8, I=8, J=8), picture("j >= i", T=8, I=8, J=8)]
     write_png(drawn, target)
     assert target.read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_too_long_is_not_drawn() -> None:
+    """A size is no promise that somebody has the memory."""
+    spec = SMALL.replace("MASK", "j <= i")
+    assert len(pictures(load_text(spec))) == 1
+    assert pictures(load_text(spec.replace("{I: T, J: T}", "{J: 10**12}"))) == []

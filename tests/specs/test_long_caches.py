@@ -1,4 +1,4 @@
-"""Caches of which a part is read: by InfLLM, SirLLM, LongHeads."""
+"""Caches of which a part is read: by InfLLM, SirLLM, TokenSelect, LongHeads."""
 
 from __future__ import annotations
 
@@ -68,6 +68,37 @@ def test_sir_keeps_the_first_the_surprising_and_the_newest(length: int) -> None:
         outs.append((q @ k.mT / math.sqrt(D)).softmax(-1) @ v)
     params = {"first": first, "keep": keep, "room": room}
     assert_agrees("sir", x, {"o": torch.stack(outs)}, params)
+
+
+@pytest.mark.parametrize(("alike", "groups"), [(0.9, 2), (0.2, 1), (-1.0, 4)])
+def test_tokenselect_votes_anew_when_a_chunk_asks_for_something_else(
+    alike: float, groups: int
+) -> None:
+    length, first, local, keep, chunk = 32, 2, 5, 3, 4
+    x = {
+        n: normal(B, s, length, D, grad=True)
+        for n, s in zip("qkv", (H, groups, groups), strict=True)
+    }
+    k = x["k"].detach().repeat_interleave(H // groups, 1)
+    seen = torch.zeros(B, length, length, dtype=torch.bool)
+    votes = 0
+    for b in range(B):
+        last, chosen = None, torch.tensor([], dtype=torch.long)
+        for start in range(0, length, chunk):
+            rows = slice(start, start + chunk)
+            asked = x["q"][b, :, rows].detach().mean(1)
+            if last is None or torch.cosine_similarity(asked.ravel(), last.ravel(), 0) < alike:
+                last, votes = asked, votes + 1
+                old = torch.arange(first, max(first, start - local + 1))
+                vote = torch.einsum("hd,hjd->hj", asked, k[b, :, old]).softmax(-1).sum(0)
+                chosen = old[vote.topk(min(keep, len(old))).indices]
+            seen[b, rows, chosen] = True
+    assert votes == B if alike == -1.0 else votes > B
+    i, j = torch.arange(length)[:, None], torch.arange(length)
+    seen = (seen | (j < first) | (i - j < local)) & (j <= i)
+    o = sdpa(x["q"], x["k"], x["v"], seen[:, None])
+    sizes = {"first": first, "local": local, "keep": keep, "chunk": chunk, "alike": alike}
+    assert_agrees("tokenselect", x, {"o": o}, sizes)
 
 
 @pytest.mark.parametrize(("length", "keep"), [(27, 3), (27, 4), (27, 9), (3, 3)])

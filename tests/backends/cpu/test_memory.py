@@ -58,12 +58,13 @@ def test_every_number_that_exists_is_in_its_place(tiles: ctypes.CDLL, dtype: tor
 
 @pytest.mark.parametrize(("spec", "near"), [("gla", {2}), ("delta", set())])
 def test_rows_ahead_leave_the_first_cache_to_states_unless_rows_wait(spec, near) -> None:
-    """Of gla's backward pass a walk has six rows a turn beside its state; a delta rule waits."""
+    """Of gla's backward pass a walk has six tensors' rows beside its state; a delta rule waits."""
     mixer = load_file(find_spec(spec))
     if near:
         names = tuple(i.name for i in mixer.inputs if i.kind is Kind.REAL)
         mixer = differentiate(mixer, names).backward
-    text = CpuRunner(mixer, lower).source({"D": 64, "E": 64}, torch.float32)
+    runner = CpuRunner(mixer, lower, choose=lambda sizes, dtype: {"rows_at_once": 2})
+    text = runner.source({"D": 64, "E": 64}, torch.float32)
     asked = re.findall(r"mx::prefetch<64(?:, (\d))?>", text)
     assert "" in asked
     assert {int(n) for n in asked if n} == near

@@ -62,7 +62,7 @@ def _ratio(
     if found["verdict"] == "tie" and not found["grad"]:  # it is of both passes together
         return "a tie"
     ratio = float(peers[0][time]) / float(own[time])
-    return f"{ratio:.2f}" if ratio < 1 else f"{ratio:.1f}"
+    return f"{ratio:.2f}" if ratio < 1 else f"{ratio:.3g}" if ratio >= 100 else f"{ratio:.1f}"
 
 
 def _ms(time_us: float) -> str:

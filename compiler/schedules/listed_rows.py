@@ -52,8 +52,7 @@ def row_lists(task: RowListsTask, context: Context) -> Program:
         builder.store(lists.rows, here, builder.position(lists.block), chosen)
         added = builder.reduce("sum", flag, lists.block)
         loop.yields = (integer(evaluator, "add", count, added),)
-    _count_place = (lists.shares, evaluator.position(lists.shares))
-    builder.store(lists.counts, [*_stretch(evaluator, lists), _count_place], loop.results[0], None)
+    builder.store(lists.counts, _share(evaluator, lists), loop.results[0], None)
     return builder.finish(context.launch(LIGHT), task.about)
 
 
@@ -117,22 +116,34 @@ def _stretch(evaluator: Evaluator, lists: RowLists) -> list[tuple[str, Value]]:
     return [(dim, evaluator.position(dim)) for dim in dims]
 
 
+def _share(evaluator: Evaluator, lists: RowLists) -> list[tuple[str, Value]]:
+    """Where the length of a share's list is."""
+    return [*_stretch(evaluator, lists), (lists.shares, evaluator.position(lists.shares))]
+
+
 @contextmanager
 def _rows_of_share(evaluator: Evaluator, lists: RowLists, carried: Carried = ()) -> Iterator[Loop]:
     """Within: a block of the share's rows, one after another."""
-    builder, dim = evaluator.builder, lists.block
-    name = dim.lower()
     first = _first_of_share(evaluator, lists)
-    size = builder.constant(lists.size, DType.INT32)
-    end = integer(evaluator, "add", first, size)
+    with _blocks(evaluator, lists.block, first, lists.size, carried) as (loop, _):
+        evaluator.builder.comment(f"a block of {lists.block}")
+        loop.yields = ()
+        yield loop
+
+
+@contextmanager
+def _blocks(
+    evaluator: Evaluator, dim: str, first: Value, length: int, carried: Carried
+) -> Iterator[tuple[Loop, Value]]:
+    """Within: a block of ``length`` positions of a dim from ``first`` on, and which of it exist."""
+    builder, name = evaluator.builder, dim.lower()
+    end = integer(evaluator, "add", first, builder.constant(length, DType.INT32))
     end = integer(evaluator, "min", end, evaluator.size(dim), hint=f"{name}_end")
     with builder.loop(f"{name}_start", first, end, builder.tiles[dim].symbol, carried) as loop:
         position = builder.range(dim, loop.variable, name)
         exists = builder.elementwise("lt", position, end, dtype=DType.BOOL, hint=f"{name}_exists")
         builder.place(dim, position, exists)
-        builder.comment(f"a block of {dim}")
-        loop.yields = ()
-        yield loop
+        yield loop, exists
 
 
 @contextmanager
@@ -144,8 +155,7 @@ def _listed(evaluator: Evaluator, task: ListedRowsTask, lists: RowLists) -> Iter
     with builder.loop(f"{stretches.lower()}_turn", zero, number, 1, []) as turns:
         builder.place(stretches, turns.variable)
         place = _stretch(evaluator, lists)
-        share = (lists.shares, evaluator.position(lists.shares))
-        count = builder.load(lists.counts, [*place, share], hint="count")
+        count = builder.load(lists.counts, _share(evaluator, lists), hint="count")
         symbol = builder.tiles[dim].symbol
         with builder.loop(f"{name}_listed", zero, count, symbol, []) as loop:
             slot = builder.range(dim, loop.variable, f"{name}_slot")
@@ -163,18 +173,12 @@ def _stretch_of_keys(
     evaluator: Evaluator, task: ListedRowsTask, form: Rescaled, carried: Carried
 ) -> tuple[Value, ...]:
     """What the rows at hand carry once they have seen the stretch at hand."""
-    lists, builder, axis = task.lists, evaluator.builder, task.over
+    lists = task.lists
     assert lists is not None
-    name = axis.lower()
     body = rescaled_body(evaluator, task, form, evaluator.tile_axes(task.queries))
-    length = builder.constant(lists.length, DType.INT32)
-    start = integer(evaluator, "mul", evaluator.position(lists.stretches), length)
-    end = integer(evaluator, "add", start, length)
-    end = integer(evaluator, "min", end, evaluator.size(axis), hint=f"{name}_end")
-    with builder.loop(f"{name}_start", start, end, builder.tiles[axis].symbol, carried) as loop:
-        position = builder.range(axis, loop.variable, name)
-        exists = builder.elementwise("lt", position, end, dtype=DType.BOOL, hint=f"{name}_exists")
-        builder.place(axis, position, exists)
+    length = evaluator.builder.constant(lists.length, DType.INT32)
+    first = integer(evaluator, "mul", evaluator.position(lists.stretches), length)
+    with _blocks(evaluator, task.over, first, lists.length, carried) as (loop, exists):
         loop.yields = body(loop.carried, task.mask, exists)
     return loop.results
 

@@ -35,9 +35,7 @@ class Draft:
         self.tiles: dict[str, Tile] = {}
         self.grid: list[GridAxis] = []
         self.in_turn: set[str] = set()  # dims of which the program takes block after block
-        self.shares: dict[
-            str, str
-        ] = {}  # a dim of the grid -> the dim whose positions it shares out
+        self.shares: dict[str, str] = {}  # dim of the grid -> the dim whose positions it deals out
         self.promises: set[Promise] = set()  # facts for which something is left out
         self._arguments: dict[str, Argument] = {}
         self._argument_values: dict[str, Value] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,20 +61,26 @@ class Clock:
         rounds: int | None = None,
         alternating: bool = False,
         longer: int = 1,
+        few: Collection[int] = (),
     ) -> list[list[float]]:
         """Times of every call, A B C A B C ..., or A B C C B A ...; every call has run before.
 
-        ``rounds`` are as many as fit into ``longer`` times the usual time, if not given.
+        ``rounds`` are as many as fit into ``longer`` times the usual time, if not given. The calls
+        at the places ``few`` take part in the first two.
         """
         first = [self.once(call) for call in calls]
         counts = [1 if t > _BATCH_US else int(_BATCH_US / max(t, 1.0)) + 1 for t in first]
         if rounds is None:
-            turn_us = sum(t * n for t, n in zip(first, counts, strict=True)) / len(calls)
+            turns = [t * n for t, n in zip(first, counts, strict=True)]
+            often = [t for place, t in enumerate(turns) if place not in few] or turns
+            turn_us = sum(often) / len(often)
             rounds = min(longer * _MOST, max(_FEWEST, int(longer * _BUDGET_US / turn_us)))
         times: list[list[float]] = [[] for _ in calls]
         places = list(range(len(calls)))
-        for _ in range(rounds):
+        for turn in range(rounds):
             for place in places:
+                if turn >= 2 and place in few:
+                    continue
                 times[place].append(self.once(calls[place], counts[place]))
             if alternating:
                 places.reverse()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -163,17 +163,28 @@ def write(console: Console, benchmark: Benchmark, mixer: Mixer) -> None:
     for heading in TRAINED if benchmark.grad else TIMED:
         table.add_column(heading, justify="right" if heading else "left")
     for row in benchmark.rows:
+        if row.status == "not sayable" and row is not benchmark.rows[0]:
+            continue
         told = _is_told(benchmark, row)
         table.add_row(*(Text(cell) for cell in cells(row, benchmark.grad, told)))
     console.print(table)
     if benchmark.machine is not None:
         console.print(Text(f"machine: {benchmark.machine.sentence}"), soft_wrap=True)
-    for row in benchmark.rows:
-        if row.status != "timed":
-            console.print(Text(f"{row.name} is {row.status}: {row.message}"), soft_wrap=True)
+    for line in _untimed(benchmark.rows):
+        console.print(Text(line), soft_wrap=True)
     if benchmark.verdict is not None:
         console.print(Text(verdict(benchmark)))
     console.print()
+
+
+def _untimed(rows: Sequence[Row]) -> Iterator[str]:
+    """Why rows have no time; peers that can't say a spec for one reason stand together."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row.status != "timed":
+            reasons.setdefault((row.status, row.message), []).append(row.name)
+    for (status, message), names in reasons.items():
+        yield f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} {status}: {message}"
 
 
 def verdict(benchmark: Benchmark) -> str:

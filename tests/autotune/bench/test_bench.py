@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mixc.autotune.bench import peers
-from mixc.autotune.bench.bench import OURS, bench
+from mixc.autotune.bench.bench import OURS, bench, far_behind
 from mixc.autotune.bench.dot_product import dot_product
 from mixc.autotune.bench.sdpa_peers import sdpa
 from mixc.autotune.checking.shapes import CPU_PROPORTIONS, timed_sizes
@@ -176,6 +176,15 @@ def test_the_reference_is_shown_and_compared_to_nothing():
     assert found.rows[1].time_us > 0
     assert found.ratio is found.verdict is found.rows[1].ratio is None
     assert "no peer" in cells(found.rows[1])
+
+
+def test_a_row_far_behind_has_two_turns():
+    """But never one that a ratio is made of."""
+    assert far_behind({OURS: 1.0, "sdpa": 40.0, "eager": 190.0, "reference": 210.0}) == {
+        "reference"
+    }
+    assert far_behind({OURS: 1.0, "sdpa": 40.0}) == set()
+    assert far_behind({OURS: 900.0, "sdpa": 40.0, "flex": 60.0}) == set()
 
 
 def test_kernels_of_ours_that_are_wrong_are_not_timed():

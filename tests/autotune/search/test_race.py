@@ -49,3 +49,6 @@ def test_turns_alternate():
     clock.once = lambda call, calls=1: call() or 1e6  # seconds each, so that a batch is one call
     clock.interleaved(calls, rounds=3, alternating=True)
     assert "".join(told) == "ab" + "abbaab"
+    told.clear()
+    assert [len(own) for own in clock.interleaved(calls, rounds=4, few={1})] == [4, 2]
+    assert "".join(told) == "ab" + "ababaa"

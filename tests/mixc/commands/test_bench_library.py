@@ -1,5 +1,6 @@
 """mixc bench --all: the library's timings, one run that goes on where it stopped."""
 
+import io
 import json
 import os
 import signal
@@ -10,14 +11,16 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from mixc.autotune.bench.bench import Benchmark, Row
 from mixc.campaign.jobs import suite
 from mixc.campaign.record import Outcome, Record, this_machine
 from mixc.cli import commands
 from mixc.commands.bench_library import bench_library
-from mixc.commands.bench_specs import cells, verdict
-from mixc.compiler.language.find import library
+from mixc.commands.bench_specs import cells, verdict, write
+from mixc.compiler.language.find import find_spec, library
+from mixc.compiler.language.load import load_file
 
 SPECS = [path.stem for path in library()]
 
@@ -127,3 +130,18 @@ def test_a_gap_inside_the_noise_has_no_ratio():
     assert verdict(found(100.0, 150.0)) == "1.50 times the fastest peer"
     assert "a tie" in cells(found(100.0, 104.0).rows[0], told=False)
     assert "1.50" in cells(found(100.0, 150.0).rows[0])
+
+
+def test_peers_that_cannot_say_it_for_one_reason_stand_in_one_line():
+    row = Row("mixc", "", "timed", time_us=5.0, spread_us=1.0)
+    unfit = [Row(name, "", "not sayable", "it has a sink") for name in ("flex", "eager")]
+    failed = Row("fla", "", "broken", "wrong: o is off by 2")
+    console = Console(file=io.StringIO(), width=120)
+    made = Benchmark("causal", "float32", "cpu", {}, None, 5, (row, *unfit, failed))
+    write(console, made, load_file(find_spec("causal")))
+    said = console.file.getvalue().splitlines()
+    assert "flex, eager are not sayable: it has a sink" in said
+    assert "fla is broken: wrong: o is off by 2" in said
+    assert [line.split()[0] for line in said if line.startswith(("fla", "flex"))] == [
+        "fla", "flex,", "fla",
+    ]  # fmt: skip

@@ -6,13 +6,16 @@
 What factors of products are made of is copied ahead by Triton, asynchronously, but for numbers of
 16 bits that are no neighbours, and what a product is added to is not: each turn of the walk waits
 for the memory. It costs a register or two to have a row's number there, which a program that holds
-a state whole does not have. Decays, gates and learning rates are such numbers.
+a state whole does not have. Decays, gates and learning rates are such numbers; so are the values of
+a delta rule, as many columns of them as a program has of the state, where a product is all that is
+added to them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from math import prod
 
 from ...ir.names import free_name
 from ...ir.plan import Kernel, Plan
@@ -40,6 +43,9 @@ from .walk_parts import names_of, walk_of
 _PLACES = Constant | Range | Elementwise | Cast | Rename  # what may be computed twice
 _PIECE = 4  # bytes that are copied at a time at least
 _FEW = 1  # axes of what stays in registers for a turn
+_REGISTERS = 8  # of a thread, that a tile with more axes takes of them
+_BYTES = 4  # of a register
+_THREADS_PER_WARP = 32
 
 
 def load_ahead(plan: Plan) -> Plan:
@@ -69,6 +75,7 @@ class Ahead:
     body: list[Op] = field(default_factory=list)
     carried: list[Carried] = field(default_factory=list)
     yields: list[Value] = field(default_factory=list)
+    started: set[str] = field(default_factory=set)
 
     def rewritten(self) -> Program | None:
         """The program; None where every load has to stay where it is."""
@@ -76,6 +83,7 @@ class Ahead:
         makers = {value.name: op for op in self.walk.body for value in made_by(op)}
         copied = _copied(self.walk.body)
         waited = (op for op in self.walk.body if isinstance(op, Load) and op.out.name not in copied)
+        self.started = _started(self.walk.body)
         moved = {op: chain for op in waited if (chain := self._places(op, makers))}
         if not moved:
             return None
@@ -90,7 +98,7 @@ class Ahead:
     def _places(self, op: Load, makers: Mapping[str, Op]) -> tuple[Op, ...]:
         """What a load's places are computed from in the walk, in order; nothing where the load has
         to stay."""
-        if len(op.out.axes) > _FEW or op.again:
+        if op.again or not self._is_held(op.out):
             return ()
         own = {c.inner.name for c in self.walk.carried}
         wanted, found = list(operands(op)), set[str]()
@@ -105,6 +113,15 @@ class Ahead:
         chain = tuple(o for o in self.walk.body if any(v.name in found for v in made_by(o)))
         walked = (self.walk.variable in operands(o) for o in (*chain, op))
         return chain if any(walked) else ()
+
+    def _is_held(self, tile: Value) -> bool:
+        """Whether registers hold a tile for a turn."""
+        if len(tile.axes) <= _FEW:
+            return True
+        elements = prod(self.program.tile(axis).block for axis in tile.axes)
+        threads = dict(self.program.launch).get("num_warps", 4) * _THREADS_PER_WARP
+        room = _REGISTERS * _BYTES * threads
+        return tile.name in self.started and elements * tile.dtype.size_bytes <= room
 
     def _value(self, hint: str, value: Value) -> Value:
         name = free_name(hint, self.taken)
@@ -163,6 +180,22 @@ class Ahead:
         for op in self.program.body:
             body += [*self.before, walk] if op is self.walk else [op]
         return remove_dead_ops(replace(self.program, body=tuple(body)))
+
+
+def _started(ops: tuple[Op, ...]) -> set[str]:
+    """The tiles that a product alone is added to: Triton takes them for what its sum starts from,
+    and copies none of that ahead."""
+    products = {op.out.name for op in ops if isinstance(op, Dot) and op.acc is None}
+    found = {op.acc.name for op in ops if isinstance(op, Dot) and op.acc is not None}
+    for op in reversed(ops):
+        match op:
+            case Elementwise(_, "add", (a, b)) if a.axes == b.axes and b.name in products:
+                found.add(a.name)
+            case Elementwise(_, "add", (a, b)) if a.axes == b.axes and a.name in products:
+                found.add(b.name)
+            case Cast(out, x) if out.name in found:
+                found.add(x.name)
+    return found
 
 
 def _copied(ops: tuple[Op, ...]) -> set[str]:

@@ -47,7 +47,26 @@ def test_what_triton_copies_stays_and_so_does_all_of_it_on_a_cpu() -> None:
     assert waited_for(walk_of(plan_of("simple_gla", AVX2))) == {"g"}
 
 
-@pytest.mark.parametrize("name", ["normalised", "gated delta rule"])
+def test_values_that_a_product_alone_is_added_to_are_on_their_way_where_registers_hold_them() -> (
+    None
+):
+    """Triton makes a sum's start of them, which it does not copy ahead."""
+
+    def own_rows(name: str, shares: int) -> set[str]:
+        plan = lower(
+            load_file(find_spec(name)), {"D": 128, "E": 128}, "bf16", shares, target=HOPPER
+        )
+        walk = walk_of(plan)
+        read = {value.name for op in walk.body for value in operands(op)}
+        return {op.buffer for op in walk.body if isinstance(op, Load) and op.out.name in read}
+
+    assert "v" not in own_rows("kda", shares=8)
+    assert "v" in own_rows("gated_delta", shares=8)  # a factor is on the product: copied ahead
+
+
+@pytest.mark.parametrize(
+    "name", ["normalised", "gated delta rule", "delta rule, decay of each entry"]
+)
 @pytest.mark.parametrize("length", [0, 1, 16, 17, 40])
 def test_the_first_and_the_last_turn_read_what_is_theirs(name: str, length: int) -> None:
     check(matrix(STEPS[name]), length, "chunk", dtype="bf16", target=HOPPER)

@@ -56,7 +56,8 @@ class CpuTarget:
     """Vector lanes (of 32 bits), vector registers, and whether there is a bfloat16 dot of pairs.
 
     Tiles are arrays in memory, which caches hold as far as they reach: nothing is too large.
-    ``macros`` are the names that the C++ compiler and its headers have defined.
+    ``macros`` are the names that the C++ compiler and its headers have defined; ``l1_bytes`` is
+    what a core's first cache of data holds.
     """
 
     name: str
@@ -65,6 +66,7 @@ class CpuTarget:
     paired_dot: bool = False
     macros: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
     weight_bytes: int = 1 << 30
+    l1_bytes: int = field(default=32 << 10, compare=False)
 
 
 PORTABLE = CpuTarget("portable", 4, 16)

@@ -120,7 +120,8 @@ def cpu_space(mixer: Mixer, sizes: Mapping[str, int], dtype: str) -> Space:
     shares = shares_of_keys(mixer, sizes, torch.get_num_threads(), 64, NARROWEST)
     more = (*_splits(shares), *own_knobs)
     space = Space((*found, *more), partial(refusal, target=compiler.target), "")
-    text = emit_source(configure(plan, space.default), compiler.target).text
+    configured = configure(plan, space.default, l1_bytes=compiler.target.l1_bytes)
+    text = emit_source(configured, compiler.target).text
     source = "\n".join([text, compiler.version, compiler.macros_digest, *FLAGS])
     return replace(space, source=source)
 

@@ -14,15 +14,15 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 from ...ir.errors import DefectError, UnsupportedError
-from ...ir.targets import CpuTarget
+from ...ir.targets import PORTABLE, CpuTarget
 from ..cache import cache_folder, holds, put
 from .emit import runtime_text
-from .target import target_of_macros
+from .target import first_cache_bytes, target_of_macros
 
 FLAGS = (
     "-std=c++17",
@@ -75,7 +75,8 @@ def _probe(path: str) -> Compiler:
     ours = f"#define MIXC_LANES 4\n#define MIXC_PAIRED_DOT\n{runtime_text()}"
     macros = _output([path, *FLAGS[:3], "-dM", "-E", "-x", "c++", "-"], ours)
     digest = hashlib.sha256(macros.encode()).hexdigest()
-    return Compiler(path, version, target_of_macros(macros), digest)
+    target = replace(target_of_macros(macros), l1_bytes=first_cache_bytes() or PORTABLE.l1_bytes)
+    return Compiler(path, version, target, digest)
 
 
 def _output(command: Sequence[str], given: str = "") -> str:

@@ -142,7 +142,7 @@ class CpuRunner:
         sizes = {**sizes, **dict(plan.sizes)}
         own = {**short_keys(plan, sizes), **narrow_states(plan, self._target)}
         knobs = {**defaults(self._target), **own, **chosen}
-        plan = configure(plan, knobs, short_rows(plan, sizes))
+        plan = configure(plan, knobs, short_rows(plan, sizes), self._target.l1_bytes)
         return plan if BLOCK_ROWS.name in chosen else fill_cores(plan, sizes, cores)
 
     def _lowered(

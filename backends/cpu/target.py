@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from ...ir.targets import AVX2, AVX512, AVX512_BF16, NEON, PORTABLE, CpuTarget
 
@@ -12,6 +13,18 @@ def target_of_macros(macros: str) -> CpuTarget:
     lines = [line.split()[1] for line in macros.splitlines() if line.startswith("#define ")]
     defined = frozenset(word.partition("(")[0] for word in lines)
     return replace(_target(defined), macros=defined)
+
+
+def first_cache_bytes(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> int | None:
+    """The size of the first cache of data, where the system tells it."""
+    for index in sorted(folder.glob("index*")):
+        try:
+            level, kind, size = ((index / n).read_text().strip() for n in ("level", "type", "size"))
+        except OSError:
+            continue
+        if level == "1" and kind == "Data" and size[:-1].isdigit() and size.endswith("K"):
+            return int(size[:-1]) << 10
+    return None
 
 
 def _target(defined: frozenset[str]) -> CpuTarget:

@@ -103,11 +103,18 @@ def test_a_short_axis_beside_a_long_one_is_not_filled_up() -> None:
 
 @pytest.mark.parametrize(
     ("name", "narrow"),
-    [("retention", 32), ("mamba", 16), ("gla", None), ("lstm", None), ("causal", None)],
+    [
+        ("retention", 32),
+        ("mamba", 16),
+        ("gla", None),
+        ("gated_delta", None),
+        ("lstm", None),
+        ("causal", None),
+    ],
 )
 def test_columns_of_a_state_are_few_where_no_function_of_a_row_is_repeated(name, narrow) -> None:
-    """Registers hold 16 states of 16 channels; gla's decays by key would be made in each block, and
-    an LSTM's blocks are rows of a batch."""
+    """Registers hold 16 states of 16 channels; gla's decays by key would be made in each block, a
+    delta rule waits for its own sums, and an LSTM's blocks are rows of a batch."""
     sizes = {"D": 64, "E": 64, "P": 64, "C": 512, "N": 16}
     mixer = load_file(SPECS[name])
     sizes = {dim: size for dim, size in sizes.items() if dim in feature_dims(mixer)}
@@ -115,3 +122,12 @@ def test_columns_of_a_state_are_few_where_no_function_of_a_row_is_repeated(name,
     plan = lower(mixer, sizes, "float32", target=AVX512_BF16, **walks)
     assert narrow_states(plan, AVX512_BF16) == ({"block_rows": narrow} if narrow else {})
     assert narrow_states(plan, AVX2) == {}
+    large = replace(AVX512_BF16, l1_bytes=48 << 10)
+    assert narrow_states(plan, large) == ({"block_rows": narrow} if narrow == 16 else {})
+
+
+@pytest.mark.parametrize(("kib", "block"), [(32, 48), (48, 64)])
+def test_states_stay_in_the_first_cache(kib: int, block: int) -> None:
+    plan = lower(load_file(SPECS["retention"]), {"D": 128, "E": 192}, "float32", recurrence="loop")
+    (kernel,) = configure(plan, defaults(AVX512_BF16), l1_bytes=kib << 10).kernels
+    assert kernel.program.tile("E").block == block

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -16,6 +18,7 @@ from mixc.backends.cpu.target import (
     NEON,
     PORTABLE,
     CpuTarget,
+    first_cache_bytes,
     target_of_macros,
 )
 from mixc.compiler.language.find import find_spec
@@ -61,3 +64,14 @@ def test_kernels_of_other_targets(target: CpuTarget, dtype: torch.dtype) -> None
     trials = [c for c in verification_cases(mixer) if not c.params and c.name != "several blocks"]
     cases = verify(mixer, {"cpu": lambda _, x, params: run(x, params)}, [dtype], cases=trials)
     assert {case.name: case.message for case in cases if not case.ok} == {}
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_the_first_cache_is_as_large_as_the_system_says(tmp_path: Path, told: bool) -> None:
+    caches = [("1", "Instruction", "32K"), ("1", "Data", "48K"), ("2", "Unified", "2048K")]
+    for number, entry in enumerate(caches if told else caches[:1]):
+        folder = tmp_path / f"index{number}"
+        folder.mkdir()
+        for name, text in zip(("level", "type", "size"), entry, strict=True):
+            (folder / name).write_text(f"{text}\n")
+    assert first_cache_bytes(tmp_path) == (48 << 10 if told else None)

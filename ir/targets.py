@@ -68,6 +68,14 @@ class CpuTarget:
     weight_bytes: int = 1 << 30
     l1_bytes: int = field(default=32 << 10, compare=False)
 
+    @property
+    def has_wide_multipliers(self) -> bool:
+        """Whether 16 lanes are multiplied at once, twice a cycle, and not in two halves (Zen 4).
+
+        No CPU says so; those that do it have had an L1 over 32 KiB since Ice Lake and Zen 5.
+        """
+        return self.lanes >= 16 and self.l1_bytes > 32 << 10
+
 
 PORTABLE = CpuTarget("portable", 4, 16)
 AVX2 = CpuTarget("avx2", 8, 16)

@@ -116,10 +116,12 @@ def cpu_space(mixer: Mixer, sizes: Mapping[str, int], dtype: str) -> Space:
     features = feature_sizes(mixer, sizes)
     plan = lower(mixer, features, dtype, target=compiler.target, recurrence=form)
     own = short_keys(plan, {**sizes, **dict(plan.sizes)}) | narrow_states(plan, compiler.target)
-    found = [replace(k, default=own.get(k.name, k.default)) for k in knobs(compiler.target)]
+    found = [
+        replace(knob, default=own.get(knob.name, knob.default))
+        for knob in (*knobs(compiler.target), *own_knobs)
+    ]
     shares = shares_of_keys(mixer, sizes, torch.get_num_threads(), 64, NARROWEST)
-    more = (*_splits(shares), *own_knobs)
-    space = Space((*found, *more), partial(refusal, target=compiler.target), "")
+    space = Space((*found, *_splits(shares)), partial(refusal, target=compiler.target), "")
     configured = configure(plan, space.default, l1_bytes=compiler.target.l1_bytes)
     text = emit_source(configured, compiler.target).text
     source = "\n".join([text, compiler.version, compiler.macros_digest, *FLAGS])

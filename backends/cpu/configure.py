@@ -44,7 +44,6 @@ NARROWEST = 16  # columns of a state that a program is worth starting for
 _NARROW = 32  # columns of a state that a program takes where it shares no work with others
 _FEWEST_ROWS = 8  # of a batch: with them, weights are read fast enough for all multipliers
 _HELD = 3 / 4  # of the L1, by states: it has room for rows then
-_SMALL_L1 = 32 << 10  # bytes
 _OF_NUMBERS = (Constant, Range, Elementwise, Cast, Reduce)
 _OF_ELEMENTS = (Load, Store, For)  # and these take a tile in any order of its axes
 _WIDEST = 1 << 16  # elements of a tile that the L2 has room for
@@ -154,19 +153,20 @@ def short_keys(plan: Plan, sizes: Mapping[str, int]) -> dict[str, int]:
 
 
 def narrow_states(plan: Plan, target: CpuTarget) -> dict[str, int]:
-    """The knob ``block_rows`` of walks over rows that repeat no function of them in each block.
+    """The knobs ``block_rows`` and ``rows_at_once`` of walks over rows, where not the usual ones.
 
-    A vector of columns may stay in registers. Else, where the L1 is small, half as many leave more
-    of it to the rows (0.75 to 0.8 of the time on a Zen 4; with the 48 KiB of a Sapphire Rapids 1.2
-    to 1.3 of it, whatever the state takes). With functions of keys, decays by entry say, a block's
-    share of a row is too much; and rows that wait for sums of the state need vectors to wait with.
+    Columns are few where no function of a row is repeated in each block of them: a vector may stay
+    in registers, and multipliers of half a vector are busy with two. Wide ones wait for the state
+    to be loaded and stored, which several rows at once share.
     """
     walks = [k for k in plan.kernels if any(isinstance(op, For) for op in k.program.body)]
     if target.registers < 32 or not walks:  # AVX2: as many columns keep its multipliers busy
         return {}
     blocks = [_narrow(k.program, target) if k.schedule == "loop" else None for k in walks]
     found = [block for block in blocks if block is not None]
-    return {BLOCK_ROWS.name: max(found)} if len(found) == len(blocks) else {}
+    own = {BLOCK_ROWS.name: max(found)} if len(found) == len(blocks) else {}
+    together = target.has_wide_multipliers and any(k.schedule == "loop" for k in walks)
+    return {**own, ROWS_AT_ONCE.name: 2} if together else own
 
 
 def _narrow(program: Program, target: CpuTarget) -> int | None:
@@ -184,8 +184,9 @@ def _narrow(program: Program, target: CpuTarget) -> int | None:
     vectors = sum(prod(_size(program.tile(dim)) for dim in dims) for dims in beside)
     if 2 * vectors <= target.registers:
         return NARROWEST
-    small = target.l1_bytes <= _SMALL_L1
-    return _NARROW if small and not any(_waits_for_sums(loop) for loop in loops) else None
+    # Rows that wait for their own sums need more vectors to wait with.
+    waits = target.has_wide_multipliers or any(_waits_for_sums(loop) for loop in loops)
+    return None if waits else _NARROW
 
 
 def _waits_for_sums(loop: For) -> bool:

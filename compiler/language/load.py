@@ -21,6 +21,7 @@ from .names.params import finish_params, read_params
 from .names.promises import with_promises
 from .names.scope import Context, Scope, SpecWarning
 from .names.weights import with_weights
+from .names.widths import settle_widths
 from .schema import SpecDocument, Word, read_spec
 from .text.compose import MAX_CHARACTERS, read_document
 from .text.positions import Block, Text
@@ -107,6 +108,7 @@ def _load(spec: SpecDocument, context: Context) -> Mixer:
     inner = top.child()
     stages = read_stages(drafts, inner, lets)
     outputs = read_outputs(spec, inner, stages)
+    settle_widths(context.dims, stages)
     check_sizes_known(context, {dim: o.span for o in outputs for dim in o.dims})
     mixer = Mixer(
         name=check_name(spec.mixer, spec.mixer.value, context),

@@ -16,6 +16,7 @@ from ..ir.binding import Number, bind_sizes, check_params
 from ..ir.expression import Expr, Kind, Scalar
 from ..ir.host import FUNCTIONS, host_code
 from ..ir.mixer import Mixer
+from ..ir.optional import free_dims
 from ..ir.rewriting import walk
 from ..ir.solving import FromAxis, FromDim, FromSizes, Source, size_sources
 
@@ -97,7 +98,7 @@ def size_reader(mixer: Mixer, inputs: tuple[str, ...], given: Collection[str] = 
     found = {source.dim for source in sources}
     dims = (*(s.dim for s in sources), *(dim for dim in tables if dim not in found))
     text = _Reading(mixer, {name: f"s{n}" for n, name in enumerate(inputs)}, dims)
-    whole = {d for i in mixer.inputs for d in i.dims} <= set(dims)
+    whole = free_dims(mixer) <= set(dims)
     arguments = [f"x{n}" for n in range(len(inputs))]
     text.lines.extend(f"s{n} = x{n}.shape" for n in range(len(inputs)))
     for source in sources:

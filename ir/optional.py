@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 
 from .expression import Cumsum, Expr, Index, Kind, Literal, Read, Reduce, Ref, Size, Solve, call
 from .mixer import (
     Attention,
     Equation,
+    Input,
     Line,
     Map,
     Mixer,
@@ -27,24 +28,32 @@ def without_inputs(mixer: Mixer, names: Iterable[str]) -> Mixer:
     """``mixer`` with the inputs ``names`` replaced by their defaults.
 
     ``score: qk + bias`` without ``bias`` --> ``score: qk + 0.0``. Names that depend on an absent
-    input lose the axes that only it had; a read, sum or running sum of a number is a number.
+    input lose the axes that only it had; a read, sum or running sum of a number is a number. An
+    axis that an output would lose is one of the number then.
     """
-    absent = set(names)
+    absent = {i.name: i for i in mixer.inputs if i.name in set(names)}
     if not absent:
         return mixer
-    change = _Change(mixer, let_names=frozenset(e.name for e in mixer.lets))
-    for declared in mixer.inputs:
-        if declared.name in absent:
-            assert declared.default is not None, declared.name
-            change.values[declared.name] = Literal(declared.default)
-    # Stages first: a stage's own let may use what an earlier stage makes.
-    stages = tuple(change.stage(stage) for stage in mixer.stages)
-    return replace(
-        mixer,
-        inputs=tuple(i for i in mixer.inputs if i.name not in absent),
-        lets=tuple(change.let(e.name) for e in mixer.lets),
-        stages=stages,
-    )
+    values: dict[str, Expr] = {name: _default(declared) for name, declared in absent.items()}
+    change = _Change(mixer, values, frozenset(e.name for e in mixer.lets))
+    made = change.mixer_without(absent)
+    lost = {
+        dim
+        for output in mixer.outputs
+        for dim in output.dims
+        if output.name in change.values and dim not in change.values[output.name].axes
+    }
+    if not lost:
+        return made
+    values = {n: _along(_default(i), *(d for d in i.dims if d in lost)) for n, i in absent.items()}
+    return _Change(mixer, values, change.let_names).mixer_without(absent)
+
+
+def _default(declared: Input) -> Literal:
+    """The number that an absent input is, of its kind: ``default: 1`` of a real one is 1.0."""
+    assert declared.default is not None, declared.name
+    of_kind = {Kind.REAL: float, Kind.INT: int, Kind.BOOL: bool}
+    return Literal(of_kind[declared.kind](declared.default))
 
 
 def free_dims(mixer: Mixer) -> frozenset[str]:
@@ -100,6 +109,17 @@ class _Change:
     values: dict[str, Expr] = field(default_factory=dict)
     let_names: frozenset[str] = frozenset()
     done: dict[str, Equation] = field(default_factory=dict)
+
+    def mixer_without(self, absent: Collection[str]) -> Mixer:
+        """The whole mixer, without the inputs ``absent``."""
+        # Stages first: a stage's own let may use what an earlier stage makes.
+        stages = tuple(self.stage(stage) for stage in self.mixer.stages)
+        return replace(
+            self.mixer,
+            inputs=tuple(i for i in self.mixer.inputs if i.name not in absent),
+            lets=tuple(self.let(e.name) for e in self.mixer.lets),
+            stages=stages,
+        )
 
     def let(self, name: str) -> Equation:
         if name not in self.done:

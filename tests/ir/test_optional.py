@@ -5,11 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+import mixc
 from mixc.autotune.checking.proportions import resized
 from mixc.autotune.checking.sampling import default_sizes, sample_inputs
 from mixc.backends.reference.evaluate import run
 from mixc.compiler.language.find import library
 from mixc.compiler.language.load import load_file, load_text
+from mixc.ir.errors import ArgumentError
 from mixc.ir.expression import Literal
 from mixc.ir.mixer import Attention, Recurrence
 from mixc.ir.optional import free_dims, without_inputs
@@ -81,7 +83,7 @@ attention:
 outputs: {o: [H, I, E]}
 """
     mixer = load_text(text)
-    (stage,) = without_inputs(mixer, ["bias"]).stages
+    (stage,) = without_inputs(replace(mixer, outputs=()), ["bias"]).stages
     assert isinstance(stage, Attention)
     assert stage.queries == {"I"}
     assert {r.name: r.dims for r in stage.results} == {"o": {"I", "E"}, "lse": {"I"}}
@@ -142,18 +144,18 @@ outputs: {S: [B, D, E], c: [B, T, E], n: [B]}
 
 
 def test_states_lose_the_axes_of_what_is_absent():
-    mixer = load_text(STARTED)
+    mixer = replace(load_text(STARTED), outputs=())
     (whole,), (reduced,) = mixer.stages, without_inputs(mixer, ["S0", "done"]).stages
     assert {s.name: s.dims for s in whole.states} == {"S": set("BDE"), "n": {"B"}}
     assert {s.name: s.dims for s in reduced.states} == {"S": set("DE"), "n": set()}
     assert {r.name: r.dims for r in reduced.results}["u"] == set("TE")
     assert reduced.states[0].initial == Literal(0.5)
-    verify_mixer(replace(without_inputs(mixer, ["S0", "done"]), outputs=()))
+    verify_mixer(without_inputs(mixer, ["S0", "done"]))
 
 
 def test_a_state_keeps_the_axes_that_one_input_gives():
-    reduced = without_inputs(load_text(STARTED), ["done"])
-    verify_mixer(replace(reduced, outputs=()))
+    reduced = without_inputs(replace(load_text(STARTED), outputs=()), ["done"])
+    verify_mixer(reduced)
     assert {s.name: s.dims for s in reduced.stages[0].states} == {"S": set("BDE"), "n": set()}
 
 
@@ -164,8 +166,7 @@ inputs: {b: {dims: [B, D], default: 3}, A: [D, P], d0: {dims: [D], default: 1}}
 map: {x: "solve(A * d0, b, D=P)"}
 outputs: {x: [B, P]}
 """
-    reduced = without_inputs(load_text(text.replace("[B, P]", "[B, P]")), ["b", "d0"])
-    verify_mixer(replace(reduced, outputs=()))
+    verify_mixer(without_inputs(replace(load_text(text), outputs=()), ["b", "d0"]))
 
 
 OPTIONAL = [m for m in map(load_file, library()) if any(i.default is not None for i in m.inputs)]
@@ -184,3 +185,54 @@ def test_an_absent_input_of_the_library_is_a_tensor_of_its_default(mixer):
     absent, present = run(mixer, given), run(mixer, filled)
     for name, wanted in present.items():
         torch.testing.assert_close(absent[name], wanted, rtol=1e-12, atol=1e-12, equal_nan=True)
+
+
+def test_an_output_keeps_the_axes_that_only_an_absent_input_has():
+    mixer = load_text(
+        """
+mixer: spread
+inputs:
+  q: [B, I, D]
+  k: [B, J, D]
+  v: [B, J, E]
+  slope: {dims: [H], default: 0}
+  g: {dims: [B, H, J], default: 1}
+dims: {I: T, J: T}
+let: {twice: g * 2}
+attention:
+  over: J
+  score: sum(q * k, D) - slope * (i - j)
+  output: {o: v}
+  lse: l
+outputs: {o: [B, H, I, E], l: [B, H, I], twice: [B, H, J]}
+"""
+    )
+    given = tensors(q=(2, 5, 4), k=(2, 5, 4), v=(2, 5, 3))
+    slope, g = torch.zeros(3).double(), torch.ones(2, 3, 5).double()
+    whole = run(mixer, {**given, "slope": slope, "g": g})
+    for more in ({"slope": slope}, {"g": g}):
+        found = run(mixer, {**given, **more})
+        for name, expected in whole.items():
+            torch.testing.assert_close(found[name], expected, rtol=1e-12, atol=0)
+    with pytest.raises(ArgumentError, match="no input that was given tells the size of H"):
+        run(mixer, given)
+
+
+def test_what_a_call_without_its_only_size_lacks_is_said(tmp_path):
+    path = tmp_path / "wide.yaml"
+    path.write_text(
+        "mixer: wide\ninputs: {x: [B, T], w: {dims: [H], default: 1}}\n"
+        "map: {o: x * w}\noutputs: {o: [B, T, H]}\n"
+    )
+    with pytest.raises(ArgumentError, match="no input that was given tells the size of H"):
+        mixc.load(path, backend="cpu")(torch.randn(2, 3))
+
+
+def test_a_default_has_the_kind_of_its_input():
+    mixer = load_text(
+        "mixer: kinds\ninputs: {x: {dims: [T], default: 1}, y: [T], n: {dims: [T], dtype: int32, "
+        "default: 1}}\nmap: {o: 'where(y > 0, x, x)', m: n + 1}\noutputs: {o: [T], m: [T]}\n"
+    )
+    found = run(mixer, {"y": torch.randn(4)}, dtype=torch.float32)
+    assert found["o"].dtype == torch.float32
+    assert not found["m"].is_floating_point()

@@ -14,6 +14,7 @@ from .text.source import Source
 
 MOST = 20
 _NAME = re.compile(r"[A-Za-z_]\w*")
+_MADE = re.compile(r"([A-Za-z_]\w*)(?:\[[^\]]*\])? ?[=:](?!=)(.+)")
 _DIM = re.compile(r"\b[A-Z]\w*")
 _MAKING = frozenset({"lse", "weights", "output", "list"})  # keys whose value is a name
 _LISTS = frozenset({"stages", "step", "parts"})  # whose items stand for themselves
@@ -63,6 +64,7 @@ class _Reading:
     source: Source
     missed: set[str] = field(default_factory=set)  # names that it would have made
     torn: set[tuple[int, int]] = field(default_factory=set)  # places of what it was left out of
+    narrowed: set[str] = field(default_factory=set)  # names that may lack axes
 
     def follows(self, error: SpecError) -> bool:
         """Whether an error may come from an entry that was left out."""
@@ -70,8 +72,11 @@ class _Reading:
         if place in self.torn:
             return True
         word = _NAME.match(self.source.text.splitlines()[place[0] - 1][place[1] - 1 :])
-        named = set(re.findall(r"`(\w+)`", str(error).split("\n", 1)[0]))
-        return not self.missed.isdisjoint(named | ({word.group()} if word else set()))
+        said = str(error).split("\n", 1)[0]
+        named = set(re.findall(r"`(\w+)`", said)) | ({word.group()} if word else set())
+        return not self.missed.isdisjoint(named) or (
+            "axes" in said and not self.narrowed.isdisjoint(named)
+        )
 
     def without(self, node: Node, error: SpecError, path: tuple[str, ...] = ()) -> Block | None:
         """The document without the innermost entry at the place of an error, if there is one."""
@@ -90,7 +95,7 @@ class _Reading:
         smaller = self._without(child, place, (*path, key))
         self.torn.add((node.span.line, node.span.column))
         if smaller is None and (smaller := _stand_in(child, path, key)) is not None:
-            self._doubt(node)
+            self._doubt(node, child)
         if smaller is None:
             self._miss(key, child, path)
         else:
@@ -102,11 +107,15 @@ class _Reading:
         kept_items = () if smaller is None else (smaller,)
         return Items(node.source, node.span, (*node.items[:at], *kept_items, *node.items[at + 1 :]))
 
-    def _doubt(self, form: Node) -> None:
-        """What stands in lacks the axes of what it stands for: so may what the form runs over."""
+    def _doubt(self, form: Node, child: Node) -> None:
+        """What stands in lacks the axes of what it stands for: so may what the form runs over, and
+        what is made of a step's line."""
         if isinstance(form, Block):
             spans = [value.span for key, value in form.pairs if key.value in ("over", "lag")]
             self.torn |= {(span.line, span.column) for span in spans}
+        elif isinstance(child, Text) and (name := _NAME.match(child.value)):
+            self.missed.add(name.group())
+            self.narrowed |= {*_made_of(name.group(), self.source.text)}
 
     def _miss(self, key: str, child: Node, path: tuple[str, ...]) -> None:
         """Note the names that an entry makes: its key's, those of a step's line, its dims."""
@@ -135,10 +144,29 @@ def _entry(node: Block | Items, at: int) -> tuple[str, Node]:
 def _stand_in(child: Node, path: tuple[str, ...], key: str) -> Text | None:
     """What a form needs in the place of a faulty value; None where it can do without."""
     form = next((name for name in reversed(path) if name), "")  # an item has no name
+    if form == "step" and not key and isinstance(child, Text):
+        name = _NAME.match(child.value)  # a state stays what it is
+        kept = f"{name.group()} = {name.group()}" if name else ""
+        if not kept or kept == child.value:
+            return None
+        offsets = [*child.offsets, *[child.offsets[-1]] * len(kept)]
+        return Text(child.source, kept, offsets[: len(kept) + 1], child.flow)
     value = _STAND_INS.get((form, key), _STAND_INS.get((form, None)))
     if not isinstance(child, Text) or value in (None, child.value):
         return None
     return Text(child.source, value, child.offsets[: len(value) + 1], child.flow)
+
+
+def _made_of(name: str, text: str) -> Iterator[str]:
+    """The names whose lines mention a name, or one that is made of it."""
+    lines = [(made, set(_NAME.findall(value))) for made, value in _MADE.findall(text)]
+    pending, seen = [name], {name}
+    while pending:
+        one = pending.pop()
+        yield one
+        more = {made for made, mentioned in lines if one in mentioned} - seen
+        seen |= more
+        pending += sorted(more)
 
 
 def _texts(node: Node) -> Iterator[str]:

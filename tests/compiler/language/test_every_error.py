@@ -85,6 +85,24 @@ def test_lines_of_a_step():
     assert 5 not in lines  # the state, which a line that is wrong assigns
 
 
+def test_lines_after_a_faulty_one_of_a_state():
+    faulty = """\
+mixer: two
+inputs: {x: [B, T, D]}
+recurrence:
+  over: T
+  state: {m: [D]}
+  step:
+    - m = tanhh(m) + x
+    - y = m + z
+    - w = sum(m, Q)
+outputs: {y: [B, T, D], w: [B, T]}
+"""
+    assert [line for line, _ in found(faulty)] == [7, 8, 9]
+    only_a_state = faulty.replace("m + z", "m").replace("Q", "D")
+    assert [line for line, _ in found(only_a_state)] == [7]  # nor that an output lacks its B
+
+
 def test_a_good_spec_has_none():
     assert every_error(read_file(find_spec("gla"))) == []
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from mixc.autotune.checking.sampling import sample_inputs
+from mixc.backends.reference.evaluate import run
 from mixc.backends.triton import emit
 from mixc.compiler.language.find import find_spec
-from mixc.compiler.language.load import load_file
+from mixc.compiler.language.load import load_file, load_text
 from tests.evidence.__main__ import examine, sizes_of
 from tests.evidence.environment import environment
 from tests.evidence.executor import ExecutionError, Executor
@@ -85,3 +86,28 @@ def test_a_copy_over_what_a_product_still_reads_is_found(executor, monkeypatch):
     found = examine(executor, spec("causal"), "cuda:90", "bfloat16", "backward")
     assert found.status == "crashed"
     assert "writes where an asynchronous product still reads" in found.message
+
+
+LARGEST = """
+mixer: largest
+inputs: {x: [B, T, D], w: [D]}
+recurrence:
+  over: T
+  state: {m: [D]}
+  initial: {m: "-inf"}
+  step:
+    - m = max(m, x)
+    - y = relu(x) + max(x, D) + min(x * w, D)
+outputs: {y: [B, T, D], m: [B, D]}
+"""
+
+
+@pytest.mark.timeout(600)
+def test_a_maximum_keeps_a_nan(executor):
+    mixer = load_text(LARGEST)
+    x = torch.randn(1, 40, 20)
+    x[0, 30, 3] = torch.nan
+    inputs = {"x": x, "w": torch.rand(20)}
+    found, expected = executor.runner()(mixer)(inputs), run(mixer, inputs)
+    for name in ("y", "m"):
+        torch.testing.assert_close(found[name], expected[name].float(), equal_nan=True)

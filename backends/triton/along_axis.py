@@ -20,7 +20,7 @@ from ...ir.tile import (
     operands,
 )
 from ..python_text import WIDEST, Text, call, comment, listed, name, several, statement
-from .functions import TRITON_TYPE, write_call, write_number
+from .functions import KEEPS_NAN, TRITON_TYPE, write_call, write_number
 from .kernel_scope import KernelScope
 
 _REDUCTION = {"sum": "tl.sum", "max": "tl.max", "min": "tl.min"}
@@ -32,7 +32,13 @@ def write_reduce(kernel: KernelScope, op: Reduce) -> None:
     """One axis of a tile goes."""
     axis = kernel.layout.of(op.x).index(op.over)
     text = kernel.texts[op.x.name]
-    if op.op in _REDUCTION:
+    quick = op.over in kernel.quick_over
+    if quick:
+        kernel.quick.add(op.out.name)
+    if op.op in KEEPS_NAN and op.out.dtype.is_float and not quick:
+        kernel.device.add(KEEPS_NAN[op.op])
+        reduced = call("tl.reduce", text, axis, f"_{KEEPS_NAN[op.op]}")
+    elif op.op in _REDUCTION:
         reduced = call(_REDUCTION[op.op], text, axis)
     else:
         kernel.device.add(op.op)
@@ -117,10 +123,10 @@ def _inner_text(kernel: KernelScope, texts: Mapping[str, Text], op: Op) -> Text:
             return write_number(number)
         case Cast(out, x):
             return _seen(kernel, texts, x).then(f".to({TRITON_TYPE[out.dtype]})")
-        case Elementwise(_, fn, args):
+        case Elementwise(out, fn, args):
             given = [_seen(kernel, texts, arg) for arg in args]
             numbers = [kernel.constants.get(arg.name) for arg in args]
-            text, device = write_call(fn, given, numbers, False)
+            text, device = write_call(fn, given, numbers, keeps_nan=out.dtype.is_float)
             if device is not None:
                 kernel.device.add(device)
             return text

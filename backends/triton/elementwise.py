@@ -63,7 +63,11 @@ def write_elementwise(kernel: KernelScope, op: Elementwise) -> None:
     ):
         kernel.nonnegative.add(op.out.name)
     whole = op.out.dtype in _WHOLE
-    text, device = write_call(op.fn, args, constants, all(signs), whole)
+    quick = not kernel.quick.isdisjoint(a.name for a in op.args)
+    if quick and op.fn == "mul":  # by a scale
+        kernel.quick.add(op.out.name)
+    keeps_nan = op.out.dtype.is_float and not quick
+    text, device = write_call(op.fn, args, constants, all(signs), whole, keeps_nan)
     if device is not None:
         kernel.device.add(device)
     kernel.define(op, op.out, text)

@@ -49,7 +49,9 @@ def emit_module(plan: Plan, wide_dots: bool = False) -> str:
 def kernel_texts(plan: Plan, own: dict[str, str], wide_dots: bool = False) -> list[KernelText]:
     """The kernels of a plan as text; ``own`` takes the functions that are made for them."""
     return [
-        KernelText(k.program, f"{k.program.name}_kernel", wide_dots, own, dict(plan.sizes))
+        KernelText(
+            k.program, f"{k.program.name}_kernel", wide_dots, own, dict(plan.sizes), k.schedule
+        )
         for k in plan.kernels
     ]
 

@@ -35,6 +35,8 @@ _FUNCTION: Mapping[str, str] = {
     "ceil": "tl.ceil",
 }
 
+# Triton's own ``maximum`` and ``max`` leave a NaN out.
+KEEPS_NAN: Mapping[str, str] = {"max": "larger", "min": "smaller", "relu": "larger"}
 _DEVICE_NAME = {"round": "round_half_even", "pow": "power"}
 
 
@@ -44,13 +46,17 @@ def write_call(
     constants: list[float | int | bool | None],
     nonnegative: bool = False,
     integral: bool = False,
+    keeps_nan: bool = False,
 ) -> tuple[Text, str | None]:
     """The text of an elementwise op, and the device function that it needs, if any.
 
     ``constants`` are the numbers behind the arguments, where they are such; ``nonnegative``: both
     operands of an integer division are known not to be negative, so that truncating is flooring.
-    ``integral``: the result is an integer.
+    ``integral``: the result is an integer. ``keeps_nan``: so does a maximum of real numbers.
     """
+    if keeps_nan and fn in KEEPS_NAN:
+        name = KEEPS_NAN[fn]
+        return call(f"_{name}", *args, *([0] if fn == "relu" else [])), name
     if fn == "pow" and integral:
         return call("_whole_power", *args), "whole_pow"
     if fn in _INFIX:

@@ -80,6 +80,9 @@ class KernelScope:
         self.outs: set[str] = set()
         self.loaded: set[str] = set()
         self.starts: dict[str, Value] = {}  # positions of a tile -> where it starts
+        # Along these axes maxima may lose a NaN: a sweep over keys finds it in the weights again.
+        self.quick_over: frozenset[str] = frozenset()
+        self.quick: set[str] = set()  # such maxima
         self.kept: set[str] = set()  # variables of the top level that loops made
         self.compile_time = {
             a.name

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ...ir.task import AttentionTask
 from ...ir.tile import (
     Carried,
     Cast,
@@ -57,8 +58,11 @@ class KernelText(KernelScope):
         wide_dots: bool = False,
         functions: dict[str, str] | None = None,
         sizes: Mapping[str, int] = {},
+        schedule: str = "",
     ) -> None:
         super().__init__(program, wide_dots, functions)
+        if schedule == AttentionTask.schedule:
+            self.quick_over = frozenset(tile.dim for tile in program.tiles if not tile.whole)
         self._write_grid(sizes)
         self._write_ops(program.body)
         self.signature = tuple(self._signature(kernel_name))

@@ -234,6 +234,9 @@ def store_rescaled(
         log2 = builder.elementwise("add", _finite(evaluator, row_max), log2, dtype=DType.FLOAT32)
         per_bit = builder.constant(1 / _LOG2_E, DType.FLOAT32)
         lse = builder.elementwise("mul", log2, per_bit, dtype=DType.FLOAT32, hint="lse")
+        infinite = builder.constant(math.inf, DType.FLOAT32)  # inf - inf is a NaN in the sum
+        above = builder.elementwise("eq", row_max, infinite, dtype=DType.BOOL)
+        lse = evaluator.where(above, row_max, lse, "lse")
         zero = builder.constant(0.0, DType.FLOAT32)
         some = builder.elementwise("ne", row_sum, zero, dtype=DType.BOOL)  # also a NaN
         empty = builder.constant(-math.inf, DType.FLOAT32)

@@ -69,4 +69,6 @@ def merged(
         divisor = call("where", some, denominator, 1.0)
         outputs.append(call("where", some, call("div", whole, divisor), 0.0))
     lse = call("add", call("mul", safe, math.log(2)), call("log", row_sum))
+    if isinstance(form, Rescaled):
+        lse = call("where", call("eq", largest, math.inf), math.inf, lse)
     return tuple(outputs), lse

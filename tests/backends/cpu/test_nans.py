@@ -26,3 +26,31 @@ def test_a_maximum_keeps_a_nan(tmp_path, few, channels):
     expected = mixc.load(path, backend="reference")(x.double())
     for own, wanted in zip(found, expected, strict=True):
         torch.testing.assert_close(own, wanted.float(), equal_nan=True)
+
+
+SUMS = """\
+mixer: sums
+inputs: {q: [B, I, D], k: [B, J, D], v: [B, J, E]}
+attention:
+  over: J
+  score: sum(q * k, D)
+  output: {o: v}
+  lse: l
+outputs: {o: [B, I, E], l: [B, I]}
+"""
+
+
+@pytest.mark.parametrize(("rows", "keys"), [(40, 70), (2, 3000)])  # in one sweep, and in shares
+def test_the_log_of_an_infinite_sum_is_infinite(tmp_path, rows, keys):
+    path = tmp_path / "sums.yaml"
+    path.write_text(SUMS)
+    q, k, v = torch.randn(1, rows, 8), torch.randn(1, keys, 8), torch.randn(1, keys, 8)
+    q[0, 0] = q[0, 0].abs() + 0.1
+    q[0, 1] = -q[0, 1].abs() - 0.1  # -inf, which counts for nothing
+    k[0, keys // 2] = torch.inf
+    o, lse = mixc.load(path, backend="cpu")(q[:, :2], k, v)
+    expected = torch.logsumexp(q[:, :2].double() @ k.double().mT, -1)
+    assert expected.isposinf().tolist() == [[True, False]]
+    torch.testing.assert_close(lse, expected.float())
+    assert o[0, 0].isnan().all()
+    assert o[0, 1].isfinite().all()

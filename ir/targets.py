@@ -53,7 +53,8 @@ TARGETS: tuple[Target, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class CpuTarget:
-    """Vector lanes (of 32 bits), vector registers, and whether there is a bfloat16 dot of pairs.
+    """Vector lanes (of 32 bits), vector registers, and whether there are bfloat16 dots of pairs, or
+    of tiles of registers (AMX).
 
     Tiles are arrays in memory, which caches hold as far as they reach: nothing is too large.
     ``macros`` are the names that the C++ compiler and its headers have defined; ``l1_bytes`` is
@@ -64,6 +65,7 @@ class CpuTarget:
     lanes: int
     registers: int
     paired_dot: bool = False
+    tile_dot: bool = False
     macros: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
     weight_bytes: int = 1 << 30
     l1_bytes: int = field(default=32 << 10, compare=False)
@@ -81,6 +83,7 @@ PORTABLE = CpuTarget("portable", 4, 16)
 AVX2 = CpuTarget("avx2", 8, 16)
 AVX512 = CpuTarget("avx512", 16, 32)
 AVX512_BF16 = CpuTarget("avx512_bf16", 16, 32, paired_dot=True)
+AVX512_AMX = CpuTarget("avx512_amx", 16, 32, paired_dot=True, tile_dot=True)
 NEON = CpuTarget("neon", 4, 32)
 
 AnyTarget = Target | CpuTarget

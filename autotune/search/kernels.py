@@ -103,6 +103,7 @@ def cpu_space(mixer: Mixer, sizes: Mapping[str, int], dtype: str) -> Space:
         configure,
         knobs,
         knobs_of_stages,
+        long_blocks,
         narrow_states,
         refusal,
         short_keys,
@@ -115,7 +116,10 @@ def cpu_space(mixer: Mixer, sizes: Mapping[str, int], dtype: str) -> Space:
     form = "loop" if BY_ROWS in own_knobs and BY_ROWS.default else "chunk"
     features = feature_sizes(mixer, sizes)
     plan = lower(mixer, features, dtype, target=compiler.target, recurrence=form)
-    own = short_keys(plan, {**sizes, **dict(plan.sizes)}) | narrow_states(plan, compiler.target)
+    known = {**sizes, **dict(plan.sizes)}
+    own = long_blocks(plan, compiler.target, known, torch.get_num_threads())
+    own |= short_keys(plan, known)
+    own |= narrow_states(plan, compiler.target)
     found = [
         replace(knob, default=own.get(knob.name, knob.default))
         for knob in (*knobs(compiler.target), *own_knobs)

@@ -22,7 +22,7 @@ from ...ir.errors import DefectError, UnsupportedError
 from ...ir.targets import PORTABLE, CpuTarget
 from ..cache import cache_folder, holds, put
 from .emit import runtime_text
-from .target import first_cache_bytes, target_of_macros
+from .target import first_cache_bytes, permitted, target_of_macros
 
 FLAGS = (
     "-std=c++17",
@@ -75,7 +75,8 @@ def _probe(path: str) -> Compiler:
     ours = f"#define MIXC_LANES 4\n#define MIXC_PAIRED_DOT\n{runtime_text()}"
     macros = _output([path, *FLAGS[:3], "-dM", "-E", "-x", "c++", "-"], ours)
     digest = hashlib.sha256(macros.encode()).hexdigest()
-    target = replace(target_of_macros(macros), l1_bytes=first_cache_bytes() or PORTABLE.l1_bytes)
+    target = permitted(target_of_macros(macros))
+    target = replace(target, l1_bytes=first_cache_bytes() or PORTABLE.l1_bytes)
     return Compiler(path, version, target, digest)
 
 

@@ -14,6 +14,7 @@ from ...ir.optional import expressions
 from ...ir.plan import Kernel, Plan
 from ...ir.rewriting import every_node, walk
 from ...ir.targets import PORTABLE, CpuTarget
+from ...ir.task import AttentionTask
 from ...ir.tile import (
     Cast,
     Constant,
@@ -31,6 +32,7 @@ from ...ir.tile import (
     operands,
 )
 from .nest import VECTORS_AT_ONCE
+from .operand_forms import TILE_DOTS, is_paired
 from .products import DOT_ROWS, DOT_VECTORS, vectors_held
 from .rows import ROWS_AT_ONCE
 
@@ -46,11 +48,13 @@ _FEWEST_ROWS = 8  # of a batch: with them, weights are read fast enough for all 
 _HELD = 3 / 4  # of the L1, by states: it has room for rows then
 _OF_NUMBERS = (Constant, Range, Elementwise, Cast, Reduce)
 _OF_ELEMENTS = (Load, Store, For)  # and these take a tile in any order of its axes
+_LONG = 128  # rows that share what a block of keys costs beside products by tiles
+_ROUNDS = 8  # of programs for each core: the last ones are waited for
 _WIDEST = 1 << 16  # elements of a tile that the L2 has room for
 # A state that stays in the L1 costs two or three products a row and entry, and no chunk fewer.
 BY_ROWS = Knob("by_rows", (0, 1), 1, "a recurrence row by row, or by chunks of block_keys rows")
 # Declared beside what writes the code that they change; here the tiles' own.
-_OF_LAUNCH = (DOT_ROWS, DOT_VECTORS, VECTORS_AT_ONCE, ROWS_AT_ONCE)
+_OF_LAUNCH = (DOT_ROWS, DOT_VECTORS, TILE_DOTS, VECTORS_AT_ONCE, ROWS_AT_ONCE)
 # Five products a pair instead of seven; but a program takes all rows of its heads.
 ONE_SWEEP = Knob("one_sweep", (0, 1), 1, "gradients of queries and keys by one look at each pair")
 # A transform's passes cost as much as so many lags of a sum; the largest choice is never reached.
@@ -63,7 +67,8 @@ def knobs(target: CpuTarget) -> tuple[Knob, ...]:
     if target.registers < 32:
         few = replace(DOT_ROWS, default=6)
         return (BLOCK_ROWS, BLOCK_KEYS, few, DOT_VECTORS, VECTORS_AT_ONCE)
-    return (BLOCK_ROWS, BLOCK_KEYS, DOT_ROWS, DOT_VECTORS, VECTORS_AT_ONCE)
+    tiles = (TILE_DOTS,) if target.tile_dot else ()
+    return (BLOCK_ROWS, BLOCK_KEYS, DOT_ROWS, DOT_VECTORS, *tiles, VECTORS_AT_ONCE)
 
 
 def knobs_of_stages(mixer: Mixer) -> tuple[Knob, ...]:
@@ -150,6 +155,26 @@ def short_keys(plan: Plan, sizes: Mapping[str, int]) -> dict[str, int]:
         return {BLOCK_KEYS.name: _FEW_KEYS}
     one = 1 in short_rows(plan, sizes).values()
     return {BLOCK_KEYS.name: _KEYS_OF_ONE_ROW} if one else {}
+
+
+def long_blocks(
+    plan: Plan, target: CpuTarget, sizes: Mapping[str, int] = {}, cores: int = 1
+) -> dict[str, int]:
+    """The knob ``block_rows`` where products go by tiles of registers, and cores have enough to do.
+
+    They cost so little that turning keys or values round in each block shows: more rows share that.
+    """
+    attends = [k.program for k in plan.kernels if k.schedule == AttentionTask.schedule]
+    if not target.tile_dot or not any(_has_pairs(program, target) for program in attends):
+        return {}
+    known = [p.with_blocks({a.dim: _LONG for a in p.grid if a.tiled}) for p in attends]
+    known = [p for p in known if all(axis.dim in sizes for axis in p.grid)]
+    busy = all(_programs(program, sizes) >= _ROUNDS * cores for program in known)
+    return {BLOCK_ROWS.name: _LONG} if busy else {}
+
+
+def _has_pairs(program: Program, target: CpuTarget) -> bool:
+    return any(isinstance(op, Dot) and is_paired(target, op) for op in all_ops(program.body))
 
 
 def narrow_states(plan: Plan, target: CpuTarget) -> dict[str, int]:

@@ -16,6 +16,7 @@ from .names import with_plain_names
 from .rows import ROWS_AT_ONCE, several_rows
 
 _FFT = "fft.hpp"  # of plans that have a long sum over lags
+_TILES = "tiles.hpp"  # of targets that have tiles of registers
 _HEADERS = ("vector.hpp", "functions.hpp", "memory.hpp", "dot.hpp", "systems.hpp")
 
 
@@ -70,6 +71,11 @@ def runtime_text() -> str:
     return "\n".join(_header_text(name) for name in _HEADERS)
 
 
+def tiles_text() -> str:
+    """The header of targets that have tiles of registers."""
+    return _header_text(_TILES)
+
+
 def _header_text(name: str) -> str:
     return (files(__package__) / "runtime" / name).read_text(encoding="utf-8")
 
@@ -78,7 +84,8 @@ def _runtime(target: CpuTarget) -> str:
     lines = [f"#define MIXC_LANES {target.lanes}"]
     if target.paired_dot:
         lines.append("#define MIXC_PAIRED_DOT")
-    return "\n".join([*lines, runtime_text()])
+    more = [tiles_text()] if target.tile_dot else []
+    return "\n".join([*lines, runtime_text(), *more])
 
 
 def _entry(plan: Plan, entry: str, counts: tuple[int, ...]) -> str:

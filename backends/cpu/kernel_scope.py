@@ -18,7 +18,7 @@ from .layout import choose_layout
 from .local_arrays import LocalArrays
 from .memory import AccessReader
 from .names import taken
-from .operand_forms import operand_requests
+from .operand_forms import operand_requests, tile_dots
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,10 @@ class KernelScope:
         self.target = target
         self.sizes = sizes
         self.blocks = {t.dim: t.block for t in program.tiles}
-        self.layout = choose_layout(program, target.lanes)
+        tiled = tile_dots(program, target)
+        self.tiled = frozenset(dot.out.name for dot in tiled)  # what dots of tiles make
+        self.half_tiles = any(self.blocks[dot.over] % 32 for dot in tiled)
+        self.layout = choose_layout(program, target.lanes, self.tiled)
         self.fusion = Fusion(program, self.layout, target.lanes)
         self.reader = AccessReader(self.fusion.makers, lambda v: self.scalar(v).code)
         self.locals = LocalArrays(self.fresh)
@@ -52,7 +55,9 @@ class KernelScope:
         self._owner: dict[str, str] = {}  # of an array: the value that it holds
         self.written: set[int] = set()  # ops, by identity
         self.yields: list[Mapping[str, Value]] = []  # of the loops around, by what is handed over
-        self.plain, self.operand_forms = operand_requests(program, self.layout, self.fusion, target)
+        self.plain, self.operand_forms = operand_requests(
+            program, self.layout, self.fusion, target, self.tiled
+        )
         self.loops_around = 0
         self.row: Value | None = None  # the variable of a loop over rows
         # Along these axes maxima may lose a NaN: a sweep over keys finds it in the weights again.

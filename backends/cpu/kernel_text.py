@@ -127,7 +127,12 @@ class KernelText(KernelScope):
         self.add(
             "const int team = int(programs < threads ? programs > 1 ? programs : 1 : threads);"
         )
-        self.add("#pragma omp parallel for schedule(dynamic, 1) num_threads(team)")
+        if self.tiled:
+            self.add("#pragma omp parallel num_threads(team)", "{")
+            self.add(f"const mx::Tiles<{'true' if self.half_tiles else 'false'}> tiles;")
+            self.add("#pragma omp for schedule(dynamic, 1)")
+        else:
+            self.add("#pragma omp parallel for schedule(dynamic, 1) num_threads(team)")
         self.add("for (int64_t program = 0; program < programs; ++program) {")
         self.bodies.append([])
         if axes:
@@ -142,7 +147,7 @@ class KernelText(KernelScope):
             self.add(f"rest /= {count};")
         self._body(self.program.body)
         body = self.bodies.pop()
-        self.add(*[f"  {line}" for line in body], "}")
+        self.add(*[f"  {line}" for line in body], "}", *(["}"] if self.tiled else []))
 
     # -------------------------------------------------------------------------------- steps
 

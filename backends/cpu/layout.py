@@ -70,8 +70,11 @@ def dot_operands(dot: Dot, layout: Layout) -> DotOperands:
     return DotOperands(dot.b, dot.a, row, column)
 
 
-def choose_layout(program: Program, lanes: int) -> Layout:
-    """The order of the least cost; among equals, the first in the order that tiles are declared."""
+def choose_layout(program: Program, lanes: int, tiled: frozenset[str] = frozenset()) -> Layout:
+    """The order of the least cost; among equals, the first in the order that tiles are declared.
+
+    ``tiled``: what dots of tiles make, by name. They read rows on the left.
+    """
     narrow = frozenset(t.dim for t in program.tiles if t.block % lanes)
     ops = list(_weighted(program.body, 1))
     loads = {op.out.name: (op, weight) for op, weight in ops if isinstance(op, Load)}
@@ -80,7 +83,7 @@ def choose_layout(program: Program, lanes: int) -> Layout:
 
     def cost(order: Order) -> int:
         layout = Layout(order)
-        return sum(_cost(op, weight, layout, narrow, loads) for op, weight in ops)
+        return sum(_cost(op, weight, layout, narrow, loads, tiled) for op, weight in ops)
 
     axes = tuple(t.dim for t in program.tiles)
     if len(axes) <= _FEW:
@@ -120,13 +123,20 @@ def _weighted(ops: tuple[Op, ...], weight: int) -> Iterator[tuple[Op, int]]:
             yield from _weighted(op.body, weight * _DEEPER)
 
 
-def _cost(op: Op, weight: int, layout: Layout, narrow: frozenset[str], loads: Loads) -> int:
+def _cost(
+    op: Op,
+    weight: int,
+    layout: Layout,
+    narrow: frozenset[str],
+    loads: Loads,
+    tiled: frozenset[str],
+) -> int:
     for value in () if isinstance(op, For) else made_by(op):
         if len(value.axes) > 1 and layout.of(value)[-1] in narrow:
             return weight * (_IMPOSSIBLE if isinstance(op, Dot) else 8)
     match op:
         case Dot():
-            return _cost_of_operands(op, weight, layout, loads)
+            return _cost_of_operands(op, weight, layout, loads, op.out.name in tiled)
         case Reduce(_, _, x, over) if len(x.axes) > 1:
             return weight * 2 * (layout.of(x)[-1] == over)
         case Scan(_, x, over) | Combine(_, (x, *_), over) if len(x.axes) > 1:
@@ -142,13 +152,16 @@ def _cost(op: Op, weight: int, layout: Layout, narrow: frozenset[str], loads: Lo
     return 0
 
 
-def _cost_of_operands(dot: Dot, weight: int, layout: Layout, loads: Loads) -> int:
+def _cost_of_operands(dot: Dot, weight: int, layout: Layout, loads: Loads, tiled: bool) -> int:
     """What it costs to turn operands round: those from memory once for each load, not each dot."""
     operands = dot_operands(dot, layout)
     total = 0
     if operands.left.name in loads:
-        left, _ = loads[operands.left.name]
-        total += weight * 2 * (_contiguous(left) == operands.row)
+        left, once = loads[operands.left.name]
+        price = once * 8 if tiled else weight * 2
+        total += price * (_contiguous(left) == operands.row)
+    elif tiled:  # dearer than to turn what is loaded, which a longer block of rows shares
+        total += weight * 12 * (layout.of(operands.left)[-1] != dot.over)
     if operands.right.name not in loads:
         return total + weight * 8 * (layout.of(operands.right)[0] != dot.over)
     right, once = loads[operands.right.name]

@@ -16,7 +16,7 @@ _KEYWORDS = (
     "thread_local throw true try typedef typeid typename typeof union unsigned using virtual void "
     "volatile wchar_t while xor xor_eq"
 )
-_OWN = "mx main args threads team program programs rest u v n memcpy int32_t int64_t uint16_t"
+_OWN = "mx main args threads team program programs rest tiles u v n memcpy int32_t int64_t uint16_t"
 
 
 def taken(target: CpuTarget) -> frozenset[str]:

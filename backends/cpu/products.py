@@ -38,7 +38,12 @@ def pack_operands(kernel: KernelScope, value: Value) -> None:
             continue
         axes = kernel.layout.of(value)
         (other,) = value.axes - {over}
+        pairs = kernel.forms[value.name].get(("pairs", over))
         name = declare_form(kernel, value, form, over)
+        if form == "rows" and pairs is not None:
+            sizes = f"{kernel.blocks[other]}, {kernel.blocks[over]}"
+            kernel.add(f"mx::turn_pairs<{sizes}>({name}, {pairs});")
+            continue
         array = kernel.arrays[value.name].name
         strides = {axes[0]: kernel.blocks[axes[1]], axes[1]: 1}
         rows, columns = (other, over) if form == "rows" else (over, other)
@@ -59,6 +64,12 @@ def write_dot(kernel: KernelScope, op: Dot) -> None:
     left = _left(kernel, operands.left, operands.row, op)
     right = _right(kernel, operands.right, operands.column, op)
     rows, vectors = kernel.knob(DOT_ROWS), kernel.knob(DOT_VECTORS)
+    left_masks = "true" if operands.left == op.a else "false"
+    if op.out.name in kernel.tiled:
+        shape = f"{'true' if kernel.half_tiles else 'false'}, {m}, {n}, {k}, mx::Start::{start}"
+        name, shape = ("masked_", f"{shape}, {left_masks}") if op.masked else ("", shape)
+        kernel.add(f"mx::{name}tile_dot<{shape}>({', '.join([out, *left, *right, *scale])});")
+        return
     # One vector of a row leaves registers for more rows.
     most = rows * (vectors if n == kernel.target.lanes else 1)
     # A few rows need more vectors of each to keep the multipliers busy.
@@ -67,7 +78,7 @@ def write_dot(kernel: KernelScope, op: Dot) -> None:
     name = "dot"
     if op.masked:
         name = "masked_dot"
-        shape += f", {'true' if operands.left == op.a else 'false'}"
+        shape += f", {left_masks}"
     kernel.add(f"mx::{name}<{shape}>({', '.join([out, *left, *right, *scale])});")
 
 

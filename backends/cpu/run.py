@@ -32,6 +32,7 @@ from .configure import (
     fill_cores,
     keeps_cores_busy,
     knobs_of_stages,
+    long_blocks,
     narrow_states,
     short_keys,
     short_rows,
@@ -140,7 +141,11 @@ class CpuRunner:
         if plan.one_sweep and not keeps_cores_busy(plan, sizes, cores):
             plan = self._lowered(mixer, sizes, dtype, shares, {**chosen, ONE_SWEEP.name: 0})
         sizes = {**sizes, **dict(plan.sizes)}
-        own = {**short_keys(plan, sizes), **narrow_states(plan, self._target)}
+        own = {
+            **short_keys(plan, sizes),
+            **long_blocks(plan, self._target, sizes, cores),
+            **narrow_states(plan, self._target),
+        }
         knobs = {**defaults(self._target), **own, **chosen}
         plan = configure(plan, knobs, short_rows(plan, sizes), self._target.l1_bytes)
         return plan if BLOCK_ROWS.name in chosen else fill_cores(plan, sizes, cores)

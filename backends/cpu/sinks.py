@@ -37,13 +37,16 @@ def _declare_sink(
     late = False
     for form, over in sorted(kernel.operand_forms.get(value.name, ())):
         lane = kernel.layout.of(value)[-1]
-        in_nest = form == "rows" or (
-            nest.lanes is None
+        in_nest = (form == "rows" and over == lane) or (
+            form == "pairs"
+            and nest.lanes is None
             and over != lane
             and nest.over in (None, over)
             and pair_axis in (None, over)
         )
         in_nest = in_nest and kernel.in_vectors(kernel.layout.of(value))
+        if form == "rows" and not in_nest and ("pairs", over) in kernel.forms[value.name]:
+            continue  # they come out of the pairs
         if not made_here or not in_nest or form == "columns":
             late = True
             continue

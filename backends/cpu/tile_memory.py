@@ -167,7 +167,8 @@ def _load_rows(kernel: KernelScope, op: Load, access: Access, over: str) -> None
     kernel.add(f"int64_t {stride} = {access.strides[other]};")
     whole = [f"{access.strides[over]} == 1", *_whole(kernel, access)]
     kernel.add(f"if (!({' && '.join(whole)})) {{")
-    _tile_call(kernel, "load_rows", name, access, (other, over))
+    function = "load_turned_rows" if kernel.tiled else "load_rows"
+    _tile_call(kernel, function, name, access, (other, over))
     kernel.add(f"{pointer} = {name};", f"{stride} = {kernel.blocks[over]};", "}")
     kernel.direct[op.out.name, over] = (pointer, stride, "2")
 

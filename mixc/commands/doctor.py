@@ -52,6 +52,8 @@ def examine() -> Iterator[Finding]:
         yield hopper()
     yield guarded("AMD compiler", amd_compiler, "Reinstall triton; hip targets can't be compiled.")
     yield cpp_compiler()
+    with suppress(Exception):  # said by the line above
+        yield vectors()
     yield guarded("GPU", gpus, "None: kernels run in Triton's interpreter.", needed=False)
 
 
@@ -119,6 +121,21 @@ def cpp_compiler() -> Finding:
             return Finding("C++ compiler", True, path, needed=False)
     advice = "Install g++ or clang: triton builds its launcher with it on a machine with a GPU."
     return Finding("C++ compiler", False, "none", advice, needed=False)
+
+
+def vectors() -> Finding:
+    """What kernels for this CPU use of it."""
+    from ..backends.cpu.build import find_compiler
+    from ..backends.cpu.target import has_tiles
+
+    target = find_compiler().target
+    products = "like those of float32"
+    if target.paired_dot:
+        products = "by tiles of registers (AMX)" if target.tile_dot else "two at a time"
+    found = f"{target.name}: {target.lanes} numbers at once, products of bfloat16 {products}"
+    refused = has_tiles(target.macros) and not target.tile_dot
+    advice = "Linux refuses this process tiles of registers (AMX): from 5.16 on it grants them."
+    return Finding("CPU", not refused, found, advice if refused else "", needed=False)
 
 
 def gpus() -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from mixc.backends.cpu.build import find_compiler
 from mixc.cli import MODULES, commands
 
 
@@ -207,6 +208,8 @@ def test_doctor_reports_versions(run):
     found = {finding["name"]: finding for finding in answer["findings"]}
     assert found["Python"]["found"].startswith("3.")
     assert found["torch"]["ok"]
+    if "CPU" in found:
+        assert found["CPU"]["found"].startswith(f"{find_compiler().target.name}: ")
     assert answer["ok"] is (result.exit_code == 0)
 
 

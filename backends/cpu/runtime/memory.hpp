@@ -249,11 +249,8 @@ MX_INLINE void interleave(uint32_t* __restrict to, const uint16_t* __restrict lo
 
 #if defined(__AVX512F__) && MIXC_LANES == 16
 // A 16 by 16 block of 32-bit numbers, transposed: first 4 by 4 blocks within lanes of 128 bits,
-// then the lanes.
-MX_INLINE void transpose_block(uint32_t* __restrict to, int64_t to_stride,
-                               const uint16_t* __restrict from, int64_t from_stride) {
-  __m512i x[16], y[16];
-  MX_UNROLL for (int n = 0; n < 16; ++n) memcpy(&x[n], from + n * from_stride, 64);
+// then the lanes. What is in x is lost.
+MX_INLINE void transpose_registers(__m512i (&x)[16], __m512i (&y)[16]) {
   MX_UNROLL for (int n = 0; n < 16; n += 2) {
     y[n] = _mm512_unpacklo_epi32(x[n], x[n + 1]);
     y[n + 1] = _mm512_unpackhi_epi32(x[n], x[n + 1]);
@@ -274,7 +271,21 @@ MX_INLINE void transpose_block(uint32_t* __restrict to, int64_t to_stride,
     y[n + 4] = _mm512_shuffle_i32x4(b, d, 0x88);
     y[n + 12] = _mm512_shuffle_i32x4(b, d, 0xdd);
   }
+}
+MX_INLINE void transpose_block(uint32_t* __restrict to, int64_t to_stride,
+                               const uint16_t* __restrict from, int64_t from_stride) {
+  __m512i x[16], y[16];
+  MX_UNROLL for (int n = 0; n < 16; ++n) memcpy(&x[n], from + n * from_stride, 64);
+  transpose_registers(x, y);
   MX_UNROLL for (int n = 0; n < 16; ++n) memcpy(to + n * to_stride, &y[n], 64);
+}
+// PAIRS vectors of pairs, turned: row n of the result has the pairs of lane n side by side.
+template <int PAIRS>
+MX_INLINE void turn_block(uint16_t* __restrict to, int64_t row_stride, __m512i (&x)[16]) {
+  __m512i y[16];
+  MX_UNROLL for (int n = PAIRS; n < 16; ++n) x[n] = _mm512_setzero_si512();
+  transpose_registers(x, y);
+  MX_UNROLL for (int n = 0; n < 16; ++n) memcpy(to + n * row_stride, &y[n], 4 * PAIRS);
 }
 #endif
 
@@ -327,6 +338,15 @@ static inline void load_rows(uint16_t* __restrict to, const bf16* __restrict fro
 template <int ROWS, int COLUMNS>
 static inline void make_pairs(uint32_t* __restrict to, const float* __restrict from,
                               int row_stride, int column_stride) {
+  if (column_stride == 1 && COLUMNS % LANES == 0) {
+    for (int r = 0; r < ROWS; r += 2)
+      for (int c = 0; c < COLUMNS; c += LANES) {
+        const float* source = from + r * row_stride + c;
+        vu pairs = pair_bf16(load(source), load(source + row_stride));
+        store((int32_t*)to + r / 2 * COLUMNS + c, (vi)pairs);
+      }
+    return;
+  }
   for (int r = 0; r < ROWS; r += 2)
     for (int c = 0; c < COLUMNS; ++c) {
       const float* source = from + r * row_stride + c * column_stride;
@@ -338,6 +358,31 @@ static inline void make_pairs(uint32_t* __restrict to, const float* __restrict f
 template <int ROWS, int COLUMNS>
 static inline void make_rows(uint16_t* __restrict to, const float* __restrict from, int row_stride,
                              int column_stride) {
+  if (column_stride == 1 && COLUMNS % LANES == 0) {
+    for (int r = 0; r < ROWS; ++r)
+      for (int c = 0; c < COLUMNS; c += LANES)
+        store(to + r * COLUMNS + c, narrow_bf16(load(from + r * row_stride + c)));
+    return;
+  }
+#if defined(__AVX512F__) && MIXC_LANES == 16
+  if constexpr (ROWS % 16 == 0 && COLUMNS % 16 == 0)
+    if (row_stride == 1) {
+      for (int r = 0; r < ROWS; r += 16)
+        for (int c = 0; c < COLUMNS; c += 32) {
+          const float* source = from + c * column_stride + r;
+          __m512i x[16];
+          MX_UNROLL for (int n = 0; n < 16; ++n)
+            if (c + 2 * n < COLUMNS)
+              x[n] = (__m512i)pair_bf16(load(source + 2 * n * column_stride),
+                                        load(source + (2 * n + 1) * column_stride));
+          if (COLUMNS - c >= 32)
+            turn_block<16>(to + r * COLUMNS + c, COLUMNS, x);
+          else
+            turn_block<8>(to + r * COLUMNS + c, COLUMNS, x);
+        }
+      return;
+    }
+#endif
   for (int r = 0; r < ROWS; ++r)
     for (int c = 0; c < COLUMNS; ++c)
       to[r * COLUMNS + c] = to_bf16(from[r * row_stride + c * column_stride]).bits;

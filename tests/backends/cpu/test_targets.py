@@ -14,6 +14,7 @@ from mixc.backends.cpu.run import CpuRunner
 from mixc.backends.cpu.target import (
     AVX2,
     AVX512,
+    AVX512_AMX,
     AVX512_BF16,
     NEON,
     PORTABLE,
@@ -40,6 +41,8 @@ def macros(names: list[str]) -> str:
         (["AVX2", "FMA"], AVX2),
         (AVX512_MACROS, AVX512),
         ([*AVX512_MACROS, "AVX512BF16"], AVX512_BF16),
+        ([*AVX512_MACROS, "AVX512BF16", "AMX_TILE"], AVX512_BF16),
+        ([*AVX512_MACROS, "AVX512BF16", "AMX_TILE", "AMX_BF16"], AVX512_AMX),
     ],
 )
 def test_target_by_the_compilers_macros(names: list[str], target: CpuTarget) -> None:
@@ -50,13 +53,18 @@ def test_neon() -> None:
     assert target_of_macros("#define __ARM_NEON 1") == NEON
 
 
+# Each has all that those before it have.
+KINDS = [PORTABLE, AVX2, AVX512, AVX512_BF16, AVX512_AMX]
+
+
 def _flags(target: CpuTarget) -> tuple[str, ...]:
-    if target in (PORTABLE, AVX2) and find_compiler().target in (AVX512, AVX512_BF16):
-        return ("-mno-avx512f",)
-    return ()
+    here = find_compiler().target
+    if here not in KINDS or KINDS.index(target) > KINDS.index(here):
+        pytest.skip(f"this CPU is no {target.name}")
+    return ("-mno-avx512f",) if target in KINDS[:2] and here in KINDS[2:] else ()
 
 
-@pytest.mark.parametrize("target", [PORTABLE, AVX2], ids=lambda t: t.name)
+@pytest.mark.parametrize("target", KINDS, ids=lambda t: t.name)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_kernels_of_other_targets(target: CpuTarget, dtype: torch.dtype) -> None:
     mixer = load_file(find_spec("alibi_window"))

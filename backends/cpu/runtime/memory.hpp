@@ -46,6 +46,48 @@ MX_INLINE void narrow_row(fp16* __restrict to, const float* __restrict from, int
   for (; c < count; ++c) to[c] = to_fp16(from[c]);
 }
 
+#if defined(__AVX512F__) && MIXC_LANES == 16
+// A 16 by 16 block of 32-bit numbers, transposed: first 4 by 4 blocks within lanes of 128 bits,
+// then the lanes. What is in x is lost.
+MX_INLINE void transpose_registers(__m512i (&x)[16], __m512i (&y)[16]) {
+  MX_UNROLL for (int n = 0; n < 16; n += 2) {
+    y[n] = _mm512_unpacklo_epi32(x[n], x[n + 1]);
+    y[n + 1] = _mm512_unpackhi_epi32(x[n], x[n + 1]);
+  }
+  MX_UNROLL for (int n = 0; n < 16; n += 4) {
+    x[n] = _mm512_unpacklo_epi64(y[n], y[n + 2]);
+    x[n + 1] = _mm512_unpackhi_epi64(y[n], y[n + 2]);
+    x[n + 2] = _mm512_unpacklo_epi64(y[n + 1], y[n + 3]);
+    x[n + 3] = _mm512_unpackhi_epi64(y[n + 1], y[n + 3]);
+  }
+  MX_UNROLL for (int n = 0; n < 4; ++n) {
+    __m512i a = _mm512_shuffle_i32x4(x[n], x[n + 4], 0x88);
+    __m512i b = _mm512_shuffle_i32x4(x[n], x[n + 4], 0xdd);
+    __m512i c = _mm512_shuffle_i32x4(x[n + 8], x[n + 12], 0x88);
+    __m512i d = _mm512_shuffle_i32x4(x[n + 8], x[n + 12], 0xdd);
+    y[n] = _mm512_shuffle_i32x4(a, c, 0x88);
+    y[n + 8] = _mm512_shuffle_i32x4(a, c, 0xdd);
+    y[n + 4] = _mm512_shuffle_i32x4(b, d, 0x88);
+    y[n + 12] = _mm512_shuffle_i32x4(b, d, 0xdd);
+  }
+}
+MX_INLINE void transpose_block(uint32_t* __restrict to, int64_t to_stride,
+                               const uint16_t* __restrict from, int64_t from_stride) {
+  __m512i x[16], y[16];
+  MX_UNROLL for (int n = 0; n < 16; ++n) memcpy(&x[n], from + n * from_stride, 64);
+  transpose_registers(x, y);
+  MX_UNROLL for (int n = 0; n < 16; ++n) memcpy(to + n * to_stride, &y[n], 64);
+}
+// PAIRS vectors of pairs, turned: row n of the result has the pairs of lane n side by side.
+template <int PAIRS>
+MX_INLINE void turn_block(uint16_t* __restrict to, int64_t row_stride, __m512i (&x)[16]) {
+  __m512i y[16];
+  MX_UNROLL for (int n = PAIRS; n < 16; ++n) x[n] = _mm512_setzero_si512();
+  transpose_registers(x, y);
+  MX_UNROLL for (int n = 0; n < 16; ++n) memcpy(to + n * row_stride, &y[n], 4 * PAIRS);
+}
+#endif
+
 // Eight rows of eight numbers, turned: pairs within lanes of 128 bits, pairs of those, then lanes.
 typedef float v8 __attribute__((vector_size(32)));
 MX_INLINE void transpose(v8 (&x)[8]) {
@@ -91,7 +133,21 @@ static inline void load_turned(float* __restrict to, const From* __restrict from
 template <int COLUMNS, class To>
 static inline void store_turned(To* __restrict to, const float* __restrict from,
                                 int64_t column_stride, int rows, int columns) {
-  for (int c = 0; c < columns; c += 8) {
+  int c = 0;
+#if defined(__AVX512F__) && MIXC_LANES == 16
+  if constexpr (std::is_same_v<To, bf16>)  // 16 pairs of rows by 16 columns
+    if (rows % 32 == 0)
+      for (; c + 16 <= columns; c += 16)
+        for (int r = 0; r < rows; r += 32) {
+          const float* source = from + r * COLUMNS + c;
+          __m512i x[16];
+          MX_UNROLL for (int n = 0; n < 16; ++n)
+            x[n] = (__m512i)(bf16_bits(load(source + 2 * n * COLUMNS)) |
+                             bf16_bits(load(source + (2 * n + 1) * COLUMNS)) << 16);
+          turn_block<16>((uint16_t*)to + c * column_stride + r, column_stride, x);
+        }
+#endif
+  for (; c < columns; c += 8) {
     int r = 0;
     for (; r + 8 <= rows; r += 8) {
       v8 x[8];
@@ -246,48 +302,6 @@ MX_INLINE void interleave(uint32_t* __restrict to, const uint16_t* __restrict lo
 #endif
   for (; c < COLUMNS; ++c) to[c] = low[c] | uint32_t(high[c]) << 16;
 }
-
-#if defined(__AVX512F__) && MIXC_LANES == 16
-// A 16 by 16 block of 32-bit numbers, transposed: first 4 by 4 blocks within lanes of 128 bits,
-// then the lanes. What is in x is lost.
-MX_INLINE void transpose_registers(__m512i (&x)[16], __m512i (&y)[16]) {
-  MX_UNROLL for (int n = 0; n < 16; n += 2) {
-    y[n] = _mm512_unpacklo_epi32(x[n], x[n + 1]);
-    y[n + 1] = _mm512_unpackhi_epi32(x[n], x[n + 1]);
-  }
-  MX_UNROLL for (int n = 0; n < 16; n += 4) {
-    x[n] = _mm512_unpacklo_epi64(y[n], y[n + 2]);
-    x[n + 1] = _mm512_unpackhi_epi64(y[n], y[n + 2]);
-    x[n + 2] = _mm512_unpacklo_epi64(y[n + 1], y[n + 3]);
-    x[n + 3] = _mm512_unpackhi_epi64(y[n + 1], y[n + 3]);
-  }
-  MX_UNROLL for (int n = 0; n < 4; ++n) {
-    __m512i a = _mm512_shuffle_i32x4(x[n], x[n + 4], 0x88);
-    __m512i b = _mm512_shuffle_i32x4(x[n], x[n + 4], 0xdd);
-    __m512i c = _mm512_shuffle_i32x4(x[n + 8], x[n + 12], 0x88);
-    __m512i d = _mm512_shuffle_i32x4(x[n + 8], x[n + 12], 0xdd);
-    y[n] = _mm512_shuffle_i32x4(a, c, 0x88);
-    y[n + 8] = _mm512_shuffle_i32x4(a, c, 0xdd);
-    y[n + 4] = _mm512_shuffle_i32x4(b, d, 0x88);
-    y[n + 12] = _mm512_shuffle_i32x4(b, d, 0xdd);
-  }
-}
-MX_INLINE void transpose_block(uint32_t* __restrict to, int64_t to_stride,
-                               const uint16_t* __restrict from, int64_t from_stride) {
-  __m512i x[16], y[16];
-  MX_UNROLL for (int n = 0; n < 16; ++n) memcpy(&x[n], from + n * from_stride, 64);
-  transpose_registers(x, y);
-  MX_UNROLL for (int n = 0; n < 16; ++n) memcpy(to + n * to_stride, &y[n], 64);
-}
-// PAIRS vectors of pairs, turned: row n of the result has the pairs of lane n side by side.
-template <int PAIRS>
-MX_INLINE void turn_block(uint16_t* __restrict to, int64_t row_stride, __m512i (&x)[16]) {
-  __m512i y[16];
-  MX_UNROLL for (int n = PAIRS; n < 16; ++n) x[n] = _mm512_setzero_si512();
-  transpose_registers(x, y);
-  MX_UNROLL for (int n = 0; n < 16; ++n) memcpy(to + n * row_stride, &y[n], 4 * PAIRS);
-}
-#endif
 
 // Pairs of adjacent rows side by side: to[r / 2][c] = (from[r][c], from[r + 1][c]).
 template <int ROWS, int COLUMNS>

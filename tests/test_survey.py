@@ -12,6 +12,7 @@ import pytest
 
 from mixc.backends.triton.cross_compile import CompileWorkers
 
+from .survey.__main__ import COLUMNS as SURVEYED
 from .survey.recurrences import COLUMNS, KEPT, cases, row_of
 
 
@@ -35,6 +36,35 @@ def test_a_line_for_each_kernel_once(tmp_path: Path) -> None:
     assert all(int(line["registers"]) > 0 for line in lines if line not in ends)
     assert survey(out, *options) == ""
     assert list(csv.DictReader(out.open(), delimiter="\t")) == lines
+
+
+def line_of_all(spec: str, target: str, spilled: int, error: str = "") -> str:
+    columns = (spec, target, "128", "forward", "all kernels", "1 kernels", str(spilled))
+    return "\t".join((*columns, "", "", "", "", "", error))
+
+
+def test_what_spills_is_kept_and_what_was_not_looked_at_stays(tmp_path: Path) -> None:
+    out, kept = tmp_path / "survey.tsv", tmp_path / "spills.tsv"
+    head = "\t".join(SURVEYED)
+
+    def after(*lines: str) -> list[str]:
+        out.write_text("\n".join((head, *lines)) + "\n")
+        assert survey(out, "--keep", "--kept", str(kept)) == ""
+        return kept.read_text().splitlines()[1:]
+
+    first = [("causal", "cuda:80", 12), ("delta", "cuda:80", 244), ("hgrn", "cuda:80", 0)]
+    assert after(*(line_of_all(*one) for one in first)) == [
+        "cuda:80\t128\tforward\t3 specs\t256",
+        "cuda:80\t128\tforward\tcausal\t12",
+        "cuda:80\t128\tforward\tdelta\t244",
+    ]
+    failed = line_of_all("causal", "cuda:80", 0, "1 failed")
+    assert after(line_of_all("delta", "cuda:80", 0), failed, line_of_all("abc", "cuda:100", 4)) == [
+        "cuda:100\t128\tforward\t1 specs\t4",
+        "cuda:100\t128\tforward\tabc\t4",
+        "cuda:80\t128\tforward\t3 specs\t12",
+        "cuda:80\t128\tforward\tcausal\t12",
+    ]
 
 
 def test_the_kept_table_of_recurrences_is_what_the_model_says() -> None:

@@ -25,8 +25,9 @@ from ...ir.tile import (
 # for the factors of products.
 REGISTER_LIMIT = 95
 _OF_FACTORS = 32
-# The same for what carries a state, of which a factor in registers is another copy in 16 bits.
-_BESIDE_FACTORS = 84
+# The same for what carries a state, of which a factor in registers is another copy in 16 bits: half
+# as many again.
+_BESIDE_FACTORS = REGISTER_LIMIT * 2 // 3
 # What is loaded and made once, before the loops: measured on rotations of the queries, clean at 192
 # registers' worth and spilling from 256.
 PROLOGUE_LIMIT = 224

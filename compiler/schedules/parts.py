@@ -44,14 +44,13 @@ def chunk_kernels(task: ChunkTask, context: Context) -> int:
     program holds whole leave the registers for what it would load, unless all decays of entries
     are made elsewhere; and in a backward pass few kernels are better than a short chain. Where
     products take factors from registers, the small ones of a chunk have theirs in every warp again:
-    what decays by entry make of rows is prepared with few warps, and the walk has more.
+    they are prepared with few warps, and the walk has more.
     """
     target = context.target
     if not isinstance(target, Target):
         return CHUNK_KERNELS.default
     solved = task.corrected and bool(task.tiled) and not context.wide
-    long = by_entry(task) or (solved and target.products_from_shared)
-    return 2 if context.dtype.is_narrow and long else 1
+    return 2 if context.dtype.is_narrow and (by_entry(task) or solved) else 1
 
 
 def plan_knobs(plan: Plan) -> tuple[Knob, ...]:

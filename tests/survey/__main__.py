@@ -93,6 +93,7 @@ def main() -> None:
     parser.add_argument(
         "--keep", action="store_true", help=f"into {KEPT.name}, and compile nothing"
     )
+    parser.add_argument("--kept", type=Path, default=KEPT, help="another table than that")
     asked = parser.parse_args()
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     is_new = not asked.out.exists()
@@ -104,7 +105,7 @@ def main() -> None:
         if is_new:
             table.writeheader()
         if asked.keep:
-            keep(lines)
+            keep(lines, asked.kept)
             return
         started = time.monotonic()
         for case in cases(asked):
@@ -119,19 +120,43 @@ def main() -> None:
                 file.flush()
 
 
-def keep(lines: Iterable[Mapping[str, str]]) -> None:
-    """Write the table of what spills: a line for the library, then one for each spec that does."""
-    found: dict[tuple[str, ...], dict[str, int]] = {}
+def keep(lines: Iterable[Mapping[str, str]], kept: Path = KEPT) -> None:
+    """Write what spills into a table: a line for the library, then one for each spec that does.
+
+    What the table says of specs that ``lines`` don't have stays; specs are counted of whichever has
+    more of them.
+    """
+    found, counts = _kept(kept)
+    seen: dict[tuple[str, ...], int] = {}
     for line in lines:
         if line["kernel"] == ALL and not line["error"]:
             of = tuple(line[column] for column in KEPT_COLUMNS[:3])
             found.setdefault(of, {})[line["spec"]] = int(line["spilled_bytes"])
-    with KEPT.open("w", newline="") as file:
+            seen[of] = seen.get(of, 0) + 1
+    with kept.open("w", newline="") as file:
         table = csv.writer(file, delimiter="\t", lineterminator="\n")
         table.writerow(KEPT_COLUMNS)
         for of, specs in sorted(found.items()):
-            table.writerow([*of, f"{len(specs)} specs", sum(specs.values())])
+            count = max(counts.get(of, 0), seen.get(of, 0))
+            table.writerow([*of, f"{count} specs", sum(specs.values())])
             table.writerows([*of, name, n] for name, n in sorted(specs.items()) if n)
+
+
+def _kept(
+    table: Path,
+) -> tuple[dict[tuple[str, ...], dict[str, int]], dict[tuple[str, ...], int]]:
+    """Spilled bytes by spec, and how many specs were looked at, by target, size and pass."""
+    found: dict[tuple[str, ...], dict[str, int]] = {}
+    counts: dict[tuple[str, ...], int] = {}
+    lines = table.read_text().splitlines() if table.exists() else []
+    for line in csv.DictReader(lines, delimiter="\t"):
+        of = tuple(line[column] for column in KEPT_COLUMNS[:3])
+        specs = found.setdefault(of, {})
+        if line["spec"].endswith(" specs"):
+            counts[of] = int(line["spec"].removesuffix(" specs"))
+        else:
+            specs[line["spec"]] = int(line["spilled_bytes"])
+    return found, counts
 
 
 def cases(asked: argparse.Namespace) -> Iterator[tuple[str, str, str, str, Path]]:

@@ -11,7 +11,7 @@ from mixc.backends.triton.binary_report import KernelReport
 from mixc.backends.triton.cross_compile import CompileWorkers
 from mixc.backends.triton.emit import emit_module
 from mixc.backends.triton.signatures import kernel_signatures
-from mixc.compiler.language.find import library
+from mixc.compiler.language.find import find_spec, library
 from mixc.compiler.language.load import load_file
 from mixc.compiler.pipeline import lower
 from mixc.ir.optional import without_inputs
@@ -88,6 +88,17 @@ def test_compiles_without_spills_on_tensor_cores(
         plan = planned(path, size, target)
         for report in workers.compile(emit_module(plan), kernel_signatures(plan), [target]):
             check(report, kernel_of(plan, report.name), target, SPILLS.get(path.stem, 0))
+
+
+@pytest.mark.parametrize("name", ["gated_delta", "comba", "simple_gla", "mamba2"])
+@pytest.mark.parametrize("target", ["cuda:80", "cuda:120"])
+def test_a_state_and_its_copy_as_a_factor_fit_registers(
+    name: str, target: str, workers: CompileWorkers
+) -> None:
+    other = parse_target(target)
+    plan = planned(find_spec(name), 128, other)
+    for report in workers.compile(emit_module(plan), kernel_signatures(plan), [other]):
+        assert (report.error, report.spilled_bytes) == (None, 0), report
 
 
 def check(report: KernelReport, kernel: Kernel, target: Target, spills: int) -> None:

@@ -180,7 +180,7 @@ def test_the_librarys_modules_are_clean(tmp_path: Path) -> None:
 
 def test_a_chunk_reads_like_its_formulas() -> None:
     """Names of the formulas, no copies; an input is loaded once for each way round it is needed."""
-    text = emit_module(lower(load_file(find_spec("gated_delta")), {}, "bfloat16"))
+    text = emit_module(lower(load_file(find_spec("gated_delta")), {}, "bfloat16", chunk_kernels=1))
     start = text.index("    for t_start in range(0, T, BLOCK_T):")
     turn = text[start : text.index("    # S after the last row")]
     loads = re.findall(r"tl\.load\(\s*(\w+)_block", turn)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,10 @@ from ...ir.errors import ArgumentError
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
+LOCK_WAIT_S = 60.0  # for which a statement waits for what another process holds
 _ATTEMPTS, _PAUSE_S = 5, 0.5
+_PSYCOPG = frozenset({"postgresql", "postgresql+psycopg", "postgresql+psycopg2"})
+_TABLES = int.from_bytes(b"mixc", "big")  # of the advisory lock under which tables are made
 
 
 def open_storage(place: str | Path) -> BaseStorage:
@@ -33,24 +38,47 @@ def open_storage(place: str | Path) -> BaseStorage:
 
 
 def _database(url: str) -> BaseStorage:
+    from optuna.exceptions import StorageInternalError
     from optuna.storages import RDBStorage
     from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
     scheme = url.partition("://")[0]
+    engine: dict[str, Any] = {"pool_pre_ping": True}  # what a server has closed is opened again
+    if scheme in _PSYCOPG and "options=" not in url:  # nobody waits without end for another's lock
+        engine["connect_args"] = {"options": f"-c lock_timeout={int(1000 * LOCK_WAIT_S)}"}
     try:
         for _ in range(_ATTEMPTS):  # where two make the tables of a new database, one fails
             try:
-                # What a server has closed meanwhile is opened again.
-                return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
-            except DBAPIError:
+                with _alone(url, engine):
+                    return RDBStorage(url, engine_kwargs=engine)
+            except (DBAPIError, StorageInternalError):
                 time.sleep(_PAUSE_S)
-        return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+        with _alone(url, engine):
+            return RDBStorage(url, engine_kwargs=engine)
     except ImportError as error:
         more = " (pip install 'mixc[postgresql]')" if scheme.startswith("postgresql") else ""
         raise ArgumentError(f"--storage {scheme}://...: {error.name} is needed{more}") from error
-    except SQLAlchemyError as error:
-        why = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+    except (SQLAlchemyError, StorageInternalError) as error:
+        cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+        why = str(getattr(cause, "orig", None) or error).strip().splitlines()[0]
         raise ArgumentError(f"--storage {scheme}://...: {why}") from error
+
+
+@contextmanager
+def _alone(url: str, arguments: Mapping[str, Any]) -> Iterator[None]:
+    """In PostgreSQL one process at a time makes tables: there two would wait for each other."""
+    from sqlalchemy import create_engine, text
+
+    if not url.startswith("postgresql"):
+        yield
+        return
+    engine = create_engine(url, **arguments)
+    try:
+        with engine.begin() as connection:
+            connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _TABLES})
+            yield
+    finally:
+        engine.dispose()
 
 
 class FileLock:

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import optuna
 import pytest
+import sqlalchemy
 
+from mixc.autotune.search import journal
 from mixc.autotune.search.journal import open_storage
 from mixc.autotune.search.kernels import Space
 from mixc.autotune.search.search import Search
@@ -132,6 +134,15 @@ def answer_of(server, address):
 
 def test_two_processes_share_a_study_in_postgresql(postgresql):
     check_shared(*share(postgresql))
+
+
+def test_a_database_whose_tables_another_holds_is_said(postgresql, monkeypatch):
+    open_storage(postgresql)
+    monkeypatch.setattr(journal, "LOCK_WAIT_S", 0.1)
+    with sqlalchemy.create_engine(postgresql).connect() as other:
+        other.execute(sqlalchemy.text("lock table studies, version_info in access exclusive mode"))
+        with pytest.raises(ArgumentError, match="lock timeout"):
+            open_storage(postgresql)
 
 
 def test_a_storage_that_does_not_answer_is_said():

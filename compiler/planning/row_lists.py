@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 from ...ir.expression import Call, Expr, Index, Size, call
-from ...ir.host import evaluate_host
+from ...ir.host import evaluate_host, is_host
 from ...ir.key_ranges import Conjunct
 from ...ir.normaliser import Rescaled
 from ...ir.plan import Buffer
@@ -106,6 +106,8 @@ def _stretch(builder: PlanBuilder, node: Expr, over: str, stretches: str) -> Exp
 
 
 def _number(builder: PlanBuilder, expr: Expr) -> int | None:
+    if not is_host(expr):  # a length that depends on the row: c = 2 ** l
+        return None
     try:
         return int(evaluate_host(expr, builder.context.sizes, builder.params))
     except KeyError:

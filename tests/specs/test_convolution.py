@@ -143,3 +143,25 @@ def test_extractor_sums_what_each_place_makes_of_a_token(by_lag: bool) -> None:
         summed = torch.einsum("bud,ude->be", x["x"][:, : t + 1], x["W"][places])
         rows.append((t + 1) ** -0.5 * summed * (x["x"][:, t] @ x["A"]))
     assert_agrees("extractor", x, {"y": torch.stack(rows, 1)}, {"by_lag": by_lag})
+
+
+@pytest.mark.parametrize("length", [1, 2, 13])
+def test_orchid_makes_its_kernel_of_the_spectrum(length: int) -> None:
+    channels, taps = 3, 3
+    x = {n: normal(2, length, channels, grad=True) for n in ("s1", "s2", "v")}
+    x |= {n: normal(channels, taps, grad=True) for n in ("taps", "taps_v")}
+    x |= {"taps_f": normal(channels, 2, taps, grad=True), "h0": normal(length, channels, grad=True)}
+    x["skip"] = normal(channels, grad=True)
+
+    def short(z: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        w = weight.reshape(-1, 1, taps)
+        return F.conv1d(z.mT, w, padding=1, groups=channels).mT
+
+    c = F.layer_norm(short(x["v"], x["taps"]), (channels,))
+    power = torch.fft.fft(c, dim=1).abs().square()
+    told = short(power, x["taps_f"]).unflatten(-1, (channels, 2))
+    told = F.layer_norm(told, (channels, 2))
+    own = torch.fft.ifft(torch.complex(told[..., 0], told[..., 1]), dim=1).real
+    u = x["s1"] * short(x["v"], x["taps_v"])
+    y = torch.fft.ifft(torch.fft.fft(own + x["h0"], dim=1) * torch.fft.fft(u, dim=1), dim=1).real
+    assert_agrees("orchid", x, {"o": x["s2"] * (y + x["skip"] * u)})

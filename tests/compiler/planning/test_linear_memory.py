@@ -24,6 +24,7 @@ from mixc.ir.tile import DType
 SHORT, LONG = 4096, 16384
 # Specs that are about a matrix of pairs which no sweep over the keys makes again.
 SQUARE = {
+    "coverage": "what each row has attended to, pixel by pixel, which convolutions read",
     "fnet": "the transform's table of angles, which every channel reads",
     "landmark": "a softmax by blocks of keys inside another: numbers for each row and block",
     "adem": "which keys a row has chosen, of all of them",
@@ -33,6 +34,7 @@ SQUARE = {
     "nsa": "the weights of blocks of keys, from which blocks are chosen",
     "recycled": "what each row that attends to all gives to every key, from which keys are kept",
     "tome": "a similarity for each pair of tokens",
+    "structformer": "how far each token's range reaches, and its likely heads",
     "xlnet": "products with every distance, read at those of the pairs",
 }
 

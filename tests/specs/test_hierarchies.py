@@ -1,0 +1,65 @@
+"""Attention by levels: Combiner's logarithmic form, StructFormer."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional
+
+from .independent import assert_agrees, normal
+
+B, H, D, E = 2, 3, 4, 5
+
+
+@pytest.mark.parametrize("length", [1, 2, 21])
+def test_combiner_reads_blocks_of_powers_of_two(length: int) -> None:
+    x = {n: normal(B, H, length, s, grad=True) for n, s in zip("qkv", (D, D, E), strict=True)}
+    q, k, v = (x[n] for n in "qkv")
+    scale, rows = D**-0.5, []
+    for i in range(length):
+        keys, values, end = [k[:, :, i]], [v[:, :, i]], i
+        while end:  # blocks as large as they come, backwards from the row
+            begin = end & (end - 1)
+            asks = scale * q[:, :, begin:end].amax(2)
+            own = torch.einsum("bhd,bhjd->bhj", asks, k[:, :, begin:end]).softmax(-1)
+            keys.append(k[:, :, begin:end].amax(2))
+            values.append(torch.einsum("bhj,bhje->bhe", own, v[:, :, begin:end]))
+            end = begin
+        p = (scale * torch.einsum("bhd,nbhd->nbh", q[:, :, i], torch.stack(keys))).softmax(0)
+        rows.append(torch.einsum("nbh,nbhe->bhe", p, torch.stack(values)))
+    assert_agrees("combiner_log", x, {"o": torch.stack(rows, 2)}, {"levels": 6})
+
+
+def _running_least(x: torch.Tensor, reverse: bool) -> torch.Tensor:
+    x = x.flip(-1) if reverse else x
+    least = x.cummin(-1).values
+    return least.flip(-1) if reverse else least
+
+
+@pytest.mark.parametrize(("length", "steep", "sharp"), [(1, 1.0, 1.0), (9, 2.0, 0.5)])
+def test_structformer_attends_along_its_own_parse(length: int, steep: float, sharp: float) -> None:
+    x = {n: normal(B, H, length, s, grad=True) for n, s in zip("qkv", (D, D, E), strict=True)}
+    x |= {n: normal(B, length, grad=True) for n in ("height", "distance")}
+    x["relation"] = normal(H, 2, grad=True)
+    height, distance = x["height"], x["distance"]
+    # As the authors' code: ranges (i, l, r), and the head of each range, whole.
+    gamma = (-(distance[:, None] - height[:, :, None]) * steep).sigmoid()
+    ones = torch.ones_like(gamma)
+    before = _running_least(gamma.tril(-1) + ones.triu(), True)
+    left = (before - functional.pad(before[..., :-1], (1, 0))).tril()
+    on = _running_least(gamma.triu() + ones.tril(-1), False)
+    after = torch.cat([ones[..., :1], on[..., :-1]], -1)  # exclusive
+    right = (after - functional.pad(after[..., 1:], (0, 1))).triu()
+    at = torch.arange(length)
+    inside = (at[:, None, None] <= at) & (at <= at[:, None])  # (l, r, k)
+    ranges = inside & (at[:, None] <= at)[..., None]
+    logits = (height * sharp)[:, None, None].expand(B, length, length, length)
+    head_of = logits.masked_fill(~ranges, -1e9).softmax(-1)
+    heads = torch.einsum("bil,bir,blrk->bik", left, right, head_of)
+    heads = heads.masked_fill(torch.eye(length, dtype=torch.bool), 0)
+    told = x["relation"].softmax(-1)
+    dep = torch.einsum("hr,brij->bhij", told, torch.stack([heads, heads.mT], 1))
+    o = ((x["q"] @ x["k"].mT / math.sqrt(D)).sigmoid() * dep) @ x["v"]
+    assert_agrees("structformer", x, {"o": o}, {"steep": steep, "sharp": sharp})

@@ -39,9 +39,19 @@ def scattered(kernel: KernelScope, op: Store, array: str) -> bool:
         return False
     axis, other, arguments = found
     if kernel.layout.of(op.value) != (axis, other):
-        return False
+        array = _turned(kernel, op.value, array, axis, other)
     kernel.add(f"mx::scatter_rows<{_sizes(kernel, axis, other)}>({array}, {arguments});")
     return True
+
+
+def _turned(kernel: KernelScope, value: Value, array: str, axis: str, other: str) -> str:
+    """A copy with its rows one after the other, as they are brought away."""
+    copy = kernel.fresh(f"{value.name}_turned")
+    kernel.local("float", copy, kernel.size((axis, other)))
+    rows, columns = kernel.blocks[axis], kernel.blocks[other]
+    sizes = _sizes(kernel, other, axis)
+    kernel.add(f"mx::store_tile<{sizes}>({copy}, {array}, 1, {columns}, {columns}, {rows});")
+    return copy
 
 
 def _sizes(kernel: KernelScope, axis: str, other: str) -> str:

@@ -100,6 +100,7 @@ def cpu_space(mixer: Mixer, sizes: Mapping[str, int], dtype: str) -> Space:
     from ...backends.cpu.configure import (
         BY_ROWS,
         NARROWEST,
+        chunks_pay,
         configure,
         knobs,
         knobs_of_stages,
@@ -120,6 +121,9 @@ def cpu_space(mixer: Mixer, sizes: Mapping[str, int], dtype: str) -> Space:
     own = long_blocks(plan, compiler.target, known, torch.get_num_threads())
     own |= short_keys(plan, known)
     own |= narrow_states(plan, compiler.target)
+    if BY_ROWS in own_knobs:
+        chunks = lower(mixer, features, dtype, target=compiler.target, recurrence="chunk")
+        own |= {BY_ROWS.name: 0} if chunks_pay(chunks, compiler.target, known) else {}
     found = [
         replace(knob, default=own.get(knob.name, knob.default))
         for knob in (*knobs(compiler.target), *own_knobs)

@@ -12,6 +12,7 @@ from ...ir.knob import Knob, check_configuration
 from ...ir.mixer import Attention, Mixer, Recurrence
 from ...ir.optional import expressions
 from ...ir.plan import Kernel, Plan
+from ...ir.recurrence_tasks import ChunkTask
 from ...ir.rewriting import every_node, walk
 from ...ir.targets import PORTABLE, CpuTarget
 from ...ir.task import AttentionTask
@@ -163,14 +164,42 @@ def long_blocks(
     """The knob ``block_rows`` where products go by tiles of registers, and cores have enough to do.
 
     They cost so little that turning keys or values round in each block shows: more rows share that.
+    Sums beyond the L1 are read and written once for more keys (``block_keys``).
     """
     attends = [k.program for k in plan.kernels if k.schedule == AttentionTask.schedule]
     if not target.tile_dot or not any(_has_pairs(program, target) for program in attends):
         return {}
     known = [p.with_blocks({a.dim: _LONG for a in p.grid if a.tiled}) for p in attends]
     known = [p for p in known if all(axis.dim in sizes for axis in p.grid)]
-    busy = all(_programs(program, sizes) >= _ROUNDS * cores for program in known)
-    return {BLOCK_ROWS.name: _LONG} if busy else {}
+    if any(_programs(program, sizes) < _ROUNDS * cores for program in known):
+        return {}
+    sums = max(_carried(program) for program in attends)
+    keys = {BLOCK_KEYS.name: _LONG} if 4 * sums > target.l1_bytes else {}
+    return {BLOCK_ROWS.name: _LONG, **keys}
+
+
+def _carried(program: Program) -> int:
+    """The most elements that a loop at the top hands over in one value, for long blocks of rows."""
+    values = [c.inner for op in program.body if isinstance(op, For) for c in op.carried]
+    tiles = {tile.dim: tile for tile in program.tiles}
+    sizes = {dim: _size(tile) if tile.whole else _LONG for dim, tile in tiles.items()}
+    return max((prod(sizes[axis] for axis in value.axes) for value in values), default=0)
+
+
+def chunks_pay(plan: Plan, target: CpuTarget, sizes: Mapping[str, int] = {}) -> bool:
+    """Whether a plan's chunks are done sooner than rows one by one: their products go by tiles of
+    registers, and there is no function of each entry of a row, as decays by entry need."""
+    chunks = [k.program for k in plan.kernels if k.schedule == ChunkTask.schedule]
+    lengths = [sizes[dim] for p in chunks for dim in _walked(p) if dim in sizes]
+    if not target.tile_dot or not chunks or any(length <= BLOCK_KEYS.default for length in lengths):
+        return False
+    return all(_has_pairs(p, target) and not _has_functions_of_entries(p) for p in chunks)
+
+
+def _has_functions_of_entries(program: Program) -> bool:
+    whole = {tile.dim for tile in program.tiles if tile.whole}
+    calls = (op for op in all_ops(program.body) if isinstance(op, Elementwise))
+    return any(op.fn in TRANSCENDENTAL and op.out.axes & whole for op in calls)
 
 
 def _has_pairs(program: Program, target: CpuTarget) -> bool:

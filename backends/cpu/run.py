@@ -27,6 +27,7 @@ from .configure import (
     FFT_LAGS,
     NARROWEST,
     ONE_SWEEP,
+    chunks_pay,
     configure,
     defaults,
     fill_cores,
@@ -142,8 +143,8 @@ class CpuRunner:
             plan = self._lowered(mixer, sizes, dtype, shares, {**chosen, ONE_SWEEP.name: 0})
         sizes = {**sizes, **dict(plan.sizes)}
         own = {
-            **short_keys(plan, sizes),
             **long_blocks(plan, self._target, sizes, cores),
+            **short_keys(plan, sizes),
             **narrow_states(plan, self._target),
         }
         knobs = {**defaults(self._target), **own, **chosen}
@@ -163,6 +164,11 @@ class CpuRunner:
         inputs = tuple((i.name, i.dtype) for i in mixer.inputs)
         by_rows = chosen.get(BY_ROWS.name, BY_ROWS.default)
         own = knobs_of_stages(mixer)
+        if BY_ROWS in own and BY_ROWS.name not in chosen and self._target.tile_dot:
+            chunks = {**chosen, BY_ROWS.name: 0}
+            plan = self._lowered(mixer, sizes, dtype, shares, chunks)
+            if chunks_pay(plan, self._target, sizes):
+                return plan
         lags = chosen.get(FFT_LAGS.name, FFT_LAGS.default) if FFT_LAGS in own else None
         sweeps = ONE_SWEEP in own
         sweeps = sweeps and bool(chosen.get(ONE_SWEEP.name, ONE_SWEEP.default))

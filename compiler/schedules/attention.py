@@ -33,6 +33,7 @@ from .across import rows_in_turn
 from .block_table import sweep_listed
 from .defaults import attention_configurations
 from .estimates import fits
+from .running_max import raised
 from .space import Space
 from .split import share_of
 
@@ -186,9 +187,7 @@ def rescaled_body(
         score = evaluator.spread(score, rows | {task.over}, score.name)
         largest = builder.reduce("max", score, task.over, "score_max")
         block_max = builder.elementwise("mul", largest, per_unit, dtype=DType.FLOAT32)
-        new_max = builder.elementwise(
-            "max", row_max, block_max, dtype=DType.FLOAT32, hint="new_max"
-        )
+        new_max = raised(evaluator, row_max, block_max)
         safe = _finite(evaluator, new_max)
         scaled = builder.elementwise("mul", score, per_unit, dtype=DType.FLOAT32)
         weight = _exp2(evaluator, scaled, safe, "weight")

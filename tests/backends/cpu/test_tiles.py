@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from mixc.backends.cpu.build import build, find_compiler
-from mixc.backends.cpu.configure import configure, defaults
+from mixc.backends.cpu.configure import chunks_pay, configure, defaults, long_blocks
 from mixc.backends.cpu.emit import emit_source, runtime_text, tiles_text
 from mixc.backends.cpu.run import CpuRunner
 from mixc.backends.cpu.target import permitted
 from mixc.compiler.language.find import find_spec
 from mixc.compiler.language.load import load_file
 from mixc.compiler.pipeline import lower
+from mixc.ir.roles import feature_dims
 from mixc.ir.targets import AVX512, AVX512_AMX, AVX512_BF16
 
 needs_tiles = pytest.mark.skipif(
@@ -199,6 +200,48 @@ def test_a_knob_leaves_products_to_pairs() -> None:
         run = CpuRunner(mixer, lower, configuration={"tile_dots": knob})
         assert ("mx::tile_dot<" in run.source({"D": 80, "E": 80}, torch.bfloat16)) is has
         torch.testing.assert_close(run(x)["o"], of_torch(x), rtol=0, atol=2e-2)
+
+
+def test_blocks_are_long_where_cores_have_enough_to_do() -> None:
+    for size, wanted in ((64, {"block_rows": 128}), (128, {"block_rows": 128, "block_keys": 128})):
+        plan = lower(load_file(find_spec("causal")), {"D": size, "E": size}, "bfloat16")
+        sizes = {"B": 1, "H": 8, "I": 4096}
+        target = replace(AVX512_AMX, l1_bytes=48 << 10)
+        assert long_blocks(plan, target, sizes, cores=2) == wanted
+        assert long_blocks(plan, target, {**sizes, "I": 128}, cores=2) == {}
+        assert long_blocks(plan, AVX512_BF16, sizes, cores=2) == {}
+
+
+@pytest.mark.parametrize(
+    ("spec", "dtype", "pays"),
+    [
+        ("simple_gla", "bfloat16", True),
+        ("mamba2", "bfloat16", True),
+        ("delta", "bfloat16", True),
+        ("gla", "bfloat16", False),  # a decay for each entry
+        ("delta", "float32", False),
+    ],
+)
+def test_chunks_where_their_products_are_most_of_them(spec: str, dtype: str, pays: bool) -> None:
+    mixer = load_file(find_spec(spec))
+    plan = lower(mixer, dict.fromkeys(feature_dims(mixer), 64), dtype, recurrence="chunk")
+    for length in (64, 65, 4096):
+        assert chunks_pay(plan, AVX512_AMX, {"T": length}) is (pays and length > 64)
+    assert not chunks_pay(plan, AVX512_BF16, {"T": 4096})
+
+
+@needs_tiles
+@pytest.mark.parametrize("growth", [0.0, 0.02, -0.02])
+def test_a_maximum_may_be_behind(growth: float) -> None:
+    """Scores that rise from key to key, in small steps or many at once, and rows that see none."""
+    x = attention(300)
+    x["k"] = (x["k"].float() * (1 + growth * torch.arange(300)[:, None])).bfloat16()
+    x["k"][..., 100:110, :] *= 50
+    mixer = load_file(find_spec("causal"))
+    found = CpuRunner(mixer, lower)(x)["o"].float()
+    torch.testing.assert_close(
+        found, of_torch({n: t.float() for n, t in x.items()}), rtol=0, atol=3e-2
+    )
 
 
 # ------------------------------------------------------------------------------- permission

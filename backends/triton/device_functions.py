@@ -147,11 +147,11 @@ def _both(a, b):
 """,
     "larger": """
 def _larger(a, b):
-    return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
+    return tl.where((a > b) | (a != a), a, b)
 """,
     "smaller": """
 def _smaller(a, b):
-    return tl.minimum(a, b, propagate_nan=tl.PropagateNan.ALL)
+    return tl.where((a < b) | (a != a), a, b)
 """,
     # No product of what is loaded stands under a condition: Triton (3.6 to 3.8; its issue 8139)
     # moves conditions to the end of a turn, behind the copies of a later one into the same place.

@@ -177,18 +177,33 @@ class States:
         """What can still change."""
         return tuple((tuple(d.dims), d.kind, d.complex) for d in self.drafts.values())
 
-    def check_flow(self, name: str, value: Expr, loops: Iterable[str], place: Place) -> None:
+    def check_flow(
+        self,
+        name: str,
+        value: Expr,
+        loops: Iterable[str],
+        place: Place,
+        said: frozenset[str] = frozenset(),
+    ) -> None:
         """Refuse a value with an axis that would change the shape of the state.
+
+        ``said``: the axes that the line names. Another position of the sequence may be meant
+        (a state for each row, walked along the keys) where it is said.
 
         Raises:
             SpecError: an axis that only another state lists, or a position of the sequence.
         """
         draft, rows = self.drafts[name], {self.over, *loops}
-        if wrong := self._foreign(draft, value.axes - rows):
+        meant = {axis for axis in said if self._is_time(axis)}
+        if wrong := self._foreign(draft, value.axes - rows - meant):
             over = ", ".join(wrong)
             do = f"a sum over {over} is probably forgotten: `sum(…, {over})`"
             if self._is_time(wrong[0]):
-                do = f"read the row at hand: `x[{wrong[0]}={self.over.lower()}]`"
+                axes = ", ".join(sorted(value.axes - rows))
+                do = (
+                    f"read the row at hand, `x[{wrong[0]}={self.over.lower()}]`; "
+                    f"or, for a state of each, say so: `{name}[{axes}] = …`"
+                )
             raise self._reshaped(name, value, rows, f"{over} should not be there", place)(do)
 
     def check_whole(self, name: str, value: Expr, loops: Iterable[str], place: Place) -> None:

@@ -160,7 +160,8 @@ class Step:
         place = Place(context.source, target.span)
         value = self.rows.checked(value, loops, hoist=name if self.final else None)
         if name in self.states.drafts:
-            names = self._to_state(name, value, loops, place)
+            said = frozenset(axis.name for axis in axes or ())
+            names = self._to_state(name, value, loops, said, place)
             shape: Expr = self.states.ref(name)
         else:
             names = self._to_own(name, value, loops, place)
@@ -204,8 +205,15 @@ class Step:
                 do="take the gradient inside the loop, or write the loop's rounds out",
             ) from None
 
-    def _to_state(self, name: str, value: Expr, loops: tuple[str, ...], place: Place) -> list[str]:
-        self.states.check_flow(name, value, loops, place)
+    def _to_state(
+        self,
+        name: str,
+        value: Expr,
+        loops: tuple[str, ...],
+        said: frozenset[str],
+        place: Place,
+    ) -> list[str]:
+        self.states.check_flow(name, value, loops, place, said)
         self.states.flow_in(name, value, loops)
         if self.final:
             self.states.check_whole(name, value, loops, place)

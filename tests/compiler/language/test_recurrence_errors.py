@@ -1,7 +1,9 @@
 """One small fault in a recurrence per case: its place, what was found, and what to do."""
 
 import pytest
+import torch
 
+from mixc.backends.reference.evaluate import run
 from mixc.compiler.language.load import load_text
 from mixc.ir.errors import SpecError
 
@@ -206,3 +208,28 @@ outputs: {w: [B, D]}
 """
     with pytest.raises(SpecError, match="an inner loop assigns `p` between `a` and the loss"):
         load_text(text)
+
+
+WALKED = """
+mixer: walked
+inputs: {x: [B, T]}
+dims: {I: T, J: T}
+recurrence:
+  over: J
+  state: {s: []}
+  initial: {s: inf}
+  step:
+    - s = min(s, where(j < i, x[T=j], 1))
+    - o = s
+outputs: {o: [B, I, J]}
+"""
+
+
+def test_a_state_of_each_row_that_is_walked_along_the_keys_is_said() -> None:
+    with pytest.raises(SpecError, match=r"say so: `s\[B, I\] = …`"):
+        load_text(WALKED)
+    mixer = load_text(WALKED.replace("s = min", "s[B, I] = min"))
+    x = torch.rand(2, 5, dtype=torch.float64)
+    below = torch.ones(5, 5, dtype=torch.bool).tril(-1)
+    seen = torch.where(below, x[:, None], 1.0).cummin(2).values
+    torch.testing.assert_close(run(mixer, {"x": x})["o"], seen)

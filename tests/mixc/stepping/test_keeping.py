@@ -23,10 +23,12 @@ ATTENTIONS = sorted(
 # Attentions whose rows need what is still to come, and why.
 NOT_CAUSAL = {
     **dict.fromkeys(
-        "adem cross edges listed_blocks pointer relu word_pool".split(), "no sequence in it"
+        "adem coverage cross edges listed_blocks pointer relu t2t word_pool".split(),
+        "no sequence in it",
     ),
     "cif": "a reduction over T needs every row",
-    "combiner": "a reduction over J needs every row",
+    **dict.fromkeys("combiner combiner_log".split(), "a reduction over J needs every row"),
+    "structformer": "pairs rows of the sequence with each other",
     **dict.fromkeys("moa sigmoid".split(), "the length of the whole sequence"),
     "landmark": "its axis follows from the length of the sequence",
     "path": "its axis follows from the length of the sequence",

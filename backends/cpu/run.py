@@ -164,7 +164,8 @@ class CpuRunner:
         inputs = tuple((i.name, i.dtype) for i in mixer.inputs)
         by_rows = chosen.get(BY_ROWS.name, BY_ROWS.default)
         own = knobs_of_stages(mixer)
-        if BY_ROWS in own and BY_ROWS.name not in chosen and self._target.tile_dot:
+        pairs = self._target.tile_dot and dtype is torch.bfloat16
+        if pairs and BY_ROWS in own and BY_ROWS.name not in chosen:
             chunks = {**chosen, BY_ROWS.name: 0}
             plan = self._lowered(mixer, sizes, dtype, shares, chunks)
             if chunks_pay(plan, self._target, sizes):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ...ir.expression import Expr
+from ...ir.expression import Expr, Kind
 from ...ir.mixer import Recurrence, Rounds
 from ...ir.recurrence_forms import Affine, Classified, Loop
 from ...ir.recurrence_tasks import Carrying, ScanTask
@@ -19,6 +19,8 @@ def refusal(stage: Recurrence, classified: Classified) -> str | None:
         return "an inner loop"
     for form in classified.components:
         names = ", ".join(state.name for state in form.states)
+        if any(state.kind is not Kind.REAL for state in form.states):
+            return f"{names} counts in integers, where a scan has real sums"
         match form:
             case Affine():
                 pass

@@ -32,8 +32,8 @@ from .training_step import training_step
 from .work import Work, work_of
 
 OURS = "mixc"
-_FAR = 5.0
-_LONG_US = 1e6
+_FAR = 5.0  # times the second quickest row: no turns more than two would bring it nearer
+_LONG_US = 1e6  # a call that takes longer is not warmed up twice
 # A peer that rounds in another place is no other function: it gets this much more room.
 _PEER_ROOM = 4.0
 

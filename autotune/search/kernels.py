@@ -104,10 +104,8 @@ def cpu_space(mixer: Mixer, sizes: Mapping[str, int], dtype: str) -> Space:
         configure,
         knobs,
         knobs_of_stages,
-        long_blocks,
-        narrow_states,
+        own_defaults,
         refusal,
-        short_keys,
     )
     from ...backends.cpu.emit import emit_source
     from ...compiler.pipeline import lower
@@ -118,12 +116,12 @@ def cpu_space(mixer: Mixer, sizes: Mapping[str, int], dtype: str) -> Space:
     features = feature_sizes(mixer, sizes)
     plan = lower(mixer, features, dtype, target=compiler.target, recurrence=form)
     known = {**sizes, **dict(plan.sizes)}
-    own = long_blocks(plan, compiler.target, known, torch.get_num_threads())
-    own |= short_keys(plan, known)
-    own |= narrow_states(plan, compiler.target)
-    if BY_ROWS in own_knobs:
+    by_rows = {}
+    if BY_ROWS in own_knobs and compiler.target.tile_dot and dtype == "bfloat16":
         chunks = lower(mixer, features, dtype, target=compiler.target, recurrence="chunk")
-        own |= {BY_ROWS.name: 0} if chunks_pay(chunks, compiler.target, known) else {}
+        if chunks_pay(chunks, compiler.target, known):
+            plan, by_rows = chunks, {BY_ROWS.name: 0}
+    own = by_rows | own_defaults(plan, compiler.target, known, torch.get_num_threads())
     found = [
         replace(knob, default=own.get(knob.name, knob.default))
         for knob in (*knobs(compiler.target), *own_knobs)

@@ -138,6 +138,17 @@ def configure(
     return replace(plan, kernels=kernels).with_common_blocks()
 
 
+def own_defaults(
+    plan: Plan, target: CpuTarget, sizes: Mapping[str, int], cores: int
+) -> dict[str, int]:
+    """The knobs for which a plan has other defaults than its target, at the sizes of a call."""
+    return {
+        **long_blocks(plan, target, sizes, cores),
+        **short_keys(plan, sizes),
+        **narrow_states(plan, target),
+    }
+
+
 def short_rows(plan: Plan, sizes: Mapping[str, int]) -> dict[str, int]:
     """Blocks for the rows that a call has few of: 1 in decoding, 8 or 16; long ones are left out.
 

@@ -33,9 +33,7 @@ from .configure import (
     fill_cores,
     keeps_cores_busy,
     knobs_of_stages,
-    long_blocks,
-    narrow_states,
-    short_keys,
+    own_defaults,
     short_rows,
 )
 from .emit import emit_source
@@ -142,11 +140,7 @@ class CpuRunner:
         if plan.one_sweep and not keeps_cores_busy(plan, sizes, cores):
             plan = self._lowered(mixer, sizes, dtype, shares, {**chosen, ONE_SWEEP.name: 0})
         sizes = {**sizes, **dict(plan.sizes)}
-        own = {
-            **long_blocks(plan, self._target, sizes, cores),
-            **short_keys(plan, sizes),
-            **narrow_states(plan, self._target),
-        }
+        own = own_defaults(plan, self._target, sizes, cores)
         knobs = {**defaults(self._target), **own, **chosen}
         plan = configure(plan, knobs, short_rows(plan, sizes), self._target.l1_bytes)
         return plan if BLOCK_ROWS.name in chosen else fill_cores(plan, sizes, cores)

@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 
 from .errors import ArgumentError
 
+# Of an NVIDIA GPU; estimates of registers are made for these.
+THREADS_PER_WARP = 32
+
 
 @dataclass(frozen=True, slots=True)
 class Target:

@@ -19,7 +19,7 @@ from math import prod
 
 from ...ir.names import free_name
 from ...ir.plan import Kernel, Plan
-from ...ir.targets import Target
+from ...ir.targets import THREADS_PER_WARP, Target
 from ...ir.tile import (
     Carried,
     Cast,
@@ -45,7 +45,6 @@ _PIECE = 4  # bytes that are copied at a time at least
 _FEW = 1  # axes of what stays in registers for a turn
 _REGISTERS = 8  # of a thread, that a tile with more axes takes of them
 _BYTES = 4  # of a register
-_THREADS_PER_WARP = 32
 
 
 def load_ahead(plan: Plan) -> Plan:
@@ -119,7 +118,7 @@ class Ahead:
         if len(tile.axes) <= _FEW:
             return True
         elements = prod(self.program.tile(axis).block for axis in tile.axes)
-        threads = dict(self.program.launch).get("num_warps", 4) * _THREADS_PER_WARP
+        threads = dict(self.program.launch).get("num_warps", 4) * THREADS_PER_WARP
         room = _REGISTERS * _BYTES * threads
         return tile.name in self.started and elements * tile.dtype.size_bytes <= room
 

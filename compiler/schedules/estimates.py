@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from ...ir.targets import AnyTarget, CpuTarget, Target
+from ...ir.targets import THREADS_PER_WARP, AnyTarget, CpuTarget, Target
 from ...ir.tile import (
     Combine,
     Dot,
@@ -31,7 +31,6 @@ _BESIDE_FACTORS = REGISTER_LIMIT * 2 // 3
 # What is loaded and made once, before the loops: measured on rotations of the queries, clean at 192
 # registers' worth and spilling from 256.
 PROLOGUE_LIMIT = 224
-_THREADS_PER_WARP = 32
 # What a loop may load element by element: clean at 60 in the library's backward passes.
 _GATHERED = 60
 _MAP_REGISTERS = 208  # of all that a map holds, loop after loop
@@ -61,7 +60,7 @@ def shared_bytes(program: Program) -> int:
 def registers(program: Program) -> int:
     """32-bit registers a thread holds for what a loop carries and for its two-axis tiles that are
     no operands of dots straight from memory."""
-    threads = dict(program.launch).get("num_warps", 4) * _THREADS_PER_WARP
+    threads = dict(program.launch).get("num_warps", 4) * THREADS_PER_WARP
     most = 0
     for op in all_ops(program.body):
         if isinstance(op, For):
@@ -90,7 +89,7 @@ def _products_beside(loop: For, dot: Dot) -> int:
 def prologue_registers(program: Program) -> int:
     """32-bit registers a thread holds for two-axis tiles that are loaded outside the loops, and for
     those computed there that dots or stores take."""
-    threads = dict(program.launch).get("num_warps", 4) * _THREADS_PER_WARP
+    threads = dict(program.launch).get("num_warps", 4) * THREADS_PER_WARP
     operands = _dot_operands(program)
     if not any(isinstance(op, For) for op in program.body):
         operands |= {op.value.name for op in program.body if isinstance(op, Store)}
@@ -109,7 +108,7 @@ def fits_map(program: Program, target: AnyTarget) -> bool:
     what one has summed up while the next goes on, are registers too."""
     if isinstance(target, CpuTarget):
         return True
-    threads = dict(program.launch).get("num_warps", 4) * _THREADS_PER_WARP
+    threads = dict(program.launch).get("num_warps", 4) * THREADS_PER_WARP
     sums = [c.inner for op in program.body if isinstance(op, For) for c in op.carried]
     held = sum(_elements(program, value) for value in sums) // threads
     held += registers(program) + prologue_registers(program)
@@ -121,7 +120,7 @@ def _gathered_registers(program: Program) -> int:
     """32-bit registers a thread holds for two-axis tiles that a loop loads and no dot takes: their
     elements, and an address for each where a tile is not read along the last axis in memory, or
     along another one than most."""
-    threads = dict(program.launch).get("num_warps", 4) * _THREADS_PER_WARP
+    threads = dict(program.launch).get("num_warps", 4) * THREADS_PER_WARP
     factors, most = _dot_operands(program), 0
     for loop in (op for op in program.body if isinstance(op, For)):
         loads = [op for op in all_ops(loop.body) if isinstance(op, Load) and len(op.out.axes) > 1]
@@ -191,7 +190,7 @@ def warps_for_rows(program: Program) -> int:
     )  # of 16 warps, each has half the registers
     if any(isinstance(op, Dot) for op in inside):
         allowed = allowed[_WARPS.index(4) :]  # one scheduler each
-    choices = (n for n in allowed if held <= n * _THREADS_PER_WARP * _ROW_REGISTERS)
+    choices = (n for n in allowed if held <= n * THREADS_PER_WARP * _ROW_REGISTERS)
     return next(choices, allowed[-1])
 
 

@@ -33,9 +33,10 @@ def write_reduce(kernel: KernelScope, op: Reduce) -> None:
     axis = kernel.layout.of(op.x).index(op.over)
     text = kernel.texts[op.x.name]
     quick = op.over in kernel.quick_over
+    is_number = op.x.name in kernel.never_nan
     if quick:
         kernel.quick.add(op.out.name)
-    if op.op in KEEPS_NAN and op.out.dtype.is_float and not quick:
+    if op.op in KEEPS_NAN and op.out.dtype.is_float and not quick and not is_number:
         kernel.device.add(KEEPS_NAN[op.op])
         reduced = call("tl.reduce", text, axis, f"_{KEEPS_NAN[op.op]}")
     elif op.op in _REDUCTION:

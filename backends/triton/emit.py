@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
@@ -119,7 +120,8 @@ def _header(plan: Plan, body: str) -> str:
     for kernel in plan.kernels:
         blocks = [f"{t.symbol} = {t.block}" for t in kernel.program.blocks if not t.whole]
         launch = [f"{name} = {value}" for name, value in kernel.program.launch]
-        lines.append(f"{kernel.program.name}: {', '.join([*blocks, *launch])}.")
+        line = f"{kernel.program.name}: {', '.join([*blocks, *launch])}."
+        lines.extend(textwrap.wrap(line, WIDEST, subsequent_indent="    "))
     digest = hashlib.sha256(body.encode()).hexdigest()[:16]
     lines.append(f"Content: {digest}.")
     return "\n".join([*lines, '"""', ""])

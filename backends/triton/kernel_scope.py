@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from ...ir.never_nan import never_nan
 from ...ir.tile import Cast, DType, Elementwise, HostArgument, Op, ParamArgument, Program, Value
 from ..python_text import Text, call, comment, name, statement
 from .arguments import argument_names
@@ -72,6 +73,7 @@ class KernelScope:
         self.texts: dict[str, Text] = {}
         self.constants: dict[str, float | int | bool] = {}
         self.nonnegative: set[str] = set()
+        self.never_nan = never_nan(program.body)
         self.bases: dict[object, str] = {}
         self.taken: set[str] = {a for a in argument_names(program)}
         self.counted: set[str] = set()  # variables of loops

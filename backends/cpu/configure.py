@@ -28,7 +28,6 @@ from ...ir.tile import (
     Reduce,
     Store,
     Tile,
-    Value,
     all_ops,
     made_by,
     operands,
@@ -199,16 +198,13 @@ def _carried(program: Program) -> int:
 
 
 def chunks_pay(plan: Plan, target: CpuTarget, sizes: Mapping[str, int] = {}) -> bool:
-    """Whether a plan's chunks are done sooner than rows one by one, and as well: their products go
-    by tiles of registers, and there is no function of each entry of a row, as decays by entry need.
-
-    Nor a product that picks rows (PaTH's keys): 0 times a NaN of a row that nobody sees is one.
-    """
+    """Whether a plan's chunks are done sooner than rows one by one: their products go by tiles of
+    registers, and there is no function of each entry of a row, as decays by entry need."""
     chunks = [k.program for k in plan.kernels if k.schedule == ChunkTask.schedule]
     lengths = [sizes[dim] for p in chunks for dim in _walked(p) if dim in sizes]
     if not target.tile_dot or not chunks or any(length <= BLOCK_KEYS.default for length in lengths):
         return False
-    unfit = any(_has_functions_of_entries(p) or _picks_rows(p) for p in chunks)
+    unfit = any(_has_functions_of_entries(p) for p in chunks)
     return not unfit and all(_has_pairs(p, target) for p in chunks)
 
 
@@ -216,25 +212,6 @@ def _has_functions_of_entries(program: Program) -> bool:
     whole = {tile.dim for tile in program.tiles if tile.whole}
     calls = (op for op in all_ops(program.body) if isinstance(op, Elementwise))
     return any(op.fn in TRANSCENDENTAL and op.out.axes & whole for op in calls)
-
-
-def _picks_rows(program: Program) -> bool:
-    """Whether a product's factor is a truth value, as numbers."""
-    ops = list(all_ops(program.body))
-    makers = {value.name: op for op in ops for value in made_by(op)}
-
-    def is_choice(value: Value) -> bool:
-        match makers.get(value.name):
-            case Constant():
-                return True
-            case Cast(_, x):
-                return is_choice(x)
-            case Elementwise(_, "where", (_, *either)):
-                return all(map(is_choice, either))
-        return False
-
-    dots = (op for op in ops if isinstance(op, Dot) and not op.masked)
-    return any(is_choice(dot.a) or is_choice(dot.b) for dot in dots)
 
 
 def _has_pairs(program: Program, target: CpuTarget) -> bool:

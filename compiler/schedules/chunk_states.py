@@ -15,6 +15,7 @@ from ...ir.expression import Expr, Kind, Ref, call
 from ...ir.recurrence_forms import Coupled, Matrix, Reading
 from ...ir.recurrence_tasks import Carrying
 from ...ir.tile import DType, Value
+from ..analysis.recurrence.matrix import is_choice
 from ..tiles.contraction import accumulate, contract, factors_of
 from ..tiles.evaluator import Evaluator
 from .decay import Decay, Request, Transfer, pair_name, symbol
@@ -151,7 +152,7 @@ class ChunkStates:
         self.evaluator.zero_outside.add(seen.name)  # no row sees what is past the last
         factors = [seen, *factors_of(pairs.at_column(entry))]
         name = self.evaluator.builder.naming.stem(acc).removesuffix("_start")
-        return contract(self.evaluator, factors, (pairs.columns,), acc=acc, hint=name)
+        return self._summed(factors, acc, name)
 
     def _along_axis(self, reading: Reading, terms: Sequence[Term]) -> Value:
         """A reading that sums over the values' axes and keeps the one that decays differ along."""
@@ -187,8 +188,15 @@ class ChunkStates:
             left = self.transfer.left_of(key, state, targets)
             if left is not None:  # applied to the key: entries are the smaller tile
                 factors = [*factors_of(pairs.at_column(entry)), *left]
-                value = contract(self.evaluator, factors, (pairs.columns,), acc=value, hint=name)
+                value = self._summed(factors, value, name)
         return value
+
+    def _summed(self, factors: list[Expr], acc: Value, hint: str) -> Value:
+        """acc + the sum over the chunk's rows of the product; where a choice leaves a row out, what
+        the row holds counts for nothing, even if it is infinite or NaN."""
+        chosen = next((factor for factor in factors if is_choice(factor)), None)
+        rows = (self.transfer.pairs.columns,)
+        return contract(self.evaluator, factors, rows, acc=acc, hint=hint, mask=chosen)
 
     def _sum(self, values: Sequence[Value]) -> Value:
         if values:

@@ -8,6 +8,10 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, normalize
 
 import mixc
+from mixc.backends.cpu.run import CpuRunner
+from mixc.compiler.language.find import find_spec
+from mixc.compiler.language.load import load_file
+from mixc.compiler.pipeline import lower
 
 from .independent import (
     assert_matches,
@@ -75,3 +79,17 @@ def test_kernels_of_both_passes(backend: str) -> None:
     )
     for slope, want in slopes:
         torch.testing.assert_close(slope.double(), want, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "cpu in chunks", "interpreter"])
+def test_padding_that_nobody_sees_reaches_no_row(backend: str) -> None:
+    """In chunks a product picks the rows that are keys; what one holds is no other's."""
+    given = {name: x.detach().float() for name, x in _given(40, G, E).items()}
+    expected = _by_rows(*given.values())
+    given["k"][:, 20], given["v"][:, 20] = torch.nan, torch.inf  # amid a chunk and a block of keys
+    if backend == "cpu in chunks":
+        found = CpuRunner(load_file(find_spec("path")), lower, {"by_rows": 0})(given)["o"]
+    else:
+        found = mixc.load("path", backend=backend)(*given.values())
+    torch.testing.assert_close(found[:, :20], expected[:, :20], rtol=1e-5, atol=1e-5)
+    assert found[:, 20:].isnan().all()

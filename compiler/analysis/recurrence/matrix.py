@@ -187,6 +187,14 @@ def _opened(
     return (monomial,)
 
 
+def is_choice(factor: Expr) -> bool:
+    """Whether a factor is 1 or 0, by a condition: what a choice between values was opened into."""
+    match factor:
+        case Call("where", (_, Literal() as yes, Literal() as no)):
+            return {yes.value, no.value} == {0, 1}
+    return False
+
+
 def _halves(monomial: Monomial, axis: str, values: tuple[str, ...]) -> tuple[Monomial, Monomial]:
     """(k, v) of a product; what has neither's axes goes to k, but exponentials stay together."""
     right = [f for f in monomial.factors if axis not in f.axes and f.axes & set(values)]

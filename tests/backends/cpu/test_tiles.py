@@ -219,7 +219,7 @@ def test_blocks_are_long_where_cores_have_enough_to_do() -> None:
         ("mamba2", "bfloat16", True),
         ("delta", "bfloat16", True),
         ("gla", "bfloat16", False),  # a decay for each entry
-        ("path", "bfloat16", False),  # a product picks the rows that are keys
+        ("path", "bfloat16", True),
         ("delta", "float32", False),
     ],
 )

@@ -6,14 +6,14 @@ hardware's own maximum says the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from .tile import Cast, Constant, Elementwise, Op, Rename, Value, all_ops, made_by
 
 _FALSE_FOR_NAN = frozenset({"lt", "le", "gt", "ge", "eq"})
 
 
-def never_nan(body: Sequence[Op]) -> frozenset[str]:
+def never_nan(body: tuple[Op, ...]) -> frozenset[str]:
     """Names of values that are never NaN: constants, and choices between such values or ones that
     a comparison guards, which is false where its operand is NaN (``where(x < y, x, 0)``)."""
     makers = {value.name: op for op in all_ops(body) for value in made_by(op)}

@@ -18,14 +18,14 @@ BOTH = Value("both", DType.BOOL, frozenset({"I"}))
 CHOSEN = Value("chosen", DType.FLOAT32, frozenset({"I"}))
 
 
-def body(fn: str, other: float = -inf, compared: Value = X, joined: str = "and") -> list[Op]:
+def body(fn: str, other: float = -inf, compared: Value = X, joined: str = "and") -> tuple[Op, ...]:
     """``where(seen and fn(compared, y), x, other)``"""
-    return [
+    return (
         Constant(LEAST, other),
         Elementwise(CONDITION, fn, (compared, Y)),
         Elementwise(BOTH, joined, (SEEN, CONDITION)),
         Elementwise(CHOSEN, "where", (BOTH, X, LEAST)),
-    ]
+    )
 
 
 @pytest.mark.parametrize("fn", ["lt", "le", "gt", "ge", "eq"])
@@ -38,5 +38,5 @@ def test_a_comparison_leaves_no_nan(fn: str) -> None:
     [body("ne"), body("lt", nan), body("lt", compared=Y), body("lt", joined="or")],
     ids=["a NaN is unlike all", "a NaN otherwise", "another value", "either holds"],
 )
-def test_what_may_be_nan(ops: list[Op]) -> None:
+def test_what_may_be_nan(ops: tuple[Op, ...]) -> None:
     assert "chosen" not in never_nan(ops)

@@ -23,7 +23,7 @@ from mixc.runtime.overrides import override
 from ..plans import assert_equal
 
 # Lengths that no block divides, and short: a program instance is interpreted op by op.
-SHORT = {77: 13, 45: 9, 21: 6, 35: 13, 50: 9, 19: 6, 40: 12, 24: 10, 20: 10}
+SHORT = {77: 13, 45: 9, 21: 6, 35: 13, 50: 9, 19: 6, 40: 12, 24: 10, 20: 10, 26: 9, 38: 13}
 CASES = ("one head per group", "one token", "empty batch", "absent inputs", "nothing kept", "no J")
 
 

@@ -22,6 +22,7 @@ from ...ir.errors import DefectError, UnsupportedError
 from ...ir.targets import PORTABLE, CpuTarget
 from ..cache import cache_folder, holds, put
 from .emit import runtime_text
+from .headers import read_already
 from .target import first_cache_bytes, permitted, target_of_macros
 
 FLAGS = (
@@ -119,12 +120,24 @@ def _checksum_path(path: Path) -> Path:
     return path.with_suffix(".sha256")
 
 
+def _headers(compiler: Compiler, flags: Sequence[str], folder: Path) -> tuple[str, ...]:
+    if "clang" in compiler.version:
+        return ()
+    return read_already(flags, compiler.version + compiler.macros_digest, folder)
+
+
 def _compile(compiler: Compiler, source: str, path: Path, extra_flags: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory(prefix=".build_", dir=path.parent) as aside:
         text, made = Path(aside) / "kernel.cpp", Path(aside) / "kernel.so"
         text.write_text(source, encoding="utf-8")
-        command = [compiler.path, *FLAGS, *extra_flags, "-o", str(made), str(text), "-lm"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        flags = [compiler.path, *FLAGS, *extra_flags]
+        building = ["-o", str(made), str(text), "-lm"]
+        headers = _headers(compiler, flags, path.parent)
+        done = subprocess.run(
+            [*flags, *headers, *building], capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0 and headers:  # the mistake may be the headers', as they were read
+            done = subprocess.run([*flags, *building], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             kept = path.with_suffix(".failed.cpp")
             put(text, kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.resources import files
@@ -69,6 +70,12 @@ def final_form(plan: Plan) -> Plan:
 def runtime_text() -> str:
     """The runtime headers, one after another."""
     return "\n".join(_header_text(name) for name in _HEADERS)
+
+
+def included_headers() -> tuple[str, ...]:
+    """The headers of the system that the runtime includes, in order."""
+    found = re.findall(r"^#include <(.+)>$", runtime_text(), re.MULTILINE)
+    return tuple(dict.fromkeys(found))
 
 
 def tiles_text() -> str:

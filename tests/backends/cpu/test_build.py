@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mixc.backends.cpu import headers
 from mixc.backends.cpu.build import build, find_compiler, is_intact, load_function
 from mixc.ir.errors import DefectError, UnsupportedError
 
@@ -127,3 +128,45 @@ def test_another_compiler_has_its_own_entries(monkeypatch: pytest.MonkeyPatch) -
     first = build(SOURCE, "answer")
     monkeypatch.setenv("CXX", "clang++")
     assert build(SOURCE, "answer") != first
+
+
+def _several(flags: tuple[str, ...] = ()) -> None:
+    for number in range(4):
+        source = SOURCE.replace("42", f"{number}")
+        assert answer(build(source, "answer", flags)) == number
+
+
+def _headers_read(folder: Path) -> list[Path]:
+    return sorted((folder / "cpu").glob("headers_*.gch"))
+
+
+def test_headers_are_read_once_where_several_kernels_are_built(tmp_path: Path) -> None:
+    build(SOURCE, "answer")
+    assert not _headers_read(tmp_path)
+    _several()
+    (ready,) = _headers_read(tmp_path)
+    made = ready.stat().st_mtime_ns
+    assert answer(build(SOURCE, "answer")) == 42
+    assert [path.stat().st_mtime_ns for path in _headers_read(tmp_path)] == [made]
+    _several(("-O0",))  # again, for other flags
+    assert len(_headers_read(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("suffix", [".h.gch", ".h", ".sha256"])
+def test_damaged_headers_are_read_again(suffix: str, tmp_path: Path) -> None:
+    _several(("-O0",))
+    (ready,) = _headers_read(tmp_path)
+    damaged = ready.with_name(ready.name.removesuffix(".h.gch") + suffix)
+    half = damaged.read_bytes()[: damaged.stat().st_size // 2]
+    damaged.write_bytes(half)
+    headers._is_intact.cache_clear()  # as another process finds them
+    assert answer(build(SOURCE, "answer", ("-O0",))) == 42
+    assert damaged.read_bytes() != half
+
+
+def test_a_build_goes_on_where_headers_break_under_it(tmp_path: Path) -> None:
+    _several(("-O0",))
+    (ready,) = _headers_read(tmp_path)
+    ready.with_suffix("").write_text("#error broken")
+    ready.unlink()
+    assert answer(build(SOURCE, "answer", ("-O0",))) == 42

@@ -30,11 +30,13 @@ from ..ir.verify_plan import verify_plan
 from .passes.load_ahead import load_ahead
 from .passes.merge_maps import merge_maps
 from .passes.merge_sweeps import merge_sweeps
+from .passes.merge_transforms import merge_transforms
 from .passes.rows_in_walks import rows_in_walks
 from .passes.segment_rows import segment_rows
 from .passes.split_walks import split_walks
 from .planning.convolution import LAGS
 from .planning.mixer import plan_mixer
+from .planning.transform import TERMS
 from .schedules.schedule import schedule_tasks
 
 Level = TypeVar("Level", Mixer, Plan)
@@ -63,6 +65,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("merge_sweeps", merge_sweeps, "gradients of both sides of a pair by one look at it"),
     Pass("rows_in_walks", rows_in_walks, "what is made of a walk's row is made while it is there"),
     Pass("merge_maps", merge_maps, "values of the same places, which read the same, in one kernel"),
+    Pass("merge_transforms", merge_transforms, "transforms along two axes are one call"),
     Pass("schedule_tasks", schedule_tasks, "a tile program for each task"),
     Pass("split_walks", split_walks, "what all chunks can do at once is apart from the walk"),
     Pass("load_ahead", load_ahead, "no turn of a walk waits for the memory to give numbers"),
@@ -79,6 +82,7 @@ def lower(
     chunk_kernels: int = 0,
     one_sweep: bool = False,
     fft_lags: int = LAGS,
+    fft_terms: int = TERMS,
 ) -> Plan:
     """The plan for a mixer: kernels as tile programs, and the buffers between them.
 
@@ -95,6 +99,7 @@ def lower(
             for what the target runs best.
         one_sweep: attentions over the same pairs as one, where a CPU has heads enough to be busy.
         fft_lags: from so many lags on a sum over them is a fast Fourier transform's, on a CPU.
+        fft_terms: from so many positions on a Fourier sum over them is one.
 
     Raises:
         UnsupportedError: a term that no schedule computes.
@@ -104,9 +109,11 @@ def lower(
         known = ", ".join(_DTYPES)
         raise ArgumentError(f"dtype: expected one of {known}, got {dtype!r}")
     verify_mixer(mixer)
-    _dump(mixer, "1_mixer", mixer, write_mixer)
+    _dump(mixer, "01_mixer", mixer, write_mixer)
     try:
-        plan = plan_mixer(mixer, sizes, _DTYPES[dtype], splits, recurrence, target, fft_lags)
+        plan = plan_mixer(
+            mixer, sizes, _DTYPES[dtype], splits, recurrence, target, fft_lags, fft_terms
+        )
         plan = replace(plan, chunk_kernels=chunk_kernels, one_sweep=one_sweep)
         return run_passes(plan)
     except UnsupportedError as error:
@@ -115,11 +122,11 @@ def lower(
 
 def run_passes(plan: Plan, passes: tuple[Pass, ...] = PASSES) -> Plan:
     """The plan after ``passes``, verified and dumped before the first and after each."""
-    _dump(plan.mixer, "2_plan", plan, write_plan)
+    _dump(plan.mixer, "02_plan", plan, write_plan)
     verify_plan(plan)
     for number, one in enumerate(passes, 3):
         made = one.run(plan)
-        _dump(made.mixer, f"{number}_{one.name}", made, write_plan)
+        _dump(made.mixer, f"{number:02}_{one.name}", made, write_plan)
         if made is not plan:  # what a pass leaves alone has been seen already
             verify_plan(made)
         plan = made

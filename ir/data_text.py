@@ -34,6 +34,7 @@ from . import (
     targets,
     task,
     tile,
+    transform,
 )
 from .errors import ArgumentError
 from .expression import Index, Literal, Ref, Scalar, Size
@@ -48,6 +49,7 @@ _MODULES = (
     recurrence_tasks,
     single_assignment,
     targets,
+    transform,
     task,
     tile,
     promises,

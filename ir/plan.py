@@ -12,6 +12,7 @@ from .promises import CommonBlocks
 from .targets import EVERY_GPU, AnyTarget
 from .task import Task
 from .tile import BufferArgument, DType, Program
+from .transform import Transform
 
 if TYPE_CHECKING:
     import networkx
@@ -35,6 +36,11 @@ class Kernel:
     schedule: str
     computes: tuple[str, ...]
     reason: str
+
+    @property
+    def transform(self) -> Transform | None:
+        """What the library of a device does in place of a program that is emitted."""
+        return next((op for op in self.program.body if isinstance(op, Transform)), None)
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -95,6 +101,22 @@ class Plan:
             for k in self.kernels
             if any(name in b.dims for b in k.program.buffers.values())
         )
+
+    @property
+    def emitted(self) -> tuple[Kernel, ...]:
+        """The kernels whose programs a backend writes."""
+        return tuple(kernel for kernel in self.kernels if kernel.transform is None)
+
+    @property
+    def runs(self) -> tuple[tuple[Kernel, ...], ...]:
+        """The kernels in turns: each transform by itself, and what is launched between two."""
+        turns: list[list[Kernel]] = []
+        for kernel in self.kernels:
+            if kernel.transform is None and turns and turns[-1][0].transform is None:
+                turns[-1].append(kernel)
+            else:
+                turns.append([kernel])
+        return tuple(map(tuple, turns))
 
     @property
     def own_sizes(self) -> dict[str, Expr]:

@@ -17,6 +17,7 @@ from .key_ranges import KeyRanges
 from .names import names_in
 from .normaliser import Plain, Rescaled
 from .recurrence_tasks import ChunkTask, LoopTask, ScanTask
+from .transform import Transform
 
 # ------------------------------------------------------------------------------ attention
 
@@ -347,6 +348,33 @@ class ConvolutionTask(KernelTask):
 
 
 @dataclass(frozen=True, slots=True)
+class TransformTask(KernelTask):
+    """Fourier transforms along axes of a buffer, or of two that are its parts."""
+
+    schedule: ClassVar[str] = "transform"
+
+    name: str
+    transform: Transform
+    about: str = ""
+    reason: str = ""
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """The buffers that the transform fills."""
+        return self.transform.results
+
+    @property
+    def expressions(self) -> Iterator[Expr]:
+        """None: what is transformed is in buffers."""
+        return iter(())
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The buffers that are transformed."""
+        return tuple(operand.buffer for operand in self.transform.operands)
+
+
+@dataclass(frozen=True, slots=True)
 class SelectionTask(KernelTask):
     """Where the ``kept`` largest of ``x`` along ``over`` end, in buffers ``least`` and ``last``.
 
@@ -410,6 +438,7 @@ Task = (
     | RowListsTask
     | RunningSumTask
     | SelectionTask
+    | TransformTask
 )
 
 

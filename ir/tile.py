@@ -14,6 +14,7 @@ from math import gcd
 
 from .expression import Expr
 from .promises import CommonBlocks, DividingBlocks, Promise
+from .transform import Transform
 
 
 class DType(enum.Enum):
@@ -39,9 +40,7 @@ class DType(enum.Enum):
     @property
     def size_bytes(self) -> int:
         """Bytes an element takes in memory."""
-        return {"bool": 1, "int32": 4, "int64": 8, "float16": 2, "bfloat16": 2, "float32": 4}[
-            self.value
-        ]
+        return 2 if self.is_narrow else {DType.BOOL: 1, DType.INT64: 8}.get(self, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,6 +383,7 @@ Op = (
     | Solve
     | Search
     | Convolve
+    | Transform
     | For
     | Comment
 )
@@ -453,7 +453,7 @@ class Program:
 def operands(op: Op) -> tuple[Value, ...]:
     """The values that an op reads; a loop's body is not entered."""
     match op:
-        case Constant() | Comment():
+        case Constant() | Comment() | Transform():
             return ()
         case Range(_, start):
             return () if start is None else (start,)
@@ -482,7 +482,7 @@ def operands(op: Op) -> tuple[Value, ...]:
 def made_by(op: Op) -> tuple[Value, ...]:
     """The values that an op makes for what follows it."""
     match op:
-        case Store() | Convolve() | Comment():
+        case Store() | Convolve() | Transform() | Comment():
             return ()
         case For(carried=carried):
             return tuple(c.out for c in carried)

@@ -38,6 +38,7 @@ from .tile import (
     Substitute,
     Value,
 )
+from .transform import Transform
 
 
 def write_plan(plan: Plan) -> str:
@@ -102,6 +103,8 @@ def write_op(op: Op) -> list[str]:
             return [f"store {_place(buffer, index)} {sign} {value.name}{_where(mask)}"]
         case Convolve():
             return [_convolve(op)]
+        case Transform():
+            return [_transform(op)]
         case For():
             return _loop(op)
         case Combine():
@@ -149,6 +152,18 @@ def _convolve(op: Convolve) -> str:
     sums = ", ".join((op.lag, *op.summed))
     terms = f"{op.kernel}[{op.lag}] * {op.signal}[{place}]"
     return f"convolve {op.result}[{op.row}] = sum {terms} over {sums} at {here}"
+
+
+def _transform(op: Transform) -> str:
+    made = ", ".join(
+        f"{part} {name}"
+        for part, name in zip(("re", "im"), op.parts, strict=True)
+        if name is not None
+    )
+    given = " + i ".join(f"{o.buffer}[{', '.join(o.dims)}]" for o in op.operands)
+    angles = " + ".join(f"{'-' if t.sign < 0 else ''}{t.over} {t.row}" for t in op.turns)
+    sums = ", ".join(turn.over for turn in op.turns)
+    return f"transform {made} = sum ({given}) turned by {angles} over {sums}"
 
 
 def _combine(op: Combine) -> list[str]:

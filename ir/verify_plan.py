@@ -9,7 +9,7 @@ from .expression import Ref
 from .plan import Plan
 from .promises import CommonBlocks
 from .rewriting import every_node
-from .task import ConvolutionTask, Task, buffers_of
+from .task import ConvolutionTask, Task, TransformTask, buffers_of
 from .tile import (
     Carried,
     Cast,
@@ -38,6 +38,7 @@ from .tile import (
     Value,
     operands,
 )
+from .transform import Transform
 
 # No axis is longer: so sums and differences of two places take 32 bits.
 LONGEST = 2**30
@@ -100,6 +101,8 @@ def _verify_task(plan: Plan, task: Task) -> None:
             raise VerificationError(f"{task.name} writes {name}, which is no buffer")
     if isinstance(task, ConvolutionTask):
         _verify_convolution(task, dims[task.result])
+    if isinstance(task, TransformTask):
+        _verify_transform(plan, task.name, task.transform)
     for node in every_node(task.expressions):
         if not isinstance(node, Ref) or node.name in task.local:
             continue
@@ -116,6 +119,12 @@ def _verify_convolution(task: ConvolutionTask, dims: frozenset[str]) -> None:
     fits = fits and task.row not in others and task.axes == dims
     if not fits or task.lanes not in {None, *(dims - {task.row})}:
         raise VerificationError(f"{task.name} is no sum over lags of {task.row} - {task.lag}")
+
+
+def _verify_transform(plan: Plan, name: str, transform: Transform) -> None:
+    """What is transformed has the axes that are summed over, what is filled those of the rows."""
+    for fault in transform.faults({buffer.name: buffer.dims for buffer in plan.buffers}):
+        raise VerificationError(f"{name} {fault}")
 
 
 def verify_kernels(plan: Plan) -> None:
@@ -269,6 +278,9 @@ class _Checker:
             case Convolve():
                 self._convolve(op)
                 return
+            case Transform():
+                self._transform(op)
+                return
             case Comment():
                 return
             case Combine():
@@ -304,6 +316,15 @@ class _Checker:
                 self._fail(f"{name} has the dims {argument.dims}, and is placed by {op.index}")
         if op.lanes is not None and op.lanes not in self.blocks:
             self._fail(f"a sum over lags takes blocks of {op.lanes}, which is not tiled")
+
+    def _transform(self, op: Transform) -> None:
+        arguments = self.program.buffers
+        for fault in op.faults({name: argument.dims for name, argument in arguments.items()}):
+            self._fail(fault)
+        if {name for name, argument in arguments.items() if argument.written} != {*op.results}:
+            self._fail(f"its results are {', '.join(op.results)}, and others are written")
+        if self.program.grid or len(self.program.body) > 1:
+            self._fail("a transform is all that a program does, and has no grid")
 
     def _combine(self, op: Combine) -> None:
         groups = (op.outs, op.xs, op.left, op.right, op.results)

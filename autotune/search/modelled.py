@@ -12,6 +12,7 @@ from ...backends.triton.cross_compile import CompileWorkers
 from ...backends.triton.emit import emit_module
 from ...backends.triton.signatures import kernel_signatures
 from ...compiler.pipeline import lower
+from ...compiler.planning.transform import FFT_TERMS
 from ...compiler.schedules.configurations import bind_configuration
 from ...compiler.schedules.parts import CHUNK_KERNELS
 from ...ir.knob import Configuration
@@ -55,9 +56,15 @@ def modelled_best(
 
 def configured(problem: Problem, target: Target, configuration: Configuration) -> Plan:
     """The plan that a configuration asks for, with its blocks and launches."""
-    sizes, kernels = feature_sizes(problem.mixer, problem.sizes), CHUNK_KERNELS.name
-    count = configuration.get(kernels, 0)
-    plan = lower(problem.mixer, sizes, problem.dtype, target=target, chunk_kernels=count)
+    sizes = feature_sizes(problem.mixer, problem.sizes)
+    plan = lower(
+        problem.mixer,
+        sizes,
+        problem.dtype,
+        target=target,
+        chunk_kernels=configuration.get(CHUNK_KERNELS.name, 0),
+        fft_terms=configuration.get(FFT_TERMS.name, FFT_TERMS.default),
+    )
     return bind_configuration(plan, configuration)
 
 

@@ -32,6 +32,7 @@ from ...ir.tile import (
     made_by,
     operands,
 )
+from ...ir.transform import may_have_fourier_sums
 from .nest import VECTORS_AT_ONCE
 from .operand_forms import TILE_DOTS, is_paired
 from .products import DOT_ROWS, DOT_VECTORS, vectors_held
@@ -60,7 +61,9 @@ _OF_LAUNCH = (DOT_ROWS, DOT_VECTORS, TILE_DOTS, VECTORS_AT_ONCE, ROWS_AT_ONCE)
 ONE_SWEEP = Knob("one_sweep", (0, 1), 1, "gradients of queries and keys by one look at each pair")
 # A transform's passes cost as much as so many lags of a sum; the largest choice is never reached.
 FFT_LAGS = Knob("fft_lags", (1, 128, 1 << 30), 128, "lags that a convolution is transformed from")
-_KNOBS = (BLOCK_ROWS, BLOCK_KEYS, BY_ROWS, ONE_SWEEP, FFT_LAGS, *_OF_LAUNCH)
+# The largest choice is never reached, by a length of the call's own neither.
+FFT_TERMS = Knob("fft_terms", (1, 32, 1 << 30), 32, "terms that a Fourier sum is transformed from")
+_KNOBS = (BLOCK_ROWS, BLOCK_KEYS, BY_ROWS, ONE_SWEEP, FFT_LAGS, FFT_TERMS, *_OF_LAUNCH)
 
 
 def knobs(target: CpuTarget) -> tuple[Knob, ...]:
@@ -77,7 +80,9 @@ def knobs_of_stages(mixer: Mixer) -> tuple[Knob, ...]:
     walks = any(isinstance(stage, Recurrence) for stage in mixer.stages)
     attends = sum(isinstance(stage, Attention) for stage in mixer.stages)
     of_rows = (BY_ROWS, ROWS_AT_ONCE) if walks else ()
-    of_sums = (FFT_LAGS,) if _has_lags(mixer) else ()
+    of_sums: tuple[Knob, ...] = (FFT_LAGS,) if _has_lags(mixer) else ()
+    if may_have_fourier_sums(expressions(mixer)):
+        of_sums = (*of_sums, FFT_TERMS)
     return (*of_rows, *of_sums, ONE_SWEEP) if attends > 1 else (*of_rows, *of_sums)
 
 

@@ -36,9 +36,10 @@ from ...ir.tile import (
     made_by,
     operands,
 )
+from ...ir.transform import Transform
 from .layout import Layout
 
-_SILENT = (Store, Convolve, Comment, For, Combine)  # they make no one value
+_SILENT = (Store, Convolve, Transform, Comment, For, Combine)  # they make no one value
 _CHEAP = 3  # operations per element that are rather done twice than stored and read
 MOST_PARTIAL = 4096  # elements of sums that are folded after a nest: they stay in the L1
 _COSTS = {
@@ -66,7 +67,6 @@ class Nest:
 
 
 Step = Op | Nest
-_SILENT = (Store, Convolve, Comment, For, Combine)  # that make no one value
 
 
 class Fusion:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,11 @@ from ...ir.binding import Number, evaluate_host, param_values
 from ...ir.expression import Expr, Kind, Scalar
 from ...ir.host import host_code
 from ...ir.mixer import Layout, Mixer
-from ...ir.plan import Buffer, Plan
+from ...ir.plan import Buffer, Kernel, Plan
 from ...ir.plan_memory import bytes_made
 from ...ir.tile import BufferArgument, DType, HostArgument, ParamArgument, SizeArgument
+from ...ir.transform import Transform
+from ..fourier import fourier
 from ..prepared import NO_ANSWER, compiled, numbers_of
 
 _CPU = torch.device("cpu")
@@ -33,11 +35,11 @@ _TORCH: Mapping[DType, torch.dtype] = {
 
 @dataclass(frozen=True)
 class Module:
-    """A plan that has been built: the function, and for which plan."""
+    """A plan that has been built: the functions of its runs of kernels, and for which plan."""
 
     plan: Plan
     mixer: Mixer
-    function: Any
+    functions: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ class _LaunchText:
         self.lines = [_unpacked([*self.names.values()], "sizes")]
         self.lines.append(_unpacked([f"h{n}" for n in range(numbers)], "numbers"))
         self.known: dict[str, Any] = {"array": array, "empty": torch.empty, "cpu": _CPU}
-        self.known["function"] = self.module.function
+        self.known |= {f"run{n}": function for n, function in enumerate(self.module.functions)}
+        self.known |= {"fourier": fourier, "as_strided": torch.as_strided}
         self.variables: dict[str, str] = {}  # of buffers
         self.strides: dict[str, dict[str, str]] = {}
         self.names |= _more_sizes(self.plan, self.names)
@@ -146,9 +149,23 @@ class _LaunchText:
         self.strides[buffer.name] = {dim: self._product(dims) for dim, dims in inner.items()}
 
     def _call(self) -> None:
-        values: list[str] = []
+        self.lines.append("if threads:")
         number = iter(range(len(_numbers(self.plan))))
-        for kernel in self.plan.kernels:
+        runs = iter(range(len(self.module.functions)))
+        for run in self.plan.runs:
+            if (transform := run[0].transform) is not None:
+                self.lines.append(f"  {self._transform(transform)}")
+                continue
+            values = self._arguments(run, number)
+            self.lines.append(f"  arguments = array('q', ({''.join(f'{v}, ' for v in values)}))")
+            self.lines.append(f"  run{next(runs)}(arguments.buffer_info()[0], threads)")
+        results = [self._result(output.name, output.layout) for output in self.mixer.outputs]
+        self.lines.append(f"return ({''.join(f'{result}, ' for result in results)})")
+
+    def _arguments(self, run: Sequence[Kernel], number: Iterator[int]) -> list[str]:
+        """What the kernels of a run are passed; ``number`` counts the numbers of all."""
+        values: list[str] = []
+        for kernel in run:
             for argument in kernel.program.arguments:
                 if isinstance(argument, BufferArgument):
                     values.append(f"{self.variables[argument.name]}.data_ptr()")
@@ -158,11 +175,30 @@ class _LaunchText:
                     values.append(self.names[argument.dim])
                 elif _value(argument) is not None:
                     values.append(f"h{next(number)}")
-        self.lines.append("if threads:")
-        self.lines.append(f"  arguments = array('q', ({''.join(f'{v}, ' for v in values)}))")
-        self.lines.append("  function(arguments.buffer_info()[0], threads)")
-        results = [self._result(output.name, output.layout) for output in self.mixer.outputs]
-        self.lines.append(f"return ({''.join(f'{result}, ' for result in results)})")
+        return values
+
+    def _transform(self, op: Transform) -> str:
+        """The call of a transform, on views whose axes are in one order."""
+        order = op.order(self.plan.buffer(op.results[0]).dims)
+        given = [self._view(o.buffer, [o.dims.index(dim) for dim in order]) for o in op.operands]
+        made = []
+        for name in op.parts:
+            dims = () if name is None else op.order(self.plan.buffer(name).dims)
+            places = [dims.index(dim) for dim in order if dims]
+            made.append("None" if name is None else self._view(name, places))
+        real, imaginary = given[0], given[1] if len(given) > 1 else "None"
+        axes = self._constant(op.axis_signs(order))
+        return f"fourier({real}, {imaginary}, ({', '.join(made)}), {axes})"
+
+    def _view(self, name: str, places: list[int]) -> str:
+        """A buffer with its axes in another order."""
+        buffer = self.plan.buffer(name)
+        if places == sorted(places) and buffer.role != "input":
+            return self.variables[name]
+        dims = [buffer.dims[place] for place in places]
+        sizes, strides = ([known[d] for d in dims] for known in (self.names, self.strides[name]))
+        listed = [f"({''.join(f'{part}, ' for part in parts)})" for parts in (sizes, strides)]
+        return f"as_strided({self.variables[name]}, {', '.join(listed)})"
 
     def _result(self, name: str, layout: Layout) -> str:
         own = self.variables[name]

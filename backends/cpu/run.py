@@ -25,6 +25,7 @@ from .configure import (
     BLOCK_ROWS,
     BY_ROWS,
     FFT_LAGS,
+    FFT_TERMS,
     NARROWEST,
     ONE_SWEEP,
     chunks_pay,
@@ -165,9 +166,10 @@ class CpuRunner:
             if chunks_pay(plan, self._target, sizes):
                 return plan
         lags = chosen.get(FFT_LAGS.name, FFT_LAGS.default) if FFT_LAGS in own else None
+        terms = chosen.get(FFT_TERMS.name, FFT_TERMS.default) if FFT_TERMS in own else None
         sweeps = ONE_SWEEP in own
         sweeps = sweeps and bool(chosen.get(ONE_SWEEP.name, ONE_SWEEP.default))
-        setting = (tuple(fixed.items()), dtype, shares, by_rows, sweeps, lags)
+        setting = (tuple(fixed.items()), dtype, shares, by_rows, sweeps, lags, terms)
         key = (inputs, mixer.sizes, mixer.heads, *setting)
         if key not in self.plans:
             name = str(dtype).removeprefix("torch.")
@@ -178,6 +180,8 @@ class CpuRunner:
                 more["one_sweep"] = True
             if lags is not None:
                 more["fft_lags"] = lags
+            if terms is not None:
+                more["fft_terms"] = terms
             self.plans[key] = self.lower(mixer, fixed, name, target=self._target, **more)
         return self.plans[key]
 
@@ -215,9 +219,7 @@ class CpuRunner:
         inputs = tuple((i.name, i.dtype) for i in mixer.inputs)
         key = (inputs, mixer.sizes, mixer.heads, dtype, _setting(plan))
         if key not in self.modules:
-            source = emit_source(plan, self._target)
-            path = build(source.text, mixer.name, self.flags)
-            self.modules[key] = Module(plan, mixer, load_function(path, source.entry))
+            self.modules[key] = _module(plan, mixer, self._target, self.flags)
         return self.modules[key]
 
 
@@ -318,17 +320,25 @@ def run_plan(
         PromiseError: lengths or blocks that the programs are not made for.
     """
     verify_lengths(plan, sizes)
-    source = emit_source(plan, find_compiler().target)
-    function = load_function(build(source.text, plan.mixer.name, flags), source.entry)
+    module = _module(plan, plan.mixer, find_compiler().target, flags)
     dtypes = tuple(tensor.dtype for tensor in tensors.values())
     signature = Signature(tuple(tensors), dtypes, tuple(params), tuple(sizes))
-    launch = Launch(Module(plan, plan.mixer, function), signature)
+    launch = Launch(module, signature)
     given = tuple(sizes.values())
     numbers, made = launch.numbers(given, checked_params(plan.mixer, params))
     threads = torch.get_num_threads() if made else 0
     return dict(
         zip(launch.outputs, launch.run(given, numbers, threads, *tensors.values()), strict=True)
     )
+
+
+def _module(plan: Plan, mixer: Mixer, target: CpuTarget, flags: tuple[str, ...]) -> Module:
+    """A plan built; one that is transforms alone has nothing to build."""
+    source = emit_source(plan, target)
+    if not source.entries:
+        return Module(plan, mixer, ())
+    path = build(source.text, mixer.name, flags)
+    return Module(plan, mixer, tuple(load_function(path, entry) for entry in source.entries))
 
 
 def _key(tensors: Mapping[str, Tensor], params: Mapping[str, Number]) -> object:

@@ -46,10 +46,12 @@ from ...ir.tile import (
     Value,
     operands,
 )
+from ...ir.transform import Transform
 from ...ir.verify_plan import verify_lengths
 from .convolve import convolve
 from .elementwise import FUNCTIONS
 from .tile_memory import Memory, OutsideError, allocate, places, torch_dtype
+from .transform import transform
 
 _Places = tuple[slice | None, ...]
 Watch = Callable[[Program, Mapping[str, int], Op, Tensor], None]
@@ -172,6 +174,8 @@ class _Launch:
                     self._combine(op)
                 case Convolve():
                     self._convolve(op)
+                case Transform():
+                    self._transform(op)
                 case _:
                     self._set(op.out, self._value(op))
                     if self.watch is not None:
@@ -373,6 +377,11 @@ class _Launch:
         numbers = {v.name: int(self.values[v.name]) for v in operands(op)}
         block = 1 if op.lanes is None else self.program.tile(op.lanes).block
         fault = convolve(op, self.memory, numbers, block)
+        if fault is not None:
+            raise self._fail(fault)
+
+    def _transform(self, op: Transform) -> None:
+        fault = transform(op, self.memory)
         if fault is not None:
             raise self._fail(fault)
 

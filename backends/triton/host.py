@@ -18,6 +18,7 @@ from ...ir.tile import (
     SizeArgument,
     Tile,
 )
+from ...ir.transform import Transform
 from ..host_text import host_text
 from ..python_text import COMPARE, WORDS, Text, call, chain, fill, infix, listed, name, several
 from ..statements import Statement, assigned, without_unread, written
@@ -91,7 +92,10 @@ class HostText:
         self.statements.extend(shape_checks(self.plan, self.names))
         self._buffers()
         for kernel in self.plan.kernels:
-            self._launch(kernel)
+            if kernel.transform is None:
+                self._launch(kernel)
+            else:
+                self._transform(kernel.transform)
         self._results()
 
     def _signature(self) -> None:
@@ -220,6 +224,27 @@ class HostText:
         lines = [f"        {program.name}_kernel[(programs,)]("]
         lines += [*fill([argument.code for argument in arguments], 12), "        )"]
         self.statements.append(Statement(tuple(lines), reads))
+
+    def _transform(self, op: Transform) -> None:
+        """The call of a transform, on tensors whose axes are in one order."""
+        order = op.order(self.plan.buffer(op.results[0]).dims)
+        given = [self._view(o.buffer, [o.dims.index(dim) for dim in order]) for o in op.operands]
+        made = []
+        for result in op.parts:
+            dims = () if result is None else op.order(self.plan.buffer(result).dims)
+            places = [dims.index(dim) for dim in order if dims]
+            made.append(Text("None") if result is None else self._view(result, places))
+        imaginary = given[1] if len(given) > 1 else Text("None")
+        axes = Text(repr(op.axis_signs(order)))
+        self._add(call("fourier", given[0], imaginary, listed(made), axes))
+
+    def _view(self, buffer: str, places: list[int]) -> Text:
+        """A tensor with an axis for each dim of a buffer, in another order."""
+        text, dims = name(buffer), self.plan.buffer(buffer).dims
+        layouts = {entry.name: entry.layout for entry in self.mixer.inputs}
+        if layouts.get(buffer, tuple((dim,) for dim in dims)) != tuple((dim,) for dim in dims):
+            text = text.method("reshape", listed([self._size(dim) for dim in dims], "[", "]"))
+        return text if places == sorted(places) else text.method("permute", *places)
 
     def _arguments(self, program: Program) -> list[Text]:
         arguments = [name(buffer.name) for buffer in program.buffers.values()]

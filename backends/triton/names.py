@@ -7,6 +7,7 @@ import keyword
 
 from ...ir.plan import Plan
 from .. import names
+from ..fourier import NAMES as FOURIER_NAMES
 from .checks import NAMES as CHECK_NAMES
 from .device_functions import DEVICE_FUNCTIONS
 
@@ -22,7 +23,7 @@ _LAUNCHER = frozenset(
 )
 TAKEN = frozenset(
     {*keyword.kwlist, *dir(builtins), *"tl triton torch math program programs knobs tuned".split()}
-    | {*DEVICE_FUNCTIONS, *CHECK_NAMES, *_LAUNCHER}
+    | {*DEVICE_FUNCTIONS, *CHECK_NAMES, *FOURIER_NAMES, *_LAUNCHER}
 )
 
 

@@ -37,6 +37,8 @@ Lower = Callable[..., Plan]  # (mixer, sizes, dtype, splits=1)
 # The knobs to set for these sizes in this dtype, and a plan with knobs set.
 Choose = Callable[[Mapping[str, int], torch.dtype], Mapping[str, int]]
 Bind = Callable[[Plan, Mapping[str, int]], Plan]
+# The knobs that decide which kernels a plan has.
+_OF_PLAN = ("chunk_kernels", "fft_terms")
 # Programs with a state that a multiprocessor has the registers for, of 4 warps each.
 BESIDE = 2
 
@@ -134,7 +136,7 @@ class TritonRunner:
         key = (inputs, mixer.sizes, mixer.heads, tuple(fixed.items()), dtype, *asked)
         if key not in self.modules:
             name = str(dtype).removeprefix("torch.")
-            asked_of_plan = {k: chosen[k] for k in ("chunk_kernels",) if k in chosen}
+            asked_of_plan = {k: chosen[k] for k in _OF_PLAN if k in chosen}
             plan = self.lower(mixer, fixed, name, splits=splits, target=target, **asked_of_plan)
             bound = plan if self.bind is None else self.bind(plan, chosen)
             source = emit_module(bound, wide_dots=device.type == "cpu")

@@ -20,12 +20,12 @@ _NUMBER = {DType.BOOL: "i1", DType.INT32: "i32", DType.INT64: "i64", DType.FLOAT
 
 
 def kernel_signatures(plan: Plan) -> list[KernelSignature]:
-    """One signature per kernel of the plan, as its host function would call it.
+    """One signature per emitted kernel of the plan, as its host function would call it.
 
     Tensors are taken as contiguous and aligned to 16 bytes, strides as multiples of 16 elements.
     """
     plan = with_plain_names(plan)
-    return [_signature(plan, kernel) for kernel in plan.kernels]
+    return [_signature(plan, kernel) for kernel in plan.emitted]
 
 
 def _signature(plan: Plan, kernel: Kernel) -> KernelSignature:

@@ -16,6 +16,7 @@ from ...ir.tile import (
     made_by,
     operands,
 )
+from ...ir.transform import Transform
 
 
 def remove_dead_ops(program: Program) -> Program:
@@ -63,7 +64,7 @@ def _without(body: tuple[Op, ...], read: frozenset[str]) -> tuple[Op, ...]:
     kept: list[Op] = []
     for op in body:
         match op:
-            case Store() | Convolve() | Comment():
+            case Store() | Convolve() | Transform() | Comment():
                 kept.append(op)
             case For():
                 stores = any(isinstance(inner, Store) for inner in all_ops(op.body))

@@ -20,6 +20,7 @@ from .plan_builder import PlanBuilder, plan_builder
 from .recurrence import plan_recurrence
 from .select import plan_select
 from .short_reductions import written_out
+from .transform import TERMS, with_transforms
 
 
 def plan_mixer(
@@ -30,6 +31,7 @@ def plan_mixer(
     recurrence: str = "chunk",
     target: AnyTarget = EVERY_GPU,
     fft_lags: int = LAGS,
+    fft_terms: int = TERMS,
 ) -> Plan:
     """The plan of a mixer.
 
@@ -39,17 +41,18 @@ def plan_mixer(
         recurrence: the schedule of recurrences that several fit: chunk, or loop for few rows.
         target: what the kernels have to fit.
         fft_lags: from so many lags on a sum over them is a fast Fourier transform's.
+        fft_terms: from so many positions on a Fourier sum over them is one, too.
     """
     builder = plan_builder(mixer, sizes, dtype, splits, recurrence, target)
     for let in mixer.lets:
-        _define(builder, let, fft_lags)
+        _define(builder, let, fft_lags, fft_terms)
     for stage in mixer.stages:
         match stage:
             case Attention():
                 _attention(builder, stage)
             case Map(equations):
                 for equation in equations:
-                    _define(builder, equation, fft_lags)
+                    _define(builder, equation, fft_lags, fft_terms)
             case Recurrence():
                 plan_recurrence(builder, stage)
             case Select():
@@ -59,9 +62,10 @@ def plan_mixer(
     return builder.plan()
 
 
-def _define(builder: PlanBuilder, equation: Equation, fft_lags: int) -> None:
+def _define(builder: PlanBuilder, equation: Equation, fft_lags: int, fft_terms: int) -> None:
     value = by_blocks(builder, builder.inlined(equation.value))
     if equation.name in builder.read or equation.name in {o.name for o in builder.mixer.outputs}:
+        value = with_transforms(builder, equation.name, value, fft_terms)
         value = with_convolutions(builder, equation.name, value, fft_lags)
     builder.names[equation.name] = builder.named(equation.name, value)
 

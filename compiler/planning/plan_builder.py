@@ -287,7 +287,7 @@ class PlanBuilder:
     ) -> Ref:
         """A kernel that computes ``expr`` into a buffer of its own."""
         order = dims if dims is not None else self.order(expr.axes)
-        self._declare(name, order, expr, role)
+        self.declare(name, order, expr, role)
         self.compute(name, expr, order, reason)
         ref = Ref(name, expr.axes, expr.kind)
         wide = self.context.buffers[name].dtype is DType.FLOAT32
@@ -355,13 +355,14 @@ class PlanBuilder:
         """The dims that a pointwise kernel cuts into tiles."""
         return tiled_dims(expr, order, self.roles.long, self.context.sizes)
 
-    def _declare(
+    def declare(
         self,
         name: str,
         dims: tuple[str, ...],
         expr: Expr,
         role: OneOf["output", "temporary"],
     ) -> None:
+        """A buffer for what an expression gives."""
         dtype = KIND_DTYPE.get(expr.kind, self.dtype)
         if expr.kind is Kind.REAL:
             wide = role == "temporary" and not set(dims) & self.roles.features

@@ -68,7 +68,7 @@ def bind_configuration(plan: Plan, configuration: Configuration) -> Plan:
 
 def refusal(plan: Plan, target: Target) -> str | None:
     """Why a target can't run a plan, as far as one can tell before compiling; None if it can."""
-    for kernel in plan.kernels:
+    for kernel in plan.emitted:
         program = kernel.program
         shared, held = shared_bytes(program), registers(program)
         if shared > target.shared_memory_bytes:
@@ -82,7 +82,7 @@ def refusal(plan: Plan, target: Target) -> str | None:
 def _tuned(plan: Plan) -> tuple[Kernel, ...]:
     """The kernels with knobs: attentions and recurrences, or all where there is none."""
     main = tuple(k for k in plan.kernels if _space(k).tuned)
-    return main or plan.kernels
+    return main or plan.emitted
 
 
 def _space(kernel: Kernel) -> Space:

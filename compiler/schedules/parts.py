@@ -9,11 +9,14 @@ from collections import Counter
 from dataclasses import replace
 
 from ...ir.knob import Knob
+from ...ir.optional import expressions
 from ...ir.plan import Plan
 from ...ir.recurrence_tasks import ChunkTask
 from ...ir.targets import Target
 from ...ir.task import PartTask
 from ...ir.tile import For, Program
+from ...ir.transform import may_have_fourier_sums
+from ..planning.transform import FFT_TERMS
 from ..tiles.context import Context
 from .chunk import wide_rows
 from .defaults import chunk_choices
@@ -57,9 +60,10 @@ def plan_knobs(plan: Plan) -> tuple[Knob, ...]:
     """The knobs that decide which kernels a plan has: ``lower`` takes them, by their names."""
     chunks = [task for task in plan.tasks if isinstance(task, ChunkTask)]
     parts = Counter(task.of.name for task in plan.tasks if isinstance(task, PartTask))
+    of_sums = (FFT_TERMS,) if may_have_fourier_sums(expressions(plan.mixer)) else ()
     if not chunks and not parts:
-        return ()
-    return (replace(CHUNK_KERNELS, default=max(parts.values(), default=1)),)
+        return of_sums
+    return (replace(CHUNK_KERNELS, default=max(parts.values(), default=1)), *of_sums)
 
 
 def by_entry(task: ChunkTask) -> bool:

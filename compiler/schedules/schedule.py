@@ -20,6 +20,7 @@ from ...ir.task import (
     RunningSumTask,
     SelectionTask,
     Task,
+    TransformTask,
 )
 from ...ir.tile import Program
 from ..tiles.context import Context, context_of
@@ -32,6 +33,7 @@ from .loop import loop
 from .pointwise import pointwise, running_sum
 from .scan import scan
 from .selection import selection
+from .transform import transform
 
 SCHEDULES: Mapping[type, Callable[[Any, Context], Program]] = {
     AttentionTask: attention,
@@ -45,6 +47,7 @@ SCHEDULES: Mapping[type, Callable[[Any, Context], Program]] = {
     RowListsTask: row_lists,
     RunningSumTask: running_sum,
     SelectionTask: selection,
+    TransformTask: transform,
 }
 
 

@@ -155,7 +155,7 @@ class _File:
         self.kernels = [
             _kernel(kernel, text)
             for plan, texts in zip(self.plans, kernels, strict=True)
-            for kernel, text in zip(plan.kernels, texts, strict=True)
+            for kernel, text in zip(plan.emitted, texts, strict=True)
         ]
         self.hosts = []
         for plan, table in zip(self.plans, tables, strict=True):
@@ -164,8 +164,14 @@ class _File:
             self.hosts += [table.text(name)] if read is not None else []
             self.hosts.append(HostText(plan, standalone=True, table=read).text)
 
+    @property
+    def _transforms(self) -> bool:
+        """Whether some plan has a Fourier transform."""
+        return any(len(plan.emitted) < len(plan.kernels) for plan in self.plans)
+
     def exported(self) -> Exported:
         """The file as text."""
+        from ..backends.fourier import source as fourier_source
         from ..backends.plain.emit import reference_function
         from ..backends.triton.checks import CHECKS
         from .exported_calls import call_text, self_test_text
@@ -177,6 +183,7 @@ class _File:
             f"{mend}\n    mend_interpreter()",
             *self.functions,
             *CHECKS.strip().split("\n\n\n"),
+            *(fourier_source(standalone=True).split("\n\n\n") if self._transforms else []),
             *([_copied(architecture_of), _copied(tuned)] if self._is_tuned else []),
             "# Kernels and launches keep the layout that they were made with.\n# fmt: off",
             *self.kernels,

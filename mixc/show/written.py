@@ -38,7 +38,8 @@ def plan_lines(found: Lowering) -> Iterator[str]:
     for number, kernel in enumerate(found.kernels, 1):
         yield f"{number}. {kernel.name} ({kernel.schedule}): {', '.join(kernel.computes)}"
         blocks = ", ".join(f"{name} = {size}" for name, size in kernel.blocks.items())
-        yield f"   {kernel.reason}; a program per {', '.join(kernel.grid)}; {blocks}"
+        cut = f"a program per {', '.join(kernel.grid)}; {blocks}"
+        yield f"   {kernel.reason}; {'by torch.fft' if kernel.schedule == 'transform' else cut}"
     if found.kernels and found.without_gradient is not None:
         yield f"gradients: by torch on a CPU, and there far slower: {found.without_gradient}"
     elif found.kernels:

@@ -74,8 +74,8 @@ def test_levels_are_dumped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("MIXC_DUMP", str(folder))
     plan = lower(MIXER, {"D": 16})
     names = sorted(path.name for path in folder.iterdir())
-    passes = [f"m_{n}_{one.name}.txt" for n, one in enumerate(PASSES, 3)]
-    assert names == ["m_1_mixer.txt", "m_2_plan.txt", *passes]
+    passes = [f"m_{n:02}_{one.name}.txt" for n, one in enumerate(PASSES, 3)]
+    assert names == ["m_01_mixer.txt", "m_02_plan.txt", *passes]
     texts = [(folder / name).read_text() for name in names]
     assert read_data(texts[0]) == MIXER
     assert texts[0].startswith("# " + write_mixer(MIXER).splitlines()[0])

@@ -406,7 +406,7 @@ def test_a_dumped_level_is_taken_up_again(run, tmp_path, monkeypatch):
     monkeypatch.setenv("MIXC_DUMP", "levels")
     assert run("compile", "retention", "--size", "D=16", "-o", "whole.py").exit_code == 0
     monkeypatch.delenv("MIXC_DUMP")
-    level = "levels/retention_2_plan.txt"
+    level = "levels/retention_02_plan.txt"
     assert run("compile", level, "-o", "again.py").exit_code == 0
     assert (tmp_path / "again.py").read_text() == (tmp_path / "whole.py").read_text()
     for more, said in (

@@ -25,7 +25,6 @@ SHORT, LONG = 4096, 16384
 # Specs that are about a matrix of pairs which no sweep over the keys makes again.
 SQUARE = {
     "coverage": "what each row has attended to, pixel by pixel, which convolutions read",
-    "fnet": "the transform's table of angles, which every channel reads",
     "landmark": "a softmax by blocks of keys inside another: numbers for each row and block",
     "adem": "which keys a row has chosen, of all of them",
     "path": "what each row has done to the keys before it, a number for each pair",

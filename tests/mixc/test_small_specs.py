@@ -471,33 +471,3 @@ def test_a_row_that_sees_a_nan_is_not_one_that_sees_nothing(backend: str) -> Non
     assert (found["z"][2, others] == -torch.inf).all()
     assert found["log"][2] == -torch.inf
     assert not found["weights"][2].any()
-
-
-TEMPERED = """
-mixer: tempered
-inputs: {NAME: [B], q: [B, T], v: [B, T, E]}
-dims: {I: T, J: T}
-attention:
-  over: J
-  score: NAME * q[T=i] * q[T=j]
-  mask: j <= i
-  normalize: softmax
-  output: {o: "v[T=j]"}
-outputs: {o: [B, I, E]}
-"""
-
-
-@pytest.mark.parametrize("name", ["score", "total", "scale"])
-@BACKENDS
-def test_an_input_is_called_like_what_a_normaliser_makes(name: str, backend: str) -> None:
-    check(backend, TEMPERED.replace("NAME", name))
-
-
-@pytest.mark.parametrize("name", ["score", "scale"])
-def test_a_normaliser_that_reads_such_an_input_is_refused(name: str) -> None:
-    """Its value would be taken for the other: better no kernel than a wrong one."""
-    let = f"let: {{own: 2 * {name}}}\nattention"
-    text = TEMPERED.replace("NAME", name).replace("attention", let)
-    mixer = load_text(text.replace("softmax", "{weight: exp(score), denominator: total + own}"))
-    with pytest.raises(UnsupportedError, match=f"call the input {name} otherwise"):
-        lower(mixer, {"E": 3}, "float32")

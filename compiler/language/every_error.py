@@ -15,6 +15,7 @@ from .text.source import Source
 MOST = 20
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _MADE = re.compile(r"([A-Za-z_]\w*)(?:\[[^\]]*\])? ?[=:](?!=)(.+)")
+_UNKNOWN = re.compile(r"unknown (name|function) `(\w+)`")
 _DIM = re.compile(r"\b[A-Z]\w*")
 _MAKING = frozenset({"lse", "weights", "output", "list"})  # keys whose value is a name
 _LISTS = frozenset({"stages", "step", "parts"})  # whose items stand for themselves
@@ -50,7 +51,7 @@ def every_error(text: str, path: str = "<text>") -> list[SpecError]:
         except SpecError as error:
             if not reading.follows(error):
                 found.append(error)
-            smaller = reading.without(document, error)
+            smaller = reading.with_word_known(document, error) or reading.without(document, error)
             if smaller is None or len(found) >= MOST:
                 break
             document = smaller
@@ -65,11 +66,18 @@ class _Reading:
     missed: set[str] = field(default_factory=set)  # names that it would have made
     torn: set[tuple[int, int]] = field(default_factory=set)  # places of what it was left out of
     narrowed: set[str] = field(default_factory=set)  # names that may lack axes
+    guessed: set[tuple[tuple[int, int], tuple[int, int]]] = field(
+        default_factory=set
+    )  # where a known word stands in
 
     def follows(self, error: SpecError) -> bool:
         """Whether an error may come from an entry that was left out."""
         place = (error.line or 1, error.column or 1)
         if place in self.torn:
+            return True
+        if not _UNKNOWN.search(str(error)) and any(
+            start <= place <= end for start, end in self.guessed
+        ):
             return True
         word = _NAME.match(self.source.text.splitlines()[place[0] - 1][place[1] - 1 :])
         said = str(error).split("\n", 1)[0]
@@ -77,6 +85,50 @@ class _Reading:
         return not self.missed.isdisjoint(named) or (
             "axes" in said and not self.narrowed.isdisjoint(named)
         )
+
+    def with_word_known(self, node: Block, error: SpecError) -> Block | None:
+        """The document with a known word in the place of an unknown one, so that the others of an
+        expression are told; None where the error is another, or follows from one before."""
+        unknown = _UNKNOWN.search(str(error))
+        if unknown is None or self.follows(error):
+            return None
+        known = self._with_word_known(node, (error.line or 1, error.column or 1), unknown.group(2))
+        return known if isinstance(known, Block) and known is not node else None
+
+    def _with_word_known(self, node: Node, place: tuple[int, int], word: str) -> Node:
+        parts = [] if isinstance(node, Text) else _parts(node)
+        at = next((n for n, (_, start) in reversed([*enumerate(parts)]) if start <= place), None)
+        if at is None or isinstance(node, Text):
+            return node
+        key, child = _entry(node, at)
+        if isinstance(child, Text):
+            known: Node = _known_word(child, place, word)
+            if known is child:
+                return node
+            self._guess(node, key, child)
+        else:
+            known = self._with_word_known(child, place, word)
+        if known is child:
+            return node
+        if isinstance(node, Block):
+            pairs = (*node.pairs[:at], (node.pairs[at][0], known), *node.pairs[at + 1 :])
+            return Block(node.source, node.span, pairs)
+        items = (*node.items[:at], known, *node.items[at + 1 :])
+        return Items(node.source, node.span, items)
+
+    def _guess(self, node: Node, key: str, child: Text) -> None:
+        """Note that a value has a word of ours: it may lack axes, and what is made of it too."""
+        last = child.part(len(child.value) - 1, len(child.value))
+        begin = child.span.line, child.span.column
+        self.guessed.add((begin, (last.line, last.column)))
+        made = _NAME.match(child.value if not key or key in _MAKING else key)
+        doubtful = [made.group()] if made else []
+        if isinstance(node, Block):  # a clause of a form, which makes others
+            makers = (_texts(value) for name, value in node.pairs if name.value in _MAKING)
+            doubtful += _NAME.findall(" ".join(text for maker in makers for text in maker))
+        for name in doubtful:
+            self.narrowed |= {*_made_of(name, self.source.text)}
+        self._doubt(node, child)
 
     def without(self, node: Node, error: SpecError, path: tuple[str, ...] = ()) -> Block | None:
         """The document without the innermost entry at the place of an error, if there is one."""
@@ -139,6 +191,26 @@ def _entry(node: Block | Items, at: int) -> tuple[str, Node]:
     if isinstance(node, Block):
         return node.pairs[at][0].value, node.pairs[at][1]
     return "", node.items[at]
+
+
+def _known_word(text: Text, place: tuple[int, int], word: str) -> Text:
+    """The scalar with a number, or a function that is, in the place of an unknown word: as many
+    characters, so that all others stay where they are."""
+    for match in re.finditer(rf"\b{word}\b(\[[^\]]*\])?( *\()?", text.value):
+        span = text.part(match.start(), match.end())
+        if (span.line, span.column) != place:
+            continue
+        width = len(match.group().removesuffix(match.group(2) or ""))
+        stand_in = "abs" if match.group(2) else "1"
+        if len(stand_in) > width:
+            return text
+        changed = (
+            text.value[: match.start()]
+            + stand_in.ljust(width)
+            + text.value[match.start() + width :]
+        )
+        return Text(text.source, changed, text.offsets, text.flow)
+    return text
 
 
 def _stand_in(child: Node, path: tuple[str, ...], key: str) -> Text | None:

@@ -110,3 +110,31 @@ def test_a_good_spec_has_none():
 @pytest.mark.parametrize("text", ["", "a: [", "mixer: m", "- 1", "mixer: {}\nstages: [1, {}]"])
 def test_no_document_is_too_damaged(text):
     assert every_error(text)
+
+
+@pytest.mark.parametrize(
+    ("score", "told"),
+    [
+        ("sum(q * kk, D) + tanhh(qq)", ["`kk`", "`tanhh`", "`qq`"]),
+        ("sum(kk[J=nn] * k, D)", ["`kk`"]),  # an index of what is not there
+        ("sum(q * kk, D) * v", ["`kk`"]),  # then it had an axis too many
+        ("sum(kk * (qq + k), D)", ["`kk`", "`qq`"]),
+    ],
+)
+def test_unknown_words_of_one_expression_are_told_each(score, told):
+    text = CLAUSES.replace("sqr(D)", "D").replace("j =< i", "true").replace("v + w", "v")
+    messages = found(text.replace("scale * sum(q * kk, D)", score))
+    assert [line for line, _ in messages] == [6] * len(told), messages
+    for (_, message), part in zip(messages, told, strict=True):
+        assert part in message
+
+
+def test_a_name_made_with_unknown_words_is_known():
+    text = """\
+mixer: two
+inputs: {x: [B, T, D]}
+let: {w: x * aa + bb}
+map: {y: w + cc, z: "sum(w, D)"}
+outputs: {y: [B, T, D], z: [B, T]}
+"""
+    assert [m.split("`")[1] for _, m in found(text)] == ["aa", "bb", "cc"]

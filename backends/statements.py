@@ -22,9 +22,9 @@ def written(value: Text, depth: int = 1, before: str = "", after: str = "") -> S
     return Statement(tuple(statement(value, depth, before, after)), value.reads)
 
 
-def assigned(name: str, value: Text) -> Statement:
+def assigned(name: str, value: Text, depth: int = 1) -> Statement:
     """``name = value``, in a function's body."""
-    return Statement(tuple(statement(value, 1, f"{name} = ")), value.reads, name)
+    return Statement(tuple(statement(value, depth, f"{name} = ")), value.reads, name)
 
 
 def without_unread(made: Sequence[Statement]) -> list[Statement]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -9,8 +10,9 @@ from .expression import Expr, Size, call
 from .expression import Literal as Fixed
 from .mixer import Mixer
 from .promises import CommonBlocks
+from .row_loop import Access, RowLoop, stretch
 from .targets import EVERY_GPU, AnyTarget
-from .task import Task
+from .task import Task, buffers_of
 from .tile import BufferArgument, DType, Program
 from .transform import Transform
 
@@ -20,12 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """A tensor: an input, an output, a constant table, or a temporary between kernels."""
+    """A tensor: an input, an output, a constant table, or a temporary between kernels.
+
+    A view is a name that a loop on the host gives to the memory of others (``RowLoop``).
+    """
 
     name: str
     dims: tuple[str, ...]
     dtype: DType
-    role: Literal["input", "output", "table", "temporary"]
+    role: Literal["input", "output", "table", "temporary", "view"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ class Plan:
     then a colon and why, with what was refused for which reason. ``names`` is what the spec
     calls an expression, ``integers`` how a buffer of integers was computed, ``shares`` into how
     many parts long axes are dealt out, ``one_sweep`` whether attentions over the same pairs may be
-    one (``merge_sweeps``).
+    one (``merge_sweeps``). ``loops`` are those of the host, each around some of the kernels.
     """
 
     mixer: Mixer
@@ -86,6 +91,14 @@ class Plan:
     target: AnyTarget = EVERY_GPU  # what its kernels have to fit
     chunk_kernels: int = 0  # that matrix states in chunks are dealt out to; 0: as the target likes
     one_sweep: bool = False
+    loops: tuple[RowLoop, ...] = ()
+
+    @property
+    def stretches(self) -> tuple[tuple[RowLoop, range], ...]:
+        """Each loop with the places of its kernels; of its tasks where there are no kernels."""
+        steps: list[Access] = [(kernel.reads, kernel.writes) for kernel in self.kernels]
+        steps = steps or [(buffers_of(task) - {*task.writes}, task.writes) for task in self.tasks]
+        return tuple((loop, stretch(loop, steps)) for loop in self.loops)
 
     def block_count(self, name: str) -> tuple[str, int]:
         """The dim whose blocks ``name`` counts, or is as long as one of, and their size in the
@@ -117,6 +130,13 @@ class Plan:
             else:
                 turns.append([kernel])
         return tuple(map(tuple, turns))
+
+    def loops_of(self, run: Sequence[Kernel]) -> tuple[tuple[RowLoop, range], ...]:
+        """The loops whose kernels a run has, with their places in it."""
+        names = [kernel.program.name for kernel in run]
+        firsts = [(loop, s, self.kernels[s.start].program.name) for loop, s in self.stretches]
+        places = ((loop, s, names.index(first)) for loop, s, first in firsts if first in names)
+        return tuple((loop, range(place, place + len(s))) for loop, s, place in places)
 
     @property
     def own_sizes(self) -> dict[str, Expr]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from functools import partial, reduce
 
 from .errors import UnsupportedError
-from .expression import Expr, Index, Kind, Literal, Read, Ref, Scalar, Size, Solve, call
+from .expression import Expr, Index, Kind, Literal, Read, Reduce, Ref, Scalar, Size, Solve, call
 from .host import evaluate_host
 from .mixer import Attention, Map, Mixer, Recurrence, assignments
+from .names import names_in
 from .optional import expressions
 from .rewriting import walk
 
@@ -74,8 +75,11 @@ def feature_dims(mixer: Mixer) -> frozenset[str]:
             case Attention():
                 walked |= stage.queries | {stage.over}
             case Recurrence():
-                listed |= {dim for state in stage.states for dim in state.listed}
-                in_rows |= _in_rows(mixer, stage)
+                if other_sequences(mixer, stage):  # rows are made as maps are
+                    listed |= {state.listed[-1] for state in stage.states if state.listed}
+                else:
+                    listed |= {dim for state in stage.states for dim in state.listed}
+                    in_rows |= _in_rows(mixer, stage)
                 loops |= {stage.over}.union(*(rounds for _, rounds in assignments(stage.step)))
             case Map():
                 pass
@@ -100,6 +104,35 @@ def batch_dims(mixer: Mixer) -> frozenset[str]:
     states = [s for stage in mixer.stages if isinstance(stage, Recurrence) for s in stage.states]
     listed = {dim for state in states for dim in state.listed}
     return frozenset[str]().union(*(state.dims for state in states)) - listed
+
+
+def other_sequences(mixer: Mixer, stage: Recurrence) -> frozenset[str]:
+    """The axes of any length that a step sums what comes of a state along: a set that it reads.
+
+    Not those that states list or that are as long as such ones with others behind them, nor
+    channels, heads and the axes that flow into states.
+    """
+    made = {state.name for state in stage.states}
+    summed: set[str] = set()
+    for equation, _ in assignments(stage.step):
+        nodes = [node for node in walk(equation.value) if not made.isdisjoint(names_in(node))]
+        if nodes:
+            made.add(equation.name)
+        summed.update(dim for n in nodes if isinstance(n, Reduce) for dim in n.over)
+    listed = {dim for state in stage.states for dim in state.listed}
+    for dim, size in mixer.sizes:
+        if any(isinstance(node, Size) and node.dim in listed for node in walk(size)):
+            listed.add(dim)
+    own = {stage.over}.union(*(rounds for _, rounds in assignments(stage.step)))
+    return frozenset(summed - listed - own - _channels(mixer) - batch_dims(mixer))
+
+
+def _channels(mixer: Mixer) -> set[str]:
+    """The last axes of inputs that have others, the axes of tables, and heads."""
+    last = {i.layout[-1][-1] for i in mixer.inputs if i.layout and i.layout[-1]}
+    last &= {i.dims[-1] for i in mixer.inputs if len(i.dims) > 1}
+    heads = {dim for pair in mixer.heads for dim in pair}
+    return last | heads | {dim for table in mixer.tables for dim in table.dims}
 
 
 def _in_rows(mixer: Mixer, stage: Recurrence) -> set[str]:
@@ -152,7 +185,7 @@ def query_axis(mixer: Mixer, stage: Attention) -> str:
     if partners:
         return min(partners)
     heads = {d for pair in mixer.heads for d in pair}
-    keyed = frozenset[str]().union(*_axes_of_keys(stage))
+    keyed = frozenset[str]().union(*axes_of_keys(stage))
     order = [d for i in mixer.inputs for d in i.dims]
     if not stage.queries:
         raise UnsupportedError(f"{mixer.name}: the attention over {stage.over} has no query axis")
@@ -165,7 +198,7 @@ def query_axis(mixer: Mixer, stage: Attention) -> str:
     return min(stage.queries, key=rank)
 
 
-def _axes_of_keys(stage: Attention) -> Iterator[frozenset[str]]:
+def axes_of_keys(stage: Attention) -> Iterator[frozenset[str]]:
     """The axes of what a score has for each key: values along ``over``, and tables read there."""
     for node in walk(stage.score):
         match node:

@@ -49,6 +49,17 @@ def write_plan(plan: Plan) -> str:
     for buffer in plan.buffers:
         shape = ", ".join(buffer.dims)
         lines.append(f"  {buffer.role} {buffer.name}: {buffer.dtype.value}[{shape}]")
+    for loop, places in plan.stretches:
+        steps = [t.name for t in plan.tasks] if plan.tasks else []
+        steps = [k.program.name for k in plan.kernels] or steps
+        way = ", the last first" if loop.reverse else ""
+        lines.append(
+            f"  for each row along {loop.over}{way}: {', '.join(steps[p] for p in places)}"
+        )
+        lines += [f"    {view}: a row of {whole}" for view, whole in (*loop.rows, *loop.made)]
+        for state in loop.states:
+            turn = f"{state.start}, then {state.after} of the row before; at last {state.end}"
+            lines.append(f"    {state.before}: {turn}")
     for task in () if plan.kernels else plan.tasks:
         reads = ", ".join(sorted(buffers_of(task) - {*task.writes}))
         lines.append(f"  {task.name} ({task.schedule}): {reads} -> {', '.join(task.writes)}")

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from .errors import ArgumentError, PromiseError, VerificationError
 from .expression import Ref
-from .plan import Plan
+from .plan import Buffer, Plan
 from .promises import CommonBlocks
 from .rewriting import every_node
+from .row_loop import RowLoop, members
 from .task import ConvolutionTask, Task, TransformTask, buffers_of
 from .tile import (
     Carried,
@@ -56,6 +57,9 @@ def verify_plan(plan: Plan) -> None:
         if not plan.kernels:
             return
     _verify_steps(plan, [(k.program.name, k.reads, k.writes) for k in plan.kernels])
+    for loop, inside in plan.stretches:
+        if any(plan.kernels[place].transform is not None for place in inside):
+            raise VerificationError(f"a row along {loop.over} has a transform")
     cut: dict[CommonBlocks, int] = {}
     for kernel in plan.kernels:
         verify_program(kernel.program)
@@ -68,7 +72,17 @@ def _verify_steps(plan: Plan, steps: Sequence[tuple[str, Iterable[str], Iterable
     """Tasks or kernels, each with its name, what it reads and what it writes."""
     written = {b.name for b in plan.buffers if b.role in ("input", "table")}
     names = [name for name, _, _ in steps]
-    for name, reads, writes in steps:
+    accesses = [(tuple(reads), tuple(writes)) for _, reads, writes in steps]
+    loops = [(loop, members(loop, accesses)) for loop in plan.loops]
+    for loop, places in loops:
+        _verify_loop(plan, loop, [names[place] for place in places])
+        if places != [*range(places[0], places[-1] + 1)]:
+            raise VerificationError(f"the kernels of rows along {loop.over} do not stand together")
+    for place, (name, reads, writes) in enumerate(steps):
+        for loop in (loop for loop, places in loops if places[0] == place):
+            for needed in sorted(loop.needs - written):
+                raise VerificationError(f"rows along {loop.over} read {needed} before it is made")
+            written |= loop.seen
         if names.count(name) > 1:
             raise VerificationError(f"two kernels are called {name}")
         for read in reads:
@@ -78,9 +92,37 @@ def _verify_steps(plan: Plan, steps: Sequence[tuple[str, Iterable[str], Iterable
             if made in written:
                 raise VerificationError(f"{name} writes {made} a second time")
             written.add(made)
+        for loop in (loop for loop, places in loops if places[-1] == place):
+            for left in sorted(loop.filled - written):
+                raise VerificationError(f"no kernel of a row along {loop.over} makes {left}")
+            written |= loop.gives
     missing = [o.name for o in plan.mixer.outputs if o.name not in written]
     if missing:
         raise VerificationError(f"no kernel makes the output {missing[0]}")
+
+
+def _verify_loop(plan: Plan, loop: RowLoop, names: Sequence[str]) -> None:
+    """Views have the axes of a row of what they are of; the memory of a state is of one kind."""
+    known = {buffer.name: buffer for buffer in plan.buffers}
+    for name in (*loop.views, *loop.needs, *loop.filled, *loop.gives):
+        if name not in known:
+            raise VerificationError(f"rows along {loop.over}: {name} is no buffer")
+        if (known[name].role == "view") != (name in loop.views):
+            raise VerificationError(f"rows along {loop.over}: {name} is a {known[name].role}")
+    if not names:
+        raise VerificationError(f"no kernel has a row along {loop.over}")
+    for view, whole in (*loop.rows, *loop.made):
+        dims = tuple(dim for dim in known[whole].dims if dim != loop.over)
+        if known[whole].dims.count(loop.over) != 1 or not _is_like(known[view], known[whole], dims):
+            raise VerificationError(f"{view} is no row of {whole} along {loop.over}")
+    for state in loop.states:
+        first, *others = (known[name] for name in state.names)
+        if any(not _is_like(other, first, first.dims) for other in others):
+            raise VerificationError(f"{', '.join(state.names)} are not of one kind")
+
+
+def _is_like(buffer: Buffer, other: Buffer, dims: tuple[str, ...]) -> bool:
+    return buffer.dims == dims and buffer.dtype is other.dtype
 
 
 def _reads(plan: Plan, task: Task) -> frozenset[str]:

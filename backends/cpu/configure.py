@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
 
-from ...ir.expression import TRANSCENDENTAL, Read
+from ...ir.expression import TRANSCENDENTAL, Literal, Read
 from ...ir.expression import Reduce as Summed
 from ...ir.knob import Knob, check_configuration
 from ...ir.mixer import Attention, Mixer, Recurrence
@@ -160,6 +160,8 @@ def short_rows(plan: Plan, sizes: Mapping[str, int]) -> dict[str, int]:
     """
     tiled = {a.dim for k in plan.kernels for a in k.program.grid if a.tiled}
     tiled -= {dim for dim, _ in plan.sizes}
+    own = {dim: int(n.value) for dim, n in plan.lengths if isinstance(n, Literal)}
+    sizes = {**own, **sizes}
     few = {d: sizes[d] for d in sorted(tiled) if 0 < sizes.get(d, 0) <= 16}
     return {d: 1 if size == 1 else 8 if size <= 8 else 16 for d, size in few.items()}
 

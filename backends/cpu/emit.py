@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.resources import files
+from itertools import accumulate
 
 from ...ir.plan import Kernel, Plan
+from ...ir.row_loop import RowLoop
 from ...ir.targets import CpuTarget
 from ...ir.tile import Convolve
 from ...ir.verify_plan import verify_plan
@@ -59,7 +61,7 @@ def emit_source(plan: Plan, target: CpuTarget) -> Source:
     for run in plan.runs:
         if run[0].transform is None:
             entries.append(f"{entry}_{len(entries) + 1}" if entries else entry)
-            parts.append(_entry(run, entries[-1], counts))
+            parts.append(_entry(plan, run, entries[-1], counts))
     body = "\n".join(parts)
     return Source(_header(plan, target, body) + body, tuple(entries), tuple(counts.values()))
 
@@ -107,13 +109,65 @@ def _runtime(target: CpuTarget) -> str:
     return "\n".join([*lines, runtime_text(), *more])
 
 
-def _entry(run: Sequence[Kernel], entry: str, counts: Mapping[str, int]) -> str:
-    lines = [f'extern "C" void {entry}(const int64_t* args, int threads) {{']
-    place = 0
-    for kernel in run:
-        lines.append(f"  {kernel.program.name}(args + {place}, threads);")
-        place += counts[kernel.program.name]
+def _entry(plan: Plan, run: Sequence[Kernel], entry: str, counts: Mapping[str, int]) -> str:
+    """The function that calls the kernels of a run in order, those of a loop once for each row."""
+    loops = plan.loops_of(run)
+    const = "" if loops else "const "
+    lines = [f'extern "C" void {entry}({const}int64_t* args, int threads) {{']
+    places = [0, *accumulate(counts[kernel.program.name] for kernel in run)]
+    calls = [
+        f"{kernel.program.name}(args + {place}, threads);"
+        for kernel, place in zip(run, places, strict=False)
+    ]
+    done, given = 0, places[-1]
+    for loop, inside in loops:
+        lines += [f"  {call}" for call in calls[done : inside.start]]
+        lines += _loop(loop, _slots(run, places), given, calls[inside.start : inside.stop])
+        done, given = inside.stop, given + 1 + 2 * len((*loop.rows, *loop.made, *loop.states))
+    lines += [f"  {call}" for call in calls[done:]]
     return "\n".join([*lines, "}", ""])
+
+
+def _slots(run: Sequence[Kernel], places: Sequence[int]) -> dict[str, list[int]]:
+    """Where among the arguments the address of each buffer stands."""
+    slots: dict[str, list[int]] = {}
+    for kernel, place in zip(run, places, strict=False):
+        for buffer in kernel.program.buffers.values():
+            slots.setdefault(buffer.name, []).append(place)
+            place += 1 + len(buffer.dims)
+    return slots
+
+
+def _loop(
+    loop: RowLoop, slots: Mapping[str, Sequence[int]], given: int, calls: Sequence[str]
+) -> Iterator[str]:
+    """The lines of a loop: before each row its addresses are put among the arguments."""
+
+    def put(name: str, value: str) -> Iterator[str]:
+        if places := slots.get(name):
+            yield f"{' = '.join(f'args[{place}]' for place in places)} = {value};"
+
+    yield f"  // row by row along {loop.over}"
+    rows = [view for view, _ in (*loop.rows, *loop.made)]
+    for number, view in enumerate(rows):
+        yield f"  int64_t {view} = args[{given + 1 + 2 * number}];"
+    first = given + 1 + 2 * len(rows)
+    for number, state in enumerate(loop.states):
+        yield f"  int64_t {state.before} = args[{first + 2 * number}];"
+        yield f"  int64_t {state.after} = args[{first + 2 * number + 1}];"
+    yield f"  for (int64_t rest = args[{given}]; rest > 0; --rest) {{"
+    for name in (*rows, *(n for s in loop.states for n in (s.before, s.after))):
+        yield from (f"    {line}" for line in put(name, name))
+    yield from (f"    {call}" for call in calls)
+    for number, view in enumerate(rows):
+        yield f"    {view} += args[{given + 2 + 2 * number}];"
+    for state in loop.states:
+        yield f"    args[{given}] = {state.before};"
+        yield f"    {state.before} = {state.after};"
+        yield f"    {state.after} = args[{given}];"
+    yield "  }"
+    for state in loop.states:
+        yield from (f"  {line}" for line in put(state.end, state.before))
 
 
 def _header(plan: Plan, target: CpuTarget, body: str) -> str:

@@ -17,6 +17,7 @@ from ...ir.host import host_code
 from ...ir.mixer import Layout, Mixer
 from ...ir.plan import Buffer, Kernel, Plan
 from ...ir.plan_memory import bytes_made
+from ...ir.row_loop import RowLoop
 from ...ir.tile import BufferArgument, DType, HostArgument, ParamArgument, SizeArgument
 from ...ir.transform import Transform
 from ..fourier import fourier
@@ -107,6 +108,8 @@ class _LaunchText:
         self.names |= _more_sizes(self.plan, self.names)
         for buffer in self.plan.buffers:
             self._buffer(buffer)
+        for loop in self.plan.loops:
+            self._views(loop)
         self._call()
         tensors = [f"x{n}" for n in range(len(self.signature.inputs))]
         self.function = compiled(["sizes", "numbers", "threads", *tensors], self.lines, self.known)
@@ -117,6 +120,8 @@ class _LaunchText:
                 self._input(buffer)
             case "table":
                 self._table(buffer)
+            case "view":
+                pass
             case _:
                 own = self.variables[buffer.name] = f"y{len(self.variables)}"
                 dtype = self._constant(_TORCH[buffer.dtype])
@@ -148,6 +153,31 @@ class _LaunchText:
         inner = {dim: buffer.dims[n + 1 :] for n, dim in enumerate(buffer.dims)}
         self.strides[buffer.name] = {dim: self._product(dims) for dim, dims in inner.items()}
 
+    def _views(self, loop: RowLoop) -> None:
+        """A row has the strides of what it is of; a state those of its memory."""
+        for view, whole in (*loop.rows, *loop.made):
+            self.variables[view] = self.variables[whole]
+            self.strides[view] = self.strides[whole]
+        for state in loop.states:
+            for name in (state.before, state.end):
+                self.variables[name] = self.variables[state.start]
+                self.strides[name] = self.strides[state.start]
+
+    def _loop(self, loop: RowLoop) -> Iterator[str]:
+        """What the entry takes for a loop: the number of rows, for each view where its first row
+        is and how many bytes lie from row to row, and the two places of each state."""
+        count = self.names[loop.over]
+        yield count
+        for view, whole in (*loop.rows, *loop.made):
+            own, stride = self.variables[view], self.strides[whole][loop.over]
+            step = f"{self.plan.buffer(whole).dtype.size_bytes} * {stride}"
+            last = f" + ({count} - 1) * {step}" if loop.reverse else ""
+            yield f"{own}.data_ptr(){last}"
+            yield f"-{step}" if loop.reverse else step
+        for state in loop.states:
+            yield f"{self.variables[state.start]}.data_ptr()"
+            yield f"{self.variables[state.after]}.data_ptr()"
+
     def _call(self) -> None:
         self.lines.append("if threads:")
         number = iter(range(len(_numbers(self.plan))))
@@ -175,6 +205,8 @@ class _LaunchText:
                     values.append(self.names[argument.dim])
                 elif _value(argument) is not None:
                     values.append(f"h{next(number)}")
+        loops = (loop for loop, _ in self.plan.loops_of(run))
+        values.extend(value for loop in loops for value in self._loop(loop))
         return values
 
     def _transform(self, op: Transform) -> str:

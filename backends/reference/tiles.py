@@ -7,7 +7,7 @@ reads what nobody wrote, a second write to an element, and an output left unwrit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from ...ir.binding import Number, shape_of
 from ...ir.errors import VerificationError
 from ...ir.host import evaluate_host
-from ...ir.plan import Plan
+from ...ir.plan import Kernel, Plan
 from ...ir.tile import (
     BufferArgument,
     Cast,
@@ -50,6 +50,7 @@ from ...ir.transform import Transform
 from ...ir.verify_plan import verify_lengths
 from .convolve import convolve
 from .elementwise import FUNCTIONS
+from .row_loops import rows_of
 from .tile_memory import Memory, OutsideError, allocate, places, torch_dtype
 from .transform import transform
 
@@ -93,9 +94,21 @@ def run_plan(
     given = {p.name: p.value for p in plan.mixer.params if p.runtime}
     numbers = {n: evaluate_host(e, lengths, dict(plan.params)) for n, e in given.items()}
     numbers |= {**dict(plan.params), **params}
-    memory = {b.name: allocate(plan, b, tensors, lengths, dtype) for b in plan.buffers}
-    for kernel in plan.kernels:
-        _Launch(kernel.program, memory, lengths, numbers, dtype, watch).run()
+    own = (buffer for buffer in plan.buffers if buffer.role != "view")
+    memory = {b.name: allocate(plan, b, tensors, lengths, dtype) for b in own}
+
+    def launch(kernels: Sequence[Kernel]) -> None:
+        for kernel in kernels:
+            _Launch(kernel.program, memory, lengths, numbers, dtype, watch).run()
+
+    done = 0
+    for loop, inside in plan.stretches:
+        launch(plan.kernels[done : inside.start])
+        for row in rows_of(loop, plan, memory, lengths, dtype):
+            memory |= row
+            launch(plan.kernels[inside.start : inside.stop])
+        done = inside.stop
+    launch(plan.kernels[done:])
     made = {}
     for output in plan.mixer.outputs:
         result = memory[output.name]

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from ...ir.expression import Expr, Kind, Literal, Scalar, Size
 from ...ir.mixer import Input, Layout, Mixer
+from ...ir.names import free_name
 from ...ir.plan import Kernel, Plan
 from ...ir.rewriting import walk
+from ...ir.row_loop import RowLoop
 from ...ir.tile import (
     BufferArgument,
     DType,
@@ -91,11 +93,12 @@ class HostText:
         self._sizes()
         self.statements.extend(shape_checks(self.plan, self.names))
         self._buffers()
-        for kernel in self.plan.kernels:
-            if kernel.transform is None:
-                self._launch(kernel)
-            else:
-                self._transform(kernel.transform)
+        done = 0
+        for loop, inside in self.plan.stretches:
+            self._run(self.plan.kernels[done : inside.start])
+            self._loop(loop, self.plan.kernels[inside.start : inside.stop])
+            done = inside.stop
+        self._run(self.plan.kernels[done:])
         self._results()
 
     def _signature(self) -> None:
@@ -182,7 +185,7 @@ class HostText:
         for buffer in self.plan.buffers:
             dtype = _TORCH[buffer.dtype]
             match buffer.role:
-                case "input":
+                case "input" | "view":
                     continue
                 case "table":
                     table = tables[buffer.name]
@@ -209,7 +212,39 @@ class HostText:
             return Text(f"{value}")
         return name("knobs").then(f'["{key}"]')
 
-    def _launch(self, kernel: Kernel) -> None:
+    def _run(self, kernels: Sequence[Kernel], depth: int = 1) -> None:
+        for kernel in kernels:
+            if kernel.transform is None:
+                self._launch(kernel, depth)
+            else:
+                self._transform(kernel.transform, depth)
+
+    def _loop(self, loop: RowLoop, kernels: Sequence[Kernel]) -> None:
+        """The kernels once for each row; the memory of states changes places after each."""
+        for state in loop.states:
+            self._add(name(state.start), before=f"{state.before} = ")
+        taken = {b.name for b in self.plan.buffers} | {d for b in self.plan.buffers for d in b.dims}
+        row, count = free_name("row", taken), self._size(loop.over)
+        rows = call("range", count)
+        self._add(
+            call("reversed", rows) if loop.reverse else rows, before=f"for {row} in ", after=":"
+        )
+        for view, whole in (*loop.rows, *loop.made):
+            axis = self._axis(whole, loop.over)
+            value = name(whole).then(f".select({axis}, {row})")
+            self.statements.append(written(value, 2, f"{view} = "))
+        self._run(kernels, 2)
+        for state in loop.states:
+            pair = several([name(state.after), name(state.before)])
+            self.statements.append(written(pair, 2, f"{state.before}, {state.after} = "))
+        for state in loop.states:
+            self._assign(state.end, name(state.before))
+
+    def _axis(self, whole: str, dim: str) -> int:
+        """The place of an axis in a tensor."""
+        return self.plan.buffer(whole).dims.index(dim)
+
+    def _launch(self, kernel: Kernel, depth: int = 1) -> None:
         program = kernel.program
         counts = [
             call("triton.cdiv", self._size(g.dim), self._block(program, program.tile(g.dim)))
@@ -217,15 +252,17 @@ class HostText:
             else self._size(g.dim)
             for g in program.grid
         ]
-        self._assign("programs", chain("*", counts or [Text("1")]))
-        self._add(name("programs"), before="if ", after=" > 0:")
+        within, programs = " " * 4 * (depth - 1), chain("*", counts or [Text("1")])
+        self.statements.append(assigned("programs", programs, depth))
+        self.statements.append(written(name("programs"), depth, "if ", " > 0:"))
         arguments = self._arguments(program)
         reads = frozenset[str]().union(*(argument.reads for argument in arguments))
-        lines = [f"        {program.name}_kernel[(programs,)]("]
-        lines += [*fill([argument.code for argument in arguments], 12), "        )"]
+        lines = [f"{within}        {program.name}_kernel[(programs,)]("]
+        codes = [argument.code for argument in arguments]
+        lines += [*fill(codes, 12 + len(within)), f"{within}        )"]
         self.statements.append(Statement(tuple(lines), reads))
 
-    def _transform(self, op: Transform) -> None:
+    def _transform(self, op: Transform, depth: int = 1) -> None:
         """The call of a transform, on tensors whose axes are in one order."""
         order = op.order(self.plan.buffer(op.results[0]).dims)
         given = [self._view(o.buffer, [o.dims.index(dim) for dim in order]) for o in op.operands]
@@ -236,7 +273,8 @@ class HostText:
             made.append(Text("None") if result is None else self._view(result, places))
         imaginary = given[1] if len(given) > 1 else Text("None")
         axes = Text(repr(op.axis_signs(order)))
-        self._add(call("fourier", given[0], imaginary, listed(made), axes))
+        value = call("fourier", given[0], imaginary, listed(made), axes)
+        self.statements.append(written(value, depth))
 
     def _view(self, buffer: str, places: list[int]) -> Text:
         """A tensor with an axis for each dim of a buffer, in another order."""

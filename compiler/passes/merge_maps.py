@@ -10,6 +10,7 @@ costs nothing, and values apart keep to its caches.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from ...ir.plan import Plan
@@ -26,17 +27,28 @@ def merge_maps(plan: Plan) -> Plan:
     if isinstance(plan.target, CpuTarget):
         return plan
     context = plan_context(plan)
-    tasks = list(plan.tasks)
+    tasks, stretches = list(plan.tasks), _stretches(plan)
     for task in plan.tasks:
         if type(task) is PointwiseTask:
-            _merge(tasks, task, context)
+            _merge(tasks, task, context, stretches)
     return plan if len(tasks) == len(plan.tasks) else replace(plan, tasks=tuple(tasks))
 
 
-def _merge(tasks: list[Task], task: PointwiseTask, context: Context) -> None:
+def _stretches(plan: Plan) -> dict[str, int]:
+    """How many loops of the host begin and end before a task, by its name: what is apart runs
+    another number of times, or sees another row."""
+    ends = [end for _, places in plan.stretches for end in (places.start, places.stop)]
+    return {t.name: sum(end <= place for end in ends) for place, t in enumerate(plan.tasks)}
+
+
+def _merge(
+    tasks: list[Task], task: PointwiseTask, context: Context, stretches: Mapping[str, int]
+) -> None:
     """Put ``task`` to one that is before it, at the place of either."""
     end = tasks.index(task)
     for start, first in enumerate(tasks[:end]):
+        if stretches[first.name] != stretches[task.name]:
+            continue
         if type(first) is not PointwiseTask or not _same_tiles(first, task, context):
             continue
         made = {name for between in tasks[start:end] for name in between.writes}

@@ -30,8 +30,12 @@ _PLAIN = (Call, Literal, Read, Ref, Scalar, Size)
 
 
 def rows_in_walks(plan: Plan) -> Plan:
-    """Every row-wise part of a task that spares it a walk's rows, in that walk."""
-    if not isinstance(plan.target, CpuTarget):
+    """Every row-wise part of a task that spares it a walk's rows, in that walk.
+
+    Tasks of a plan with loops of the host stay where they are: an order by what they read and write
+    alone would take rows apart.
+    """
+    if not isinstance(plan.target, CpuTarget) or plan.loops:
         return plan
     for walk_name in [t.name for t in plan.tasks if isinstance(t, LoopTask)]:
         for reader in [t.name for t in plan.tasks if isinstance(t, PointwiseTask)]:

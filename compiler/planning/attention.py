@@ -26,10 +26,14 @@ from .row_lists import with_row_lists
 
 
 class AttentionPlan:
-    """The kernels of one attention: statistics first where one pass can't do, then the pass."""
+    """The kernels of one attention: statistics first where one pass can't do, then the pass.
 
-    def __init__(self, builder: PlanBuilder, stage: Attention) -> None:
+    ``dtype`` is that of results, the working precision where it is left out.
+    """
+
+    def __init__(self, builder: PlanBuilder, stage: Attention, dtype: DType | None = None) -> None:
         self.builder = builder
+        self.dtype = dtype
         self.stage = stage
         self.form = classify(stage)
         self.block = query_axis(builder.mixer, stage)
@@ -190,7 +194,7 @@ class AttentionPlan:
     def _declare_outputs(self) -> tuple[tuple[str, Expr], ...]:
         outputs = []
         for made, ref in zip(self.stage.outputs, self.stage.results, strict=False):
-            self._declare_result(made.name, ref.axes, None)
+            self._declare_result(made.name, ref.axes, self.dtype)
             outputs.append((made.name, made.value))
         return tuple(outputs)
 

@@ -31,6 +31,7 @@ from ...ir.optional import expressions
 from ...ir.plan import Buffer, Plan
 from ...ir.rewriting import rebuild, tree_size, walk
 from ...ir.roles import DimRoles, dim_roles
+from ...ir.row_loop import RowLoop
 from ...ir.targets import EVERY_GPU, AnyTarget
 from ...ir.task import PointwiseTask, RunningSumTask, SelectionTask, Task, buffers_of
 from ...ir.tile import DType
@@ -76,6 +77,7 @@ class PlanBuilder:
     block_counts: dict[str, str] = field(default_factory=dict)  # dim of tables -> dim in blocks
     lengths: dict[str, Expr] = field(default_factory=dict)  # sizes of other dims of its own
     read: frozenset[str] = frozenset()  # names that an expression of the mixer has
+    loops: list[RowLoop] = field(default_factory=list)  # of the host
     _seen: dict[object, Expr] = field(
         default_factory=dict
     )  # what ``materialised`` has gone through
@@ -98,11 +100,13 @@ class PlanBuilder:
             integers=tuple(self.context.ranges.made.items()),
             shares=self.splits,
             target=self.target,
+            loops=tuple(self.loops),
         )
 
     def _read_tasks(self) -> list[Task]:
         """A value may have been stored for what is now computed otherwise."""
         tasks, outputs = list(self.tasks), {o.name for o in self.mixer.outputs}
+        outputs = outputs.union(*(loop.needs | loop.filled for loop in self.loops))
         while True:
             read = outputs.union(*(buffers_of(task) - {*task.writes} for task in tasks))
             kept = [task for task in tasks if not read.isdisjoint(task.writes)]
@@ -112,6 +116,7 @@ class PlanBuilder:
 
     def _used_buffers(self, tasks: Iterable[Task]) -> list[str]:
         used = {name for task in tasks for name in buffers_of(task)}
+        used.update(*(loop.needs | loop.gives | {*loop.views} for loop in self.loops))
         given = {i.name for i in self.mixer.inputs}
         return [name for name in self.context.buffers if name in used or name in given]
 
@@ -121,7 +126,7 @@ class PlanBuilder:
             self.context.names.setdefault(value, name)
         return value
 
-    def role(self, name: str) -> OneOf["input", "output", "table", "temporary"]:
+    def role(self, name: str) -> OneOf["input", "output", "table", "temporary", "view"]:
         """What the buffer ``name`` is for."""
         return self.context.buffers[name].role
 

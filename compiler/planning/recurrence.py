@@ -18,6 +18,7 @@ from .chunk import ChunkPlan
 from .loop import LoopPlan
 from .plan_builder import PlanBuilder
 from .recurrence_context import RecurrenceContext, names_read
+from .row_loop import RowLoopPlan
 from .scan import ScanPlan
 
 _THREADS = 256  # of a program that has a multiprocessor's registers
@@ -34,8 +35,7 @@ def _plan(context: RecurrenceContext, stage: Recurrence) -> None:
     """``stage``: with names from outside it inlined."""
     found, names = context.builder.findings, ", ".join(state.name for state in stage.states)
     if context.builder.recurrence == "loop":
-        found.append(f"{names} row by row along {stage.over}: as asked")
-        LoopPlan(context, stage).run()
+        _row_by_row(context, stage, f"{names} row by row along {stage.over}: as asked")
         return
     flat = flatten(stage)
     if flat is not None and _in_chunks(context, flat):
@@ -54,8 +54,20 @@ def _plan(context: RecurrenceContext, stage: Recurrence) -> None:
         ScanPlan(context, stage, classified).run()
     else:
         why = f"not in chunks: {chunks}; not by a scan: {scans}"
-        found.append(f"{names} row by row along {stage.over}: {why}")
+        _row_by_row(context, stage, f"{names} row by row along {stage.over}: {why}")
+
+
+def _row_by_row(context: RecurrenceContext, stage: Recurrence, found: str) -> None:
+    """Plan rows one after another: within one kernel, or on the host where a row sees too much."""
+    loop = RowLoopPlan(context, stage)
+    axis = loop.long_axis()
+    if axis is None:
+        context.builder.findings.append(found)
         LoopPlan(context, stage).run()
+        return
+    why = f"a step goes through {axis}, which no kernel holds: kernels for each row"
+    context.builder.findings.append(f"{found}; {why}")
+    loop.run()
 
 
 def _apart(context: RecurrenceContext, stage: Recurrence, classified: Classified) -> bool:

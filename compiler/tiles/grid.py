@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...ir.expression import Index, Size, call
+from ...ir.expression import Index, Literal, Size, call
 from ...ir.promises import WholeBlocks
 from ...ir.roles import group_of
 from ...ir.tile import BufferArgument, DType, GridAxis, Tile, Value
@@ -18,14 +18,20 @@ def place_grid(
     evaluator: Evaluator, dims: Sequence[str], block: str | None, descending: bool = False
 ) -> None:
     """Give every dim of ``dims`` a place: ``block`` in tiles, those of fixed length on the tile
-    whole, and one position each of the others."""
+    whole, and one position each of the others.
+
+    A tile has no more rows than there are, but those that a product takes at once: 64 where it
+    has its factors in shared memory, else 16.
+    """
     builder, context = evaluator.builder, evaluator.context
     for dim in dims:
         name = dim.lower()
         if dim == block:
             fixed = context.length(dim)
             rows = context.blocks.get(dim, 64)
-            rows = rows if fixed is None else min(rows, padded(fixed, 16))
+            known = _known(context, dim)
+            least = 64 if getattr(context.target, "products_from_shared", False) else 16
+            rows = rows if known is None else min(rows, padded(known, least))
             builder.tiles[dim] = Tile(dim, rows, size=fixed)
             start = builder.grid_position(dim, f"{name}_start")
             builder.grid.append(GridAxis(dim, start, True, descending))
@@ -36,6 +42,12 @@ def place_grid(
             builder.grid.append(GridAxis(dim, position))
             builder.place(dim, position)
             evaluator.size(dim)
+
+
+def _known(context: Context, dim: str) -> int | None:
+    """The length of a dim that has a fixed one, or a number for it as one of the plan's own."""
+    own = context.ranges.derived.get(dim)
+    return int(own.value) if isinstance(own, Literal) else context.length(dim)
 
 
 def start_rows(

@@ -202,6 +202,7 @@ def test_kernels_form_an_acyclic_graph_in_their_order(path: object) -> None:
     order = {k.program.name: n for n, k in enumerate(plan.kernels)}
     assert all(order[a] < order[b] for a, b in graph.edges)
     read = {name for k in plan.kernels for name in k.reads}
+    read.update(*(loop.needs | loop.filled for loop in plan.loops))
     assert all(b.name in read for b in plan.buffers if b.role == "temporary")
     assert all(
         b.dtype is plan.dtype for b in plan.buffers if b.role == "input" and b.dtype.is_narrow

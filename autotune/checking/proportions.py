@@ -12,7 +12,7 @@ from ...ir.host import evaluate_host
 from ...ir.mixer import Attention, Mixer, Recurrence
 from ...ir.optional import expressions
 from ...ir.rewriting import every_node, walk
-from ...ir.roles import feature_dims
+from ...ir.roles import feature_dims, other_sequences
 from .intervals import Bounds
 
 _LARGEST_TABLE = 64
@@ -155,6 +155,7 @@ def _roles(mixer: Mixer) -> dict[str, str]:
     recurrences = [stage for stage in mixer.stages if isinstance(stage, Recurrence)]
     lengths = sequences | {stage.over for stage in attentions}
     lengths |= {loop.over for loop in recurrences}
+    lengths = lengths.union(*(other_sequences(mixer, loop) for loop in recurrences))
     for stage in attentions:
         lengths |= _unrelated_queries(mixer, stage, sequences)
     nodes = list(every_node(expressions(mixer)))

@@ -11,6 +11,7 @@ from ...ir.recurrence_tasks import Carrying, LoopTask, line_values
 from ...ir.rewriting import walk, with_names
 from ...ir.single_assignment import Handed, Repeated, Step, Version
 from ..analysis.recurrence.versions import versions
+from .joined_axes import JoinedAxes
 from .recurrence_context import RecurrenceContext, reads
 
 
@@ -28,6 +29,7 @@ class LoopPlan:
         context, step = self.context, versions(self.stage)
         self.states = {ref.name for _, ref in step.before}
         self.read_elsewhere = {*_read_elsewhere(step.lines)}
+        self.joined = JoinedAxes(context.builder.mixer, context.builder.fixed)
         lines = self._without_free(step.lines)
         own = []
         for name, ref in step.own:
@@ -47,12 +49,13 @@ class LoopPlan:
         for line in lines:
             match line:
                 case Version(ref, name, value):
-                    value = with_names(value, self.written)
+                    value = self.joined.apart(with_names(value, self.written))
                     by_row = name in names or reads(value, frozenset(self.states))
                     if by_row:
                         value = self.context.materialised(value, self.states)
                         self.states.add(ref.name)
-                    if name in names or (by_row and ref.name not in self.read_elsewhere):
+                    apart = ref.name in self.read_elsewhere or ref.axes & self.joined.parts.keys()
+                    if name in names or (by_row and not apart):
                         kept.append(Version(ref, name, value))
                     else:
                         self.written[ref.name] = self.context.builder.named(name, value)

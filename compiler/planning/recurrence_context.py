@@ -104,10 +104,16 @@ class RecurrenceContext:
         return move(expr, at) if at else expr
 
     def _is_product(self, expr: Expr) -> bool:
-        """A sum of more terms than its operands have elements, row by row."""
+        """A sum of more terms than its operands have elements, row by row.
+
+        Not one that is a product of matrices in each row: rows gain nothing by being together.
+        """
         if not isinstance(expr, Reduce) or self.stage.over not in expr.axes:
             return False
         leaves = [n.axes for n in walk(expr.x) if isinstance(n, Ref)]
+        fixed = self.builder.context.sizes.keys()
+        if all(len(axes & fixed) > 1 for axes in leaves) and len(expr.axes & fixed) > 1:
+            return False
         return all(axes < expr.x.axes for axes in leaves) and len(leaves) > 1
 
     # ----------------------------------------------------------------------------- results

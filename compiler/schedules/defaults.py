@@ -7,12 +7,12 @@ the first is taken that the target has room for (see ``estimates``).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ...ir.targets import Target
+from ...ir.targets import AnyTarget, Target
 from ...ir.tile import Program
 from ..tiles.context import Context, Launch
-from .estimates import REGISTER_LIMIT, warps_for_rows
+from .estimates import REGISTER_LIMIT, has_room, warps_for_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +149,9 @@ def halved_choices(largest: int, corrected: bool, wide: bool) -> Iterator[tuple[
     yield 4096, (("num_warps", 8), ("num_stages", 2)), _MANY
 
 
-def recurrence_launch(program: Program) -> Launch:
-    """Warps and pipeline stages of a kernel that goes row by row, or scans."""
-    return (("num_warps", warps_for_rows(program)), ("num_stages", 2))
+def recurrence_launch(program: Program, target: AnyTarget) -> Launch:
+    """Warps and pipeline stages of a kernel that goes row by row, or scans: the next row is on its
+    way while one is computed, where the target has room for both."""
+    warps = ("num_warps", warps_for_rows(program))
+    ahead: Launch = (warps, ("num_stages", 2))
+    return ahead if has_room(replace(program, launch=ahead), target) else (warps, ("num_stages", 1))

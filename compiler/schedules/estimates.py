@@ -184,11 +184,11 @@ def warps_for_rows(program: Program) -> int:
     carried = [c.inner for op in all_ops(program.body) if isinstance(op, For) for c in op.carried]
     made = max((_row_elements(program, op) for op in inside), default=0)
     held = made + sum(_elements(program, value) for value in (*kept, *carried))
+    products = any(isinstance(op, Dot) for op in inside)
     scans = any(isinstance(op, Combine | Solve) for op in inside)
-    allowed: tuple[int, ...] = (
-        _WARPS[:-1] if scans else _WARPS
-    )  # of 16 warps, each has half the registers
-    if any(isinstance(op, Dot) for op in inside):
+    # Of 16 warps, each has half the registers, also for what a scan or a product keeps in each.
+    allowed: tuple[int, ...] = _WARPS[:-1] if scans or products else _WARPS
+    if products:
         allowed = allowed[_WARPS.index(4) :]  # one scheduler each
     choices = (n for n in allowed if held <= n * THREADS_PER_WARP * _ROW_REGISTERS)
     return next(choices, allowed[-1])

@@ -32,7 +32,7 @@ def loop(task: LoopTask, context: Context) -> Program:
     if made is None:
         blocks = held_blocks(task, context, _HELD)
         made = row_by_row(task, context.with_blocks(blocks))
-    return replace(made, launch=context.launch(recurrence_launch(made)))
+    return replace(made, launch=context.launch(recurrence_launch(made, context.target)))
 
 
 def row_by_row(task: LoopTask, context: Context) -> Program:

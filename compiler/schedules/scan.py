@@ -34,7 +34,7 @@ _ROWS = (16, 64)
 def scan(task: ScanTask, context: Context) -> Program:
     """The tile program of affine states, as many rows at a time as registers hold."""
     made = by_blocks(task, context.with_blocks(_blocks(task, context)))
-    return replace(made, launch=context.launch(recurrence_launch(made)))
+    return replace(made, launch=context.launch(recurrence_launch(made, context.target)))
 
 
 def _blocks(task: ScanTask, context: Context) -> dict[str, int]:

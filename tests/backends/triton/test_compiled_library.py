@@ -36,8 +36,6 @@ SPILLS = {
     "sea": 40,
     # Decays by entry beside a triangle, four kinds of pairs: 0 bytes in 1.2 to 1.6 times the time.
     "rwkv7": 32,
-    # A step that attends holds all tokens of its memory, and reads them three times.
-    "ttm": 1652,
 }
 RECURRENT = ("chunk", "scan", "loop")
 # Attentions at both sizes; a recurrence, of which a kernel takes seconds to compile, at the larger.

@@ -17,7 +17,7 @@ from ...ir.tile import DType, Value
 from ..analysis.conditions import all_of, conditions_of
 from .admitted import steps_for_rows
 from .evaluator import Evaluator
-from .row_by_row import is_too_deep, row_by_row
+from .row_by_row import is_too_deep, row_by_row, settle
 
 # Of finite numbers these are finite, and far from too large.
 _FINITE = frozenset("exp exp2 add sub mul neg max min abs tanh sigmoid sin cos".split())
@@ -82,7 +82,7 @@ def step_reduce(
     builder, dtype = evaluator.builder, reduced_dtype(evaluator, expr)
     dim, *rest = expr.over
     parts = [expr.x] if expr.where is None else [expr.x, expr.where]
-    _settle(evaluator, parts, dim)
+    settle(evaluator, parts, dim)
     held = _tile_axes(evaluator, parts, expr.over)
     start = builder.constant(evaluator.identity(expr.op, dtype), dtype, held)
     begin, end = part or (builder.constant(0, DType.INT32), evaluator.size(dim))
@@ -249,7 +249,7 @@ def _step_through(
     builder = evaluator.builder
     dim, *rest = over
     axes = _tile_axes(evaluator, inside, over)
-    _settle(evaluator, inside, dim)
+    settle(evaluator, inside, dim)
     start = acc if acc is not None else builder.constant(0.0, DType.FLOAT32, axes)
     begin, end = steps_for_rows(evaluator, inside, dim)
     with builder.loop(dim.lower(), begin, end, 1, [(hint or f"sum_{dim.lower()}", start)]) as loop:
@@ -287,14 +287,6 @@ def _row_by_row(
             term = evaluator.where(exists, term, builder.constant(0.0, DType.FLOAT32))
         loop.yields = (accumulate(evaluator, [loop.carried[0], term], hint),)
     return loop.results[0]
-
-
-def _settle(evaluator: Evaluator, exprs: list[Expr], dim: str) -> None:
-    """Reductions over ``dim`` of their own, inside what is about to be stepped through: before."""
-    for expr in exprs:
-        for node in walk(expr):
-            if isinstance(node, Reduce) and dim in node.over:
-                evaluator.evaluate(node)
 
 
 def sum_by_steps(evaluator: Evaluator, factors: list[Expr], over: str, hint: str) -> Value | None:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from math import prod
 
 from ...ir.expression import Cumsum, Expr, Kind, Read, Reduce, Ref, Solve
+from ...ir.rewriting import bound_axes
 from ...ir.targets import CpuTarget
 from ...ir.tile import DType, Value
 from .evaluator import Evaluator
@@ -63,6 +64,23 @@ def row_by_row(
         yield loop, exists
 
 
+def settle(evaluator: Evaluator, exprs: Sequence[Expr], dim: str) -> None:
+    """Reductions of what is about to be stepped through that run over ``dim`` themselves, or lack
+    it: before, each once."""
+
+    def visit(expr: Expr, bound: frozenset[str]) -> None:
+        if isinstance(expr, Reduce):
+            same = dim not in expr.axes and bound.isdisjoint(expr.axes)
+            if same or dim in expr.over:
+                evaluator.evaluate(expr)
+                return
+        for child in expr.children:
+            visit(child, bound.union(bound_axes(expr)))
+
+    for expr in exprs:
+        visit(expr, frozenset())
+
+
 def _only_on_tile(evaluator: Evaluator, expr: Expr, dim: str) -> Iterator[Expr]:
     """The parts of ``expr`` along ``dim`` that are in no buffer, or take all positions to make."""
     if dim not in expr.axes:
@@ -89,4 +107,4 @@ def _of_children(evaluator: Evaluator, expr: Expr, dim: str) -> Iterator[Expr]:
         yield from _only_on_tile(evaluator, child, dim)
 
 
-__all__ = ["is_too_deep", "row_by_row"]
+__all__ = ["is_too_deep", "row_by_row", "settle"]

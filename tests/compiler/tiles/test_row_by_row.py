@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from mixc.compiler.language.load import load_text
@@ -49,3 +51,26 @@ def test_rows_are_those_of_the_reference() -> None:
         for name, shape in shapes.items()
     }
     assert_equal(mixer, tensors)
+
+
+LARGEST = """
+mixer: largest
+inputs: {q: [B, T, D], k: [B, T, Q, D], x: [B, T, P], c: [B, T, P, E]}
+map: {o: "sum(exp(x - max(sum(q * k, D), Q)) * c, P)"}
+outputs: {o: [B, T, E]}
+"""
+
+
+def test_what_lacks_the_axis_of_a_loop_is_made_before_it() -> None:
+    mixer = load_text(LARGEST)
+    plan = lower(mixer, {"D": 8, "E": 8, "P": 8, "Q": 8}, "float32")
+    made = next(k.program for k in plan.kernels if "o" in k.computes)
+    assert deepest(made.body) == 2  # keys and their channels; not in the loop over what is summed
+    torch.manual_seed(0)
+    shapes = {"q": (2, 5, 8), "k": (2, 5, 8, 8), "x": (2, 5, 8), "c": (2, 5, 8, 8)}
+    assert_equal(mixer, {n: torch.randn(*s, dtype=torch.float64) for n, s in shapes.items()})
+
+
+def deepest(ops: Sequence[Op]) -> int:
+    """How many loops of some ops stand in each other."""
+    return max((1 + deepest(op.body) for op in ops if isinstance(op, For)), default=0)

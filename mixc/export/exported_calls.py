@@ -330,7 +330,8 @@ class _Drawing:
             f"{i.name}.to(torch.{i.dtype or self.dtype})" if i.kind is Kind.REAL else i.name
             for i in self.mixer.inputs
         ]
-        lines += statement(_together(returned), 1, "return ")
+        made = _together(returned) if len(returned) > 1 else Text(f"({returned[0]},)")
+        lines += statement(made, 1, "return ")
         return "\n".join(lines)
 
     def _shape(self, entry: Input) -> Text:

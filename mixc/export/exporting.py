@@ -180,7 +180,7 @@ class _File:
         reference = reference_function(self.mixer)
         mend = f'{_copied(mend_interpreter)}\n\n\nif os.environ.get("TRITON_INTERPRET") == "1":'
         parts = [
-            f"{mend}\n    mend_interpreter()",
+            *([f"{mend}\n    mend_interpreter()"] if self.kernels else []),
             *self.functions,
             *CHECKS.strip().split("\n\n\n"),
             *(fourier_source(standalone=True).split("\n\n\n") if self._transforms else []),
@@ -282,7 +282,9 @@ def _imports(body: str) -> Iterator[str]:
         yield "from functools import lru_cache"
     if "Any" in body:
         yield "from typing import Any"
-    yield from ("", "import torch", "import triton", "import triton.language as tl")
+    yield from ("", "import torch")
+    if "@triton" in body:
+        yield from ("import triton", "import triton.language as tl")
     if "@once_differentiable" in body:
         yield "from torch.autograd.function import once_differentiable"
 

@@ -23,7 +23,8 @@ from mixc.ir.errors import ArgumentError
 from mixc.ir.targets import parse_target
 
 ROOT = Path(__file__).resolve().parents[3]
-# A sample of the forms: an attention, a mask with a bias, chunks, a delta rule, a scan, a map.
+# A sample of the forms: an attention, a mask with a bias, chunks, a delta rule, a scan, a map, and
+# one input, of which transforms alone are made.
 POINTWISE = """
 mixer: gated_pair
 inputs: {x: [B, T, D], gate: [B, T, D], bias: [D], keep: {dims: [B, T], dtype: bool}}
@@ -39,6 +40,7 @@ SAMPLE = {
     "gated_delta": SMALL,
     "hgrn": {"C": 16},
     "gated_pair": {"D": 16},
+    "fnet": {"C": 40},
 }
 # Without mixc, which a finder refuses to import.
 ALONE = """

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from functools import reduce
 
 from ...ir.expression import Call, Expr, Index, Kind, Literal, Read, Reduce, call
+from ...ir.rewriting import transform
+from .angles import Lengths, polynomial
 from .linear import Linear, expression, linear
 
 
@@ -46,6 +48,36 @@ def lag_sums(expr: Expr) -> tuple[LagSum, ...] | None:
             found = next((f for r in _moved(x) if (f := _lag_sum(x, over, r)) is not None), None)
             return None if found is None else (found,)
     return None
+
+
+def circular_sum(expr: Reduce, lengths: Lengths) -> LagSum | None:
+    """``sum(k[l] * x[T=(t - l) % T], L)`` for axes of one length; None where that is not all.
+
+    The place of the result is where a lag leads to, counted around the end.
+    """
+    if expr.op != "sum" or expr.where is not None or expr.group or expr.kind is not Kind.REAL:
+        return None
+    for read in _moved(expr.x):
+        ((axis, index),) = read.at
+        match index:
+            case Call("mod", (place, length)):
+                if polynomial(length, lengths) != lengths.of(axis):
+                    continue
+                straight = Read(read.x, ((axis, place),))
+                found = _lag_sum(_with(expr.x, read, straight), expr.over, straight)
+                if found is not None and _is_around(found, lengths):
+                    return found
+    return None
+
+
+def _with(expr: Expr, read: Read, other: Read) -> Expr:
+    """An expression with one read in place of another."""
+    return transform(expr, lambda node: other if node == read else None)
+
+
+def _is_around(one: LagSum, lengths: Lengths) -> bool:
+    same = all(lengths.are_equal(dim, one.over) for dim in (one.row, one.lag))
+    return same and one.offset == Literal(0)
 
 
 def _negative(one: LagSum) -> LagSum:
@@ -124,4 +156,4 @@ def _product(factors: list[Expr]) -> Expr:
     return reduce(lambda a, b: call("mul", a, b), factors) if factors else Literal(1.0)
 
 
-__all__ = ["LagSum", "lag_sums"]
+__all__ = ["LagSum", "circular_sum", "lag_sums"]

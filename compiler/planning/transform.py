@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from ...ir.expression import Call, Expr, Index, Kind, Literal, Read, Reduce, Ref, call
+from ...ir.expression import Call, Expr, Index, Kind, Literal, Read, Reduce, Ref, Size, call
 from ...ir.knob import Knob
 from ...ir.plan import Buffer
-from ...ir.rewriting import rebuild
+from ...ir.rewriting import rebuild, walk
 from ...ir.task import TransformTask
 from ...ir.tile import DType
-from ...ir.transform import Operand, Transform, Turn, has_wave, may_have_fourier_sums
+from ...ir.transform import Operand, Transform, Turn, has_wave
 from ..analysis.angles import Lengths
 from ..analysis.fourier_sums import (
     FourierSum,
     fourier_sums,
     one_axis_after_another,
 )
+from ..analysis.lag_sums import LagSum, circular_sum
 from .plan_builder import PlanBuilder
 
 # From so many positions on a transform is worth its passes over memory.
@@ -39,7 +40,7 @@ def with_transforms(builder: PlanBuilder, name: str, value: Expr, terms: int) ->
 
     ``terms``: as many of them make a sum long; lengths of the call's own do unless it is NEVER.
     """
-    if not may_have_fourier_sums([value]):
+    if not any(isinstance(node, Reduce) and node.op == "sum" for node in walk(value)):
         return value
     transforms = _Transforms(builder, name, terms)
     return transforms.as_output(transforms.visit(value))
@@ -72,6 +73,9 @@ class _Transforms:
             return self.builder.stored[node]
         if isinstance(node, Reduce) and (apart := one_axis_after_another(node, self._lengths)):
             return self.visit(rebuild(apart, self.visit))
+        around = circular_sum(node, self._lengths) if isinstance(node, Reduce) else None
+        if around is not None and self._is_long(around.lag, "a sum around the end of"):
+            return self._around(around)
         terms = self._terms(node, 1)
         if any(isinstance(term, FourierSum) for _, term in terms):
             return self._total(terms)
@@ -97,7 +101,28 @@ class _Transforms:
                     return [(sign * one.sign, one) for one in found]
         return [(sign, node)]
 
-    def _is_long(self, over: str) -> bool:
+    def _around(self, one: LagSum) -> Expr:
+        """A circular sum: a product for each frequency, which takes the place of the lag.
+
+        With X the sum of x(p) e^(-i p f) and K that of k(l) e^(+-i l f), the sign being the lag's,
+        the result is the mean over f of X K e^(+-i t f), the sign being the row's.
+        """
+        turns = (Turn(one.lag, one.lag, 1), Turn(one.over, one.lag, 1))
+        (k_re, k_im), (x_re, x_im) = (
+            [self._part(self._operand(value), None, turn, part) for part in (REAL, IMAGINARY)]
+            for value, turn in zip((one.kernel, one.signal), turns, strict=True)
+        )
+        straight, crossed = call("mul", x_im, k_im), call("mul", x_re, k_im)
+        re: Expr = _plus(call("mul", x_re, k_re), one.lag_sign, straight)
+        im: Expr = _plus(_plus(None, one.lag_sign, crossed), -1, call("mul", x_im, k_re))
+        if one.summed:
+            re, im = Reduce("sum", re, one.summed), Reduce("sum", im, one.summed)
+        turn = Turn(one.lag, one.row, one.row_sign)
+        whole = self._part(self._operand(re), self._operand(im), turn, REAL)
+        mean = call("div", whole, Size(one.lag))
+        return mean if one.factor == Literal(1.0) else call("mul", self.visit(one.factor), mean)
+
+    def _is_long(self, over: str, what: str = "a Fourier sum over") -> bool:
         """Whether a transform along the axis is worth it; says so."""
         size = self._lengths.number(over)
         is_long = self.terms < NEVER if size is None else size >= self.terms
@@ -105,7 +130,7 @@ class _Transforms:
         if not is_long:
             few = "it is asked for" if size is None else f"{size} positions are too few"
             how = f"term by term: {few}"
-        finding = f"{self.name}: a Fourier sum over {over}, {how}"
+        finding = f"{self.name}: {what} {over}, {how}"
         if finding not in self.builder.findings:
             self.builder.findings.append(finding)
         return is_long

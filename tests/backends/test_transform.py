@@ -43,6 +43,17 @@ map:
   h: sum(x * (cos(turn(t, T - s, T)) - w * sin(turn(t, s, T))), T)
 outputs: {power: [B, S, G*R, C], y: [C, B, G*Q, S], z: [B, N, G*R, C], h: [B, S, G*R, C]}
 """
+# A kernel of each sample, summed over an axis more; and the other way round.
+AROUND = """
+mixer: around
+inputs: {x: [B, T, C], k: [B, L, C, E], w: [L, C]}
+dims: {L: T, S: T}
+map:
+  y: sum(k * x[T=(t - l) % T], L, C) * t
+  z: sum(w * x[T=(l - t) % T], L)
+  u: -sum(x * w[L=(s - t) % T] / 3, T)
+outputs: {y: [B, T, E], z: [B, C, T], u: [B, S, C]}
+"""
 RUNNERS = {
     "cpu": lambda mixer: CpuRunner(mixer, all_transformed, flags=("-O1",)),
     "interpreter": lambda mixer: TritonRunner(mixer, all_transformed),
@@ -57,6 +68,11 @@ def all_transformed(*args: object, **more: object) -> object:
 @cache
 def waves() -> Mixer:
     return load_text(SPEC, "waves.yaml")
+
+
+@cache
+def around() -> Mixer:
+    return load_text(AROUND, "around.yaml")
 
 
 @cache
@@ -112,6 +128,15 @@ def test_the_numbers_are_those_of_sums(backend: str, dtype: torch.dtype) -> None
 
 
 @pytest.mark.parametrize("backend", RUNNERS)
+@pytest.mark.parametrize("length", [1, 2, 31, 48])
+def test_sums_around_the_end(backend: str, length: int) -> None:
+    sizes = {"B": 2, "T": length, "L": length, "C": 5, "E": 3}
+    assert len([t for t in lower(around(), {}).tasks if isinstance(t, TransformTask)]) == 8
+    for dtype in (torch.float32, torch.bfloat16):
+        compare(backend, around(), sample_inputs(around(), sizes, dtype, seed=5), dtype)
+
+
+@pytest.mark.parametrize("backend", RUNNERS)
 @pytest.mark.parametrize("lengths", [(1, 1), (1, 8), (2, 3), (97, 1), (64, 20), (15, 16)])
 def test_every_length(backend: str, lengths: tuple[int, int]) -> None:
     sizes = {"B": 2, "T": lengths[0], "C": lengths[1]}
@@ -136,12 +161,13 @@ def test_strided_inputs(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", RUNNERS)
-@pytest.mark.parametrize("mixer", [fnet, waves])
+@pytest.mark.parametrize("mixer", [fnet, waves, around])
 def test_gradients_are_fourier_sums_too(backend: str, mixer: object) -> None:
     forward: Mixer = mixer()  # type: ignore[operator]
     wanted = tuple(i.name for i in forward.inputs if i.dtype != "int32")
     passes = differentiate(forward, wanted)
     sizes = {"B": 2, "T": 21, "G": 2, "R": 6, "C": 5, "N": 4, "S": 21, "Q": 6, "E": 5}
+    sizes |= {"L": 21}
     inputs = sample_inputs(passes.backward, sizes, torch.float32, seed=3)
     made = run(passes.forward, {i.name: inputs[i.name] for i in passes.forward.inputs})
     inputs |= {name: made[name].float() for name in passes.kept}

@@ -109,6 +109,34 @@ def test_few_positions_stay_sums() -> None:
 
 
 @pytest.mark.parametrize(
+    ("y", "signs"),
+    [
+        ("sum(x * w[T=(s - t) % T], T)", (1, 1)),
+        ("sum(x * w[T=(t - s) % T], T)", (1, -1)),
+        ("sum(x * (w * 2)[T=(t + s) % T] * s, T)", (1, 1)),
+    ],
+)
+def test_a_sum_around_the_end_is_a_product_of_transforms(y: str, signs: tuple[int, int]) -> None:
+    one, other, back = transforms(planned(y))
+    assert [len(one.results), len(other.results), len(back.operands)] == [2, 2, 2]
+    assert (back.turns[0].over, back.turns[0].row, one.turns[0].sign) == ("T", "S", signs[0])
+    assert back.turns[0].sign == signs[1]
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        "sum(x * w[T=(s - t + 1) % T], T)",
+        "sum(x * w[T=(s - t) % (T + 1)], T)",
+        "sum(x * w[T=(s - 2 * t) % T], T)",
+        "sum(x[T=(s - t) % T], T)",
+    ],
+)
+def test_other_sums_around_an_end_are_none(y: str) -> None:
+    assert not transforms(planned(y))
+
+
+@pytest.mark.parametrize(
     "y",
     [
         "sum(x * c(t), T, where=t > s)",

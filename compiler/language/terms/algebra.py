@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import pi
 
-from ....ir.expression import Expr, Solve, call
+from ....ir.expression import Expr, Index, Literal, Size, Solve, call
 from ..text.source import listed
 from ..text.surface import Name
 from .arguments import Arguments
@@ -43,6 +44,55 @@ def conj(a: Arguments) -> Expr:
     if not isinstance(value, Complex):
         return value
     return Complex(value.re, call("neg", value.im), span=a.span)
+
+
+def transformed(sign: int) -> Callable[[Arguments], Expr]:
+    """``dft(x, T=F)``: the sum over T of x e^(sign 2 pi i t f / T); its mean for ``idft``."""
+
+    def build(a: Arguments) -> Expr:
+        value = a.value(0)
+        if not a.axes:
+            do = f"name the axis and that of the frequencies: `{a.function.signature}`"
+            raise a.error(a.span, f"`{a.node.function}` along no axis", do=do)
+        for key, node in a.axes:
+            over, row = scope_dim(key, a.scope), scope_dim(node, a.scope)
+            if over is None or row is None or over == row or row in value.axes:
+                raise a.error(
+                    node.span,
+                    f"`{a.node.function}` along {key.name} to no axis of its own",
+                    allowed=a.function.signature,
+                )
+            if over not in value.axes:
+                has = listed(sorted(value.axes)) or "none"
+                raise a.error(
+                    a.place(0), f"a value without {over} is transformed", allowed=f"its axes: {has}"
+                )
+            a.dims.equal(over, row)
+            value = _along(a, value, over, row, sign)
+        return value
+
+    return build
+
+
+def _along(a: Arguments, value: Expr, over: str, row: str, sign: int) -> Complex:
+    """The transform of a value along one axis."""
+
+    def of(fn: str, *values: Expr | float) -> Expr:
+        return a.dims.call(fn, *values, span=a.span)
+
+    place = of("mod", of("mul", Index(over), Index(row)), Size(over))
+    angle = of("div", of("mul", Literal(2 * pi), place), Size(over))
+    cosine, sine = of("cos", angle), of("sin", angle)
+    x, y = pair(value)
+    re, im = of("mul", x, cosine), of("mul", x, sine if sign > 0 else of("neg", sine))
+    if isinstance(value, Complex):
+        x, y = a.dims.align(x, y)
+        re = of("sub" if sign > 0 else "add", re, of("mul", y, sine))
+        im = of("add", of("mul", y, cosine), im)
+    parts: list[Expr] = [a.dims.reduce("sum", part, (over,), None, (), a.span) for part in (re, im)]
+    if sign > 0:
+        parts = [of("div", part, Size(over)) for part in parts]
+    return Complex(*parts, span=a.span)
 
 
 def solve(a: Arguments) -> Expr:
@@ -85,4 +135,4 @@ def grad(a: Arguments) -> Expr:
     return gradient(a.value(0), node.name, node.span)
 
 
-__all__ = ["complex_number", "conj", "grad", "imag", "linear", "real", "solve"]
+__all__ = ["complex_number", "conj", "grad", "imag", "linear", "real", "solve", "transformed"]

@@ -69,6 +69,8 @@ FUNCTIONS: Mapping[str, Function] = {
     "conj": Function("conj(z)", algebra.conj, complex=True),
     "grad": Function("grad(loss, z)", algebra.grad, 2, 2),
     "solve": Function("solve(A, b, D=P)", algebra.solve, 2, 2, dims=True),
+    "dft": Function("dft(x, T=F)", algebra.transformed(-1), dims=True, complex=True),
+    "idft": Function("idft(z, F=T)", algebra.transformed(1), dims=True, complex=True),
     "where": Function("where(condition, a, b)", terms.where, 3, 3, complex=True),
     "clip": Function("clip(x, low, high)", terms.clip, 3, 3),
     "lerp": Function("lerp(a, b, w)", terms.lerp, 3, 3),

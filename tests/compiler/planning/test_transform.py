@@ -78,7 +78,7 @@ def test_two_axes_are_one_call_and_nothing_is_between() -> None:
     assert isinstance(task, TransformTask)
     assert {(t.over, t.row, t.sign) for t in task.transform.turns} == {
         ("C", "E", 1),
-        ("S", "T", 1),
+        ("T", "S", 1),
     }
     assert task.name == "fnet_y"
     assert not [buffer for buffer in plan.buffers if buffer.role == "temporary"]
@@ -92,17 +92,27 @@ def test_its_derivative_is_one_too() -> None:
 
 
 def test_what_others_read_as_well_stays_between() -> None:
-    text = SPECS["fnet"].read_text().replace("outputs:\n", "outputs:\n  re: [B, T, E]\n")
-    found = transforms(lower(load_text(text, "fnet.yaml"), {}, "float32"))
+    text = """
+mixer: both
+inputs: {x: [B, T, C]}
+dims: {S: T}
+map:
+  z: "dft(x, C=E)"
+  y: "real(dft(z, T=S))"
+  re: real(z)
+outputs: {y: [B, S, E], re: [B, T, E]}
+"""
+    found = transforms(lower(load_text(text, "both.yaml"), {}, "float32"))
     assert [len(one.turns) for one in found] == [1, 1]
-    assert found[0].parts[0] == "re"
+    again = transforms(lower(load_text(text.replace(", re: [B, T, E]}", "}")), {}, "float32"))
+    assert [len(one.turns) for one in again] == [2]
 
 
 def test_few_positions_stay_sums() -> None:
     mixer = load_file(SPECS["fnet"])
     short = lower(mixer, {"C": 8}, "float32")
     assert [len(one.turns) for one in transforms(short)] == [1]
-    assert "re: a Fourier sum over C, term by term: 8 positions are too few" in short.findings
+    assert "y: a Fourier sum over C, term by term: 8 positions are too few" in short.findings
     whole = lower(mixer, {"C": 8}, "float32", fft_terms=1)
     assert [len(one.turns) for one in transforms(whole)] == [2]
     assert not transforms(lower(mixer, {}, "float32", fft_terms=1 << 30))

@@ -142,7 +142,16 @@ def s4d_by_fft(
     return Layer("torch.fft, a long convolution by a kernel kept", convolved)
 
 
-LAYERS: tuple[Callable[..., Layer], ...] = (lstm, gru, rnn, s4d_by_fft)
+def plane_by_fft(x: Tensor) -> Layer:
+    """The real part of a Fourier transform along the last two axes."""
+
+    def transformed(x: Tensor) -> list[Tensor]:
+        return [torch.fft.fft2(x.float()).real.to(x.dtype)]
+
+    return Layer("torch.fft.fft2, its real part", transformed)
+
+
+LAYERS: tuple[Callable[..., Layer], ...] = (lstm, gru, rnn, s4d_by_fft, plane_by_fft)
 
 
 def _by_heads(

@@ -31,6 +31,7 @@ def setting(name: str, dtype: torch.dtype = torch.float32) -> Setting:
         ("gru", "torch.nn.GRU", ()),
         ("elman", "torch.nn.RNN", ()),
         ("s4d", "torch.fft", ("h_re", "h_im")),
+        ("fnet", "torch.fft.fft2", ()),
     ],
 )
 def test_a_layer_computes_the_spec(name: str, what: str, lacks: tuple[str, ...]) -> None:

@@ -18,20 +18,14 @@ def place_grid(
     evaluator: Evaluator, dims: Sequence[str], block: str | None, descending: bool = False
 ) -> None:
     """Give every dim of ``dims`` a place: ``block`` in tiles, those of fixed length on the tile
-    whole, and one position each of the others.
-
-    A tile has no more rows than there are, but those that a product takes at once: 64 where it
-    has its factors in shared memory, else 16.
-    """
+    whole, and one position each of the others."""
     builder, context = evaluator.builder, evaluator.context
     for dim in dims:
         name = dim.lower()
         if dim == block:
             fixed = context.length(dim)
             rows = context.blocks.get(dim, 64)
-            known = _known(context, dim)
-            least = 64 if getattr(context.target, "products_from_shared", False) else 16
-            rows = rows if known is None else min(rows, padded(known, least))
+            rows = min(rows, _most_rows(context, dim, rows))
             builder.tiles[dim] = Tile(dim, rows, size=fixed)
             start = builder.grid_position(dim, f"{name}_start")
             builder.grid.append(GridAxis(dim, start, True, descending))
@@ -44,10 +38,14 @@ def place_grid(
             evaluator.size(dim)
 
 
-def _known(context: Context, dim: str) -> int | None:
-    """The length of a dim that has a fixed one, or a number for it as one of the plan's own."""
-    own = context.ranges.derived.get(dim)
-    return int(own.value) if isinstance(own, Literal) else context.length(dim)
+def _most_rows(context: Context, dim: str, rows: int) -> int:
+    """The positions of a dim as a tile holds them, no fewer than a product takes at once: 16, or
+    64 from shared memory where the dim is the plan's own. ``rows`` where they are not known."""
+    own, fixed = context.ranges.derived.get(dim), context.length(dim)
+    if fixed is not None:
+        return padded(fixed, 16)
+    shared = getattr(context.target, "products_from_shared", False)
+    return padded(int(own.value), 64 if shared else 16) if isinstance(own, Literal) else rows
 
 
 def start_rows(

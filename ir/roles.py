@@ -107,10 +107,21 @@ def batch_dims(mixer: Mixer) -> frozenset[str]:
 
 
 def other_sequences(mixer: Mixer, stage: Recurrence) -> frozenset[str]:
-    """The axes of any length that a step sums what comes of a state along: a set that it reads.
+    """The axes of any length that a step reads a set along: without those that are as long as an
+    axis that a state lists with others behind it."""
+    listed = {dim for state in stage.states for dim in state.listed}
+    behind = set[str]()
+    for dim, size in mixer.sizes:
+        sizes = {node.dim for node in walk(size) if isinstance(node, Size)}
+        if not sizes.isdisjoint(listed | behind):
+            behind.add(dim)
+    return sets_read(mixer, stage) - behind
 
-    Not those that states list or that are as long as such ones with others behind them, nor
-    channels, heads and the axes that flow into states.
+
+def sets_read(mixer: Mixer, stage: Recurrence) -> frozenset[str]:
+    """The axes that a step sums what comes of a state along: a set, or another sequence.
+
+    Not those that states list, nor channels, heads and the axes that flow into states.
     """
     made = {state.name for state in stage.states}
     summed: set[str] = set()
@@ -120,9 +131,6 @@ def other_sequences(mixer: Mixer, stage: Recurrence) -> frozenset[str]:
             made.add(equation.name)
         summed.update(dim for n in nodes if isinstance(n, Reduce) for dim in n.over)
     listed = {dim for state in stage.states for dim in state.listed}
-    for dim, size in mixer.sizes:
-        if any(isinstance(node, Size) and node.dim in listed for node in walk(size)):
-            listed.add(dim)
     own = {stage.over}.union(*(rounds for _, rounds in assignments(stage.step)))
     return frozenset(summed - listed - own - _channels(mixer) - batch_dims(mixer))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 from typing import Literal as OneOf
 
 from ...ir.errors import UnsupportedError
@@ -125,6 +126,24 @@ class PlanBuilder:
         if not isinstance(value, Literal | Ref | Scalar):
             self.context.names.setdefault(value, name)
         return value
+
+    def mark(self) -> tuple[object, ...]:
+        """How things stand: what ``back_to`` takes."""
+        kept = (self.tasks, self.names, self.stored, self.context.buffers, self.findings)
+        return tuple(held.copy() for held in kept)
+
+    def back_to(self, mark: tuple[Any, ...]) -> None:
+        """Everything as it was."""
+        tasks, names, stored, buffers, findings = mark
+        self.tasks[:], self.findings[:] = tasks, findings
+        for own, held in (
+            (self.names, names),
+            (self.stored, stored),
+            (self.context.buffers, buffers),
+        ):
+            own.clear()
+            own.update(held)
+        self._seen.clear()
 
     def role(self, name: str) -> OneOf["input", "output", "table", "temporary", "view"]:
         """What the buffer ``name`` is for."""

@@ -7,10 +7,14 @@ from math import prod
 
 from ...ir.mixer import Recurrence, assignments
 from ...ir.recurrence_forms import Classified, Matrix
+from ...ir.recurrence_tasks import LoopTask
 from ...ir.rewriting import with_names
+from ...ir.roles import sets_read
 from ...ir.targets import Target
 from ..analysis.recurrence.classify import classify
 from ..analysis.recurrence.flatten import Flat, flatten
+from ..schedules.estimates import has_room, row_elements
+from ..schedules.loop import loop as loop_schedule
 from . import chunk as chunk_plan
 from . import scan as scan_plan
 from .axes_apart import axes_apart
@@ -59,15 +63,32 @@ def _plan(context: RecurrenceContext, stage: Recurrence) -> None:
 
 def _row_by_row(context: RecurrenceContext, stage: Recurrence, found: str) -> None:
     """Plan rows one after another: within one kernel, or on the host where a row sees too much."""
-    loop = RowLoopPlan(context, stage)
+    builder, loop = context.builder, RowLoopPlan(context, stage)
     axis = loop.long_axis()
     if axis is None:
-        context.builder.findings.append(found)
+        before = builder.mark()
         LoopPlan(context, stage).run()
-        return
+        sets = sets_read(builder.mixer, context.stage)
+        if not sets or loop.has_rounds or _is_held(builder):
+            builder.findings.append(found)
+            return
+        builder.back_to(before)
+        axis = min(sets)
     why = f"a step goes through {axis}, which no kernel holds: kernels for each row"
-    context.builder.findings.append(f"{found}; {why}")
+    builder.findings.append(f"{found}; {why}")
     loop.run()
+
+
+def _is_held(builder: PlanBuilder) -> bool:
+    """Whether a unit holds what the last task's kernel has of a row: in registers, and in shared
+    memory."""
+    task, target = builder.tasks[-1], builder.target
+    if not isinstance(task, LoopTask) or not isinstance(target, Target):
+        return True
+    features = builder.roles.features
+    program = loop_schedule(task, replace(builder.context, target=target, features=features))
+    held = row_elements(program) <= _THREADS * target.registers_per_thread
+    return held and has_room(program, target)
 
 
 def _apart(context: RecurrenceContext, stage: Recurrence, classified: Classified) -> bool:

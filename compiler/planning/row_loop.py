@@ -40,11 +40,16 @@ class RowLoopPlan:
     made: dict[str, str] = field(default_factory=dict)  # view -> the buffer whose row it is
     one: str = ""  # a dim of length 1
 
+    @property
+    def has_rounds(self) -> bool:
+        """Whether there is a loop within a row: of one kernel."""
+        return any(isinstance(line, Repeated) for line in versions(self.stage).lines)
+
     def long_axis(self) -> str | None:
         """An axis of any length that a state's row is mixed along; None where kernels can hold
         all that a row sees."""
         step = versions(self.stage)
-        if any(isinstance(line, Repeated) for line in step.lines):
+        if self.has_rounds:
             return None
         names = {ref.name for _, ref in step.before}
         mixed: set[str] = set()

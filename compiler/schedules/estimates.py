@@ -175,15 +175,22 @@ def fits(program: Program, target: AnyTarget) -> bool:
     )
 
 
-def warps_for_rows(program: Program) -> int:
-    """The fewest warps that hold what a loop over rows keeps in registers, and what a row makes."""
+def row_elements(program: Program) -> int:
+    """Elements that a loop over rows keeps in registers, with those that a row makes at once."""
     loops = [op for op in program.body if isinstance(op, For)]
     inside = [inner for loop in loops for inner in all_ops(loop.body)]
     read = {v.name for op in inside for v in operands(op)} - _dot_operands(program)
     kept = [v for op in program.body for v in made_by(op) if v.name in read and len(v.axes) > 1]
     carried = [c.inner for op in all_ops(program.body) if isinstance(op, For) for c in op.carried]
     made = max((_row_elements(program, op) for op in inside), default=0)
-    held = made + sum(_elements(program, value) for value in (*kept, *carried))
+    return made + sum(_elements(program, value) for value in (*kept, *carried))
+
+
+def warps_for_rows(program: Program) -> int:
+    """The fewest warps that hold what a loop over rows keeps in registers, and what a row makes."""
+    held = row_elements(program)
+    loops = [op for op in program.body if isinstance(op, For)]
+    inside = [inner for loop in loops for inner in all_ops(loop.body)]
     products = any(isinstance(op, Dot) for op in inside)
     scans = any(isinstance(op, Combine | Solve) for op in inside)
     # Of 16 warps, each has half the registers, also for what a scan or a product keeps in each.

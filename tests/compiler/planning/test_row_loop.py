@@ -13,7 +13,8 @@ import mixc
 from mixc.backends.cpu.run import run_plan as run_natively
 from mixc.backends.reference.evaluate import run
 from mixc.backends.reference.tiles import run_plan
-from mixc.compiler.language.load import load_text
+from mixc.compiler.language.find import find_spec
+from mixc.compiler.language.load import load_file, load_text
 from mixc.compiler.mixers.derivative.differentiate import differentiate
 from mixc.compiler.pipeline import lower
 from mixc.ir.binding import bind_sizes
@@ -23,6 +24,7 @@ from mixc.ir.mixer import Mixer
 from mixc.ir.plan import Plan
 from mixc.ir.plan_memory import bytes_made
 from mixc.ir.roles import feature_dims
+from mixc.ir.targets import PORTABLE
 from mixc.ir.task import AttentionTask
 from mixc.ir.tile_text import write_plan
 from mixc.ir.verify_plan import verify_plan
@@ -122,6 +124,23 @@ outputs: {o: [B, T, D], a: [B, J]}
     tensors = {"x": torch.randn(2, 3, 600).double(), "k": torch.randn(2, 600, 4).double()}
     plan = check(load_text(text), tensors)
     assert not any(kernel.schedule == "loop" for kernel in plan.kernels)
+
+
+def test_a_step_that_no_gpu_holds_is_kernels_for_each_row() -> None:
+    mixer = load_file(find_spec("ttm"))
+    dims = {"B": 1, "T": 2, "P": 196, "M": 256, "R": 16, "D": 128, "E": 128, "F": 32}
+    torch.manual_seed(0)
+    tensors = {
+        i.name: torch.randn([dims[d] for d in i.dims], dtype=torch.float64) / 8
+        for i in mixer.inputs
+    }
+    plan = check(mixer, tensors, natively=False)
+    assert len(plan.loops) == 1
+    assert sum(isinstance(task, AttentionTask) for task in plan.tasks) == 2
+    dims |= {"U": 452, "V": 468}
+    small = lower(mixer, {**dims, "D": 16, "E": 16, "P": 4, "M": 8, "U": 12, "V": 20}, "fp32")
+    assert not small.loops
+    assert not lower(mixer, dims, "fp32", target=PORTABLE).loops  # which has memory enough
 
 
 def test_gradients_are_rows_of_the_same_kind() -> None:

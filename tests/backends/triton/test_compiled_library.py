@@ -18,7 +18,7 @@ from mixc.ir.optional import without_inputs
 from mixc.ir.plan import Kernel, Plan
 from mixc.ir.roles import feature_dims
 from mixc.ir.targets import EVERY_GPU, Target, parse_target
-from mixc.ir.tile import Dot, For, all_ops
+from mixc.ir.tile import Cast, Dot, Elementwise, For, Load, Op, Rename, all_ops
 
 SPECS = library()
 # Bytes that these are known to spill at 64 or 128, mostly addresses from before the loop.
@@ -80,7 +80,26 @@ def is_pipelined(kernel: Kernel) -> bool:
         inner = [op for op in all_ops(kernel.program.body) if isinstance(op, For)]
         loops = [loop for loop in inner if any(isinstance(op, Dot) for op in loop.body)]
         return any(not any(isinstance(op, For) for op in loop.body) for loop in loops)
-    return not any(isinstance(op, For) for loop in loops for op in all_ops(loop.body))
+    if any(isinstance(op, For) for loop in loops for op in all_ops(loop.body)):
+        return False
+    factors = [ways for loop in loops for op in loop.body if (ways := products_of(loop, op))]
+    return not factors or any(len(ways) == 1 for ways in factors)
+
+
+def products_of(loop: For, load: Op) -> set[str]:
+    """The axes along which products go whose factor is a tile that is loaded in each turn. The
+    compiler copies ahead into one layout, or not at all: tokens that are keys and values."""
+    if not isinstance(load, Load):
+        return set()
+    same, along = {load.out.name}, set[str]()
+    for op in loop.body:
+        if isinstance(op, Cast | Rename) and op.x.name in same:
+            same.add(op.out.name)
+        if isinstance(op, Elementwise) and any(x.name in same for x in op.args):
+            same |= {op.out.name} if op.out.axes == load.out.axes else set()
+        if isinstance(op, Dot) and {op.a.name, op.b.name} & same:
+            along.add(op.over)
+    return along
 
 
 @pytest.mark.parametrize(("path", "size"), CASES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from ...ir.host import Number, evaluate_host
 from ...ir.mixer import Mixer, Recurrence
@@ -20,8 +20,11 @@ def declared_sizes(mixer: Mixer) -> dict[str, int]:
     return made
 
 
-def listed_sizes(mixer: Mixer, fixed: Mapping[str, int]) -> dict[str, int]:
-    """Sizes of axes of states and of systems of equations, where they follow from fixed ones."""
+def following_sizes(
+    mixer: Mixer, fixed: Mapping[str, int], told: Container[str] = ()
+) -> dict[str, int]:
+    """Sizes that follow from fixed ones: of axes of states, of systems of equations, and of fixed
+    ones that nobody has ``told``."""
     stages = [stage for stage in mixer.stages if isinstance(stage, Recurrence)]
     listed = {dim for stage in stages for state in stage.states for dim in state.listed}
     listed |= solved_dims(mixer)
@@ -31,7 +34,8 @@ def listed_sizes(mixer: Mixer, fixed: Mapping[str, int]) -> dict[str, int]:
             size = int(evaluate_host(value, {**fixed, **made}, fixed_params(mixer, fixed)))
         except KeyError:
             continue
-        if dim in listed and size <= LARGEST_WHOLE:
+        free = dim in fixed and dim not in told
+        if (dim in listed or free) and size <= LARGEST_WHOLE:
             made[dim] = size
     return made
 

@@ -39,7 +39,7 @@ from ...ir.tile import DType
 from ..passes.fold_constants import fold_constants
 from ..tiles.context import Context, context_of
 from ..tiles.moving import move
-from .fixed_sizes import declared_sizes, fixed_params, listed_sizes
+from .fixed_sizes import declared_sizes, fixed_params, following_sizes
 from .ranks import FirstRanks, first_ranks
 from .repeated_factors import without_repeated_factors
 from .shared_columns import is_too_large, shared_columns
@@ -420,7 +420,7 @@ def plan_builder(
     lengths = {d: n for t in mixer.tables for d, n in zip(t.dims, t.shape, strict=True)}
     lengths |= declared_sizes(mixer)
     fixed = {d: lengths.get(d, sizes.get(d, 64)) for d in roles.features}
-    fixed |= listed_sizes(mixer, fixed)
+    fixed |= following_sizes(mixer, fixed, sizes)
     params = fixed_params(mixer, fixed)
     given = {
         i.name: Buffer(i.name, i.dims, _input_dtype(i.dtype, i.kind, dtype), "input")

@@ -65,11 +65,12 @@ def export(
         ArgumentError: other dims, or names that are no inputs with a default.
         UnsupportedError: a term that kernels, or plain torch code, do not have.
     """
-    from ..runtime.compiling import check_feature_sizes
+    from ..runtime.compiling import check_derived_sizes, check_feature_sizes
 
     check_feature_sizes(mixer, sizes)
     own = _with_optional(mixer, optional)
     passes, reason = _passes(own, sizes, dtype, gradients)
+    check_derived_sizes(passes.forward)
     return _File(own, passes, dtype, reason, _tables(mixer, passes)).exported()
 
 

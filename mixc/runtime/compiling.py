@@ -31,13 +31,15 @@ def generate(
 
     ``sizes`` fixes feature dims; a dim that is left out has 64. The module is one for all of
     ``targets``, for every GPU where none is named. Raises ArgumentError for other dims and
-    targets, and UnsupportedError for a term that can't be lowered.
+    targets, or where sizes contradict each other, and UnsupportedError for a term that can't be
+    lowered.
     """
     from ..backends.triton.emit import emit_module
     from ..compiler.pipeline import lower
 
     check_feature_sizes(mixer, sizes)
     plan = lower(mixer, sizes, dtype, target=_common(targets))
+    check_derived_sizes(plan)
     return Generated(plan, emit_module(plan))
 
 
@@ -66,6 +68,28 @@ def _common(targets: Sequence[str]) -> Target:
     from ..ir.targets import EVERY_GPU, common_target, parse_target
 
     return common_target([parse_target(name) for name in targets]) if targets else EVERY_GPU
+
+
+def check_derived_sizes(plan: Plan) -> None:
+    """Refuse sizes of which one follows from others and is another: no call could be right."""
+    from ..ir.errors import ArgumentError
+    from ..ir.host import evaluate_host
+    from ..ir.text import write_expression
+
+    mixer, fixed = plan.mixer, dict(plan.sizes)
+    for dim, value in mixer.sizes:
+        try:
+            size = int(evaluate_host(value, fixed, dict(plan.params)))
+        except KeyError:  # a length that calls tell
+            continue
+        if size != fixed.get(dim, size):
+            timed = [(d, n) for d, n in (mixer.bench[0] if mixer.bench else ()) if d in fixed]
+            sizes = " ".join(f"--size {d}={n}" for d, n in timed)
+            raise ArgumentError(
+                f"{mixer.name}: {dim} = {write_expression(value)} is {size} at these sizes, and "
+                f"kernels would be made for {dim} = {fixed[dim]}: name sizes that fit each other"
+                + (f", such as {sizes}" if sizes else "")
+            )
 
 
 def check_feature_sizes(mixer: Mixer, sizes: Mapping[str, int]) -> None:

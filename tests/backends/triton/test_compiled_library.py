@@ -14,11 +14,13 @@ from mixc.backends.triton.signatures import kernel_signatures
 from mixc.compiler.language.find import find_spec, library
 from mixc.compiler.language.load import load_file
 from mixc.compiler.pipeline import lower
+from mixc.ir.errors import ArgumentError
 from mixc.ir.optional import without_inputs
 from mixc.ir.plan import Kernel, Plan
 from mixc.ir.roles import feature_dims
 from mixc.ir.targets import EVERY_GPU, Target, parse_target
 from mixc.ir.tile import Cast, Dot, Elementwise, For, Load, Op, Rename, all_ops
+from mixc.runtime.compiling import check_derived_sizes
 
 SPECS = library()
 # Bytes that these are known to spill at 64 or 128, mostly addresses from before the loop.
@@ -34,6 +36,9 @@ SPILLS = {
     # A byte for each pair of what was chosen, beside the sums; its place among the cells of a head.
     "recycled": 4,
     "sea": 40,
+    # Features of pairs of channels: 273 and 256 rows of a state, and of queries and keys.
+    "based": 580,
+    "rebased": 204,
     # Decays by entry beside a triangle, four kinds of pairs: 0 bytes in 1.2 to 1.6 times the time.
     "rwkv7": 32,
 }
@@ -59,7 +64,14 @@ def planned(path: Path, size: int, target: Target) -> Plan:
     timed = dict(mixer.bench[0]) if mixer.bench else {}
     square = dict.fromkeys(features & {"P"}, size)  # recurrent weights: from each place to each
     sizes = {d: n for d, n in {**square, **timed, "D": size, "E": size}.items() if d in features}
-    return lower(mixer, sizes, "bfloat16", target=target)
+    plan = lower(mixer, sizes, "bfloat16", target=target)
+    try:
+        check_derived_sizes(plan)
+    except ArgumentError:  # features of D * D: of few channels, as it is timed
+        own = {d: n for d, n in timed.items() if d in features}
+        plan = lower(mixer, {**sizes, **own}, "bfloat16", target=target)
+        check_derived_sizes(plan)
+    return plan
 
 
 def kernel_of(plan: Plan, name: str) -> Kernel:

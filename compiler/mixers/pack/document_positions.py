@@ -57,7 +57,7 @@ class DocumentRewrite:
                 start = self.families.first(family, self._document(dim))
                 return call("sub", expr, start)
             case Size(dim) if (family := self.families.of(dim)) is not None:
-                return self.families.length(family, self._home(expr, self.scope))
+                return self.families.length(family, self._home(expr, self.scope, family))
             case Read():
                 return self._read(expr)
             case Reduce():
@@ -75,9 +75,10 @@ class DocumentRewrite:
         """The dim whose position says in which document an index along ``dim`` counts."""
         return self.origin if self.near and self.origin is not None else dim
 
-    def _home(self, term: Expr, axes: frozenset[str]) -> str:
-        """The position that says in which document a term is."""
+    def _home(self, term: Expr, axes: frozenset[str], family: str = "") -> str:
+        """The position that says in which document a term is: one along ``family``, if any is."""
         positions = self.families.positions(axes)
+        positions.sort(key=lambda dim: self.families.of(dim) != family)
         if self.origin is not None and (self.near or self.origin in positions or not positions):
             return self.origin
         if not positions:

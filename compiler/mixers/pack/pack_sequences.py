@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ....ir.expression import Cumsum, Expr, Index, Read, Reduce, Ref, Scalar, Size, call
+from ....ir.expression import Cumsum, Expr, Index, Kind, Read, Reduce, Ref, Scalar, Size, call
 from ....ir.mixer import Attention, Equation, Input, Map, Mixer, Output, Recurrence, Select, Stage
 from ....ir.rewriting import transform, walk
 from ....ir.stages import changed, values
@@ -57,7 +57,7 @@ def packing(mixer: Mixer) -> Packing:
     families = families_of(mixer)
     _check_last(mixer, families)
     opened = sums_as_states(_without_lengths_apart(mixer, families), families)
-    lets = tuple(_equation(let, families) for let in opened.lets)
+    lets = tuple(_equation(let, mixer, families) for let in opened.lets)
     stages = tuple(made for stage in opened.stages for made in _stages(stage, opened, families))
     _check_outputs(mixer, opened, families)
     derived = dict(families.derived)
@@ -159,8 +159,16 @@ def _check_no_whole(mixer: Mixer, expr: Expr, families: Families) -> None:
             raise packing_error(mixer, node, "a reduction over a whole sequence has one value")
 
 
-def _equation(equation: Equation, families: Families) -> Equation:
-    return replace(equation, value=DocumentRewrite(families)(equation.value))
+def _equation(equation: Equation, mixer: Mixer, families: Families) -> Equation:
+    """An equation of a packed row; a result is 0 between documents."""
+    value = DocumentRewrite(families)(equation.value)
+    first, *others = families.positions(equation.value.axes) or [""]
+    if any(equation.name == output.name for output in mixer.outputs):
+        for dim in others:
+            inside = families.within(dim, first)
+            boolean = value.kind is Kind.BOOL
+            value = call("and", inside, value) if boolean else call("where", inside, value, 0)
+    return replace(equation, value=value)
 
 
 def _stages(stage: Stage, mixer: Mixer, families: Families) -> tuple[Stage, ...]:
@@ -171,7 +179,9 @@ def _stages(stage: Stage, mixer: Mixer, families: Families) -> tuple[Stage, ...]
 
 def _stage(stage: Attention | Map | Recurrence, mixer: Mixer, families: Families) -> Stage:
     if isinstance(stage, Map):
-        return replace(stage, equations=tuple(_equation(e, families) for e in stage.equations))
+        return replace(
+            stage, equations=tuple(_equation(e, mixer, families) for e in stage.equations)
+        )
     if isinstance(stage, Recurrence):
         return pack_recurrence(stage, mixer, families)
     origin = paired_axis(mixer, stage)

@@ -6,6 +6,7 @@ import torch
 import mixc
 from mixc.autotune.checking.sampling import verification_cases
 from mixc.backends.reference.evaluate import run
+from mixc.compiler.language.load import load_text
 from mixc.ir.errors import ArgumentError
 from mixc.verifying.packed_case import packed_case
 from mixc.verifying.worker import default_runner
@@ -121,6 +122,24 @@ def test_the_case_of_packed_documents_is_right_by_the_reference(name):
     case = packed_case(mixer, trial, "reference", default_runner("reference"), torch.float32)
     assert case.ok, case.message
     assert case.error > 0
+
+
+PICTURE = """
+mixer: picture
+inputs: {x: [B, T, C]}
+dims: {S: T, E: C}
+map: {y: "sum(x * cos(2 * pi * s * t / T) * cos(2 * pi * e * c / C), C, T)"}
+outputs: {y: [B, S, E]}
+"""
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_lengths_are_those_of_the_documents_along_their_own_axis(backend):
+    """Of two sequences in one row: a length counts along its own, wherever the other is."""
+    mixer = load_text(PICTURE)
+    trial = verification_cases(mixer, limit=1)[0]
+    case = packed_case(mixer, trial, backend, default_runner(backend), torch.float32)
+    assert case.ok, case.message
 
 
 def test_documents_that_see_each_other_are_found_out():

@@ -203,10 +203,11 @@ def reads(expr: Expr, names: frozenset[str]) -> bool:
 
 def mixed_axes(exprs: Iterable[Expr]) -> frozenset[str]:
     """The axes along which some expression needs other positions than its own."""
-    return frozenset(dim for expr in exprs for node in walk(expr) for dim in _mixed_by(node))
+    return frozenset(dim for expr in exprs for node in walk(expr) for dim in mixed_by(node))
 
 
-def _mixed_by(node: Expr) -> tuple[str, ...]:
+def mixed_by(node: Expr) -> tuple[str, ...]:
+    """The axes along which an expression itself needs other positions of what is in it."""
     match node:
         case Reduce(over=over):
             return over
@@ -222,7 +223,7 @@ def _mixed_by(node: Expr) -> tuple[str, ...]:
 def _too_long(name: str, dim: str, exprs: Iterable[Expr]) -> UnsupportedError:
     """The error where a step mixes along an axis of any length, at the term that does."""
     error = UnsupportedError(f"{name}: the step mixes along {dim}, which is too long to hold")
-    nodes = (node for expr in exprs for node in walk(expr) if dim in _mixed_by(node))
+    nodes = (node for expr in exprs for node in walk(expr) if dim in mixed_by(node))
     span = next((node.span for node in nodes if node.span is not None), None)
     if span is not None:
         error.line, error.column = span.line, span.column

@@ -22,7 +22,7 @@ from ...ir.tile import DType
 from ..analysis.recurrence.versions import versions
 from .attention import AttentionPlan
 from .plan_builder import KIND_DTYPE
-from .recurrence_context import RecurrenceContext, mixed_axes, reads
+from .recurrence_context import RecurrenceContext, mixed_by, reads
 from .softmax_sums import attention_of
 
 _HEAVY = (Reduce, Cumsum, Solve)
@@ -58,7 +58,7 @@ class RowLoopPlan:
             if reads(line.value, frozenset(names)):
                 names.add(line.ref.name)
                 nodes = [n for n in walk(line.value) if reads(n, frozenset(names))]
-                mixed |= mixed_axes(nodes)
+                mixed.update(dim for node in nodes for dim in mixed_by(node))
         long = mixed - self.context.builder.context.sizes.keys() - {self.stage.over}
         return min(long, default=None)
 

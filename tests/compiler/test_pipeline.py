@@ -138,15 +138,18 @@ outputs: {o: [B, J]}
 def test_a_step_that_mixes_along_a_long_axis_is_shown_in_the_spec() -> None:
     text = """mixer: m
 inputs: {x: [B, T, D], w: [D, P]}
+dims: {R: 2}
 recurrence:
   over: T
   state: {h: [D]}
   step:
-    - h = tanh(x + sum(w * h[D=p], P))
+    - over: R
+      step:
+        - h = tanh(x + sum(w * h[D=p], P))
 outputs: {h: [B, D]}
 """
     with pytest.raises(UnsupportedError) as refused:
         lower(load_text(text, "m.yaml"), {"D": 4096, "P": 4096}, "float32")
     first, line, caret = str(refused.value).splitlines()
-    assert first == "m.yaml:7:29: m: the step mixes along D, which is too long to hold"
+    assert first == "m.yaml:10:33: m: the step mixes along D, which is too long to hold"
     assert caret.index("^") == line.index("[D=p]")

@@ -57,8 +57,11 @@ class RowLoopPlan:
             assert isinstance(line, Version)
             if reads(line.value, frozenset(names)):
                 names.add(line.ref.name)
-                nodes = [n for n in walk(line.value) if reads(n, frozenset(names))]
-                mixed.update(dim for node in nodes for dim in mixed_by(node))
+                for node in walk(line.value):
+                    # An entry of an input that a state finds is loaded, whatever its axis.
+                    value = node.x if isinstance(node, Read) else node
+                    if reads(value, frozenset(names)):
+                        mixed.update(mixed_by(node))
         long = mixed - self.context.builder.context.sizes.keys() - {self.stage.over}
         return min(long, default=None)
 

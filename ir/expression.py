@@ -11,8 +11,9 @@ does not take part in comparison.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import field
-from functools import cached_property
+from functools import cached_property, reduce
 
 from .node import (
     ARITHMETIC,
@@ -334,6 +335,12 @@ def call(fn: str, *args: Expr | float | int | bool, span: Span | None = None) ->
     return Call(fn, exprs, span=span)
 
 
+def product_of(factors: Iterable[Expr]) -> Expr:
+    """The factors multiplied from left to right; 1.0 where there are none."""
+    first, *others = [*factors] or [Literal(1.0)]
+    return reduce(lambda a, b: call("mul", a, b), others, first)
+
+
 __all__ = [
     "ELEMENTWISE",
     "REDUCTIONS",
@@ -354,4 +361,5 @@ __all__ = [
     "call",
     "call_kind",
     "is_nonnegative",
+    "product_of",
 ]

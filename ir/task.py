@@ -358,6 +358,15 @@ class TransformTask(KernelTask):
     about: str = ""
     reason: str = ""
 
+    @classmethod
+    def of(cls, name: str, transform: Transform) -> TransformTask:
+        """The task of a transform, with what is said of it."""
+        given = " and ".join(operand.buffer for operand in transform.operands)
+        over = " and ".join(turn.over for turn in transform.turns)
+        sums = "a long Fourier sum" if len(transform.turns) == 1 else "long Fourier sums"
+        about = f"{', '.join(transform.results)}: {given}, transformed along {over}"
+        return cls(name, transform, about, f"{sums} over {over}, by a fast transform")
+
     @property
     def writes(self) -> tuple[str, ...]:
         """The buffers that the transform fills."""

@@ -9,7 +9,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from .expression import Call, Expr, Reduce
+from .knob import Knob
 from .rewriting import every_node
+
+# From so many positions on a transform is worth its passes over memory; a length of the call's own
+# is one of these, but for the last choice.
+NEVER = 1 << 30
+FFT_TERMS = Knob("fft_terms", (1, 32, NEVER), 32, "terms that a Fourier sum is transformed from")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,4 +113,12 @@ def may_have_fourier_sums(exprs: Iterable[Expr]) -> bool:
     return any(has_wave(one.x, dim) for one in sums for dim in one.over)
 
 
-__all__ = ["Operand", "Transform", "Turn", "has_wave", "may_have_fourier_sums"]
+__all__ = [
+    "FFT_TERMS",
+    "NEVER",
+    "Operand",
+    "Transform",
+    "Turn",
+    "has_wave",
+    "may_have_fourier_sums",
+]

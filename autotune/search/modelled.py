@@ -12,12 +12,12 @@ from ...backends.triton.cross_compile import CompileWorkers
 from ...backends.triton.emit import emit_module
 from ...backends.triton.signatures import kernel_signatures
 from ...compiler.pipeline import lower
-from ...compiler.planning.transform import FFT_TERMS
 from ...compiler.schedules.configurations import bind_configuration
 from ...compiler.schedules.parts import CHUNK_KERNELS
 from ...ir.knob import Configuration
 from ...ir.plan import Plan
 from ...ir.targets import Target
+from ...ir.transform import FFT_TERMS
 from ..bench.work import Work
 from ..checking.shapes import feature_sizes
 from ..gpu_model.expectation import expectations

@@ -32,7 +32,7 @@ from ...ir.tile import (
     made_by,
     operands,
 )
-from ...ir.transform import may_have_fourier_sums
+from ...ir.transform import FFT_TERMS, may_have_fourier_sums
 from .nest import VECTORS_AT_ONCE
 from .operand_forms import TILE_DOTS, is_paired
 from .products import DOT_ROWS, DOT_VECTORS, vectors_held
@@ -61,8 +61,6 @@ _OF_LAUNCH = (DOT_ROWS, DOT_VECTORS, TILE_DOTS, VECTORS_AT_ONCE, ROWS_AT_ONCE)
 ONE_SWEEP = Knob("one_sweep", (0, 1), 1, "gradients of queries and keys by one look at each pair")
 # A transform's passes cost as much as so many lags of a sum; the largest choice is never reached.
 FFT_LAGS = Knob("fft_lags", (1, 128, 1 << 30), 128, "lags that a convolution is transformed from")
-# The largest choice is never reached, by a length of the call's own neither.
-FFT_TERMS = Knob("fft_terms", (1, 32, 1 << 30), 32, "terms that a Fourier sum is transformed from")
 _KNOBS = (BLOCK_ROWS, BLOCK_KEYS, BY_ROWS, ONE_SWEEP, FFT_LAGS, FFT_TERMS, *_OF_LAUNCH)
 
 

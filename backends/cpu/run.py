@@ -16,6 +16,7 @@ from ...ir.optional import without_inputs
 from ...ir.plan import Plan
 from ...ir.roles import feature_dims
 from ...ir.targets import CpuTarget
+from ...ir.transform import FFT_TERMS
 from ...ir.verify_plan import verify_lengths
 from ..launches import Launches
 from ..precision import with_own_dtypes, working_dtype
@@ -25,7 +26,6 @@ from .configure import (
     BLOCK_ROWS,
     BY_ROWS,
     FFT_LAGS,
-    FFT_TERMS,
     NARROWEST,
     ONE_SWEEP,
     chunks_pay,

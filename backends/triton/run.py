@@ -23,6 +23,7 @@ from ...ir.optional import without_inputs
 from ...ir.plan import Plan
 from ...ir.roles import feature_dims
 from ...ir.targets import EVERY_GPU, Target, target_of
+from ...ir.transform import FFT_TERMS
 from ..cache import cache_folder, holds, put
 from ..launches import Launches
 from ..names import plain_names
@@ -38,7 +39,7 @@ Lower = Callable[..., Plan]  # (mixer, sizes, dtype, splits=1)
 Choose = Callable[[Mapping[str, int], torch.dtype], Mapping[str, int]]
 Bind = Callable[[Plan, Mapping[str, int]], Plan]
 # The knobs that decide which kernels a plan has.
-_OF_PLAN = ("chunk_kernels", "fft_terms")
+_OF_PLAN = ("chunk_kernels", FFT_TERMS.name)
 # Programs with a state that a multiprocessor has the registers for, of 4 warps each.
 BESIDE = 2
 

@@ -12,7 +12,7 @@ from fractions import Fraction
 from functools import reduce
 from math import pi
 
-from ...ir.expression import Call, Expr, Index, Kind, Literal, Size, call
+from ...ir.expression import Call, Expr, Index, Kind, Literal, Size, call, product_of
 
 # Atoms with their powers, in one order; what it is multiplied by is kept beside it.
 Monomial = tuple[tuple[Expr, int], ...]
@@ -137,7 +137,7 @@ def integer_expression(found: Polynomial) -> Expr:
         atoms = [atom for atom, power in monomial for _ in range(power)]
         number = round(coefficient)
         factors = atoms if abs(number) == 1 and atoms else [Literal(abs(number)), *atoms]
-        terms.append((number < 0, reduce(lambda a, b: call("mul", a, b), factors)))
+        terms.append((number < 0, product_of(factors)))
     terms.sort(key=lambda term: term[0])
     if not terms:
         return Literal(0)

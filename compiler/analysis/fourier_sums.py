@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
 
-from ...ir.expression import Call, Expr, Index, Kind, Literal, Reduce, call
+from ...ir.expression import Call, Expr, Index, Kind, Literal, Reduce, call, product_of
 from ...ir.transform import has_wave
 from .angles import (
     Lengths,
@@ -73,10 +73,10 @@ def one_axis_after_another(expr: Reduce, lengths: Lengths) -> Reduce | None:
         terms = []
         for factors in _expanded(expr.x, axis):
             inside, outside = _along(factors, axis)
-            inner = Reduce("sum", _product(inside), (axis,)) if inside else None
+            inner = Reduce("sum", product_of(inside), (axis,)) if inside else None
             if inner is None or fourier_sums(inner, lengths) is None:
                 break
-            terms.append(call("mul", _product(outside), inner) if outside else inner)
+            terms.append(call("mul", product_of(outside), inner) if outside else inner)
         else:
             whole = reduce(lambda a, b: call("add", a, b), terms)
             if all({*others} <= term.axes for term in terms):
@@ -111,13 +111,13 @@ def _of_product(factors: list[Expr], over: str, lengths: Lengths) -> tuple[Fouri
     sign, rest = _signed([f for f in factors if f is not waves[0]])
     parts = [part for one in rest for part in _apart(one, over, wave.row)]
     inside, outside = _along(parts, over)
-    x = _product(inside)
+    x = product_of(inside)
     # A value that the axis lacks is summed to its multiple: no transform is worth it.
     if not inside or x.kind is not Kind.REAL or (wave.place is None and wave.row in x.axes):
         return None
 
     def made(fn: str, own: int, *more: Expr) -> FourierSum:
-        factor = _product([*outside, *more])
+        factor = product_of([*outside, *more])
         return FourierSum(own * sign, factor, fn, x, over, wave.row, wave.place)
 
     turned = wave.sign if wave.fn == "sin" else 1
@@ -181,10 +181,6 @@ def _signed(factors: list[Expr]) -> tuple[int, list[Expr]]:
 def _along(factors: list[Expr], axis: str) -> tuple[list[Expr], list[Expr]]:
     """Factors with the axis, and those without."""
     return [f for f in factors if axis in f.axes], [f for f in factors if axis not in f.axes]
-
-
-def _product(factors: list[Expr]) -> Expr:
-    return reduce(lambda a, b: call("mul", a, b), factors) if factors else Literal(1.0)
 
 
 __all__ = [

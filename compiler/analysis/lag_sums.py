@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import reduce
 
-from ...ir.expression import Call, Expr, Index, Kind, Literal, Read, Reduce, call
+from ...ir.expression import Call, Expr, Index, Kind, Literal, Read, Reduce, call, product_of
 from ...ir.rewriting import transform
 from .angles import Lengths, polynomial
 from .linear import Linear, expression, linear
@@ -117,13 +116,13 @@ def _lag_sum(product: Expr, over: tuple[str, ...], read: Read) -> LagSum | None:
     taken = frozenset[str]().union(*(x.axes - {axis} for x in signal))
     if any(row in f.axes for f in kernel) or taken & {row, lag} or not kernel:
         return None
-    near, far = _product(kernel), _product(signal)
+    near, far = product_of(kernel), product_of(signal)
     if {near.kind, far.kind} != {Kind.REAL} or lag not in near.axes:
         return None
     if axis not in far.axes or not {*summed} <= near.axes | far.axes:
         return None
     return LagSum(
-        _product(outside),
+        product_of(outside),
         near,
         far,
         row,
@@ -150,10 +149,6 @@ def _factors(product: Expr, row: str, lag: str) -> Iterator[Expr]:
             yield from _factors(a, row, lag)
         case _:
             yield product
-
-
-def _product(factors: list[Expr]) -> Expr:
-    return reduce(lambda a, b: call("mul", a, b), factors) if factors else Literal(1.0)
 
 
 __all__ = ["LagSum", "circular_sum", "lag_sums"]

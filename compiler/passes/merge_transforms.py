@@ -25,11 +25,7 @@ def merge_transforms(plan: Plan) -> Plan:
         first = _before(tasks, task, outputs)
         whole = None if first is None else _merged(plan, first.transform, task.transform)
         if first is not None and whole is not None:
-            over = " and ".join(turn.over for turn in whole.turns)
-            given = " and ".join(operand.buffer for operand in whole.operands)
-            about = f"{', '.join(whole.results)}: {given}, transformed along {over}"
-            reason = f"long Fourier sums over {over}, by a fast transform"
-            tasks[place] = replace(task, transform=whole, about=about, reason=reason)
+            tasks[place] = TransformTask.of(task.name, whole)
             merged |= {first.name}
     if not merged:
         return plan

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce as fold
 from typing import TypeVar
 
 from ...ir.errors import UnsupportedError
-from ...ir.expression import Cumsum, Expr, Index, Kind, Read, Reduce, Ref, Solve, call
+from ...ir.expression import Cumsum, Expr, Index, Kind, Read, Reduce, Ref, Solve, product_of
 from ...ir.mixer import Line, Mixer, Recurrence, Rounds, Stage, State
 from ...ir.names import names_in
 from ...ir.optional import expressions
@@ -192,8 +191,8 @@ def _without_axes_of_sum(expr: Expr) -> Expr | None:
     inside = [factor for factor in factors if factor not in outside]
     if not outside or not inside:
         return None
-    rest: Expr = replace(expr, x=fold(lambda a, b: call("mul", a, b), inside))
-    return fold(lambda a, b: call("mul", a, b), outside, rest)
+    rest: Expr = replace(expr, x=product_of(inside))
+    return product_of([rest, *outside])
 
 
 def reads(expr: Expr, names: frozenset[str]) -> bool:

@@ -6,9 +6,7 @@ What s lacks of J cancels, so a largest score that was subtracted is left out.
 
 from __future__ import annotations
 
-from functools import reduce as fold
-
-from ...ir.expression import Call, Expr, Kind, Literal, Reduce, Ref, call
+from ...ir.expression import Call, Expr, Kind, Literal, Reduce, Ref, call, product_of
 from ...ir.mixer import Attention, Equation
 from ..tiles.contraction import factors_of
 
@@ -38,7 +36,7 @@ def attention_of(node: Expr, name: str) -> Attention | None:
             rest = [f for f in factors if f is not divisor and f is not terms]
             if not any(over in factor.axes for factor in rest):
                 continue
-            value = fold(lambda a, b: call("mul", a, b), rest)
+            value = product_of(rest)
             weight = call("exp", Ref("score", frozenset(), Kind.REAL))
             sums = Ref("total", frozenset(), Kind.REAL)
             outputs = (Equation(name, value),)

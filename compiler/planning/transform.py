@@ -10,12 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from ...ir.expression import Call, Expr, Index, Kind, Literal, Read, Reduce, Ref, Size, call
-from ...ir.knob import Knob
 from ...ir.plan import Buffer
 from ...ir.rewriting import rebuild, walk
 from ...ir.task import TransformTask
 from ...ir.tile import DType
-from ...ir.transform import Operand, Transform, Turn, has_wave
+from ...ir.transform import FFT_TERMS, NEVER, Operand, Transform, Turn, has_wave
 from ..analysis.angles import Lengths
 from ..analysis.fourier_sums import (
     FourierSum,
@@ -25,12 +24,7 @@ from ..analysis.fourier_sums import (
 from ..analysis.lag_sums import LagSum, circular_sum
 from .plan_builder import PlanBuilder
 
-# From so many positions on a transform is worth its passes over memory.
-TERMS = 32
-NEVER = 1 << 30
-FFT_TERMS = Knob(
-    "fft_terms", (1, TERMS, NEVER), TERMS, "terms that a Fourier sum is transformed from"
-)
+TERMS = FFT_TERMS.default
 _REASON = "what a Fourier transform is of"
 REAL, IMAGINARY = 0, 1  # parts of a transform
 
@@ -253,19 +247,13 @@ class _Transforms:
             found = known.parts[part]
             if found is None:
                 found = self._new("_re" if part == REAL else "_im", axes)
-                builder.tasks[place] = self._task(task.name, known.with_part(part, found))
+                builder.tasks[place] = TransformTask.of(task.name, known.with_part(part, found))
             if builder.context.buffers[found].dtype is DType.FLOAT32:
                 return Ref(found, axes, Kind.REAL)
         name = self._new("", axes)
-        made = self._task(builder.kernel_name(name), whole.with_part(part, name))
+        made = TransformTask.of(builder.kernel_name(name), whole.with_part(part, name))
         builder.tasks.append(made)
         return Ref(name, axes, Kind.REAL)
-
-    def _task(self, name: str, transform: Transform) -> TransformTask:
-        over = ", ".join(turn.over for turn in transform.turns)
-        given = " and ".join(operand.buffer for operand in transform.operands)
-        about = f"{', '.join(transform.results)}: {given}, transformed along {over}"
-        return TransformTask(name, transform, about, _reason(transform))
 
     def _new(self, suffix: str, axes: frozenset[str]) -> str:
         """A buffer for a part of a transform, called after the equation."""
@@ -292,17 +280,12 @@ class _Transforms:
                 whole = task.transform.with_part(part, self.name)
                 first = task.transform.results[0] == value.name
                 name = builder.kernel_name(self.name) if first else task.name
-                builder.tasks[place] = self._task(name, whole)
+                builder.tasks[place] = TransformTask.of(name, whole)
         return Ref(self.name, value.axes, Kind.REAL)
 
     def _buffer(self, name: str, axes: frozenset[str]) -> None:
         dims = self.builder.order(axes)
         self.builder.context.buffers[name] = Buffer(name, dims, DType.FLOAT32, "temporary")
-
-
-def _reason(transform: Transform) -> str:
-    over = " and ".join(turn.over for turn in transform.turns)
-    return f"a long Fourier sum over {over}, by a fast transform"
 
 
 def _signed(value: Expr) -> tuple[int, Expr]:

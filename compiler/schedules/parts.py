@@ -15,8 +15,7 @@ from ...ir.recurrence_tasks import ChunkTask
 from ...ir.targets import Target
 from ...ir.task import PartTask
 from ...ir.tile import For, Program
-from ...ir.transform import may_have_fourier_sums
-from ..planning.transform import FFT_TERMS
+from ...ir.transform import FFT_TERMS, may_have_fourier_sums
 from ..tiles.context import Context
 from .chunk import wide_rows
 from .defaults import chunk_choices

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import reduce as fold
 
-from ....ir.expression import Cumsum, Expr, Index, Kind, Literal, Read, Size, Span, call
+from ....ir.expression import Cumsum, Expr, Index, Kind, Literal, Read, Size, Span, call, product_of
 from ..names.dims import Dims
 
 Over = tuple[str, ...]
@@ -22,7 +22,7 @@ def count(dims: Dims, over: Over, where: Expr | None, group: Group) -> Expr:
     factors: list[Expr] = [Size(dim) for dim in over if dim not in axes]
     if parts:
         factors.append(dims.reduce("sum", Literal(1), inside, where, group))
-    return fold(lambda a, b: call("mul", a, b), factors)
+    return product_of(factors)
 
 
 def mean(dims: Dims, x: Expr, over: Over, where: Expr | None, group: Group, span: Span) -> Expr:

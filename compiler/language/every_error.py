@@ -96,8 +96,7 @@ class _Reading:
         return known if isinstance(known, Block) and known is not node else None
 
     def _with_word_known(self, node: Node, place: tuple[int, int], word: str) -> Node:
-        parts = [] if isinstance(node, Text) else _parts(node)
-        at = next((n for n, (_, start) in reversed([*enumerate(parts)]) if start <= place), None)
+        at = None if isinstance(node, Text) else _entry_at(node, place)
         if at is None or isinstance(node, Text):
             return node
         key, child = _entry(node, at)
@@ -108,13 +107,7 @@ class _Reading:
             self._guess(node, key, child)
         else:
             known = self._with_word_known(child, place, word)
-        if known is child:
-            return node
-        if isinstance(node, Block):
-            pairs = (*node.pairs[:at], (node.pairs[at][0], known), *node.pairs[at + 1 :])
-            return Block(node.source, node.span, pairs)
-        items = (*node.items[:at], known, *node.items[at + 1 :])
-        return Items(node.source, node.span, items)
+        return node if known is child else _with_entry(node, at, known)
 
     def _guess(self, node: Node, key: str, child: Text) -> None:
         """Note that a value has a word of ours: it may lack axes, and what is made of it too."""
@@ -139,8 +132,7 @@ class _Reading:
         """The node without its innermost part at the place; None: without the node itself."""
         if isinstance(node, Text) or (isinstance(node, Items) and path[-1] not in _LISTS):
             return None
-        parts = _parts(node)
-        at = next((n for n, (_, start) in reversed([*enumerate(parts)]) if start <= place), None)
+        at = _entry_at(node, place)
         if at is None:
             return None
         key, child = _entry(node, at)
@@ -151,13 +143,8 @@ class _Reading:
         if smaller is None:
             self._miss(key, child, path)
         else:
-            self.torn.add(parts[at][1])
-        if isinstance(node, Block):
-            pairs = node.pairs
-            kept = () if smaller is None else ((pairs[at][0], smaller),)
-            return Block(node.source, node.span, (*pairs[:at], *kept, *pairs[at + 1 :]))
-        kept_items = () if smaller is None else (smaller,)
-        return Items(node.source, node.span, (*node.items[:at], *kept_items, *node.items[at + 1 :]))
+            self.torn.add(_starts(node)[at])
+        return _with_entry(node, at, smaller)
 
     def _doubt(self, form: Node, child: Node) -> None:
         """What stands in lacks the axes of what it stands for: so may what the form runs over, and
@@ -180,17 +167,31 @@ class _Reading:
             self.missed |= {dim for text in texts for dim in _DIM.findall(text)}
 
 
-def _parts(node: Block | Items) -> list[tuple[str, tuple[int, int]]]:
-    """The entries of a node with where they begin."""
-    if isinstance(node, Block):
-        return [(k.value, (k.span.line, k.span.column)) for k, _ in node.pairs]
-    return [("", (item.span.line, item.span.column)) for item in node.items]
+def _starts(node: Block | Items) -> list[tuple[int, int]]:
+    """Where the entries of a node begin."""
+    heads = [key for key, _ in node.pairs] if isinstance(node, Block) else node.items
+    return [(head.span.line, head.span.column) for head in heads]
+
+
+def _entry_at(node: Block | Items, place: tuple[int, int]) -> int | None:
+    """The number of the last entry that begins at a place or before it."""
+    numbers = (n for n, start in reversed([*enumerate(_starts(node))]) if start <= place)
+    return next(numbers, None)
 
 
 def _entry(node: Block | Items, at: int) -> tuple[str, Node]:
     if isinstance(node, Block):
         return node.pairs[at][0].value, node.pairs[at][1]
     return "", node.items[at]
+
+
+def _with_entry(node: Block | Items, at: int, value: Node | None) -> Block | Items:
+    """The node with another value of an entry; None: without the entry."""
+    kept = () if value is None else (value,)
+    if isinstance(node, Items):
+        return Items(node.source, node.span, (*node.items[:at], *kept, *node.items[at + 1 :]))
+    pairs = tuple((node.pairs[at][0], one) for one in kept)
+    return Block(node.source, node.span, (*node.pairs[:at], *pairs, *node.pairs[at + 1 :]))
 
 
 def _known_word(text: Text, place: tuple[int, int], word: str) -> Text:

@@ -66,10 +66,10 @@ def _row_by_row(context: RecurrenceContext, stage: Recurrence, found: str) -> No
     builder, loop = context.builder, RowLoopPlan(context, stage)
     axis = loop.long_axis()
     if axis is None:
-        before = builder.mark()
+        sets = frozenset[str]() if loop.has_rounds else sets_read(builder.mixer, context.stage)
+        before = builder.mark() if sets else ()
         LoopPlan(context, stage).run()
-        sets = sets_read(builder.mixer, context.stage)
-        if not sets or loop.has_rounds or _is_held(builder):
+        if not sets or _is_held(builder):
             builder.findings.append(found)
             return
         builder.back_to(before)

@@ -5,7 +5,7 @@ No grid of programs shares one out: each backend has it done by the library of i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from .expression import Call, Expr, Reduce
@@ -16,6 +16,8 @@ from .rewriting import every_node
 # is one of these, but for the last choice.
 NEVER = 1 << 30
 FFT_TERMS = Knob("fft_terms", (1, 32, NEVER), 32, "terms that a Fourier sum is transformed from")
+
+Placed = tuple[str, list[int]]  # a buffer, and where its axes stand in another order
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,18 @@ class Transform:
         """The operands' dims in the order of a result's: a row's place is that of its sum."""
         over = {turn.row: turn.over for turn in self.turns}
         return tuple(over.get(dim, dim) for dim in result)
+
+    def places(
+        self, order: tuple[str, ...], dims: Callable[[str], tuple[str, ...]]
+    ) -> tuple[list[Placed], list[Placed | None]]:
+        """The operands, and the parts of the result, with the places of their own axes in
+        ``order``, which is of the operands' dims; ``dims`` tells a buffer's."""
+        given = [(o.buffer, [o.dims.index(dim) for dim in order]) for o in self.operands]
+        made: list[Placed | None] = []
+        for name in self.parts:
+            own = () if name is None else self.order(dims(name))
+            made.append(None if name is None else (name, [own.index(dim) for dim in order]))
+        return given, made
 
     def axis_signs(self, order: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
         """The turns as axes of operands in this order, each with its sign."""

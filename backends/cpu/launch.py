@@ -212,12 +212,9 @@ class _LaunchText:
     def _transform(self, op: Transform) -> str:
         """The call of a transform, on views whose axes are in one order."""
         order = op.order(self.plan.buffer(op.results[0]).dims)
-        given = [self._view(o.buffer, [o.dims.index(dim) for dim in order]) for o in op.operands]
-        made = []
-        for name in op.parts:
-            dims = () if name is None else op.order(self.plan.buffer(name).dims)
-            places = [dims.index(dim) for dim in order if dims]
-            made.append("None" if name is None else self._view(name, places))
+        operands, parts = op.places(order, lambda name: self.plan.buffer(name).dims)
+        given = [self._view(*operand) for operand in operands]
+        made = ["None" if part is None else self._view(*part) for part in parts]
         real, imaginary = given[0], given[1] if len(given) > 1 else "None"
         axes = self._constant(op.axis_signs(order))
         return f"fourier({real}, {imaginary}, ({', '.join(made)}), {axes})"

@@ -265,12 +265,9 @@ class HostText:
     def _transform(self, op: Transform, depth: int = 1) -> None:
         """The call of a transform, on tensors whose axes are in one order."""
         order = op.order(self.plan.buffer(op.results[0]).dims)
-        given = [self._view(o.buffer, [o.dims.index(dim) for dim in order]) for o in op.operands]
-        made = []
-        for result in op.parts:
-            dims = () if result is None else op.order(self.plan.buffer(result).dims)
-            places = [dims.index(dim) for dim in order if dims]
-            made.append(Text("None") if result is None else self._view(result, places))
+        operands, parts = op.places(order, lambda name: self.plan.buffer(name).dims)
+        given = [self._view(*operand) for operand in operands]
+        made = [Text("None") if part is None else self._view(*part) for part in parts]
         imaginary = given[1] if len(given) > 1 else Text("None")
         axes = Text(repr(op.axis_signs(order)))
         value = call("fourier", given[0], imaginary, listed(made), axes)

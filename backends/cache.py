@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from contextlib import suppress
@@ -32,5 +33,18 @@ def holds(path: Path, content: bytes) -> bool:
     """Whether a file is there and has this content."""
     try:
         return path.read_bytes() == content
+    except OSError:
+        return False
+
+
+def digest(path: Path) -> bytes:
+    """What the checksum of a file's content is."""
+    return hashlib.sha256(path.read_bytes()).digest()
+
+
+def is_intact(path: Path, checksum: Path) -> bool:
+    """Whether a cache entry is there and its checksum, in a file of its own, right."""
+    try:
+        return holds(checksum, digest(path))
     except OSError:
         return False

@@ -20,7 +20,8 @@ from pathlib import Path
 
 from ...ir.errors import DefectError, UnsupportedError
 from ...ir.targets import PORTABLE, CpuTarget
-from ..cache import cache_folder, holds, put
+from .. import cache
+from ..cache import cache_folder, digest, put
 from .emit import runtime_text
 from .headers import read_already
 from .target import first_cache_bytes, permitted, target_of_macros
@@ -109,11 +110,7 @@ def build(source: str, name: str, extra_flags: Sequence[str] = ()) -> Path:
 
 def is_intact(path: Path) -> bool:
     """Whether a cache entry is there and its checksum right."""
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return False
-    return holds(_checksum_path(path), hashlib.sha256(content).digest())
+    return cache.is_intact(path, _checksum_path(path))
 
 
 def _checksum_path(path: Path) -> Path:
@@ -145,7 +142,7 @@ def _compile(compiler: Compiler, source: str, path: Path, extra_flags: Sequence[
             listed = "\n".join(errors or done.stderr.splitlines()[:5])
             raise DefectError(f"the C++ compiler refuses a kernel, kept in {kept}:\n{listed}")
         checksum = Path(aside) / "kernel.sha256"
-        checksum.write_bytes(hashlib.sha256(made.read_bytes()).digest())
+        checksum.write_bytes(digest(made))
         put(text, path.with_suffix(".cpp"))
         put(made, path)
         put(checksum, _checksum_path(path))

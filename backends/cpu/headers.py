@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from ..cache import holds, put
+from ..cache import digest, holds, is_intact, put
 from .emit import included_headers
 
 _FEW = 2  # builds that go without, as reading headers once takes as long as three times in passing
@@ -41,11 +41,7 @@ def read_already(command: Sequence[str], digest: str, folder: Path) -> tuple[str
 
 @lru_cache(maxsize=64)
 def _is_intact(header: Path, text: str) -> bool:
-    ready, checksum = _beside(header)
-    try:
-        return holds(header, text.encode()) and holds(checksum, _digest(ready))
-    except OSError:  # not made yet
-        return False
+    return holds(header, text.encode()) and is_intact(*_beside(header))
 
 
 def _read(command: Sequence[str], header: Path, text: str) -> bool:
@@ -56,7 +52,7 @@ def _read(command: Sequence[str], header: Path, text: str) -> bool:
         reading = [*command, "-x", "c++-header", "-o", str(ready), str(own)]
         if subprocess.run(reading, capture_output=True, check=False).returncode:
             return False
-        sums.write_bytes(_digest(ready))
+        sums.write_bytes(digest(ready))
         for made, path in zip((own, ready, sums), (header, *_beside(header)), strict=True):
             put(made, path)
     return True
@@ -65,7 +61,3 @@ def _read(command: Sequence[str], header: Path, text: str) -> bool:
 def _beside(header: Path) -> tuple[Path, Path]:
     """What the compiler keeps of a header, and its checksum."""
     return header.with_name(f"{header.name}.gch"), header.with_suffix(".sha256")
-
-
-def _digest(path: Path) -> bytes:
-    return hashlib.sha256(path.read_bytes()).digest()

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import networkx
 
 
+Role = Literal["input", "output", "table", "temporary", "view"]
+
+
 @dataclass(frozen=True, slots=True)
 class Buffer:
     """A tensor: an input, an output, a constant table, or a temporary between kernels.
@@ -30,7 +33,7 @@ class Buffer:
     name: str
     dims: tuple[str, ...]
     dtype: DType
-    role: Literal["input", "output", "table", "temporary", "view"]
+    role: Role
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from ...ir.host import Number
 from ...ir.mixer import Mixer
 from ...ir.names import free_name, names_in
 from ...ir.optional import expressions
-from ...ir.plan import Buffer, Plan
+from ...ir.plan import Buffer, Plan, Role
 from ...ir.rewriting import rebuild, tree_size, walk
 from ...ir.roles import DimRoles, dim_roles
 from ...ir.row_loop import RowLoop
@@ -145,7 +145,7 @@ class PlanBuilder:
             own.update(held)
         self._seen.clear()
 
-    def role(self, name: str) -> OneOf["input", "output", "table", "temporary", "view"]:
+    def role(self, name: str) -> Role:
         """What the buffer ``name`` is for."""
         return self.context.buffers[name].role
 

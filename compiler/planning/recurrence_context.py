@@ -11,7 +11,7 @@ from ...ir.expression import Cumsum, Expr, Index, Kind, Read, Reduce, Ref, Solve
 from ...ir.mixer import Line, Mixer, Recurrence, Rounds, Stage, State
 from ...ir.names import names_in
 from ...ir.optional import expressions
-from ...ir.plan import Buffer
+from ...ir.plan import Buffer, Role
 from ...ir.recurrence_tasks import Carrying, ChunkTask, LoopTask, ScanTask
 from ...ir.rewriting import rebuild, walk
 from ...ir.roles import group_of
@@ -125,8 +125,8 @@ class RecurrenceContext:
         dtype = KIND_DTYPE.get(kind, DType.FLOAT32)
         if dtype is DType.FLOAT32 and self.stage.over in axes and self._is_narrow(name, axes):
             dtype = builder.dtype
-        role = "temporary" if output is None else "output"
-        builder.context.buffers[name] = Buffer(name, dims, dtype, role)  # type: ignore[arg-type]
+        role: Role = "temporary" if output is None else "output"
+        builder.context.buffers[name] = Buffer(name, dims, dtype, role)
         builder.names[name] = Ref(name, axes, kind)
         return name
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from ...ir.expression import Cumsum, Expr, Index, Kind, Literal, Read, Reduce, Ref, Solve
 from ...ir.mixer import Attention, Recurrence, State
-from ...ir.plan import Buffer
+from ...ir.plan import Buffer, Role
 from ...ir.rewriting import rebuild, substitute, transform, walk, with_names
 from ...ir.roles import axes_of_keys, query_axis
 from ...ir.row_loop import Handover, RowLoop, members
@@ -26,6 +26,13 @@ from .recurrence_context import RecurrenceContext, mixed_by, reads
 from .softmax_sums import attention_of
 
 _HEAVY = (Reduce, Cumsum, Solve)
+# What a state hands over by, in the order of ``Handover``'s making.
+_HANDED: tuple[tuple[str, Role], ...] = (
+    ("before", "view"),
+    ("after", "temporary"),
+    ("start", "temporary"),
+    ("end", "view"),
+)
 
 
 @dataclass
@@ -96,12 +103,7 @@ class RowLoopPlan:
         builder = self.context.builder
         before, after, start, end = (
             self._declare(f"{state.name}_{part}", state.dims, state.ref.tensor_kind, role)
-            for part, role in (
-                ("before", "view"),
-                ("after", "temporary"),
-                ("start", "temporary"),
-                ("end", "view"),
-            )
+            for part, role in _HANDED
         )
         dims = builder.context.buffers[start].dims
         builder.compute(start, state.initial, dims, "what the first row finds")
@@ -113,7 +115,7 @@ class RowLoopPlan:
         hint: str,
         axes: frozenset[str],
         kind: Kind,
-        role: str,
+        role: Role,
         narrow: DType | None = None,
     ) -> str:
         """A buffer with what a row hands to kernels: no real number in it loses bits, but those
@@ -122,7 +124,7 @@ class RowLoopPlan:
         name = builder.free_name(hint)
         dtype = KIND_DTYPE.get(kind, narrow or DType.FLOAT32)
         dims = builder.order(axes)
-        builder.context.buffers[name] = Buffer(name, dims, dtype, role)  # type: ignore[arg-type]
+        builder.context.buffers[name] = Buffer(name, dims, dtype, role)
         return name
 
     def _view(self, whole: str, hint: str) -> str:

@@ -107,15 +107,20 @@ def batch_dims(mixer: Mixer) -> frozenset[str]:
 
 
 def other_sequences(mixer: Mixer, stage: Recurrence) -> frozenset[str]:
-    """The axes of any length that a step reads a set along: without those that are as long as an
-    axis that a state lists with others behind it."""
-    listed = {dim for state in stage.states for dim in state.listed}
-    behind = set[str]()
+    """The axes of any length that a step reads a set along: without those that lie within a row,
+    and those that are as long as such an axis, or one that a state lists, with others behind it."""
+    held = {dim for state in stage.states for dim in state.listed} | _within(mixer, stage.over)
     for dim, size in mixer.sizes:
         sizes = {node.dim for node in walk(size) if isinstance(node, Size)}
-        if not sizes.isdisjoint(listed | behind):
-            behind.add(dim)
-    return sets_read(mixer, stage) - behind
+        if not sizes.isdisjoint(held):
+            held.add(dim)
+    return sets_read(mixer, stage) - held
+
+
+def _within(mixer: Mixer, over: str) -> set[str]:
+    """The axes that a row of ``over`` is cut along: M of an axis N*M, a segment's tokens."""
+    products = (product for given in mixer.inputs for product in given.layout)
+    return {dim for product in products if over in product for dim in product} - {over}
 
 
 def sets_read(mixer: Mixer, stage: Recurrence) -> frozenset[str]:

@@ -3,8 +3,16 @@
 import pytest
 
 from mixc.compiler.language.load import load_text
-from mixc.ir.mixer import Attention
-from mixc.ir.roles import LARGEST_WHOLE, batch_dims, dim_roles, feature_dims, query_axis
+from mixc.ir.mixer import Attention, Recurrence
+from mixc.ir.roles import (
+    LARGEST_WHOLE,
+    batch_dims,
+    dim_roles,
+    feature_dims,
+    other_sequences,
+    query_axis,
+    sets_read,
+)
 
 SPECS = {
     "delta": (
@@ -54,6 +62,35 @@ def test_the_dims_of_a_recurrence(name):
     assert "T" in dim_roles(mixer, {}).long
     assert not dim_roles(mixer, {}).long & {*features, *batch}
     assert set(long) <= dim_roles(mixer, {}).long
+
+
+SEGMENTS = """
+mixer: m
+inputs: {{q: {q}, k: {k}, first: [P, D]}}
+dims: {{M: L}}
+recurrence:
+  over: N
+  state: {{h: [D]}}
+  step:
+    - both = concat(U, first, P, k + h, M)
+    - h = h + sum(softmax(sum(both * h, D), U) * both, U)
+    - o = sum(q * h, D)
+outputs: {{o: {o}}}
+"""
+
+
+def test_a_segment_is_a_part_of_its_row_and_a_set_beside_the_rows_is_not():
+    mixer = load_text(SEGMENTS.format(q="[B, N*L, D]", k="[B, N*M, D]", o="[B, N*L]"))
+    (stage,) = mixer.stages
+    assert isinstance(stage, Recurrence)
+    assert sets_read(mixer, stage) == {"U"}
+    assert other_sequences(mixer, stage) == set()
+    assert feature_dims(mixer) == {"D", "L", "M", "P", "U"}
+    mixer = load_text(SEGMENTS.format(q="[B, N, L, D]", k="[B, N, M, D]", o="[B, N, L]"))
+    (stage,) = mixer.stages
+    assert isinstance(stage, Recurrence)
+    assert other_sequences(mixer, stage) == {"U"}
+    assert feature_dims(mixer) == {"D"}
 
 
 def test_many_channels_are_not_held_whole():

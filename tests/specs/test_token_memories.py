@@ -1,4 +1,4 @@
-"""Memories of tokens that a step reads and writes: token Turing machines."""
+"""Memories beside attention, segment by segment: Titans as context, token Turing machines."""
 
 from __future__ import annotations
 
@@ -7,9 +7,39 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .independent import assert_agrees, normal
+from .independent import assert_agrees, normal, sdpa
 
 B, H, D = 2, 3, 4
+
+
+@pytest.mark.parametrize(("segments", "size", "first"), [(1, 1, 1), (4, 5, 2)])
+def test_titans_memory_as_context(segments: int, size: int, first: int) -> None:
+    x = {n: normal(B, segments * size, H, D, grad=True) for n in "qkv"}
+    x |= {f"{n}_first": normal(H, first, D, grad=True) for n in "kv"}
+    x |= {n: normal(B, segments, H, grad=True) for n in ("theta", "alpha", "eta")}
+    q, k, v = (x[n].unflatten(1, (segments, size)).movedim(3, 1) for n in "qkv")  # [B, H, N, L, D]
+    firsts = [x[f"{n}_first"].expand(B, H, first, D) for n in "kv"]
+    memory = momentum = torch.zeros(B, H, D, D, dtype=torch.float64)
+    mask = torch.ones(size, first + 2 * size, dtype=torch.bool)
+    mask[:, first + size :] = torch.ones(size, size, dtype=torch.bool).tril()
+    rows = []
+    for n in range(segments):
+        told = q[:, :, n] @ memory
+        keys, values = (
+            torch.cat([f, told, z[:, :, n]], 2) for f, z in zip(firsts, (k, v), strict=True)
+        )
+        y = sdpa(q[:, :, n], keys, values, mask)
+
+        def loss(at: Tensor, key: Tensor = k[:, :, n], value: Tensor = y) -> Tensor:
+            return 0.5 * (key @ at - value).square().sum()
+
+        slope = torch.autograd.functional.vjp(loss, memory, create_graph=True)[1]
+        eta, theta, alpha = (x[w][:, n, :, None, None].sigmoid() for w in ("eta", "theta", "alpha"))
+        momentum = eta * momentum - theta * slope
+        memory = (1 - alpha) * memory + momentum
+        rows.append(y * (y @ memory))
+    o = torch.stack(rows, 2).movedim(1, 3).flatten(1, 2)
+    assert_agrees("titans_mac", x, {"o": o, "W": memory})
 
 
 @pytest.mark.parametrize("steps", [1, 4])

@@ -41,6 +41,9 @@ SPILLS = {
     "rebased": 204,
     # Decays by entry beside a triangle, four kinds of pairs: 0 bytes in 1.2 to 1.6 times the time.
     "rwkv7": 32,
+    # Two states of 128 x 128 and what is written to them in one program: what a step attends to is
+    # read from all channels of its memory.
+    "titans_mac": 620,
 }
 RECURRENT = ("chunk", "scan", "loop")
 # Attentions at both sizes; a recurrence, of which a kernel takes seconds to compile, at the larger.

@@ -34,6 +34,7 @@ from .passes.merge_transforms import merge_transforms
 from .passes.rows_in_walks import rows_in_walks
 from .passes.segment_rows import segment_rows
 from .passes.split_walks import split_walks
+from .passes.walk_in_runs import walk_in_runs
 from .planning.convolution import LAGS
 from .planning.mixer import plan_mixer
 from .planning.transform import TERMS
@@ -68,6 +69,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("merge_transforms", merge_transforms, "transforms along two axes are one call"),
     Pass("schedule_tasks", schedule_tasks, "a tile program for each task"),
     Pass("split_walks", split_walks, "what all chunks can do at once is apart from the walk"),
+    Pass("walk_in_runs", walk_in_runs, "blocks that a condition leaves out go without its work"),
     Pass("load_ahead", load_ahead, "no turn of a walk waits for the memory to give numbers"),
 )
 

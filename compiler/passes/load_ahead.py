@@ -38,7 +38,7 @@ from ...ir.tile import (
     operands,
 )
 from .remove_dead_ops import remove_dead_ops
-from .walk_parts import names_of, walk_of
+from .walk_parts import names_of, walks_of
 
 _PLACES = Constant | Range | Elementwise | Cast | Rename  # what may be computed twice
 _PIECE = 4  # bytes that are copied at a time at least
@@ -56,11 +56,13 @@ def load_ahead(plan: Plan) -> Plan:
 
 
 def _with_loads_ahead(kernel: Kernel) -> Kernel:
-    walk = walk_of(kernel.program) if kernel.schedule == "chunk" else None
-    if walk is None or not any(axis.tiled for axis in kernel.program.grid):
+    if kernel.schedule != "chunk" or not any(axis.tiled for axis in kernel.program.grid):
         return kernel
-    made = Ahead(kernel.program, walk).rewritten()
-    return kernel if made is None else replace(kernel, program=made)
+    program = kernel.program
+    for walk in walks_of(program):
+        made = Ahead(program, walk).rewritten()
+        program = program if made is None else made
+    return replace(kernel, program=program)
 
 
 @dataclass

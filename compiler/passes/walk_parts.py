@@ -80,12 +80,17 @@ def names_of(program: Program) -> set[str]:
     return found
 
 
-def walk_of(program: Program) -> For | None:
-    """The one loop of a program over blocks of a dim of its own, if it hands anything on."""
+def walks_of(program: Program) -> list[For]:
+    """The loops of a program over blocks of a dim of its own that hand anything on."""
     loops = [op for op in program.body if isinstance(op, For)]
-    if len(loops) != 1 or not loops[0].carried or not isinstance(loops[0].step, str):
-        return None
-    return loops[0] if isinstance(loops[0].stop, Value) else None
+    return [loop for loop in loops if loop.carried and isinstance(loop.step, str)]
+
+
+def walk_of(program: Program) -> For | None:
+    """The one loop of a program, if it is such a walk."""
+    loops = [op for op in program.body if isinstance(op, For)]
+    walks = walks_of(program)
+    return walks[0] if len(loops) == len(walks) == 1 else None
 
 
 @dataclass
@@ -341,11 +346,11 @@ class Walk:
         program = replace(
             program,
             arguments=(*buffers, *program.arguments),
-            body=_with_comments(program.body),
+            body=with_comments(program.body),
             promises=tuple(sorted({*program.promises, *shared}, key=str)),
         )
         program = remove_dead_ops(program)
-        program = replace(program, body=_with_comments(program.body))
+        program = replace(program, body=with_comments(program.body))
         return replace(program, arguments=_used(program))
 
 
@@ -361,13 +366,13 @@ def _comments(ops: Sequence[Op]) -> set[int]:
     return {place for place, op in enumerate(ops) if isinstance(op, Comment)}
 
 
-def _with_comments(body: tuple[Op, ...]) -> tuple[Op, ...]:
+def with_comments(body: tuple[Op, ...]) -> tuple[Op, ...]:
     """Without the comments that nothing follows."""
     kept: list[Op] = []
     for op in body:
         if isinstance(op, Comment) and kept and isinstance(kept[-1], Comment):
             kept.pop()
-        kept.append(replace(op, body=_with_comments(op.body)) if isinstance(op, For) else op)
+        kept.append(replace(op, body=with_comments(op.body)) if isinstance(op, For) else op)
     while kept and isinstance(kept[-1], Comment):
         kept.pop()
     return tuple(kept)

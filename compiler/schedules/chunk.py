@@ -31,6 +31,7 @@ from ..tiles.context import Context, Launch
 from ..tiles.evaluator import Evaluator
 from ..tiles.grid import start_rows
 from ..tiles.key_blocks import integer
+from .chosen_rows import with_chosen_rows
 from .chunk_states import ChunkStates
 from .coupled import CoupledDecay
 from .decay import Factors, NoDecay, Pairs, Transfer, place_rows
@@ -104,10 +105,13 @@ def by_chunks(task: ChunkTask, context: Context, launch: Launch) -> Program:
     builder.tiles[rows] = Tile(rows, block)
     builder.tiles[columns] = Tile(columns, block, like=rows)
     first, end = _segment(evaluator, task)
+    task, chosen = with_chosen_rows(evaluator, task)
     starts = [(c.name, spread(evaluator, c, c.initial)) for c in carrying]
     begin, step = f"{rows.lower()}_start", builder.tiles[rows].symbol
     with builder.loop(begin, first, end, step, starts) as loop:
         pairs = place_pairs(evaluator, loop.variable, (rows, columns, row), task.reverse)
+        for choice in chosen:
+            choice.bind(evaluator, loop.variable)
         for dim, place in task.parts:
             exists = builder.bound(rows)
             builder.place(dim, evaluator.integer(place, dim.lower()), exists)

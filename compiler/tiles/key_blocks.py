@@ -255,11 +255,11 @@ def _cut(
     low = item.low
     zero = evaluator.builder.constant(0, DType.INT32)
     aligned = low == zero or evaluator.builder.constant_of(low) == 0
-    start = low if aligned else _down(evaluator, low, axis, f"{name}_first")
+    start = low if aligned else down_to_block(evaluator, low, axis, f"{name}_first")
     if end is not None:
         start = integer(evaluator, "max", start, end, hint=f"{name}_first")
     stop = item.high
-    new_end = _up(evaluator, stop, axis, f"{name}_end") if more else None
+    new_end = up_to_block(evaluator, stop, axis, f"{name}_end") if more else None
     if new_end is not None and end is not None:
         new_end = integer(evaluator, "max", new_end, end, hint=f"{name}_end")
     if item.full is None:
@@ -269,9 +269,9 @@ def _cut(
     if no_left:
         full_start = start
     else:
-        full_start = _up(evaluator, full_low, axis, f"{name}_full_start")
+        full_start = up_to_block(evaluator, full_low, axis, f"{name}_full_start")
         full_start = integer(evaluator, "max", full_start, start, hint=f"{name}_full_start")
-    full_stop = _down(evaluator, full_high, axis, f"{name}_full_stop")
+    full_stop = down_to_block(evaluator, full_high, axis, f"{name}_full_stop")
     full_stop = integer(evaluator, "max", full_stop, full_start, hint=f"{name}_full_stop")
     full = [BlockRange(full_start, full_stop)]
     right = BlockRange(full_stop, stop)
@@ -281,7 +281,7 @@ def _cut(
     return full, [BlockRange(start, left_stop), right], new_end
 
 
-def _down(evaluator: Evaluator, value: Value, axis: str, hint: str) -> Value:
+def down_to_block(evaluator: Evaluator, value: Value, axis: str, hint: str) -> Value:
     """The start of the block that holds position ``value``."""
     block = evaluator.builder.block(axis)
     zero = evaluator.builder.constant(0, DType.INT32)
@@ -290,12 +290,12 @@ def _down(evaluator: Evaluator, value: Value, axis: str, hint: str) -> Value:
     return integer(evaluator, "mul", blocks, block, hint=hint)
 
 
-def _up(evaluator: Evaluator, value: Value, axis: str, hint: str) -> Value:
+def up_to_block(evaluator: Evaluator, value: Value, axis: str, hint: str) -> Value:
     """The first start of a block that is not before ``value``."""
     builder = evaluator.builder
     block = builder.block(axis)
     less = integer(evaluator, "sub", block, builder.constant(1, DType.INT32), hint="fill")
-    return _down(evaluator, integer(evaluator, "add", value, less), axis, hint)
+    return down_to_block(evaluator, integer(evaluator, "add", value, less), axis, hint)
 
 
 # --------------------------------------------------------------------------------- the loops

@@ -1,35 +1,79 @@
 """Triton's interpreter, as tests and ``verify`` need it.
 
-Scans and reductions of its own take minutes, and the truth of a comparison of real numbers is a
-real number to it, which meets no other truth value where it is spread over a tile.
+Scans and reductions of its own take minutes, so do its checks that no sum or product of whole
+numbers leaves its type, and the truth of a comparison of real numbers is a real number to it, which
+meets no other truth value where it is spread over a tile.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 
 @contextmanager
 def mended() -> Iterator[None]:
-    """Scans and reductions with a function of the kernel's own combine slices, and comparisons give
-    truth values.
+    """Scans and reductions with a function of the kernel's own combine slices, comparisons give
+    truth values, and what is the same at each call is done once.
 
     The function is called on tiles then, as it is elementwise: in a scan in the order in which the
-    interpreter would call it, in a reduction by halves.
+    interpreter would call it, in a reduction by halves. Which whole numbers need 64 bits is decided
+    by the ranges of the program (see ``compiler/analysis/integer_range.py``), and a GPU does not check it either.
     """
-    from triton.runtime.interpreter import InterpreterBuilder, ReduceOps, ScanOps
+    from triton.runtime import interpreter
 
-    scan, binary = ScanOps.generic_scan, InterpreterBuilder.binary_op
-    reduction = ReduceOps.generic_reduce
-    ScanOps.generic_scan, InterpreterBuilder.binary_op = _generic_scan, _typed(binary)
-    ReduceOps.generic_reduce = _generic_reduce
-    try:
+    builder = interpreter.interpreter_builder
+    with ExitStack() as stack:
+        changes: list[tuple[Any, str, Any]] = [
+            (interpreter.ScanOps, "generic_scan", _generic_scan),
+            (interpreter.ReduceOps, "generic_reduce", _generic_reduce),
+            (
+                interpreter.InterpreterBuilder,
+                "binary_op",
+                _typed(interpreter.InterpreterBuilder.binary_op),
+            ),
+            (builder, "options", replace(builder.options, sanitize_overflow=False)),
+            (interpreter, "_get_np_dtype", _by_name(interpreter._get_np_dtype)),
+            (interpreter, "_patch_lang", _patched_once(interpreter._patch_lang, stack)),
+        ]
+        for owner, name, value in changes:
+            stack.callback(setattr, owner, name, getattr(owner, name))
+            setattr(owner, name, value)
         yield
-    finally:
-        ScanOps.generic_scan, InterpreterBuilder.binary_op = scan, binary
-        ReduceOps.generic_reduce = reduction
+
+
+def _by_name(numpy_dtype: Any) -> Any:
+    """The interpreter's table of numpy's dtypes, which it makes anew for each value."""
+    known: dict[str, Any] = {}
+
+    def found(kind: Any) -> Any:
+        name = kind.scalar.name
+        if name not in known:
+            known[name] = numpy_dtype(kind.scalar)
+        return known[name]
+
+    return found
+
+
+def _patched_once(patch_lang: Any, stack: ExitStack) -> Any:
+    """The interpreter's change of the language's modules, once and not at each call of a function
+    within a kernel; it is undone with the rest."""
+    import triton.language as tl
+
+    done = set[frozenset[str]]()
+
+    def patched(function: Any) -> Any:
+        named = function.__globals__.values()
+        modules = frozenset(m.__name__ for m in named if m is tl or m is tl.core)
+        if modules not in done:
+            done.add(modules)
+            stack.callback(patch_lang(function).restore)
+        return SimpleNamespace(restore=lambda: None)
+
+    return patched
 
 
 def _typed(binary: Any) -> Any:

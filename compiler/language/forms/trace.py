@@ -37,6 +37,7 @@ class Trace:
 
     unused: Callable[[str], str]  # a name for a copy
     versions: list[Version] = field(default_factory=list)
+    by_name: dict[str, Version] = field(default_factory=dict)  # by the names of their own
     now: dict[str, Version] = field(default_factory=dict)
     copies: dict[Version, Equation] = field(default_factory=dict)
     block: list[Line] = field(default_factory=list)  # the lines that the next one goes to
@@ -50,6 +51,7 @@ class Trace:
         unique = Ref(f"{ref.name}@{len(self.versions)}", ref.axes, ref.kind)
         self.now[ref.name] = Version(unique, ref.name, own, block, len(block), [*of])
         self.versions.append(self.now[ref.name])
+        self.by_name[unique.name] = self.now[ref.name]
 
     def close(self, first: int, name: str, outside: Version | None) -> list[str]:
         """An inner loop has been read whole, its versions from ``first`` on; on which versions a
@@ -62,7 +64,8 @@ class Trace:
 
     def single(self, value: Expr) -> Expr:
         """A value of the step by the versions that it reads now."""
-        return with_names(value, {name: version.ref for name, version in self.now.items()})
+        read = names_in(value) & self.now.keys()
+        return with_names(value, {name: self.now[name].ref for name in read})
 
     def plain(self, value: Expr, name: str) -> Expr:
         """A value by versions as the step has it; what is overwritten already is read from a copy.
@@ -70,9 +73,8 @@ class Trace:
         ``p@3`` --> ``p``, or ``p_kept`` with a line ``p_kept = p`` before p changes. What the value
         uses more than once gets lines ``name_part = ...`` before the line at hand.
         """
-        by_name = {version.ref.name: version for version in self.versions}
-        names = names_in(value) & by_name.keys()
-        whole = shared(with_names(value, {used: self._read(by_name[used]) for used in names}))
+        names = names_in(value) & self.by_name.keys()
+        whole = shared(with_names(value, {used: self._read(self.by_name[used]) for used in names}))
         return self._with_parts(whole, name)
 
     def _with_parts(self, whole: Expr, name: str) -> Expr:

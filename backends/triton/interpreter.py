@@ -21,7 +21,8 @@ def mended() -> Iterator[None]:
 
     The function is called on tiles then, as it is elementwise: in a scan in the order in which the
     interpreter would call it, in a reduction by halves. Which whole numbers need 64 bits is decided
-    by the ranges of the program (see ``compiler/analysis/integer_range.py``), and a GPU does not check it either.
+    by the ranges of the program (see ``compiler/analysis/integer_range.py``), and a GPU does not
+    check it either.
     """
     from triton.runtime import interpreter
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 
 from .errors import UnsupportedError
 from .expression import Expr, Index, Kind, Literal, Read, Reduce, Ref, Scalar, Size, Solve, call
 from .host import evaluate_host
-from .mixer import Attention, Map, Mixer, Recurrence, assignments
+from .mixer import Attention, Input, Map, Mixer, Recurrence, assignments
 from .names import names_in
 from .optional import expressions
 from .rewriting import walk
@@ -69,13 +69,14 @@ def feature_dims(mixer: Mixer) -> frozenset[str]:
     sequences = {dim for pair in mixer.sequences for dim in pair}
     heads = {dim for pair in mixer.heads for dim in pair}
     walked: set[str] = sequences | heads | {dim for dim, _ in mixer.sizes}
-    listed, in_rows, loops = set[str](), set[str](), set[str]()
+    listed, in_rows, loops, sets = set[str](), set[str](), set[str](), set[str]()
     for stage in mixer.stages:
         match stage:
             case Attention():
                 walked |= stage.queries | {stage.over}
             case Recurrence():
-                if other_sequences(mixer, stage):  # rows are made as maps are
+                if others := other_sequences(mixer, stage):  # rows are made as maps are
+                    sets |= others
                     listed |= {state.listed[-1] for state in stage.states if state.listed}
                 else:
                     listed |= {dim for state in stage.states for dim in state.listed}
@@ -83,14 +84,12 @@ def feature_dims(mixer: Mixer) -> frozenset[str]:
                 loops |= {stage.over}.union(*(rounds for _, rounds in assignments(stage.step)))
             case Map():
                 pass
-    walked |= batch_dims(mixer)
-    last = {i.layout[-1][-1] for i in mixer.inputs if i.layout and i.layout[-1]}
-    several = {i.name for i in mixer.inputs if len(i.dims) > 1}
-    last = {i.dims[-1] for i in mixer.inputs if i.name in several} & last
+    sets -= {dim for dim, size in mixer.sizes if isinstance(size, Literal)}
+    walked |= sets | batch_dims(mixer)
     tables = {dim for t in mixer.tables for dim in t.dims}
-    last |= solved_dims(mixer)
+    last = _last_axes(mixer.inputs) | solved_dims(mixer)
     rows = listed | (in_rows - heads - batch_dims(mixer))
-    return frozenset((last | tables) - walked | rows - sequences - _lengths(mixer)) - loops
+    return frozenset((last | tables) - walked | rows - _lengths(mixer, sequences | sets)) - loops
 
 
 def solved_dims(mixer: Mixer) -> set[str]:
@@ -141,11 +140,16 @@ def sets_read(mixer: Mixer, stage: Recurrence) -> frozenset[str]:
 
 
 def _channels(mixer: Mixer) -> set[str]:
-    """The last axes of inputs that have others, the axes of tables, and heads."""
-    last = {i.layout[-1][-1] for i in mixer.inputs if i.layout and i.layout[-1]}
-    last &= {i.dims[-1] for i in mixer.inputs if len(i.dims) > 1}
+    """The last axes of inputs, the axes of tables, and heads; a mask has no channels."""
     heads = {dim for pair in mixer.heads for dim in pair}
+    last = _last_axes(i for i in mixer.inputs if i.kind is not Kind.BOOL)
     return last | heads | {dim for table in mixer.tables for dim in table.dims}
+
+
+def _last_axes(inputs: Iterable[Input]) -> set[str]:
+    """The last axes of those that have others."""
+    several = [i for i in inputs if len(i.dims) > 1]
+    return {i.layout[-1][-1] for i in several if i.layout[-1]} & {i.dims[-1] for i in several}
 
 
 def _in_rows(mixer: Mixer, stage: Recurrence) -> set[str]:
@@ -154,9 +158,9 @@ def _in_rows(mixer: Mixer, stage: Recurrence) -> set[str]:
     return {dim for value in values for node in walk(value) for dim in node.axes}
 
 
-def _lengths(mixer: Mixer) -> set[str]:
-    """The dims whose size depends on the length of a sequence."""
-    found = {dim for pair in mixer.sequences for dim in pair}
+def _lengths(mixer: Mixer, sequences: set[str]) -> set[str]:
+    """Sequences, and the dims whose size depends on the length of one."""
+    found = set(sequences)
     for dim, value in mixer.sizes:
         if any(isinstance(node, Size) and node.dim in found for node in walk(value)):
             found.add(dim)
@@ -198,7 +202,7 @@ def query_axis(mixer: Mixer, stage: Attention) -> str:
     if partners:
         return min(partners)
     heads = {d for pair in mixer.heads for d in pair}
-    keyed = frozenset[str]().union(*axes_of_keys(stage))
+    keyed = frozenset[str]().union(*axes_of_keys(mixer, stage))
     order = [d for i in mixer.inputs for d in i.dims]
     if not stage.queries:
         raise UnsupportedError(f"{mixer.name}: the attention over {stage.over} has no query axis")
@@ -211,14 +215,22 @@ def query_axis(mixer: Mixer, stage: Attention) -> str:
     return min(stage.queries, key=rank)
 
 
-def axes_of_keys(stage: Attention) -> Iterator[frozenset[str]]:
-    """The axes of what a score has for each key: values along ``over``, and tables read there."""
+def axes_of_keys(mixer: Mixer, stage: Attention) -> Iterator[frozenset[str]]:
+    """The axes of what a score has for each key: values along ``over``, and tables read there.
+
+    Sums along a sequence are values, too: a kernel of their own makes them.
+    """
+    sequences = {dim for pair in mixer.sequences for dim in pair}
     for node in walk(stage.score):
         match node:
             case Ref() if stage.over in node.axes:
                 yield node.axes
             case Read(x, at) if any(stage.over in index.axes for _, index in at):
                 yield x.axes
+            case Read() if stage.over in node.axes:  # keys of a block
+                yield node.axes
+            case Reduce(over=over) if stage.over in node.axes and not sequences.isdisjoint(over):
+                yield node.axes
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,7 +180,7 @@ class RowLoopPlan:
         stage = attention_of(value, name)
         if stage is None:
             return False
-        keyed = frozenset[str]().union(*axes_of_keys(stage))
+        keyed = frozenset[str]().union(*axes_of_keys(builder.mixer, stage))
         lone = {n for n in walk(stage.score) if isinstance(n, Ref) and stage.over not in n.axes}
         if query_axis(builder.mixer, stage) not in keyed or not any(ref.axes for ref in lone):
             AttentionPlan(builder, stage, DType.FLOAT32).run()

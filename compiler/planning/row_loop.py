@@ -10,7 +10,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from ...ir.expression import Cumsum, Expr, Index, Kind, Literal, Read, Reduce, Ref, Solve
+from ...ir.expression import (
+    TRANSCENDENTAL,
+    Call,
+    Cumsum,
+    Expr,
+    Index,
+    Kind,
+    Literal,
+    Read,
+    Reduce,
+    Ref,
+    Solve,
+)
 from ...ir.mixer import Attention, Recurrence, State
 from ...ir.plan import Buffer, Role
 from ...ir.rewriting import rebuild, substitute, transform, walk, with_names
@@ -45,6 +57,7 @@ class RowLoopPlan:
     by_row: set[str] = field(default_factory=set)  # names of what comes about row by row
     rows: dict[str, str] = field(default_factory=dict)  # buffer -> the view of its row
     made: dict[str, str] = field(default_factory=dict)  # view -> the buffer whose row it is
+    last: dict[str, str] = field(default_factory=dict)  # version that is only a result -> its name
     one: str = ""  # a dim of length 1
 
     @property
@@ -86,6 +99,14 @@ class RowLoopPlan:
             builder.names[state.name] = Ref(hand.end, before.axes, before.kind)
             assert isinstance(after, Ref)
             places[after.name] = hand.after
+        values = [line.value for line in step.lines if isinstance(line, Version)]
+        self.last = {
+            ref.name: name
+            for name, ref in step.own
+            if name in self.context.used
+            and ref.name not in places
+            and not any(reads(value, frozenset({ref.name})) for value in values)
+        }
         for line in step.lines:
             assert isinstance(line, Version)
             self._line(line, places)
@@ -151,6 +172,9 @@ class RowLoopPlan:
             return
         axes = line.ref.axes - {self.stage.over}
         why = "what the next row finds" if name else "made once for a row"
+        result = self.last.pop(line.ref.name, None)
+        if result is not None and attention_of(value, result) is None:
+            name, why = self._result(result, line.ref.kind), "a row's result"
         name = name or self._declare(f"{line.name}_now", axes, line.ref.kind, "temporary")
         self._compute(name, value, why)
         self.by_row.add(name)
@@ -223,15 +247,20 @@ class RowLoopPlan:
         context, builder = self.context, self.context.builder
         for name, ref in step.own:
             value = self.now[ref.name]
-            if name not in context.used:
+            if name not in context.used or (isinstance(value, Ref) and value.name in self.made):
                 continue
             if not reads(value, frozenset(self.by_row)):
                 builder.names[name] = builder.named(name, value)
                 continue
-            whole = context.declare(name, ref.kind)
-            view = self._view(whole, f"{name}_row")
-            self.made[view] = whole
+            view = self._result(name, ref.kind)
             builder.compute(view, value, builder.context.buffers[view].dims, "a row's result")
+
+    def _result(self, name: str, kind: Kind) -> str:
+        """The view of a row of a result."""
+        whole = self.context.declare(name, kind)
+        view = self._view(whole, f"{name}_row")
+        self.made[view] = whole
+        return view
 
     # ---------------------------------------------------------------------------- a row's
 
@@ -240,15 +269,29 @@ class RowLoopPlan:
         builder = self.context.builder
         if reads(expr, frozenset(self.by_row)):
             return rebuild(expr, self._free)
-        if isinstance(expr, _HEAVY):
-            reason = "no state goes into it"
+        if isinstance(expr, _HEAVY) or (self.stage.over not in expr.axes and _is_costly(expr)):
             known = builder.stored.get(expr)
-            return known or builder.store(
-                builder.temporary_name(expr), expr, None, "temporary", reason
-            )
+            return known or self._free_value(expr)
         if isinstance(expr, Read) and self.stage.over in dict(expr.at):
             return expr
         return rebuild(expr, self._free)
+
+    def _free_value(self, expr: Expr) -> Ref:
+        """A buffer of what no state goes into; sums that lack one of its axes have their own."""
+        builder = self.context.builder
+        name, value = builder.temporary_name(expr), expr
+        if not isinstance(expr, _HEAVY):
+            value = rebuild(expr, lambda part: self._smaller(part, expr.axes))
+        reason = "no state goes into it"
+        ref = builder.store(builder.free_name(name), value, None, "temporary", reason)
+        builder.stored[expr] = ref
+        return ref
+
+    def _smaller(self, expr: Expr, axes: frozenset[str]) -> Expr:
+        """``expr`` with sums that lack one of the axes in buffers."""
+        if isinstance(expr, _HEAVY) and not axes <= expr.axes:
+            return self._free(expr)
+        return rebuild(expr, lambda part: self._smaller(part, axes))
 
     def _row(self, expr: Expr) -> Expr:
         """What ``expr`` is in a row: values with ``over`` are read at the row."""
@@ -298,6 +341,13 @@ class RowLoopPlan:
         inside = {*members(loop, steps)}
         outside = [task for place, task in enumerate(tail) if place not in inside]
         builder.tasks[first:] = outside + [tail[place] for place in sorted(inside)]
+
+
+def _is_costly(expr: Expr) -> bool:
+    """Whether a value takes a costly function, and no more memory than sums that it is made of."""
+    if not any(isinstance(n, Call) and n.fn in TRANSCENDENTAL for n in walk(expr)):
+        return False
+    return any(isinstance(n, _HEAVY) and n.axes == expr.axes for n in walk(expr))
 
 
 def _is_heavy(expr: Expr) -> bool:

@@ -243,3 +243,38 @@ def test_a_loop_that_is_not_sound_is_refused() -> None:
     early = (*plan.tasks[1 : inside.stop], plan.tasks[0], *plan.tasks[inside.stop :])
     with pytest.raises(VerificationError, match="rows along T read h_start before it is made"):
         verify_plan(replace(plan, tasks=early, kernels=()))
+
+
+def test_what_costs_and_no_state_goes_into_is_made_once_with_its_function() -> None:
+    """A matrix of pairs is stored as the rows want it, its sums beside it, and nothing else is."""
+    text = """
+mixer: walk
+inputs: {q: [B, I, D], k: [B, J, D], a0: [B, J]}
+params: {rounds: 3}
+dims: {J: I + 1, R: rounds}
+let:
+  next[B, I, J]: softmax(sum(q * k, D), J)
+recurrence:
+  over: R
+  state: {a: [J]}
+  initial: {a: a0}
+  step:
+    - a[B, J] = sum(a[J=i] * next, I) + where(j == I, a, 0)
+outputs: {a: [B, J]}
+"""
+    shapes = {"q": (2, 70, 4), "k": (2, 71, 4), "a0": (2, 71)}
+    plan = check(load_text(text), {n: torch.randn(s).double() for n, s in shapes.items()})
+    pairs = [b.name for b in plan.buffers if {"I", "J"} <= {*b.dims}]
+    assert pairs == ["next"]
+    ((_, inside),) = plan.stretches
+    assert len(inside) == 1
+
+
+def test_a_result_that_nothing_else_reads_is_made_where_it_stays() -> None:
+    plan = planned(
+        reader("h = tanh(x + h); n = n + x[D=0]; o[B, T, E] = sum(tanh(h * k) * v, J, D)"), call()
+    )
+    ((_, inside),) = plan.stretches
+    writes = [name for place in inside for name in plan.kernels[place].writes]
+    assert "o_row" in writes
+    assert "o_now" not in {b.name for b in plan.buffers}

@@ -1,4 +1,4 @@
-"""Tokens that are merged, sorted or clustered first: ToMe, Reformer, Routing Transformer."""
+"""Tokens that are merged, sorted or clustered first: ToMe, Reformer, Routing, Sinkhorn."""
 
 from __future__ import annotations
 
@@ -93,3 +93,28 @@ def test_reformer_attends_among_neighbours_of_the_sorted_row(length: int, causal
             heads.append((lse.softmax(0)[..., None] * o).sum(0))
     o = torch.stack(heads).view(B, H, length, E)
     assert_agrees("reformer", x, {"o": o}, {"chunk": chunk, "causal": causal})
+
+
+@pytest.mark.parametrize(
+    ("blocks", "rounds", "block"), [(3, 7, 4), (1, 2, 5), (5, 0, 1), (4, 20, 3)]
+)
+def test_sinkhorn_mixes_blocks_by_a_doubly_stochastic_matrix(
+    blocks: int, rounds: int, block: int
+) -> None:
+    """By factors of rows and columns (Sinkhorn and Knopp), where the spec takes logarithms."""
+    x = {name: normal(B, H, blocks * block, D, grad=True) for name in "qk"}
+    x |= {"v": normal(B, H, blocks * block, E, grad=True)}
+    x["noise"] = normal(B, H, blocks, blocks)
+    q, k, v = (x[n].unflatten(2, (blocks, block)) for n in "qkv")
+    alike = torch.einsum("bhmd,bhnd->bhmn", q.mean(3), k.mean(3)) / math.sqrt(D)
+    given = ((alike.relu() + 1e-6) * x["noise"].exp()) ** (1 / 0.75)
+    rows = columns = torch.ones(B, H, blocks, dtype=torch.float64)
+    for _ in range(rounds):
+        rows = 1 / (given @ columns[..., None])[..., 0]
+        columns = 1 / (given.mT @ rows[..., None])[..., 0]
+    mixed = rows[..., None] * given * columns[..., None, :]
+    keys, values = (
+        torch.cat([torch.einsum("bhmn,bhnld->bhmld", mixed, y), y], 3).flatten(1, 2) for y in (k, v)
+    )
+    o = sdpa(q.flatten(1, 2), keys, values).view(B, H, blocks * block, E)
+    assert_agrees("sinkhorn", x, {"o": o}, {"rounds": rounds, "block": block})

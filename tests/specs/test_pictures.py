@@ -34,6 +34,31 @@ def test_coverage_is_taken_off_the_scores_by_convolutions() -> None:
     assert_agrees("coverage", x, {"o": o})
 
 
+def test_lightnet_over_a_picture() -> None:
+    height, width, channels = 5, 3, 8
+    x = {n: normal(B, H, height, width, channels, grad=True) for n in "qk"}
+    x["v"] = normal(B, H, height, width, E, grad=True)
+    pairs, part = channels // 2, channels // 4
+    place = torch.stack(torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"))
+    theta = 10000.0 ** (
+        -2 * (torch.arange(H)[:, None] * pairs + torch.arange(part)).double() / (H * channels)
+    )
+    angle = (place[..., None, None] * theta).movedim(0, -2).flatten(-2)  # rows' pairs, columns'
+    angle = angle.movedim(2, 0)
+
+    def turned(z: torch.Tensor) -> torch.Tensor:
+        pair = torch.complex(z[..., :pairs], z[..., pairs:]) * torch.polar(
+            torch.ones((), dtype=torch.float64), angle
+        )
+        return torch.cat([pair.real, pair.imag], -1)
+
+    q, k, v = (x[n] for n in "qkv")
+    share = k.flatten(2, 3).softmax(2).view_as(k)
+    state = torch.einsum("bhyxd,bhyxe->bhde", turned(share), v)
+    o = torch.einsum("bhyxd,bhde->bhyxe", turned(functional.silu(q)), state)
+    assert_agrees("lightnet_2d", x, {"o": o})
+
+
 @pytest.mark.parametrize(("taps", "stride", "pad"), [(3, 2, 1), (7, 4, 2)])
 def test_tokens_to_token(taps: int, stride: int, pad: int) -> None:
     height, width, channels, features = 9, 11, 3, 6

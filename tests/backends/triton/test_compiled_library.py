@@ -44,6 +44,8 @@ SPILLS = {
     "rebased": 204,
     # Decays by entry beside a triangle, four kinds of pairs: 0 bytes in 1.2 to 1.6 times the time.
     "rwkv7": 32,
+    # Cosines and sines of the same places, two tables at once: beside both, what reduces an angle.
+    "lightnet_2d": 8,
     # Two states of 128 x 128 and what is written to them in one program: what a step attends to is
     # read from all channels of its memory.
     "titans_mac": 620,

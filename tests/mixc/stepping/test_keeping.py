@@ -23,8 +23,8 @@ ATTENTIONS = sorted(
 # Attentions whose rows need what is still to come, and why.
 NOT_CAUSAL = {
     **dict.fromkeys(
-        "adem coverage cross edges listed_blocks neighbor pointer relu set2set t2t "
-        "word_pool".split(),
+        "adem coverage cross edges lightnet_2d listed_blocks neighbor pointer relu "
+        "set2set t2t word_pool".split(),
         "no sequence in it",
     ),
     "cif": "a reduction over T needs every row",

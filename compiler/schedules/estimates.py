@@ -8,6 +8,7 @@ from ...ir.targets import THREADS_PER_WARP, AnyTarget, CpuTarget, Target
 from ...ir.tile import (
     Combine,
     Dot,
+    DType,
     Elementwise,
     For,
     Load,
@@ -105,13 +106,14 @@ def prologue_registers(program: Program) -> int:
 
 def fits_map(program: Program, target: AnyTarget) -> bool:
     """Whether a target takes the program of a map: what its loops load past the tensor cores, and
-    what one has summed up while the next goes on, are registers too."""
+    what one has summed up or stands by while the next goes on, are registers too."""
     if isinstance(target, CpuTarget):
         return True
     threads = dict(program.launch).get("num_warps", 4) * THREADS_PER_WARP
     sums = [c.inner for op in program.body if isinstance(op, For) for c in op.carried]
     held = sum(_elements(program, value) for value in sums) // threads
     held += registers(program) + prologue_registers(program)
+    held = max(held, across_loops(program))
     gathered = _gathered_registers(program) <= _GATHERED
     return fits(program, target) and gathered and held <= _MAP_REGISTERS
 
@@ -242,3 +244,35 @@ def _loaded_bytes(program: Program, loop: For) -> int:
         for op in loop.body
         if isinstance(op, Load) and len(op.out.axes) > 1
     )
+
+
+def across_loops(program: Program) -> int:
+    """32-bit registers a thread holds for tiles of two axes through some loop: what it carries and
+    reads, and what is made before it for ops after it. In a straight line an element is made for
+    its own sake, and few are alive at once; no compiler takes an op past a loop."""
+    threads = dict(program.launch).get("num_warps", 4) * THREADS_PER_WARP
+    return int(_most_across(program, program.body, frozenset())) // threads
+
+
+def _most_across(program: Program, body: tuple[Op, ...], after: frozenset[Value]) -> float:
+    """The most elements through a loop in a line of ops, ``after`` being read after it."""
+    alive, most = {*after}, 0.0
+    for op in reversed(body):
+        alive -= {*made_by(op)}
+        if isinstance(op, For):
+            every = [*all_ops(op.body)]
+            made = {value for inner in every for value in made_by(inner)}
+            read = {value for inner in every for value in operands(inner)} - made
+            through = alive | read | {c.inner for c in op.carried}
+            inside = _most_across(program, op.body, frozenset(through))
+            most = max(most, inside, sum(_words(program, value) for value in through))
+            alive |= read - {c.inner for c in op.carried}
+        alive |= {*operands(op)}
+    return most
+
+
+def _words(program: Program, value: Value) -> float:
+    """The registers of all threads that numbers take; masks are made where they are read."""
+    if len(value.axes) < 2 or value.dtype is DType.BOOL:
+        return 0.0
+    return _elements(program, value) * value.dtype.size_bytes / 4

@@ -12,8 +12,10 @@ from dataclasses import replace
 from ...ir.expression import Cumsum, Reduce
 from ...ir.knob import Knob
 from ...ir.rewriting import walk
+from ...ir.targets import Target
 from ...ir.task import PointwiseTask, RunningSumTask
 from ...ir.tile import BufferArgument, DType, Program, Tile, Value
+from ..passes.narrow_tiles import narrow_tiles
 from ..tiles.builder import Builder
 from ..tiles.compensated import coarse_and_rest, two_sum
 from ..tiles.context import Context
@@ -44,6 +46,8 @@ def pointwise(task: PointwiseTask, context: Context) -> Program:
     for blocks in pointwise_choices(task.tiled, looped):
         columns = {d: max(16, blocks[d]) for d in task.tiled if d in context.sizes}
         made = tile_by_tile(task, context.with_blocks({**blocks, **columns}))
+        if isinstance(context.target, Target):
+            made = narrow_tiles(made)
         if fits_map(made, context.target):
             return made
     assert made is not None

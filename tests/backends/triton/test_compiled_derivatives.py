@@ -34,6 +34,8 @@ MAPS = [
     ("pointer", 128),  # a product of three axes
     ("s4d", 64),  # sums over rows for each channel and entry of its state
     ("lru", 64),
+    ("gru", 128),  # three gates, in tiles of four
+    ("s4d_conv", 64),  # loops over all taps, and what stands by for those after them
 ]
 
 

@@ -40,6 +40,15 @@ class PlannedKernel:
 
 
 @dataclass(frozen=True, slots=True)
+class PlannedLoop:
+    """Kernels that the host runs once for each row along ``over``."""
+
+    over: str
+    reverse: bool
+    kernels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
     """Memory beside inputs and results: ``bytes`` for each position of ``axes``, in ``buffers``."""
 
@@ -62,6 +71,7 @@ class Lowering:
     obstacle: str | None = None
     without_gradient: str | None = None
     memory: tuple[Held, ...] = ()
+    loops: tuple[PlannedLoop, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
@@ -100,7 +110,11 @@ def lowering(
     findings = tuple(dict.fromkeys(plan.findings))
     without = _without_gradient(mixer)
     memory = tuple(_memory(plan, kept))
-    return Lowering(tuple(_ranges(mixer, plan)), findings, kernels, None, without, memory)
+    loops = tuple(
+        PlannedLoop(loop.over, loop.reverse, tuple(kernels[place].name for place in places))
+        for loop, places in plan.stretches
+    )
+    return Lowering(tuple(_ranges(mixer, plan)), findings, kernels, None, without, memory, loops)
 
 
 def _memory(plan: Plan, kept: Collection[str]) -> Iterator[Held]:

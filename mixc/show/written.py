@@ -34,12 +34,19 @@ def write(
 
 
 def plan_lines(found: Lowering) -> Iterator[str]:
-    """Two lines per kernel: what it is, and how its programs are cut."""
+    """Two lines per kernel: what it is, and how its programs are cut; further in, under a line of
+    their own, those that run once for each row."""
+    first = {loop.kernels[0]: loop for loop in found.loops}
+    inside = {name for loop in found.loops for name in loop.kernels}
     for number, kernel in enumerate(found.kernels, 1):
-        yield f"{number}. {kernel.name} ({kernel.schedule}): {', '.join(kernel.computes)}"
+        if loop := first.get(kernel.name):
+            yield f"for each row along {loop.over}{', the last first' if loop.reverse else ''}"
+        edge = "   " if kernel.name in inside else ""
+        yield f"{edge}{number}. {kernel.name} ({kernel.schedule}): {', '.join(kernel.computes)}"
         blocks = ", ".join(f"{name} = {size}" for name, size in kernel.blocks.items())
         cut = f"a program per {', '.join(kernel.grid)}; {blocks}"
-        yield f"   {kernel.reason}; {'by torch.fft' if kernel.schedule == 'transform' else cut}"
+        cut = "by torch.fft" if kernel.schedule == "transform" else cut
+        yield f"{edge}   {kernel.reason}; {cut}"
     if found.kernels and found.without_gradient is not None:
         yield f"gradients: by torch on a CPU, and there far slower: {found.without_gradient}"
     elif found.kernels:

@@ -85,7 +85,7 @@ class RecurrenceContext:
             if outside is not None:
                 return self.materialised(outside, names)
         if self._is_product(expr):
-            expr = self._by_head(expr)
+            expr = self.by_head(expr)
             stored = builder.stored.get(expr)
             return stored or builder.store(
                 builder.temporary_name(expr), expr, None, "temporary", "a product for all rows"
@@ -94,7 +94,7 @@ class RecurrenceContext:
             expr = rebuild(expr, lambda child: self.materialised(child, names))
         return builder.materialised(expr, None, None, inside=True)
 
-    def _by_head(self, expr: Expr) -> Expr:
+    def by_head(self, expr: Expr) -> Expr:
         """What has values for heads and for groups of them, for heads alone: as it is stored."""
         at: dict[str, Expr] = {}
         for group, head in self.builder.context.heads:

@@ -165,12 +165,12 @@ class RowLoopPlan:
         if not reads(value, frozenset(self.by_row)) and line.ref.name not in places:
             self.now[line.ref.name] = value
             return
-        value = self._row(self._free(value))
+        value = self.context.by_head(self._row(self._free(value)))
         name = places.get(line.ref.name)
         if name is None and not _is_heavy(value):
             self.now[line.ref.name] = value
             return
-        axes = line.ref.axes - {self.stage.over}
+        axes = self._axes(line.ref)
         why = "what the next row finds" if name else "made once for a row"
         result = self.last.pop(line.ref.name, None)
         if result is not None and attention_of(value, result) is None:
@@ -179,6 +179,11 @@ class RowLoopPlan:
         self._compute(name, value, why)
         self.by_row.add(name)
         self.now[line.ref.name] = Ref(name, axes, line.ref.kind)
+
+    def _axes(self, ref: Ref) -> frozenset[str]:
+        """What a row of it has: heads where it is made of heads and of groups of them."""
+        groups = {group for group, head in self.context.builder.context.heads if head in ref.axes}
+        return ref.axes - {self.stage.over} - groups
 
     def _compute(self, name: str, value: Expr, why: str) -> None:
         """Fill a buffer; sums weighted by a softmax are attentions, the whole value or parts."""
@@ -282,6 +287,7 @@ class RowLoopPlan:
         name, value = builder.temporary_name(expr), expr
         if not isinstance(expr, _HEAVY):
             value = rebuild(expr, lambda part: self._smaller(part, expr.axes))
+        value = self.context.by_head(value)
         reason = "no state goes into it"
         ref = builder.store(builder.free_name(name), value, None, "temporary", reason)
         builder.stored[expr] = ref

@@ -278,3 +278,24 @@ def test_a_result_that_nothing_else_reads_is_made_where_it_stays() -> None:
     writes = [name for place in inside for name in plan.kernels[place].writes]
     assert "o_row" in writes
     assert "o_now" not in {b.name for b in plan.buffers}
+
+
+def test_what_a_row_makes_of_heads_and_of_their_groups_is_by_head() -> None:
+    text = """
+mixer: groups
+inputs: {q: [B, H, D], k: [B, G, J, D]}
+heads: {G: H}
+params: {rounds: 2}
+dims: {R: rounds}
+recurrence:
+  over: R
+  state: {h: [D]}
+  initial: {h: q}
+  step:
+    - likes[B, H, R] = max(sum(k * h, D), J)
+    - h = tanh(likes) * sum(sigmoid(sum(k * h, D)) * k, J)
+outputs: {h: [B, H, D]}
+"""
+    tensors = {"q": torch.randn(2, 6, 4).double(), "k": torch.randn(2, 3, 40, 4).double()}
+    plan = check(load_text(text), tensors)
+    assert not [b.name for b in plan.buffers if {"G", "H"} <= {*b.dims}]

@@ -15,8 +15,8 @@ from mixc.ir.grouping import QueryGroups
 from mixc.ir.mixer import Mixer
 from mixc.ir.verify_mixer import verify_mixer
 
-# Tables of keys that every head has for itself leave nothing to share.
-OF_A_HEAD = {"linformer", "rope_learned", "seqpe", "tupe"}
+# Tables of keys that every head has for itself, or keys that it chooses, leave nothing to share.
+OF_A_HEAD = {"hip", "linformer", "rope_learned", "seqpe", "tupe"}
 GROUPED = [p for p in library() if "heads: {G: H}" in p.read_text() and "{o: v}" in p.read_text()]
 FEW = Proportions((9, 7), features=(6, 4), ratio=3, groups=2, batch=(2,), table=5)
 

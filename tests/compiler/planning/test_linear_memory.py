@@ -33,6 +33,7 @@ SQUARE = {
     "nsa": "the weights of blocks of keys, from which blocks are chosen",
     "recycled": "what each row that attends to all gives to every key, from which keys are kept",
     "tome": "a similarity for each pair of tokens",
+    "hip": "what each block of queries adds to the gradient of each key",
     "neighbor": "how likely each position comes after each, which the map of a character goes by",
     "sinkhorn": "how alike each pair of blocks is, and how much of each is in the mix of each",
     "structformer": "how far each token's range reaches, and its likely heads",

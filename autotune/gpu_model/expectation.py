@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,7 @@ class CostlyLine:
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """The expected time of a kernel on a target.
+    """The expected time of a kernel on a target: of a launch, of which a call has ``launches``.
 
     ``estimate`` and ``lines`` are there where machine code could be read, and ``library`` is the
     share of Triton's own functions (sums, scans); ``guessed``: loops whose turns depend on data.
@@ -53,6 +53,12 @@ class Expectation:
     lines: tuple[CostlyLine, ...] = ()
     library: float = 0.0
     guessed: tuple[int, ...] = ()
+    launches: int = 1
+
+    @property
+    def all_us(self) -> float:
+        """The time of all launches of a call."""
+        return self.time_us * self.launches
 
     def as_dict(self) -> dict[str, Any]:
         """The form for JSON."""
@@ -61,6 +67,7 @@ class Expectation:
             "target": self.target,
             "machine": MACHINES[self.target].product,
             "expected_us": round(self.time_us, 1),
+            "launches": self.launches,
             "bound": self.bound,
         }
         if self.estimate is not None:
@@ -93,11 +100,24 @@ def expectations(
     plan = with_plain_names(plan)
     kernels = {f"{kernel.program.name}_kernel": kernel for kernel in plan.kernels}
     every = all_sizes(plan, sizes)
+    turns = rows_of(plan, every)
     return [
-        _expected(plan, kernels[report.name], source, report, every, work)
+        replace(
+            _expected(plan, kernels[report.name], source, report, every, work),
+            launches=turns.get(report.name.removesuffix("_kernel"), 1),
+        )
         for report in reports
         if report.error is None
     ]
+
+
+def rows_of(plan: Plan, sizes: Mapping[str, int]) -> dict[str, int]:
+    """How often the host runs each kernel of its loops, by the kernel's name."""
+    return {
+        plan.kernels[place].program.name: sizes[loop.over]
+        for loop, places in plan.stretches
+        for place in places
+    }
 
 
 def all_sizes(plan: Plan, sizes: Mapping[str, int]) -> dict[str, int]:

@@ -86,7 +86,7 @@ def modelled(
             message = f"{report.name}: {report.shared_bytes:,} bytes of shared memory of {has}"
             return Outcome("failed", message)
     expected = expectations(plan, source, reports, sizes, work)
-    return Outcome("ok", "", sum(one.time_us for one in expected))
+    return Outcome("ok", "", sum(one.all_us for one in expected))
 
 
 __all__ = ["configured", "modelled", "modelled_best"]

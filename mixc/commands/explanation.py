@@ -53,7 +53,8 @@ def write(console: Console, expected: Sequence[Expectation], shape: Mapping[str,
 
 
 def _paragraph(one: Expectation) -> list[str]:
-    lines = ["", f"{one.name} on {one.target}: {_time(one.time_us)}, bound by {one.bound}"]
+    often = f" for each of {one.launches} rows" if one.launches > 1 else ""
+    lines = ["", f"{one.name} on {one.target}: {_time(one.time_us)}{often}, bound by {one.bound}"]
     found = one.estimate
     if found is None:
         return lines

@@ -14,6 +14,7 @@ from ...ir.tile import (
     Load,
     Op,
     Program,
+    Reduce,
     Solve,
     Store,
     Value,
@@ -26,6 +27,7 @@ from ...ir.tile import (
 # for the factors of products.
 REGISTER_LIMIT = 95
 _OF_FACTORS = 32
+_OF_A_SUM = 3  # products of a turn: of the scores, of their slopes, and what they weigh
 # The same for what carries a state, of which a factor in registers is another copy in 16 bits: half
 # as many again.
 _BESIDE_FACTORS = REGISTER_LIMIT * 2 // 3
@@ -161,7 +163,9 @@ def _leaves_factors(program: Program, target: AnyTarget) -> bool:
     pairs = {dot.out.axes for dots in products for dot in dots}
     gathers = any(isinstance(op, Load) and op.out.axes in pairs for turn in turns for op in turn)
     unmasked = any(dots and not any(dot.masked for dot in dots) for dots in products)
-    return unmasked and not gathers and all(len(dots) <= 2 for dots in products)
+    raised = any(isinstance(op, Reduce) and op.op == "max" for turn in turns for op in turn)
+    most = 2 if raised or _makes_factors(program) else _OF_A_SUM
+    return unmasked and not gathers and all(len(dots) <= most for dots in products)
 
 
 def fits(program: Program, target: AnyTarget) -> bool:
@@ -169,12 +173,39 @@ def fits(program: Program, target: AnyTarget) -> bool:
     if isinstance(target, CpuTarget):
         return True
     held, before = registers(program), prologue_registers(program)
+    beside = before - (_loaded_factors(program) if target.products_from_shared else 0)
     return (
         has_room(program, target)
         and held <= REGISTER_LIMIT + (_OF_FACTORS if _leaves_factors(program, target) else 0)
         and before <= PROLOGUE_LIMIT
-        and held + before <= target.registers_per_thread
+        and held + beside <= target.registers_per_thread
     )
+
+
+def _loaded_factors(program: Program) -> int:
+    """Those of ``prologue_registers`` that products take as they are loaded: in shared memory. None
+    where some are computed, in registers beside what they are made of."""
+    if _makes_factors(program):
+        return 0
+    threads = dict(program.launch).get("num_warps", 4) * THREADS_PER_WARP
+    factors = _dot_operands(program)
+    loaded = [op.out for op in program.body if isinstance(op, Load) and len(op.out.axes) > 1]
+    return sum(_elements(program, value) for value in loaded if value.name in factors) // threads
+
+
+def _makes_factors(program: Program) -> bool:
+    """Whether products take tiles that are neither loaded nor of pairs, rows by what is walked, or
+    a turn goes through such ones element by element."""
+    ops = [*all_ops(program.body)]
+    steps = {op.step for op in ops if isinstance(op, For)}
+    walked = {tile.dim for tile in program.tiles if tile.symbol in steps}
+    rows = {axis.dim for axis in program.grid if axis.tiled}
+    loaded = {op.out.name for op in ops if isinstance(op, Load)}
+    factors = {v for op in ops if isinstance(op, Dot) for v in (op.a, op.b)}
+    made = [value for value in factors if value.name not in loaded]
+    turns = [op for loop in ops if isinstance(loop, For) for op in loop.body]
+    made += [o.out for o in turns if isinstance(o, Elementwise) and len(o.out.axes) > 1]
+    return not all(value.axes & walked and value.axes & rows for value in made)
 
 
 def row_elements(program: Program) -> int:

@@ -67,6 +67,16 @@ def test_masked_attention_spills_nothing(size: int) -> None:
             assert (report.async_copies or 0) > 0, report
 
 
+@pytest.mark.parametrize("name", ["fox", "softcap"])
+def test_factors_of_the_queries_gradients_leave_the_registers(name: str) -> None:
+    """128 rows go at a time: two groups of warps, each with products of its own."""
+    plan = backward_plan(name, 128)
+    for kernel, report in zip(plan.emitted, compiled(plan), strict=True):
+        if kernel.schedule == "flash" and kernel.program.grid[0].descending:
+            assert kernel.program.tile("I").block == 128
+            assert (report.error, report.spilled_bytes) == (None, 0), report
+
+
 @pytest.mark.parametrize("name", ["simple_gla", "gla", "gated_delta"])
 def test_recurrences_go_in_chunks_on_tensor_cores(name: str) -> None:
     plan = backward_plan(name, 128)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...ir.binding import Number, bind_sizes, param_values, shape_of
 from ...ir.errors import ArgumentError
 from ...ir.expression import Kind, Literal, Ref
-from ...ir.mixer import Attention, Input, Mixer, Recurrence
+from ...ir.mixer import Attention, Input, Map, Mixer, Recurrence
 from ...ir.names import names_in
 from ...ir.rewriting import walk
 from .drawing import draw_tensor
@@ -225,8 +225,10 @@ def _integers(
 
 
 def _first_of_score(mixer: Mixer) -> str | None:
-    """The first real input of the first score: what makes its scores large."""
-    lets = {e.name: e.value for e in mixer.lets}
+    """The first real input of the first score, or of what maps make for it: what makes its scores
+    large."""
+    maps = (e for s in mixer.stages if isinstance(s, Map) for e in s.equations)
+    lets = {e.name: e.value for e in (*mixer.lets, *maps)}
     reals = {i.name for i in mixer.inputs if i.kind is Kind.REAL}
     pending = [s.score for s in mixer.stages if isinstance(s, Attention)]
     seen = set[str]()

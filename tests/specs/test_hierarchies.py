@@ -1,14 +1,15 @@
-"""Attention by levels: Combiner's logarithmic form, StructFormer."""
+"""Attention by levels: Combiner's logarithmic form, StructFormer, FIT."""
 
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from torch.nn import functional
 
-from .independent import assert_agrees, normal
+from .independent import assert_agrees, normal, sdpa
 
 B, H, D, E = 2, 3, 4, 5
 
@@ -63,3 +64,33 @@ def test_structformer_attends_along_its_own_parse(length: int, steep: float, sha
     dep = torch.einsum("hr,brij->bhij", told, torch.stack([heads, heads.mT], 1))
     o = ((x["q"] @ x["k"].mT / math.sqrt(D)).sigmoid() * dep) @ x["v"]
     assert_agrees("structformer", x, {"o": o}, {"steep": steep, "sharp": sharp})
+
+
+@pytest.mark.parametrize(("groups", "size", "latents"), [(1, 1, 1), (4, 5, 2)])
+def test_fit_is_four_attentions_by_groups(groups: int, size: int, latents: int) -> None:
+    channels, eps = 6, 1e-5
+    x = {"x": normal(B, groups * size, channels, grad=True)}
+    x["z"] = normal(B, groups * latents, channels, grad=True)
+    x |= {
+        f"W{n}": normal(4, channels, H, s, grad=True) for n, s in zip("qkv", (D, D, E), strict=True)
+    }
+    x["Wo"] = normal(4, H, E, channels, grad=True)
+
+    def added(
+        asks: torch.Tensor, told: torch.Tensor, s: int, mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        norm = partial(functional.layer_norm, normalized_shape=(channels,), eps=eps)
+        q = torch.einsum("...tc,chd->...htd", norm(asks), x["Wq"][s])
+        k, v = (torch.einsum("...tc,chd->...htd", norm(told), x[n][s]) for n in ("Wk", "Wv"))
+        return asks + torch.einsum("...hte,hec->...tc", sdpa(q, k, v, mask), x["Wo"][s])
+
+    tokens = x["x"].unflatten(1, (groups, size))
+    latent = x["z"].unflatten(1, (groups, latents))
+    tokens = added(tokens, tokens, 0, torch.ones(size, size, dtype=torch.bool).tril())
+    latent = added(latent, tokens, 1, None).flatten(1, 2)
+    so_far = torch.arange(groups).repeat_interleave(latents)
+    latent = added(latent, latent, 2, so_far[:, None] >= so_far)
+    before = latent.unflatten(1, (groups, latents))[:, :-1]
+    o = torch.cat([tokens[:, :1], added(tokens[:, 1:], before, 3, None)], 1).flatten(1, 2)
+    params = {"group": size, "latents": latents, "eps": eps}
+    assert_agrees("fit", x, {"o": o, "latent": latent}, params)

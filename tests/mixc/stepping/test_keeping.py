@@ -29,6 +29,7 @@ NOT_CAUSAL = {
     ),
     "cif": "a reduction over T needs every row",
     **dict.fromkeys("combiner combiner_log".split(), "a reduction over J needs every row"),
+    "fit": "attention over J needs every key",
     "structformer": "pairs rows of the sequence with each other",
     **dict.fromkeys("moa sigmoid".split(), "the length of the whole sequence"),
     "landmark": "its axis follows from the length of the sequence",

@@ -94,3 +94,33 @@ def test_fit_is_four_attentions_by_groups(groups: int, size: int, latents: int) 
     o = torch.cat([tokens[:, :1], added(tokens[:, 1:], before, 3, None)], 1).flatten(1, 2)
     params = {"group": size, "latents": latents, "eps": eps}
     assert_agrees("fit", x, {"o": o, "latent": latent}, params)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 4), (5, 1), (4, 6)])
+def test_combiner_reads_its_column_its_row_and_what_sums_up_the_others(
+    rows: int, columns: int
+) -> None:
+    sizes = zip("qkv", (D, D, E), strict=True)
+    x = {n: normal(B, H, rows, columns, s, grad=True) for n, s in sizes}
+    q, k, v = (x[n] for n in "qkv")
+    scale = D**-0.5
+
+    def told(asks: torch.Tensor, at: tuple[slice | int, slice | int]) -> tuple[torch.Tensor, ...]:
+        """A line of tokens by its largest keys, and by what its largest query reads of it."""
+        keys, values = k[:, :, *at], v[:, :, *at]
+        own = torch.einsum("bhd,bhnd->bhn", scale * asks[:, :, *at].amax(2), keys).softmax(-1)
+        return keys.amax(2), torch.einsum("bhn,bhne->bhe", own, values)
+
+    made = []
+    for y in range(rows):
+        for c in range(columns):
+            seen = [(k[:, :, r, c], v[:, :, r, c]) for r in range(y)]
+            seen += [(k[:, :, y, n], v[:, :, y, n]) for n in range(c + 1)]
+            seen += [told(q, (slice(y), n)) for n in range(columns) if n != c and y]
+            seen += [told(q, (r, slice(c))) for r in range(y) if c]
+            seen += [told(q, (r, slice(c + 1, None))) for r in range(y) if c + 1 < columns]
+            keys, values = (torch.stack(part, 2) for part in zip(*seen, strict=True))
+            p = (scale * torch.einsum("bhd,bhnd->bhn", q[:, :, y, c], keys)).softmax(-1)
+            made.append(torch.einsum("bhn,bhne->bhe", p, values))
+    o = torch.stack(made, 2).unflatten(2, (rows, columns))
+    assert_agrees("combiner_axial", x, {"o": o})

@@ -64,7 +64,8 @@ def feature_dims(mixer: Mixer) -> frozenset[str]:
 
     These are last axes of inputs, and axes of tables of params, that no attention attends over or
     has a row for: channels. In a recurrence they are the axes that states list, and all others
-    that a row's values have; not those that flow into a state (batch and heads), nor loops.
+    that a row's values have; not those that flow into a state (batch and heads), nor loops, but
+    for channels that a score sums along: of queries and keys that are a state's rows themselves.
     """
     sequences = {dim for pair in mixer.sequences for dim in pair}
     heads = {dim for pair in mixer.heads for dim in pair}
@@ -85,7 +86,7 @@ def feature_dims(mixer: Mixer) -> frozenset[str]:
             case Map():
                 pass
     sets -= {dim for dim, size in mixer.sizes if isinstance(size, Literal)}
-    walked |= sets | batch_dims(mixer)
+    walked |= sets | (batch_dims(mixer) - _summed_by_scores(mixer))
     tables = {dim for t in mixer.tables for dim in t.dims}
     last = _last_axes(mixer.inputs) | solved_dims(mixer)
     rows = listed | (in_rows - heads - batch_dims(mixer))
@@ -103,6 +104,13 @@ def batch_dims(mixer: Mixer) -> frozenset[str]:
     states = [s for stage in mixer.stages if isinstance(stage, Recurrence) for s in stage.states]
     listed = {dim for state in states for dim in state.listed}
     return frozenset[str]().union(*(state.dims for state in states)) - listed
+
+
+def _summed_by_scores(mixer: Mixer) -> set[str]:
+    """The axes that products of queries and keys are summed along."""
+    scores = [stage.score for stage in mixer.stages if isinstance(stage, Attention)]
+    nodes = (node for score in scores for node in walk(score))
+    return {dim for node in nodes if isinstance(node, Reduce) for dim in node.over}
 
 
 def other_sequences(mixer: Mixer, stage: Recurrence) -> frozenset[str]:

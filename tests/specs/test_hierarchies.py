@@ -1,4 +1,4 @@
-"""Attention by levels: Combiner's logarithmic form, StructFormer, FIT."""
+"""Attention by levels: Combiner's logarithmic and axial forms, StructFormer, FIT."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ NOT_CAUSAL = {
     **dict.fromkeys("moa sigmoid".split(), "the length of the whole sequence"),
     "landmark": "its axis follows from the length of the sequence",
     "path": "its axis follows from the length of the sequence",
-    "window_2d": "its recurrences run along Y and X",
+    **dict.fromkeys("combiner_axial window_2d".split(), "its recurrences run along Y and X"),
     "linformer": "a reduction over J needs every row",
     "dual": "a reduction over T needs every row",
     **dict.fromkeys(

@@ -39,6 +39,9 @@ SPILLS = {
     # A byte for each pair of what was chosen, beside the sums; its place among the cells of a head.
     "recycled": 4,
     "sea": 40,
+    # ptxas's own choice for more warps at once, in a scan of a running maximum: 48 registers; none
+    # where it may take 64.
+    "combiner_axial": 4,
     # Features of pairs of channels: 273 and 256 rows of a state, and of queries and keys.
     "based": 580,
     "rebased": 204,

@@ -1,4 +1,4 @@
-"""Data of the IR with other names: of dims, or of buffers.
+"""Data of the IR with other names, of dims or of buffers, or with other values of tiles.
 
 Nothing else is called like a dim, or like a buffer of a plan; so a name is whatever is spelled so.
 """
@@ -10,6 +10,7 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from .expression import Expr
+from .tile import Value
 
 
 class Changed:
@@ -44,6 +45,16 @@ class Changed:
         if id(part) not in self._done:
             self._done[id(part)] = part, _rebuilt(part, self._renamed)
         return self._done[id(part)][1]
+
+
+def with_values(part: Any, change: Callable[[Value], Value]) -> Any:
+    """An op, or a part of one, with other values wherever it has some."""
+    match part:
+        case Value():
+            return change(part)
+        case tuple():
+            return tuple(with_values(one, change) for one in part)
+    return _rebuilt(part, lambda inner: with_values(inner, change))
 
 
 def _rebuilt(part: Any, change: Callable[[Any], Any]) -> Any:

@@ -7,10 +7,10 @@ those passes become one that do not wait for each other's sums.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 from ...ir.knob import Knob
+from ...ir.renaming import with_values
 from ...ir.tile import (
     Carried,
     Cast,
@@ -153,14 +153,7 @@ def _inside(body: tuple[Op, ...]) -> Iterator[Value]:
             yield from _inside(op.body)
 
 
-def _swapped(part: Any, names: Mapping[str, Value]) -> Any:
-    """An op with other values for some of its own, wherever they stand."""
-    if isinstance(part, Value):
-        return names.get(part.name, part)
-    if isinstance(part, tuple):
-        return tuple(_swapped(p, names) for p in part)
-    if is_dataclass(part) and not isinstance(part, type):
-        return replace(
-            part, **{f.name: _swapped(getattr(part, f.name), names) for f in fields(part)}
-        )
-    return part
+def _swapped(op: Op, names: Mapping[str, Value]) -> Op:
+    """An op with other values for some of its own."""
+    swapped: Op = with_values(op, lambda value: names.get(value.name, value))
+    return swapped

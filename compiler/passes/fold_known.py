@@ -8,10 +8,9 @@ other holds, as a mask does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field
 
+from ...ir.renaming import with_values
 from ...ir.tile import (
     Cast,
     Constant,
@@ -29,20 +28,6 @@ from ...ir.tile import (
 )
 
 Number = float | int | bool
-
-
-def with_values(part: Any, change: Callable[[Value], Value]) -> Any:
-    """An op, or a part of one, with other values wherever it has some."""
-    match part:
-        case Value():
-            return change(part)
-        case tuple():
-            return tuple(with_values(one, change) for one in part)
-    if not is_dataclass(part) or isinstance(part, type):
-        return part
-    return replace(
-        part, **{f.name: with_values(getattr(part, f.name), change) for f in fields(part)}
-    )
 
 
 @dataclass
@@ -145,4 +130,4 @@ def _in(number: Number, dtype: DType) -> Number:
     return bool(number) if dtype is DType.BOOL else int(number)
 
 
-__all__ = ["Known", "with_values"]
+__all__ = ["Known"]

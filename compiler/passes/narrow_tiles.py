@@ -22,10 +22,8 @@ def _of_products(program: Program) -> frozenset[str]:
     """The axes of products and systems, and what has the blocks of one."""
     ops = [op for op in all_ops(program.body) if isinstance(op, Dot | Solve | Convolve)]
     values = [value for op in ops for value in (*operands(op), *made_by(op))]
-    dims = frozenset[str]().union(*(value.axes for value in values))
-    return (
-        dims | {t.like for t in program.tiles if t.like} | {t.dim for t in program.tiles if t.like}
-    )
+    alike = (frozenset({tile.dim, tile.like}) for tile in program.tiles if tile.like)
+    return frozenset[str]().union(*(value.axes for value in values), *alike)
 
 
 def _narrowed(tile: Tile) -> Tile:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 
 from ...ir.names import free_name
 from ...ir.plan import Kernel, Plan
+from ...ir.renaming import with_values
 from ...ir.tile import (
     Comment,
     Constant,
@@ -29,7 +30,7 @@ from ...ir.tile import (
     all_ops,
     made_by,
 )
-from .fold_known import Known, Number, with_values
+from .fold_known import Known, Number
 from .remove_dead_ops import remove_dead_ops
 from .walk_parts import names_of, walk_of, with_comments
 
@@ -118,18 +119,14 @@ class Runs:
         dim = next(t.dim for t in self.program.tiles if t.symbol == self.walk.step)
         about = f"blocks of {dim}"
         for fn, bound in sorted(self.bounds.items()):
-            stop = self._scalar("max", bound, start) if self._may_be_before(start) else bound
+            # no bound lies before the first row
+            stop = bound if self._is_zero(start) else self._scalar("max", bound, start)
             stop = self._scalar("min", stop, self.walk.stop)
             at_once = {name: fn == "lt" for name in self.conditions[fn]}
             yield _Run(start, stop, known | at_once, f"{about} before {bound.name}")
             about = f"blocks of {dim} from {bound.name} on"
             start, known = stop, known | {name: not true for name, true in at_once.items()}
         yield _Run(start, self.walk.stop, known, about)
-
-    def _may_be_before(self, start: Value) -> bool:
-        """Whether a bound may lie before a start: none does before the first row."""
-        maker = self.makers.get(start.name)
-        return not (isinstance(maker, Constant) and maker.value == 0)
 
     def _scalar(self, fn: str, a: Value, b: Value) -> Value:
         out = self._fresh(Value(f"{self.walk.variable.name}_stop", DType.INT32))

@@ -8,13 +8,18 @@ ISA guide, LDS per workgroup), registers are 32 bits wide.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from .errors import ArgumentError
 
 # Of an NVIDIA GPU; estimates of registers are made for these.
 THREADS_PER_WARP = 32
+
+
+def threads_of(launch: Iterable[tuple[str, int]]) -> int:
+    """The threads of a program by its launch knobs: 4 warps where they name none."""
+    return dict(launch).get("num_warps", 4) * THREADS_PER_WARP
 
 
 @dataclass(frozen=True, slots=True)

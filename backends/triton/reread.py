@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
 
-from ...ir.targets import THREADS_PER_WARP
+from ...ir.targets import threads_of
 from ...ir.tile import Cast, Dot, For, Load, Op, Program, all_ops, operands
 
 # Registers of a thread that tiles from before the loop may take all through it.
@@ -25,7 +25,7 @@ def reread_weights(program: Program) -> Program:
         return program
     (loop,) = loops
     moved = _moved(program, loop)
-    threads = dict(program.launch).get("num_warps", 4) * THREADS_PER_WARP
+    threads = threads_of(program.launch)
     loaded = [op.out for op in moved.values() if isinstance(op, Load)]
     blocks = [prod(program.tile(axis).block for axis in value.axes) for value in loaded]
     if sum(blocks) <= _HELD * threads:

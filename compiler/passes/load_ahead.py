@@ -19,7 +19,7 @@ from math import prod
 
 from ...ir.names import free_name
 from ...ir.plan import Kernel, Plan
-from ...ir.targets import THREADS_PER_WARP, Target
+from ...ir.targets import Target, threads_of
 from ...ir.tile import (
     Carried,
     Cast,
@@ -120,7 +120,7 @@ class Ahead:
         if len(tile.axes) <= _FEW:
             return True
         elements = prod(self.program.tile(axis).block for axis in tile.axes)
-        threads = dict(self.program.launch).get("num_warps", 4) * THREADS_PER_WARP
+        threads = threads_of(self.program.launch)
         room = _REGISTERS * _BYTES * threads
         return tile.name in self.started and elements * tile.dtype.size_bytes <= room
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from ...ir.targets import THREADS_PER_WARP, AnyTarget, CpuTarget, Target
+from ...ir.targets import THREADS_PER_WARP, AnyTarget, CpuTarget, Target, threads_of
 from ...ir.tile import (
     Combine,
     Dot,
@@ -63,7 +63,7 @@ def shared_bytes(program: Program) -> int:
 def registers(program: Program) -> int:
     """32-bit registers a thread holds for what a loop carries and for its two-axis tiles that are
     no operands of dots straight from memory."""
-    threads = dict(program.launch).get("num_warps", 4) * THREADS_PER_WARP
+    threads = threads_of(program.launch)
     most = 0
     for op in all_ops(program.body):
         if isinstance(op, For):
@@ -92,7 +92,7 @@ def _products_beside(loop: For, dot: Dot) -> int:
 def prologue_registers(program: Program) -> int:
     """32-bit registers a thread holds for two-axis tiles that are loaded outside the loops, and for
     those computed there that dots or stores take."""
-    threads = dict(program.launch).get("num_warps", 4) * THREADS_PER_WARP
+    threads = threads_of(program.launch)
     operands = _dot_operands(program)
     if not any(isinstance(op, For) for op in program.body):
         operands |= {op.value.name for op in program.body if isinstance(op, Store)}
@@ -111,7 +111,7 @@ def fits_map(program: Program, target: AnyTarget) -> bool:
     what one has summed up or stands by while the next goes on, are registers too."""
     if isinstance(target, CpuTarget):
         return True
-    threads = dict(program.launch).get("num_warps", 4) * THREADS_PER_WARP
+    threads = threads_of(program.launch)
     sums = [c.inner for op in program.body if isinstance(op, For) for c in op.carried]
     held = sum(_elements(program, value) for value in sums) // threads
     held += registers(program) + prologue_registers(program)
@@ -124,7 +124,7 @@ def _gathered_registers(program: Program) -> int:
     """32-bit registers a thread holds for two-axis tiles that a loop loads and no dot takes: their
     elements, and an address for each where a tile is not read along the last axis in memory, or
     along another one than most."""
-    threads = dict(program.launch).get("num_warps", 4) * THREADS_PER_WARP
+    threads = threads_of(program.launch)
     factors, most = _dot_operands(program), 0
     for loop in (op for op in program.body if isinstance(op, For)):
         loads = [op for op in all_ops(loop.body) if isinstance(op, Load) and len(op.out.axes) > 1]
@@ -187,7 +187,7 @@ def _loaded_factors(program: Program) -> int:
     where some are computed, in registers beside what they are made of."""
     if _makes_factors(program):
         return 0
-    threads = dict(program.launch).get("num_warps", 4) * THREADS_PER_WARP
+    threads = threads_of(program.launch)
     factors = _dot_operands(program)
     loaded = [op.out for op in program.body if isinstance(op, Load) and len(op.out.axes) > 1]
     return sum(_elements(program, value) for value in loaded if value.name in factors) // threads
@@ -281,7 +281,7 @@ def across_loops(program: Program) -> int:
     """32-bit registers a thread holds for tiles of two axes through some loop: what it carries and
     reads, and what is made before it for ops after it. In a straight line an element is made for
     its own sake, and few are alive at once; no compiler takes an op past a loop."""
-    threads = dict(program.launch).get("num_warps", 4) * THREADS_PER_WARP
+    threads = threads_of(program.launch)
     return int(_most_across(program, program.body, frozenset())) // threads
 
 

@@ -10,8 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from threading import RLock
 from types import SimpleNamespace
 from typing import Any
+
+# The interpreter is one for all threads, and what is changed of it is put back in order.
+_ONE = RLock()
 
 
 @contextmanager
@@ -27,7 +31,7 @@ def mended() -> Iterator[None]:
     from triton.runtime import interpreter
 
     builder = interpreter.interpreter_builder
-    with ExitStack() as stack:
+    with _ONE, ExitStack() as stack:
         changes: list[tuple[Any, str, Any]] = [
             (interpreter.ScanOps, "generic_scan", _generic_scan),
             (interpreter.ReduceOps, "generic_reduce", _generic_reduce),

@@ -36,22 +36,25 @@ class Trace:
     """The versions of every name of a step, in order."""
 
     unused: Callable[[str], str]  # a name for a copy
-    versions: list[Version] = field(default_factory=list)
-    by_name: dict[str, Version] = field(default_factory=dict)  # by the names of their own
+    by_name: dict[str, Version] = field(default_factory=dict)  # by the names of their own, in order
     now: dict[str, Version] = field(default_factory=dict)
     copies: dict[Version, Equation] = field(default_factory=dict)
     block: list[Line] = field(default_factory=list)  # the lines that the next one goes to
     adjoints: dict[Expr, Ref] = field(default_factory=dict)  # those that have a line, by versions
+
+    @property
+    def versions(self) -> list[Version]:
+        """All so far."""
+        return list(self.by_name.values())
 
     def assign(
         self, ref: Ref, value: Expr | None, block: list[Line], of: Iterable[str] = ()
     ) -> None:
         """Note that ``ref`` has a new value at the end of ``block``."""
         own = None if value is None else self.single(value)
-        unique = Ref(f"{ref.name}@{len(self.versions)}", ref.axes, ref.kind)
-        self.now[ref.name] = Version(unique, ref.name, own, block, len(block), [*of])
-        self.versions.append(self.now[ref.name])
-        self.by_name[unique.name] = self.now[ref.name]
+        unique = Ref(f"{ref.name}@{len(self.by_name)}", ref.axes, ref.kind)
+        version = Version(unique, ref.name, own, block, len(block), [*of])
+        self.now[ref.name] = self.by_name[unique.name] = version
 
     def close(self, first: int, name: str, outside: Version | None) -> list[str]:
         """An inner loop has been read whole, its versions from ``first`` on; on which versions a
@@ -142,7 +145,8 @@ def gradient(trace: Trace, loss: Expr, ref: Ref, rows: frozenset[str]) -> Expr:
     """
     target = trace.now[ref.name]
     single = trace.single(loss)
-    later = trace.versions[trace.versions.index(target) + 1 :]
+    versions = trace.versions
+    later = versions[versions.index(target) + 1 :]
     active, before = {target.ref.name}, 0
     while len(active) > before:  # a loop's first version may depend on its last
         before = len(active)

@@ -21,14 +21,14 @@ _FEW = 2  # builds that go without, as reading headers once takes as long as thr
 _builds: Counter[Path] = Counter()
 
 
-def read_already(command: Sequence[str], digest: str, folder: Path) -> tuple[str, ...]:
+def read_already(command: Sequence[str], compiler: str, folder: Path) -> tuple[str, ...]:
     """Flags by which the compiler takes the headers as it has read them; none where it can't.
 
-    ``command`` is the compiler with all flags of the build, which must be the same, and ``digest``
-    stands for the compiler itself. g++ alone: clang++ names such files otherwise.
+    ``command`` is the compiler with all flags of the build, which must be the same, and
+    ``compiler`` stands for the compiler itself. g++ alone: clang++ names such files otherwise.
     """
     text = "".join(f"#include <{name}>\n" for name in included_headers())
-    key = hashlib.sha256("\0".join([*command, digest, text]).encode()).hexdigest()[:32]
+    key = hashlib.sha256("\0".join([*command, compiler, text]).encode()).hexdigest()[:32]
     header = folder / f"headers_{key}.h"
     _builds[header] += 1
     if _is_intact(header, text):

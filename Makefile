@@ -33,9 +33,10 @@ SEED ?= 0
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz --examples $(EXAMPLES) --seed $(SEED)
 
-# README's table of systems, from what mixc makes of each spec.
+# README's table of systems, and what `mixc list` knows, from what mixc makes of each spec.
 systems: $(READY)
 	@mkdir -p build
+	$(BIN)/python -m mixc.show.known_states
 	$(BIN)/mixc list --markdown > build/systems.md
 	sed -i -e '/^<!-- systems -->/,/^<!-- end of systems -->/{//!d}' -e '/^<!-- systems -->/r build/systems.md' README.md
 

@@ -145,7 +145,7 @@ def test_a_wheel_holds_every_module_and_spec(tmp_path):
     wanted = set()
     for folder in FOLDERS:
         for path in (ROOT / folder).rglob("*"):
-            if path.is_file() and path.suffix in (".py", ".yaml", ".hpp", ".typed"):
+            if path.is_file() and path.suffix in (".py", ".yaml", ".json", ".hpp", ".typed"):
                 place_in = path.relative_to(ROOT).as_posix()
                 wanted.add(place_in if folder == "mixc" else f"mixc/{place_in}")
     assert held == wanted

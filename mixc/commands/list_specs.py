@@ -10,11 +10,12 @@ import click
 from .options import answer, json_option
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from rich.console import Console
 
-    from ..show.systems import System
+    from ..show.systems import State, System
 
 
 @click.command("list")
@@ -24,11 +25,13 @@ def command(as_markdown: bool, as_json: bool) -> None:
     """The specs of the library, by family: what each is, its form, what runs it.
 
     Forward and backward run by kernels or by torch; steps: whether the sequence may come in
-    segments, down to single rows. All of it is found by lowering each spec, the first time.
+    segments, down to single rows. All of it was found by lowering each spec; what has changed since
+    is lowered now.
     """
+    from ..show.known_states import known_states_of
     from ..show.systems import markdown
 
-    systems = library_systems()
+    systems = library_systems(known_states_of)
     if as_markdown:
         click.echo(markdown(systems))
         return
@@ -36,14 +39,13 @@ def command(as_markdown: bool, as_json: bool) -> None:
     answer({"specs": rows}, as_json, lambda console: write(console, systems))
 
 
-def library_systems() -> list[System]:
-    """Every spec of the library, with its state."""
+def library_systems(states: Callable[[Sequence[Path]], list[State]]) -> list[System]:
+    """Every spec of the library, with the state that ``states`` gives it."""
     from ..compiler.language.find import library
-    from ..show.known_states import states_of
     from ..show.systems import system_of
 
     paths = library()
-    return [system_of(path, state) for path, state in zip(paths, states_of(paths), strict=True)]
+    return [system_of(path, state) for path, state in zip(paths, states(paths), strict=True)]
 
 
 def write(console: Console, systems: Sequence[System]) -> None:

@@ -63,8 +63,9 @@ def test_an_unknown_command_is_answered_with_the_nearest(run):
 def test_the_list_reads_what_the_specs_say():
     from mixc.commands.list_specs import library_systems
     from mixc.compiler.language.load import load_file
+    from mixc.show.known_states import known_states_of
 
-    for system in library_systems()[::4]:
+    for system in library_systems(known_states_of)[::4]:
         mixer = load_file(Path(system.path))
         assert (system.name, system.about, system.source) == (
             mixer.name,
@@ -95,6 +96,19 @@ def test_a_state_is_found_once_for_a_spec_and_a_compiler(tmp_path, monkeypatch):
     path.write_text(path.read_text().replace("2 * x", "flip(x, T)"))
     with pytest.raises(TypeError):  # it would have to be found anew
         known_states.states_of([path])
+
+
+def test_the_list_lowers_nothing_that_is_as_it_was_released(tmp_path, monkeypatch):
+    from mixc.compiler.language.find import find_spec
+    from mixc.show import known_states
+
+    monkeypatch.setenv("MIXC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(known_states, "ProcessPoolExecutor", None)
+    gla, changed = find_spec("gla"), tmp_path / "gla.yaml"
+    assert known_states.known_states_of([gla])[0].steps
+    changed.write_text(gla.read_text() + "# another")
+    with pytest.raises(TypeError):  # it would have to be found
+        known_states.known_states_of([changed])
 
 
 def test_no_spec_is_a_usage_error(run):

@@ -37,10 +37,25 @@ class Dims:
         self.used.setdefault(dim, span)
         return dim
 
-    def equal(self, a: str, b: str) -> None:
-        """Note that two dims have one length, where nothing says so yet."""
-        if b not in self.sizes and b not in self.sequences and Size(b) != self.sizes.get(a):
-            self.sizes[b] = Size(a)
+    def equal(self, a: str, b: str) -> bool:
+        """Note that two dims have one length, where nothing says so yet; whether they can have it."""
+        first, last = self._like(a), self._like(b)
+        if first == last:
+            return True
+        if last not in self.sizes and last not in self.sequences:
+            self.sizes[last] = Size(first)
+        elif first not in self.sizes and first not in self.sequences:
+            self.sizes[first] = Size(last)
+        else:
+            lengths = self.sizes.get(first), self.sizes.get(last)
+            return not all(isinstance(n, Literal) for n in lengths) or lengths[0] == lengths[1]
+        return True
+
+    def _like(self, dim: str) -> str:
+        """The last of the dims that ``dim`` has its length from."""
+        while isinstance(size := self.sizes.get(dim), Size):
+            dim = size.dim
+        return dim
 
     def fresh(self, dim: str) -> str:
         """A further position variable over ``dim``, new each time."""

@@ -67,11 +67,17 @@ def transformed(sign: int) -> Callable[[Arguments], Expr]:
                 raise a.error(
                     a.place(0), f"a value without {over} is transformed", allowed=f"its axes: {has}"
                 )
-            a.dims.equal(over, row)
+            _of_one_length(a, over, row)
             value = _along(a, value, over, row, sign)
         return value
 
     return build
+
+
+def _of_one_length(a: Arguments, one: str, other: str) -> None:
+    if not a.dims.equal(one, other):
+        found = f"`{a.node.function}` along {one} and {other}, which have two lengths"
+        raise a.error(a.span, found, do="give them one under `dims`")
 
 
 def _along(a: Arguments, value: Expr, over: str, row: str, sign: int) -> Complex:
@@ -117,7 +123,7 @@ def solve(a: Arguments) -> Expr:
             )
     if right in vector.axes:
         raise a.error(a.place(1), f"the right-hand side of `solve` has {right} already")
-    a.dims.equal(left, right)
+    _of_one_length(a, left, right)
     return Solve(matrix, vector, left, right, span=a.span)
 
 

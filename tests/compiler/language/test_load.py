@@ -167,6 +167,23 @@ def test_sizes_are_in_an_order_that_resolves():
     assert dict(mixer.sizes)["K"] == Literal(3)
 
 
+@pytest.mark.parametrize("dims", ["{P: 16}", "{D: 16}"])
+def test_a_system_is_square_whichever_of_its_axes_has_a_size(dims):
+    text = (
+        "inputs: {{A: [B, D, P], b: [B, D]}}\ndims: {}\n"
+        'map: {{o: "solve(A, b, D=P)"}}\noutputs: {{o: [B, P]}}'
+    )
+    sizes = dict(load(text.format(dims)).sizes)
+
+    def length(dim):
+        size = sizes[dim]
+        return length(size.dim) if isinstance(size, Size) else size
+
+    assert length("D") == length("P") == Literal(16)
+    with pytest.raises(SpecError, match="along D and P, which have two lengths"):
+        load(text.format("{P: 16, D: 32}"))
+
+
 def test_lets_are_in_dependency_order_and_a_stage_has_its_own():
     mixer = load(
         "inputs: {x: [B]}\n"

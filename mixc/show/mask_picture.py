@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 # How often the largest param (a window, a block) fits into the length that is drawn.
 _SPANS, _SHORTEST, _LONGEST = 8, 48, 2048
-_MOST = 1 << 28  # numbers of an input, or pairs: what has more is not drawn
+_MOST_BYTES = 4 << 30  # of the inputs and of what a mask is made of: more is not drawn
 # One in so many positions is true in an input that marks some (global tokens, pictures).
 _MARKED = 16
 # (upper cell, lower cell) of a character; a cell is empty, partial or full.
@@ -57,6 +56,8 @@ def pictures(
     a few positions, and what has a default has that. ``sizes`` fixes dims; lengths that it leaves
     out are such that windows and blocks can be seen.
     """
+    from ..autotune.checking.footprint import footprint
+    from ..backends.reference.evaluate import run
     from ..compiler.mixers.pack.packing_plan import paired_axis
 
     found = []
@@ -66,36 +67,18 @@ def pictures(
             if row is None:
                 continue
             drawn = _drawn_sizes(mixer, stage, row, _length(mixer, params), sizes, params)
-            if _is_drawable(mixer, drawn, (row, stage.over)):
-                found.append(_picture(mixer, number, row, drawn, params))
+            alone = _mask_alone(mixer, number, stage)
+            if footprint(alone, drawn).total_bytes <= _MOST_BYTES:
+                mask = run(alone, _inputs(mixer, drawn, params), params)["visible"]
+                found.append(_picture(mixer, stage, row, mask, drawn))
     return found
 
 
-def _is_drawable(mixer: Mixer, sizes: Mapping[str, int], pair: Sequence[str]) -> bool:
-    shapes = [pair, *(one.dims for one in mixer.inputs if one.default is None)]
-    return all(prod(sizes.get(dim, 1) for dim in dims) <= _MOST for dims in shapes)
-
-
 def _picture(
-    mixer: Mixer,
-    number: int,
-    row: str,
-    drawn: Mapping[str, int],
-    params: Mapping[str, Number],
+    mixer: Mixer, stage: Attention, row: str, mask: Tensor, drawn: Mapping[str, int]
 ) -> MaskPicture:
-    import torch
-
-    from ..backends.reference.evaluate import run
-
-    stage = mixer.stages[number]
-    assert isinstance(stage, Attention)
-    if stage.mask is None:
-        matrix = torch.ones(drawn[row], drawn[stage.over], dtype=torch.bool)
-    else:
-        alone = _mask_alone(mixer, number, stage.mask)
-        (output,) = alone.outputs
-        mask = run(alone, _inputs(mixer, drawn, params), params)[output.name]
-        matrix = _at_first(mask, output.dims, row, stage.over, drawn)
+    axes = sorted(stage.mask.axes) if stage.mask is not None else []
+    matrix = _at_first(mask, axes, row, stage.over, drawn)
     label = stage.name or (stage.outputs[0].name if stage.outputs else mixer.name)
     return MaskPicture(f"{label} of {mixer.name}", row, stage.over, matrix)
 
@@ -129,17 +112,20 @@ def _drawn_sizes(
     return resized(mixer, usual, {**single, **long, **sizes}, params)
 
 
-def _mask_alone(mixer: Mixer, number: int, mask: Expr) -> Mixer:
-    """A mixer whose output is the mask; stages before it run only if it depends on them."""
+def _mask_alone(mixer: Mixer, number: int, stage: Attention) -> Mixer:
+    """A mixer whose output is the mask; what comes before it is there if it depends on that."""
+    mask = Literal(True) if stage.mask is None else stage.mask
+    names = set(_names(mixer, mask))
     equation = Equation("visible", mask)
     output = Output("visible", tuple((dim,) for dim in sorted(mask.axes)), Kind.BOOL)
     made = {
         one.name
-        for stage in mixer.stages[:number]
-        for one in (stage.equations if isinstance(stage, Map) else stage.results)
+        for before in mixer.stages[:number]
+        for one in (before.equations if isinstance(before, Map) else before.results)
     }
-    before = mixer.stages[:number] if made & set(_names(mixer, mask)) else ()
-    return replace(mixer, stages=(*before, Map((equation,))), outputs=(output,))
+    stages = mixer.stages[:number] if made & names else ()
+    lets = mixer.lets if stages else tuple(let for let in mixer.lets if let.name in names)
+    return replace(mixer, lets=lets, stages=(*stages, Map((equation,))), outputs=(output,))
 
 
 def _names(mixer: Mixer, expr: Expr) -> Iterator[str]:

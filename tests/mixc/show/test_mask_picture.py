@@ -47,6 +47,13 @@ def test_a_mask_without_one_axis_is_drawn_whole(mask: str) -> None:
     assert bool(matrix[0, 5]) is (mask == "i < 3")
 
 
+def test_what_takes_too_much_memory_is_not_drawn() -> None:
+    # For each pair of I and J the mask compares all keys.
+    mask = "sum(q[I=i - j], D) > mean(max(k - k[J=i], D), J)"
+    assert len(pictures(load_text(SMALL.replace("MASK", mask)), {"T": 48})) == 1
+    assert not pictures(load_text(SMALL.replace("MASK", mask)), {"T": 1 << 14})
+
+
 def test_characters() -> None:
     drawn = picture("j <= i", T=4, I=4, J=4)
     assert terminal_lines(drawn) == [

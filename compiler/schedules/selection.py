@@ -21,6 +21,7 @@ from ..tiles.evaluation import TileEvaluator
 from ..tiles.evaluator import Evaluator
 from ..tiles.grid import place_grid, store_result
 from .defaults import LIGHT, pointwise_blocks
+from .few_largest import few_largest
 
 Carried = Sequence[tuple[str, Value]]
 # The numbers of a block and what is carried --> what is carried on.
@@ -39,12 +40,22 @@ def selection(task: SelectionTask, context: Context) -> Program:
     place_grid(evaluator, [d for d in dims if d not in tiled], None)
     for dim in tiled:
         place_grid(evaluator, [dim], dim)
-    builder.tiles[task.over] = Tile(task.over, context.blocks.get(task.over, 64))
-    row = _Row(evaluator, task, evaluator.tile_axes(dims))
-    least = row.least()
+    rows = evaluator.tile_axes(dims)
+    least, last = few_largest(evaluator, task, rows) or _by_turns(evaluator, task, rows)
     store_result(evaluator, task.least, least)
-    store_result(evaluator, task.last, row.last(least))
+    store_result(evaluator, task.last, last)
     return builder.finish(context.launch(LIGHT), task.about)
+
+
+def _by_turns(
+    evaluator: Evaluator, task: SelectionTask, rows: frozenset[str]
+) -> tuple[Value, Value]:
+    """The least that is kept and the last of its equals, however many are kept."""
+    blocks = evaluator.context.blocks
+    evaluator.builder.tiles[task.over] = Tile(task.over, blocks.get(task.over, 64))
+    row = _Row(evaluator, task, rows)
+    least = row.least()
+    return least, row.last(least)
 
 
 class _Row:

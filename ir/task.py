@@ -138,16 +138,15 @@ class AttentionTask(KernelTask):
 
 @dataclass(frozen=True, slots=True)
 class RowLists:
-    """Buffers of lists of rows: which rows of a share see anything of a stretch of keys.
+    """Lists of rows: which rows of a share see anything of a stretch of keys.
 
-    ``rows`` [*dims, stretches, rows] has the list of each share from the share's first place on,
-    in order; ``counts`` [*dims, stretches, shares] says how long it is. A stretch is ``length``
-    keys, a share ``size`` rows.
+    ``chosen`` says which do. ``rows`` is an int32 buffer with the list of each share from the
+    share's first place on, in order, of one stretch after another. A stretch is ``length`` keys,
+    a share ``size`` rows.
     """
 
     rows: str
-    counts: str
-    dims: tuple[str, ...]
+    chosen: Expr
     block: str
     stretches: str
     shares: str
@@ -172,36 +171,16 @@ class ListedRowsTask(AttentionTask):
     @property
     def writes(self) -> tuple[str, ...]:
         """The buffers that the kernel fills."""
-        rows = (self.lse, self.row_sum, self.row_max)
+        listed = None if self.lists is None else self.lists.rows
+        rows = (self.lse, self.row_sum, self.row_max, listed)
         return (*(name for name, _ in self.outputs), *filter(None, rows), *self.kept)
 
     @property
-    def tables(self) -> tuple[str, ...]:
-        """Buffers that are read beside those of the expressions."""
-        return () if self.lists is None else (self.lists.rows, self.lists.counts)
-
-
-@dataclass(frozen=True, slots=True)
-class RowListsTask(KernelTask):
-    """Fill lists of rows: for each stretch of keys those for which ``chosen`` is true."""
-
-    schedule: ClassVar[str] = "row lists"
-
-    name: str
-    lists: RowLists
-    chosen: Expr
-    about: str = ""
-    reason: str = ""
-
-    @property
-    def writes(self) -> tuple[str, ...]:
-        """The buffers that the kernel fills."""
-        return self.lists.rows, self.lists.counts
-
-    @property
-    def expressions(self) -> Iterator[Expr]:
-        """Every expression that the kernel evaluates."""
-        yield self.chosen
+    def _of_pairs(self) -> Iterator[Expr]:
+        """Those that do not depend on the form of the weights."""
+        yield from AttentionTask._of_pairs.__get__(self)
+        if self.lists is not None:
+            yield self.lists.chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,7 +423,6 @@ Task = (
     | LoopTask
     | PartTask
     | PointwiseTask
-    | RowListsTask
     | RunningSumTask
     | SelectionTask
     | TransformTask

@@ -7,13 +7,16 @@ along the vectors, sums by shifts within them and anything else number by number
 from __future__ import annotations
 
 from ...ir.tile import Combine, DType, Scan, Value, made_by
+from .compaction import only_compacts
 from .functions import SCALAR_TYPE, VECTOR_TYPE, Text
 from .kernel_scope import KernelScope
 from .nest import NestText, declared, write_start, write_together
 
 
 def write_scan(kernel: KernelScope, op: Scan) -> None:
-    """Running sums, products or maxima."""
+    """Running sums, products or maxima; not such as are places of what is stored without them."""
+    if only_compacts(kernel, op):
+        return
     source, array = declared(kernel, op.x), kernel.declare(op.out)
     vector = kernel.in_vectors(array.axes)
     if vector and array.axes[-1] == op.over and op.out.dtype.is_float:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from ...ir.tile import DType, Elementwise, For, Load, Search, Store, Value
+from .compaction import compacted
 from .functions import ARRAY_TYPE, MEMORY_TYPE, Text, write_number
 from .gathered_rows import gathered, scattered
 from .kernel_scope import KernelScope
@@ -238,12 +239,15 @@ def write_store(kernel: KernelScope, op: Store) -> None:
     access = kernel.reader.access(op) if len(axes) <= 2 else None
     whole = access is not None and set(access.strides) == set(axes) == set(op.value.axes)
     whole = whole and access is not None and not access.firsts
-    if whole and axes and op.value.dtype is not DType.BOOL:
+    if whole and axes:
         assert access is not None
         placed = axes if len(axes) == 2 else (None, *axes)
         pointer = replace(access, pointer=f"({kind}*)({access.pointer})")
-        function = "add_tile" if op.add else "store_tile"
+        function = "store_flags" if op.value.dtype is DType.BOOL else "store_tile"
+        function = "add_tile" if op.add else function
         _store_call(kernel, function, pointer, declared(kernel, op.value), placed)
+        return
+    if access is None and compacted(kernel, op):
         return
     if access is None and op.value.axes and scattered(kernel, op, declared(kernel, op.value)):
         return

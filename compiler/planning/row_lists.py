@@ -10,7 +10,7 @@ stands as ``j // c`` alone are one truth for a stretch of c keys.
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from ...ir.expression import Call, Expr, Index, Size, call
 from ...ir.host import evaluate_host, is_host
@@ -19,7 +19,7 @@ from ...ir.normaliser import Rescaled
 from ...ir.plan import Buffer
 from ...ir.rewriting import transform
 from ...ir.targets import CpuTarget
-from ...ir.task import AttentionTask, ListedRowsTask, RowLists, RowListsTask
+from ...ir.task import AttentionTask, ListedRowsTask, RowLists
 from ...ir.tile import DType
 from ..analysis.conditions import all_of, conditions_of
 from .plan_builder import PlanBuilder
@@ -46,18 +46,15 @@ def with_row_lists(builder: PlanBuilder, task: AttentionTask) -> ListedRowsTask 
     terms += _within(task.ranges.disjuncts[0], stretches, length)
     whole = all_of(terms)
     assert whole is not None
-    first = task.outputs[0][0]
-    dims = builder.order(whole.axes - {task.block, stretches})
-    rows, counts = builder.free_name(f"{first}_rows"), builder.free_name(f"{first}_row_count")
-    lists = RowLists(rows, counts, dims, task.block, stretches, shares, length, _SHARE)
-    for name, last in ((rows, task.block), (counts, shares)):
-        buffer = Buffer(name, (*dims, stretches, last), DType.INT32, "temporary")
-        builder.context.buffers[name] = buffer
+    rows = builder.free_name(f"{task.outputs[0][0]}_rows")
+    lists = RowLists(rows, whole, task.block, stretches, shares, length, _SHARE)
+    dims = builder.order(frozenset(task.queries))
+    builder.context.buffers[rows] = Buffer(rows, dims, DType.INT32, "temporary")
     reason = f"rows choose stretches of {length} along {task.over}"
     builder.findings.append(f"lists of rows for each stretch of keys: {reason}")
-    about = f"{rows}: the rows that see something of a stretch of {task.over}"
-    builder.tasks.append(RowListsTask(builder.kernel_name(rows), lists, whole, about, reason))
-    given = {f.name: getattr(task, f.name) for f in fields(task)} | {"mask": all_of(rest)}
+    ranges = replace(task.ranges, rest=tuple(t for t in task.ranges.rest if t not in chosen))
+    given = {f.name: getattr(task, f.name) for f in fields(task)}
+    given |= {"mask": all_of(rest), "ranges": ranges}
     return ListedRowsTask(**given, lists=lists, kept=_kept(builder, task))
 
 

@@ -14,46 +14,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from ...ir.key_ranges import Row
 from ...ir.normaliser import Rescaled
-from ...ir.task import ListedRowsTask, RowLists, RowListsTask
+from ...ir.task import ListedRowsTask, RowLists
 from ...ir.tile import BufferArgument, DType, Program, Tile, Value
+from ..analysis.conditions import all_of
 from ..tiles.builder import Builder
 from ..tiles.context import Context, Launch
 from ..tiles.evaluation import TileEvaluator
 from ..tiles.evaluator import Evaluator
 from ..tiles.grid import place_grid, store_result
-from ..tiles.key_blocks import integer
+from ..tiles.key_blocks import Rows, find_part, integer
 from ..tiles.scope import Loop
 from .attention import rescaled_body, start_rescaled, store_rescaled
-from .defaults import LIGHT, attention_configurations
+from .defaults import attention_configurations
 
 Carried = Sequence[tuple[str, Value]]
-
-
-def row_lists(task: RowListsTask, context: Context) -> Program:
-    """The tile program that fills lists of rows."""
-    lists = task.lists
-    builder = Builder(task.name)
-    evaluator = TileEvaluator(builder, context)
-    place_grid(evaluator, [*lists.dims, lists.stretches, lists.shares], None)
-    _declare(evaluator, (lists.rows, lists.counts), written=True)
-    builder.tiles[lists.block] = Tile(lists.block, 64)
-    start = [("count", builder.constant(0, DType.INT32))]
-    with _rows_of_share(evaluator, lists, start) as loop:
-        (count,) = loop.carried
-        chosen = evaluator.condition(task.chosen, "chosen")
-        chosen = evaluator.both(chosen, builder.bound(lists.block)) or chosen
-        flag = builder.cast(chosen, DType.INT32)
-        number = builder.scan(flag, lists.block)
-        place = integer(evaluator, "add", _first_of_share(evaluator, lists), count)
-        place = integer(evaluator, "sub", place, builder.constant(1, DType.INT32))
-        place = integer(evaluator, "add", place, number)
-        here = [*_stretch(evaluator, lists), (lists.block, place)]
-        builder.store(lists.rows, here, builder.position(lists.block), chosen)
-        added = builder.reduce("sum", flag, lists.block)
-        loop.yields = (integer(evaluator, "add", count, added),)
-    builder.store(lists.counts, _share(evaluator, lists), loop.results[0], None)
-    return builder.finish(context.launch(LIGHT), task.about)
 
 
 def listed_rows(task: ListedRowsTask, context: Context) -> Program:
@@ -71,18 +47,18 @@ def _program(task: ListedRowsTask, context: Context, launch: Launch) -> Program:
     others = [d for d in (*task.queries, *task.values) if d != task.block]
     builder.shares[lists.shares] = task.block
     place_grid(evaluator, [*others, lists.shares], None)
-    _declare(evaluator, [name for name in task.writes if name not in task.kept], written=True)
+    _declare(evaluator, [n for n in task.writes if n not in (*task.kept, lists.rows)], written=True)
     _declare(evaluator, task.kept, written=True, kept=True)
-    _declare(evaluator, (lists.rows, lists.counts), nonnegative=True)
+    _declare(evaluator, [lists.rows], written=True, kept=True)
     for dim in (task.block, task.over):
         builder.tiles[dim] = Tile(dim, context.blocks.get(dim, 64))
     with _rows_of_share(evaluator, lists):
         rows = evaluator.tile_axes(task.queries)
         start = start_rescaled(evaluator, task, form, rows)
         _keep(evaluator, task, [value for _, value in start])
-    with _listed(evaluator, task, lists):
+    with _listed(evaluator, task, lists) as listed:
         carried = _kept(evaluator, task, [name for name, _ in start])
-        _keep(evaluator, task, _stretch_of_keys(evaluator, task, form, carried))
+        _keep(evaluator, task, _stretch_of_keys(evaluator, task, form, carried, listed))
     with _rows_of_share(evaluator, lists):
         builder.comment("normalise and store")
         kept = _kept(evaluator, task, [name for name, _ in start])
@@ -91,16 +67,13 @@ def _program(task: ListedRowsTask, context: Context, launch: Launch) -> Program:
 
 
 def _declare(
-    evaluator: Evaluator,
-    names: Sequence[str],
-    written: bool = False,
-    nonnegative: bool = False,
-    kept: bool = False,
+    evaluator: Evaluator, names: Sequence[str], written: bool = False, kept: bool = False
 ) -> None:
     for name in names:
         buffer = evaluator.context.buffers[name]
+        own = buffer.dtype is DType.INT32 and kept
         evaluator.builder.buffer(
-            BufferArgument(name, buffer.dims, buffer.dtype, written, nonnegative, kept)
+            BufferArgument(name, buffer.dims, buffer.dtype, written, nonnegative=own, kept=kept)
         )
 
 
@@ -110,77 +83,115 @@ def _first_of_share(evaluator: Evaluator, lists: RowLists) -> Value:
     return integer(evaluator, "mul", share, size, hint=f"{lists.block.lower()}_first")
 
 
-def _stretch(evaluator: Evaluator, lists: RowLists) -> list[tuple[str, Value]]:
-    """Where a stretch's lists are."""
-    dims = (*lists.dims, lists.stretches)
-    return [(dim, evaluator.position(dim)) for dim in dims]
-
-
-def _share(evaluator: Evaluator, lists: RowLists) -> list[tuple[str, Value]]:
-    """Where the length of a share's list is."""
-    return [*_stretch(evaluator, lists), (lists.shares, evaluator.position(lists.shares))]
+def _place(evaluator: Evaluator, lists: RowLists, at: Value) -> list[tuple[str, Value]]:
+    """Where a place of the share's list is, counted from its first."""
+    at = integer(evaluator, "add", at, _first_of_share(evaluator, lists))
+    dims = evaluator.context.buffers[lists.rows].dims
+    return [(d, at if d == lists.block else evaluator.position(d)) for d in dims]
 
 
 @contextmanager
 def _rows_of_share(evaluator: Evaluator, lists: RowLists, carried: Carried = ()) -> Iterator[Loop]:
     """Within: a block of the share's rows, one after another."""
+    builder, dim, name = evaluator.builder, lists.block, lists.block.lower()
     first = _first_of_share(evaluator, lists)
-    with _blocks(evaluator, lists.block, first, lists.size, carried) as (loop, _):
-        evaluator.builder.comment(f"a block of {lists.block}")
-        loop.yields = ()
-        yield loop
-
-
-@contextmanager
-def _blocks(
-    evaluator: Evaluator, dim: str, first: Value, length: int, carried: Carried
-) -> Iterator[tuple[Loop, Value]]:
-    """Within: a block of ``length`` positions of a dim from ``first`` on, and which of it exist."""
-    builder, name = evaluator.builder, dim.lower()
-    end = integer(evaluator, "add", first, builder.constant(length, DType.INT32))
+    end = integer(evaluator, "add", first, builder.constant(lists.size, DType.INT32))
     end = integer(evaluator, "min", end, evaluator.size(dim), hint=f"{name}_end")
     with builder.loop(f"{name}_start", first, end, builder.tiles[dim].symbol, carried) as loop:
         position = builder.range(dim, loop.variable, name)
         exists = builder.elementwise("lt", position, end, dtype=DType.BOOL, hint=f"{name}_exists")
         builder.place(dim, position, exists)
-        yield loop, exists
+        builder.comment(f"a block of {dim}")
+        loop.yields = ()
+        yield loop
 
 
 @contextmanager
-def _listed(evaluator: Evaluator, task: ListedRowsTask, lists: RowLists) -> Iterator[None]:
+def _listed(evaluator: Evaluator, task: ListedRowsTask, lists: RowLists) -> Iterator[Rows]:
     """Within: a stretch, and a block of the rows that are listed for it."""
     builder, dim, stretches = evaluator.builder, task.block, lists.stretches
     name, zero = dim.lower(), builder.constant(0, DType.INT32)
     number = evaluator.size(stretches)
     with builder.loop(f"{stretches.lower()}_turn", zero, number, 1, []) as turns:
         builder.place(stretches, turns.variable)
-        place = _stretch(evaluator, lists)
-        count = builder.load(lists.counts, _share(evaluator, lists), hint="count")
+        count = _list(evaluator, lists)
         symbol = builder.tiles[dim].symbol
         with builder.loop(f"{name}_listed", zero, count, symbol, []) as loop:
             slot = builder.range(dim, loop.variable, f"{name}_slot")
             exists = builder.elementwise("lt", slot, count, dtype=DType.BOOL)
-            at = integer(evaluator, "add", slot, _first_of_share(evaluator, lists))
-            row = builder.load(lists.rows, [*place, (dim, at)], exists, 0, name)
+            row = builder.load(lists.rows, _place(evaluator, lists, slot), exists, 0, name)
             builder.place(dim, row, exists)
             builder.comment(f"rows that see something of a stretch of {task.over}")
-            yield
+            yield _Listed(evaluator, lists, loop.variable, count)
             loop.yields = ()
         turns.yields = ()
 
 
+def _list(evaluator: Evaluator, lists: RowLists) -> Value:
+    """List the rows of the share that see something of the stretch at hand; how many they are."""
+    builder = evaluator.builder
+    start = [("count", builder.constant(0, DType.INT32))]
+    with _rows_of_share(evaluator, lists, start) as loop:
+        (count,) = loop.carried
+        chosen = evaluator.condition(lists.chosen, "chosen")
+        chosen = evaluator.both(chosen, builder.bound(lists.block)) or chosen
+        flag = builder.cast(chosen, DType.INT32)
+        before = integer(evaluator, "sub", count, builder.constant(1, DType.INT32))
+        before = integer(evaluator, "add", before, builder.scan(flag, lists.block))
+        place = _place(evaluator, lists, before)
+        builder.store(lists.rows, place, builder.position(lists.block), chosen)
+        added = builder.reduce("sum", flag, lists.block)
+        loop.yields = (integer(evaluator, "add", count, added),)
+    return loop.results[0]
+
+
+class _Listed(Rows):
+    """A block of a list of rows, which are in order."""
+
+    def __init__(self, evaluator: Evaluator, lists: RowLists, start: Value, count: Value) -> None:
+        super().__init__(evaluator, lists.block)
+        self.lists, self.start, self.count = lists, start, count
+
+    def row(self, row: Row) -> Value:
+        """The first or last row."""
+        evaluator, builder = self.evaluator, self.evaluator.builder
+        place, which = self.start, "first"
+        if row is Row.LAST:
+            place = integer(evaluator, "add", self.start, builder.block(self.lists.block))
+            place = integer(evaluator, "min", place, self.count)
+            place = integer(evaluator, "sub", place, builder.constant(1, DType.INT32))
+            which = "last"
+        hint = f"{self.lists.block.lower()}_{which}"
+        return builder.load(self.lists.rows, _place(evaluator, self.lists, place), hint=hint)
+
+
 def _stretch_of_keys(
-    evaluator: Evaluator, task: ListedRowsTask, form: Rescaled, carried: Carried
+    evaluator: Evaluator, task: ListedRowsTask, form: Rescaled, carried: Carried, rows: Rows
 ) -> tuple[Value, ...]:
     """What the rows at hand carry once they have seen the stretch at hand."""
     lists = task.lists
     assert lists is not None
     body = rescaled_body(evaluator, task, form, evaluator.tile_axes(task.queries))
-    length = evaluator.builder.constant(lists.length, DType.INT32)
+    builder, over, name = evaluator.builder, task.over, task.over.lower()
+    length = builder.constant(lists.length, DType.INT32)
     first = integer(evaluator, "mul", evaluator.position(lists.stretches), length)
-    with _blocks(evaluator, task.over, first, lists.length, carried) as (loop, exists):
-        loop.yields = body(loop.carried, task.mask, exists)
-    return loop.results
+    end = integer(evaluator, "add", first, length)
+    end = integer(evaluator, "min", end, evaluator.size(over), hint=f"{name}_end")
+    part = find_part(rows, task.ranges, first, end)
+    symbol, carried = builder.tiles[over].symbol, list(carried)
+    for start, stop, whole in ((part.start, part.rest, True), (part.rest, part.stop, False)):
+        with builder.loop(f"{name}_start", start, stop, symbol, carried) as loop:
+            position = builder.range(over, loop.variable, name)
+            exists = None
+            if not whole:
+                exists = builder.elementwise(
+                    "lt", position, end, dtype=DType.BOOL, hint=f"{name}_exists"
+                )
+            builder.place(over, position, exists)
+            mask = all_of(list(task.ranges.rest)) if whole else task.mask
+            loop.yields = body(loop.carried, mask, exists)
+        carried = [(n, v) for (n, _), v in zip(carried, loop.results, strict=True)]
+    return tuple(v for _, v in carried)
 
 
 def _keep(evaluator: Evaluator, task: ListedRowsTask, values: Sequence[Value]) -> None:
@@ -201,4 +212,4 @@ def _kept(
     return found
 
 
-__all__ = ["listed_rows", "row_lists"]
+__all__ = ["listed_rows"]

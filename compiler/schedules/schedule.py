@@ -16,7 +16,6 @@ from ...ir.task import (
     ConvolutionTask,
     ListedRowsTask,
     PointwiseTask,
-    RowListsTask,
     RunningSumTask,
     SelectionTask,
     Task,
@@ -28,7 +27,7 @@ from .attention import attention
 from .block_table import block_table
 from .chunk import chunk
 from .convolution import convolution
-from .listed_rows import listed_rows, row_lists
+from .listed_rows import listed_rows
 from .loop import loop
 from .pointwise import pointwise, running_sum
 from .scan import scan
@@ -44,7 +43,6 @@ SCHEDULES: Mapping[type, Callable[[Any, Context], Program]] = {
     ListedRowsTask: listed_rows,
     LoopTask: loop,
     PointwiseTask: pointwise,
-    RowListsTask: row_lists,
     RunningSumTask: running_sum,
     SelectionTask: selection,
     TransformTask: transform,

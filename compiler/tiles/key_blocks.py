@@ -61,10 +61,11 @@ class Rows:
             return expr
         assert row is not Row.EVERY
         place = _at_row(self.dim, row)
-        self.evaluator.builder.bind(place, self._row(row))
+        self.evaluator.builder.bind(place, self.row(row))
         return placed(expr, {self.dim: place})
 
-    def _row(self, row: Row) -> Value:
+    def row(self, row: Row) -> Value:
+        """The first or last row."""
         evaluator, dim = self.evaluator, self.dim
         assert dim is not None
         builder = evaluator.builder
@@ -168,6 +169,43 @@ def find_range(evaluator: Evaluator, ranges: KeyRanges, size: Value) -> tuple[Va
     rows = Rows(evaluator, _rows_of(evaluator, ranges))
     found = _range(rows, conjunct, size, ranges.axis, exact=False)
     return found.low, found.high
+
+
+@dataclass(frozen=True)
+class Part:
+    """Blocks of a stretch that rows visit, of which those before ``rest`` are seen whole."""
+
+    start: Value
+    rest: Value
+    stop: Value
+
+
+def find_part(rows: Rows, ranges: KeyRanges, first: Value, end: Value) -> Part:
+    """The blocks of [first, end), counted from its first position, that any of the rows sees.
+
+    Blocks count as seen whole where all bounds hold, whatever else the mask says.
+    """
+    evaluator, axis = rows.evaluator, ranges.axis
+    (conjunct,) = ranges.disjuncts
+    name = axis.lower()
+    found = _range(rows, conjunct, end, axis, exact=True)
+    start = _block_before(evaluator, axis, first, found.low) if conjunct.lower else first
+    stop = integer(evaluator, "min", found.high, end, hint=f"{name}_stop")
+    if found.full is None:
+        return Part(start, start, stop)
+    low, high = found.full
+    if conjunct.lower:  # rows that do not see the first block whole are seldom worth a third walk
+        sees = evaluator.builder.elementwise("le", low, start, dtype=DType.BOOL)
+        high = evaluator.where(sees, high, start)
+    rest = _block_before(evaluator, axis, start, integer(evaluator, "min", high, stop))
+    return Part(start, rest, stop)
+
+
+def _block_before(evaluator: Evaluator, axis: str, first: Value, value: Value) -> Value:
+    """The start of the block with a position, of blocks counted from ``first``, where it begins."""
+    ahead = integer(evaluator, "sub", value, first)
+    ahead = down_to_block(evaluator, ahead, axis, "")
+    return integer(evaluator, "add", first, ahead, hint=f"{axis.lower()}_whole")
 
 
 def _rows_of(evaluator: Evaluator, ranges: KeyRanges) -> str | None:

@@ -210,15 +210,63 @@ template <int COUNT, int NEAR = 3, class T> MX_INLINE void prefetch(const T* row
 }
 
 // Booleans become 0 and -1, as comparisons of vectors give them.
+typedef uint8_t vflags __attribute__((vector_size(LANES)));
 template <int ROWS, int COLUMNS>
 static inline void load_flags(int32_t* __restrict to, const bool* __restrict from,
                               int64_t row_stride, int64_t column_stride, int rows, int columns,
                               int32_t fill) {
-  for (int r = 0; r < ROWS; ++r)
-    for (int c = 0; c < COLUMNS; ++c)
-      to[r * COLUMNS + c] = r < rows && c < columns
-                                ? -int32_t(from[r * row_stride + c * column_stride])
-                                : fill;
+  for (int r = 0; r < ROWS; ++r) {
+    int32_t* row = to + r * COLUMNS;
+    const bool* source = from + r * row_stride;
+    const int count = r < rows ? columns : 0;
+    int c = 0;
+    if (column_stride == 1)
+      for (; c + LANES <= count; c += LANES) {
+        vflags x;
+        memcpy(&x, source + c, sizeof x);
+        store(row + c, -__builtin_convertvector(x, vi));
+      }
+    for (; c < count; ++c) row[c] = -int32_t(source[c * column_stride]);
+    for (; c < COLUMNS; ++c) row[c] = fill;
+  }
+}
+template <int ROWS, int COLUMNS>
+static inline void store_flags(bool* __restrict to, const int32_t* __restrict from,
+                               int64_t row_stride, int64_t column_stride, int rows, int columns) {
+  for (int r = 0; r < rows; ++r) {
+    const int32_t* row = from + r * COLUMNS;
+    bool* target = to + r * row_stride;
+    int c = 0;
+    if (column_stride == 1)
+      for (; c + LANES <= columns; c += LANES) {
+        vflags x = __builtin_convertvector(load(row + c) & 1, vflags);
+        memcpy(target + c, &x, sizeof x);
+      }
+    for (; c < columns; ++c) target[c * column_stride] = row[c] != 0;
+  }
+}
+
+// Those of COUNT numbers that are chosen, one after another.
+template <int COUNT>
+static inline void compact(int32_t* to, int64_t stride, const int32_t* __restrict from,
+                           const int32_t* __restrict chosen) {
+  int n = 0;
+#if defined(__AVX512F__) && MIXC_LANES == 16
+  if (stride == 1)
+    for (; n + 16 <= COUNT; n += 16) {
+      const __m512i flags = (__m512i)load(chosen + n);
+      const __mmask16 mask = _mm512_test_epi32_mask(flags, flags);
+      const int count = __builtin_popcount(mask);
+      const __m512i x = _mm512_maskz_compress_epi32(mask, (__m512i)load(from + n));
+      _mm512_mask_storeu_epi32(to, (__mmask16)((1u << count) - 1), x);
+      to += count;
+    }
+#endif
+  for (; n < COUNT; ++n)
+    if (chosen[n]) {
+      *to = from[n];
+      to += stride;
+    }
 }
 
 template <int ROWS, int COLUMNS, class To, class From>

@@ -12,7 +12,7 @@ from mixc.compiler.language.load import load_text
 from mixc.compiler.pipeline import lower
 from mixc.ir.mixer import Mixer
 from mixc.ir.targets import AVX512
-from mixc.ir.task import ListedRowsTask, RowListsTask
+from mixc.ir.task import ListedRowsTask
 
 SPEC = """
 mixer: chosen
@@ -83,11 +83,23 @@ def test_a_tile_program_is_right_in_double_precision() -> None:
 )
 def test_lists_are_for_stretches_that_a_mask_chooses(mask: str, length: int | None) -> None:
     tasks = lower(_mixer(mask), {"D": 8, "E": 20}, "float32", target=AVX512).tasks
-    lists = [task.lists.length for task in tasks if isinstance(task, RowListsTask)]
-    assert lists == ([] if length is None else [length])
-    assert len(lists) == sum(isinstance(task, ListedRowsTask) for task in tasks)
+    lists = [task.lists for task in tasks if isinstance(task, ListedRowsTask)]
+    assert [one.length for one in lists if one] == ([] if length is None else [length])
 
 
 def test_a_gpu_visits_listed_blocks() -> None:
     schedules = [k.schedule for k in lower(_mixer(CAUSAL), {"D": 8, "E": 20}).kernels]
     assert schedules == ["block table", "flash"]
+
+
+def test_lists_are_made_where_they_are_read() -> None:
+    """No list outlives its stretch, and what a stretch's rows see whole is not asked of each."""
+    plan = lower(_mixer(CAUSAL), {"D": 8, "E": 20}, "float32", target=AVX512)
+    (listed,) = (task for task in plan.tasks if isinstance(task, ListedRowsTask))
+    assert listed.lists is not None
+    assert plan.buffer(listed.lists.rows).dims == ("H", "I")
+    source = CpuRunner(_mixer(CAUSAL), lower, target=AVX512).source(
+        {"D": 8, "E": 20}, torch.float32
+    )
+    assert "mx::compact<" in source
+    assert source.count("mx::masked_dot<") < source.count("mx::dot<")

@@ -32,6 +32,20 @@ def gathered(kernel: KernelScope, op: Load) -> Access | None:
     return Access(f"({kind} const*){copy}", strides, {})
 
 
+def gathered_in_place(kernel: KernelScope, op: Load) -> bool:
+    """Whether rows have been brought into the tile's own array, as all that reads it wants them."""
+    found = _rows(kernel, op, op.out)
+    if found is None or op.fill != 0 or op.out.dtype is not DType.FLOAT32:
+        return False
+    axis, other, arguments = found
+    asked = kernel.operand_forms.get(op.out.name)
+    if asked or not kernel.needs_plain(op.out) or kernel.layout.of(op.out) != (axis, other):
+        return False
+    array = kernel.declare(op.out)
+    kernel.add(f"mx::gather_rows<{_sizes(kernel, axis, other)}>({array.name}, {arguments});")
+    return True
+
+
 def scattered(kernel: KernelScope, op: Store, array: str) -> bool:
     """Whether the rows of ``array`` have been brought to where an index says."""
     found = _rows(kernel, op, op.value)

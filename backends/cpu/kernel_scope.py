@@ -63,6 +63,7 @@ class KernelScope:
         # Along these axes maxima may lose a NaN: a sweep over keys finds it in the weights again.
         self.quick_over: frozenset[str] = frozenset()
         self.rows_fit = True  # whether its rows, some turns ahead, leave its states the L1
+        self.counting: dict[str, str] = {}  # of axes: how many positions anything is stored of
         self.direct: dict[tuple[str, str], tuple[str, str, str]] = {}
         self.direct_right: dict[tuple[str, str], tuple[str, str]] = {}
 

@@ -46,6 +46,7 @@ from .fusion import Nest, Step
 from .kernel_scope import KernelScope
 from .nest import declared, fill
 from .products import pack_operands, write_dot
+from .rows_that_count import rows_that_count
 from .scans import write_combine, write_scan
 from .sinks import write_nest
 from .systems import write_rename, write_solve, write_substitute
@@ -181,9 +182,10 @@ class KernelText(KernelScope):
         )
         self.bodies.append([])
         self.loops_around += 1
-        around = self.row, self.rows_fit
+        around = self.row, self.rows_fit, self.counting
         self.row = op.variable if isinstance(op.step, int) else None
         self.rows_fit = rows_fit(self, op)
+        self.counting = {**self.counting, **rows_that_count(self, op)}
         pairs = zip(op.yields, op.carried, strict=True)
         self.yields.append({v.name: c.inner for v, c in pairs if v.axes})
         for carried in op.carried:
@@ -193,7 +195,7 @@ class KernelText(KernelScope):
         self._carry_on(op)
         self.yields.pop()
         self.loops_around -= 1
-        self.row, self.rows_fit = around
+        self.row, self.rows_fit, self.counting = around
         body = self.bodies.pop()
         self.add(*[f"  {line}" for line in body], "}")
         for carried in op.carried:

@@ -75,11 +75,14 @@ def write_dot(kernel: KernelScope, op: Dot) -> None:
     # A few rows need more vectors of each to keep the multipliers busy.
     vectors = vectors if m >= rows else max(8 // m, 1)
     shape = f"{kind}, {m}, {n}, {k}, {most}, {vectors}, mx::Start::{start}"
-    name = "dot"
+    name, few = "dot", [kernel.counting.get(a) for a in (operands.row, operands.column)]
+    arguments = [out, *left, *right, *scale]
+    if any(few):
+        arguments += [*([] if scale else ["nullptr"]), few[0] or str(m), few[1] or str(n)]
     if op.masked:
         name = "masked_dot"
         shape += f", {left_masks}"
-    kernel.add(f"mx::{name}<{shape}>({', '.join([out, *left, *right, *scale])});")
+    kernel.add(f"mx::{name}<{shape}>({', '.join(arguments)});")
 
 
 def _start_dot(kernel: KernelScope, op: Dot, row: str, column: str) -> tuple[str, list[str]]:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from ...ir.tile import DType, Elementwise, For, Load, Search, Store, Value
 from .compaction import compacted
 from .functions import ARRAY_TYPE, MEMORY_TYPE, Text, write_number
-from .gathered_rows import gathered, scattered
+from .gathered_rows import gathered, gathered_in_place, scattered
 from .kernel_scope import KernelScope
 from .memory import Access
 from .nest import NestText, declared
@@ -30,6 +30,9 @@ def write_load(kernel: KernelScope, op: Load) -> None:
         _load_number(kernel, op)
         return
     access = kernel.reader.access(op) if len(op.out.axes) <= 2 else None
+    if access is None and gathered_in_place(kernel, op):
+        pack_operands(kernel, op.out)
+        return
     access = access or gathered(kernel, op)
     flags = op.out.dtype is DType.BOOL and access is not None and bool(access.firsts)
     if access is None or set(access.strides) != set(op.out.axes) or flags:

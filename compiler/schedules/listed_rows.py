@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
-from ...ir.key_ranges import Row
+from ...ir.key_ranges import KeyRanges, Row, Trend
 from ...ir.normaliser import Rescaled
 from ...ir.task import ListedRowsTask, RowLists
 from ...ir.tile import BufferArgument, DType, Program, Tile, Value
@@ -111,8 +112,8 @@ def _listed(evaluator: Evaluator, task: ListedRowsTask, lists: RowLists) -> Iter
     """Within: a stretch, and a block of the rows that are listed for it."""
     builder, dim, stretches = evaluator.builder, task.block, lists.stretches
     name, zero = dim.lower(), builder.constant(0, DType.INT32)
-    number = evaluator.size(stretches)
-    with builder.loop(f"{stretches.lower()}_turn", zero, number, 1, []) as turns:
+    low, high = _stretches_of_share(evaluator, task, lists)
+    with builder.loop(f"{stretches.lower()}_turn", low, high, 1, []) as turns:
         builder.place(stretches, turns.variable)
         count = _list(evaluator, lists)
         symbol = builder.tiles[dim].symbol
@@ -125,6 +126,32 @@ def _listed(evaluator: Evaluator, task: ListedRowsTask, lists: RowLists) -> Iter
             yield _Listed(evaluator, lists, loop.variable, count)
             loop.yields = ()
         turns.yields = ()
+
+
+def _stretches_of_share(
+    evaluator: Evaluator, task: ListedRowsTask, lists: RowLists
+) -> tuple[Value, Value]:
+    """The first stretch that the mask's bounds let any row of the share see, and the end."""
+    builder, over = evaluator.builder, task.over
+    zero, size = builder.constant(0, DType.INT32), evaluator.size(over)
+    part = find_part(_Share(evaluator, lists), _told_by_ends(task.ranges), zero, size)
+    length = builder.constant(lists.length, DType.INT32)
+    low = integer(evaluator, "floordiv", part.start, length)
+    less = builder.constant(lists.length - 1, DType.INT32)
+    high = integer(evaluator, "add", integer(evaluator, "max", part.stop, zero), less)
+    name = lists.stretches.lower()
+    return low, integer(evaluator, "floordiv", high, length, hint=f"{name}_end")
+
+
+def _told_by_ends(ranges: KeyRanges) -> KeyRanges:
+    """The bounds that the first or last of any rows tells, without a look at the others."""
+    (conjunct,) = ranges.disjuncts
+    lower, upper = (
+        tuple(b for b in bounds if b.trend is not Trend.UNKNOWN and not b.searches)
+        for bounds in (conjunct.lower, conjunct.upper)
+    )
+    told = replace(conjunct, lower=lower, upper=upper, conditions=())
+    return replace(ranges, disjuncts=(told,))
 
 
 def _list(evaluator: Evaluator, lists: RowLists) -> Value:
@@ -143,6 +170,25 @@ def _list(evaluator: Evaluator, lists: RowLists) -> Value:
         added = builder.reduce("sum", flag, lists.block)
         loop.yields = (integer(evaluator, "add", count, added),)
     return loop.results[0]
+
+
+class _Share(Rows):
+    """The rows of a share, for bounds that their first or last row tells."""
+
+    def __init__(self, evaluator: Evaluator, lists: RowLists) -> None:
+        super().__init__(evaluator, lists.block)
+        self.lists = lists
+
+    def row(self, row: Row) -> Value:
+        """The first or last row."""
+        evaluator = self.evaluator
+        first = _first_of_share(evaluator, self.lists)
+        if row is Row.FIRST:
+            return first
+        size = evaluator.builder.constant(self.lists.size, DType.INT32)
+        end = integer(evaluator, "add", first, size)
+        end = integer(evaluator, "min", end, evaluator.size(self.lists.block))
+        return integer(evaluator, "sub", end, evaluator.builder.constant(1, DType.INT32))
 
 
 class _Listed(Rows):

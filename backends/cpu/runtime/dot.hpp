@@ -113,6 +113,36 @@ static inline void dot(float* out, const A* a, int64_t row_stride, int64_t step,
                                                b_stride, scale + DONE * PER_COLUMN);
 }
 
+// The same of the first rows and columns, up to the end of a block of them: nothing reads others.
+template <class Kind, int M, int N, int K, int R, int V, Start START, class A, class B>
+static inline void dot(float* out, const A* a, int64_t row_stride, int64_t step, const B* b,
+                       int64_t b_stride, const float* scale, int rows, int columns) {
+  constexpr int WIDTH = V * LANES, MORE = R * V < 16 ? R * V : 16;
+  constexpr int PER_COLUMN = START == Start::COLUMNS_SCALED, PER_ROW = START == Start::ROWS_SCALED;
+  if (M % R || N % LANES || (rows >= M && columns >= N))
+    return dot<Kind, M, N, K, R, V, START>(out, a, row_stride, step, b, b_stride, scale);
+  if (rows < M) {
+    for (int n = 0; n + WIDTH <= N; n += WIDTH)
+      for (int m = 0; m < rows; m += R)
+        Kind::template block<R, V, K, N, START>(
+            out + m * N + n, a + m * row_stride, row_stride, step, b + n, b_stride,
+            scale + m * PER_ROW + n * PER_COLUMN);
+    for (int n = N / WIDTH * WIDTH; n < N; n += LANES)
+      for (int m = 0; m < rows; m += R)
+        Kind::template block<R, 1, K, N, START>(
+            out + m * N + n, a + m * row_stride, row_stride, step, b + n, b_stride,
+            scale + m * PER_ROW + n * PER_COLUMN);
+    return;
+  }
+  int n = 0;
+  for (; n + WIDTH <= columns; n += WIDTH)
+    dot_columns<Kind, M, N, K, R, V, START>(out + n, a, row_stride, step, b + n, b_stride,
+                                            scale + n * PER_COLUMN);
+  for (; n < columns; n += LANES)  // one vector of a row leaves registers for more rows
+    dot_columns<Kind, M, N, K, M % MORE ? R : MORE, 1, START>(
+        out + n, a, row_stride, step, b + n, b_stride, scale + n * PER_COLUMN);
+}
+
 // ---------------------------------------------------------------- dots of which one operand masks
 //
 // It is 0 where the other holds what a row must not see, which may be infinite or NaN: seldom, so
@@ -166,6 +196,17 @@ static inline void masked_dot(float* out, const A* a, int64_t row_stride, int64_
                           : left_is_finite<Kind, M, K>(a, row_stride, step);
   if (plain)
     dot<Kind, M, N, K, R, V, START>(out, a, row_stride, step, b, b_stride, scale);
+  else
+    dot_of_seen<Kind, M, N, K, START, LEFT_MASKS>(out, a, row_stride, step, b, b_stride, scale);
+}
+template <class Kind, int M, int N, int K, int R, int V, Start START, bool LEFT_MASKS, class A,
+          class B>
+static inline void masked_dot(float* out, const A* a, int64_t row_stride, int64_t step, const B* b,
+                              int64_t b_stride, const float* scale, int rows, int columns) {
+  bool plain = LEFT_MASKS ? right_is_finite<Kind, N, K>(b, b_stride)
+                          : left_is_finite<Kind, M, K>(a, row_stride, step);
+  if (plain)
+    dot<Kind, M, N, K, R, V, START>(out, a, row_stride, step, b, b_stride, scale, rows, columns);
   else
     dot_of_seen<Kind, M, N, K, START, LEFT_MASKS>(out, a, row_stride, step, b, b_stride, scale);
 }

@@ -304,13 +304,16 @@ static inline void gather_rows(T* __restrict to, const T* __restrict from,
                                int64_t column_stride, int rows, int columns) {
   for (int r = 0; r < ROWS; ++r) {
     T* row = to + r * COLUMNS;
-    const int count = r < rows ? columns : 0;
-    const T* source = from + (r < rows ? at[r] * row_stride : 0);
-    if (count == COLUMNS && column_stride == 1)
+    if (r >= rows) {
+      memset((void*)row, 0, COLUMNS * sizeof(T));
+      continue;
+    }
+    const T* source = from + at[r] * row_stride;
+    if (columns == COLUMNS && column_stride == 1)
       memcpy(row, source, COLUMNS * sizeof(T));
     else {
-      for (int c = 0; c < count; ++c) row[c] = source[c * column_stride];
-      memset((void*)(row + count), 0, (COLUMNS - count) * sizeof(T));
+      for (int c = 0; c < columns; ++c) row[c] = source[c * column_stride];
+      memset((void*)(row + columns), 0, (COLUMNS - columns) * sizeof(T));
     }
   }
 }

@@ -102,4 +102,7 @@ def test_lists_are_made_where_they_are_read() -> None:
         {"D": 8, "E": 20}, torch.float32
     )
     assert "mx::compact<" in source
+    products = [line for line in source.splitlines() if "mx::dot<" in line and "{" not in line]
+    assert products
+    assert all("mx::clip(int64_t(count)" in line for line in products)
     assert source.count("mx::masked_dot<") < source.count("mx::dot<")

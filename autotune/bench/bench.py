@@ -34,6 +34,7 @@ from .work import Work, work_of
 OURS = "mixc"
 _FAR = 5.0  # times the second quickest row: no turns more than two would bring it nearer
 _LONG_US = 1e6  # a call that takes longer is not warmed up twice
+_ENDLESS_US = 4e6  # of a peer far behind: the call that warms it up is its only one
 # A peer that rounds in another place is no other function: it gets this much more room.
 _PEER_ROOM = 4.0
 
@@ -306,20 +307,21 @@ def _time(
     if not calls:
         return 0
     clock = Clock(device)
-    parts = [part for timed in calls.values() for part in timed]
-    warm = {n: sum((_warmed(clock, part) for part in timed), 0.0) for n, timed in calls.items()}
-    behind = far_behind(warm)
-    names = [name for name, timed in calls.items() for _ in timed]
-    few = {place for place, name in enumerate(names) if name in behind}
+    warm = {n: [_warmed(clock, part) for part in timed] for n, timed in calls.items()}
+    behind = far_behind({name: sum(times) for name, times in warm.items()})
+    once = {name for name in behind if sum(warm[name]) > _ENDLESS_US}
+    turning = [(n, part) for n, timed in calls.items() if n not in once for part in timed]
+    few = {place for place, (name, _) in enumerate(turning) if name in behind}
     gc.collect()
     gc.disable()
     try:
-        times = clock.interleaved(parts, rounds, few=few)
+        times = clock.interleaved([part for _, part in turning], rounds, few=few)
     finally:
         gc.enable()
-    found = iter(timing_of(own) for own in times)
+    found = iter(times)
     for name, timed in calls.items():
-        first, *more = (next(found) for _ in timed)
+        own = [[one] for one in warm[name]] if name in once else [next(found) for _ in timed]
+        first, *more = (timing_of(one) for one in own)
         backward_us = more[0].time_us if more else None
         rows[name] = replace(
             rows[name],

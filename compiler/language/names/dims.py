@@ -38,7 +38,7 @@ class Dims:
         return dim
 
     def equal(self, a: str, b: str) -> bool:
-        """Note that two dims have one length, where nothing says so yet; whether they can have it."""
+        """Note that two dims have one length, where nothing says so yet; false: they have two."""
         first, last = self._like(a), self._like(b)
         if first == last:
             return True

@@ -5,9 +5,11 @@ import json
 import pytest
 import torch
 
+import mixc.autotune.bench.bench as benchmarks
 from mixc.autotune.bench import peers
 from mixc.autotune.bench.bench import OURS, bench, far_behind
 from mixc.autotune.bench.dot_product import dot_product
+from mixc.autotune.bench.measuring import Clock
 from mixc.autotune.bench.sdpa_peers import sdpa
 from mixc.autotune.checking.shapes import CPU_PROPORTIONS, timed_sizes
 from mixc.backends.reference.evaluate import run
@@ -185,6 +187,25 @@ def test_a_row_far_behind_has_two_turns():
     }
     assert far_behind({OURS: 1.0, "sdpa": 40.0}) == set()
     assert far_behind({OURS: 900.0, "sdpa": 40.0, "flex": 60.0}) == set()
+
+
+def test_a_peer_without_end_has_one_turn(monkeypatch):
+    names = (OURS, "flex", "sdpa", "eager")
+    times = dict(zip(names, (1e5, 2e5, 3e6, 6e6), strict=True))
+    called = []
+
+    class Told(Clock):
+        def once(self, call, calls=1):
+            called.append(call())
+            return times[called[-1]]
+
+    monkeypatch.setattr(benchmarks, "Clock", Told)
+    rows = {name: benchmarks.Row(name, "", "timed") for name in names}
+    timed = {name: (lambda own=name: own,) for name in names}
+    assert benchmarks._time(rows, timed, "cpu", 7) == 7
+    assert {name: row.time_us for name, row in rows.items()} == times
+    # Each is warmed up (what is quick twice) and tried; then as many turns as it is worth.
+    assert [called.count(name) for name in names] == [10, 10, 4, 1]
 
 
 def test_kernels_of_ours_that_are_wrong_are_not_timed():

@@ -115,8 +115,11 @@ class CpuRunner:
 
     def source(self, sizes: Mapping[str, int], dtype: torch.dtype) -> str:
         """The C++ that a call with these feature sizes runs."""
-        plan = self._plan(self.mixer, sizes, dtype)
-        return emit_source(plan, self._target).text
+        return emit_source(self.plan(sizes, dtype), self._target).text
+
+    def plan(self, sizes: Mapping[str, int], dtype: torch.dtype) -> Plan:
+        """The plan of a call with these feature sizes, every knob set; lengths are long."""
+        return self._plan(self.mixer, sizes, dtype)
 
     # ----------------------------------------------------------------------------- building
 

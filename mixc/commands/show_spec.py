@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     "--png", type=click.Path(dir_okay=False, path_type=Path), help="Write the mask as an image."
 )
 @click.option("--grad", is_flag=True, help="Show the backward pass, which is a mixer too.")
+@click.option("--target", help="The plan for a GPU (cuda:90, ...) or this cpu, not for every GPU.")
 @click.option("--tiles", is_flag=True, help="Also print the tile program of every kernel.")
 @json_option
 def command(
@@ -38,12 +39,13 @@ def command(
     sizes: tuple[str, ...],
     png: Path | None,
     grad: bool,
+    target: str | None,
     tiles: bool,
     as_json: bool,
 ) -> None:
     """What a spec says and what was found: axes, key ranges, mask, plan."""
     from ..autotune.checking.shapes import check_dims
-    from ..runtime.lowering import Held, by_segments, lowering
+    from ..runtime.lowering import Held, by_segments, lowering, plan_for
     from ..show.description import description
     from ..show.mask_picture import pictures, write_png
     from ..show.written import write
@@ -55,7 +57,7 @@ def command(
         forward = mixer
         mixer, kept, dtype = _backward(mixer, dtype)
         segments = by_segments(forward, fixed, dtype)
-    found = lowering(mixer, fixed, dtype, kept)
+    found = lowering(mixer, fixed, dtype, kept, target)
     found = replace(found, memory=(*found.memory, *segments))
     masks = pictures(mixer, fixed)
     if png is not None:
@@ -70,10 +72,9 @@ def command(
     data = {**description(mixer), **found.as_dict(), "masks": drawn}
     answer(data, as_json, lambda console: write(console, mixer, found, masks))
     if tiles and not as_json:
-        from ..compiler.pipeline import lower
         from ..ir.tile_text import write_program
 
-        for kernel in lower(mixer, fixed, dtype).kernels:
+        for kernel in plan_for(mixer, fixed, dtype, target).kernels:
             click.echo(f"\n{write_program(kernel.program)}")
 
 

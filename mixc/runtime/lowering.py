@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..ir.errors import UnsupportedError
 from ..ir.host import is_host
 from ..ir.mixer import Attention, Mixer
+from ..ir.targets import parse_target
 
 if TYPE_CHECKING:
     from ..ir.plan import Plan
@@ -83,15 +84,15 @@ def lowering(
     sizes: Mapping[str, int] = {},
     dtype: str = "bfloat16",
     kept: Collection[str] = (),
+    target: str | None = None,
 ) -> Lowering:
     """Lower a mixer, and say what was found on the way.
 
-    ``kept`` are those inputs of a backward pass that the forward pass has kept for it.
+    ``kept`` are those inputs of a backward pass that the forward pass has kept for it; ``target``
+    as of ``plan_for``.
     """
-    from ..compiler.pipeline import lower
-
     try:
-        plan = lower(mixer, sizes, dtype)
+        plan = plan_for(mixer, sizes, dtype, target)
     except UnsupportedError as error:
         return Lowering(tuple(_ranges(mixer, None)), (), (), str(error))
     kernels = tuple(
@@ -115,6 +116,26 @@ def lowering(
         for loop, places in plan.stretches
     )
     return Lowering(tuple(_ranges(mixer, plan)), findings, kernels, None, without, memory, loops)
+
+
+def plan_for(mixer: Mixer, sizes: Mapping[str, int], dtype: str, target: str | None = None) -> Plan:
+    """The plan by default knobs: for every GPU, for one that ``target`` names, or for this ``cpu``.
+
+    Raises:
+        UnsupportedError: a term that can't be lowered; for a CPU, no C++ compiler.
+        ArgumentError: an unknown target.
+    """
+    from ..compiler.pipeline import lower
+
+    if target is None:
+        return lower(mixer, sizes, dtype)
+    if target.strip().lower() != "cpu":
+        return lower(mixer, sizes, dtype, target=parse_target(target))
+    import torch
+
+    from ..backends.cpu.run import CpuRunner
+
+    return CpuRunner(mixer, lower).plan(sizes, getattr(torch, dtype))
 
 
 def _memory(plan: Plan, kept: Collection[str]) -> Iterator[Held]:

@@ -360,6 +360,18 @@ def test_show_has_axes_ranges_and_plan(run):
         assert line in result.output
 
 
+def test_show_has_the_plan_of_a_target(run):
+    schedules = {}
+    for target in ("cpu", "cuda:90"):
+        plan = json.loads(run("show", "moba", "--target", target, "--json").output)
+        schedules[target] = {kernel["name"]: kernel["schedule"] for kernel in plan["kernels"]}
+    assert schedules["cpu"]["moba_o"] == "listed rows"
+    assert schedules["cuda:90"]["moba_o"] == "flash"
+    wrong = run("show", "moba", "--target", "cuda:9")
+    assert wrong.exit_code == 2
+    assert "did you mean 'cuda:90'?" in wrong.output
+
+
 def test_show_json_is_the_same_as_data(run):
     answer = json.loads(run("show", "alibi_window", "--json").output)
     assert answer["name"] == "alibi_window"

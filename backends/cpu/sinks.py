@@ -8,10 +8,15 @@ from .fusion import Nest
 from .kernel_scope import KernelScope
 from .nest import NestText
 from .products import declare_form, pack_operands
+from .sums_by_place import write_sums_by_place
 
 
 def write_nest(kernel: KernelScope, nest: Nest) -> None:
     """Declare what a nest fills, then the nest, then what is made of that."""
+    if write_sums_by_place(kernel, nest):
+        for sink in nest.sinks:
+            pack_operands(kernel, sink.out)
+        return
     axes = kernel.layout.sort(nest.axes)
     pair_axis = None
     overwritten: list[Value] = []

@@ -238,3 +238,30 @@ def test_what_a_number_rules_out_is_not_read() -> None:
         bench.store(f"{name}_out", loaded, "TE")
     bench.check()
     assert "mx::load_tile" in emit_source(bench.plan(), find_compiler().target).text
+
+
+@pytest.mark.parametrize(("size", "places"), [(1, 70), (39, 70), (39, 20)])
+def test_terms_that_count_at_one_place(size: int, places: int) -> None:
+    """Added there, be they many to a place, or outside, or infinite where they do not count."""
+    bench = Bench(F32, {"M": 19, "C": size, "S": places})
+    key = bench.b.cast(bench.load("key", "MC"), INT)
+    x, zero = bench.load("x", "MC"), bench.b.constant(0.0, F32)
+    hit = bench.ew("eq", key, bench.b.range("S", None, "s"), dtype=BOOL)
+    _, exists = bench.places("C")
+    small = bench.ew("lt", x, bench.b.constant(1.0, F32), dtype=BOOL)
+    assert exists is not None
+    for n, condition in enumerate((exists, bench.ew("and", exists, small, dtype=BOOL))):
+        counts = bench.ew("and", hit, condition, dtype=BOOL)
+        term = bench.ew("where", counts, x, zero)
+        bench.store(f"sum_{n}", bench.b.reduce("sum", term, "C"), "MS")
+        number = bench.ew("where", counts, key, bench.b.constant(0, INT), dtype=INT)
+        number = bench.b.cast(number, DType.INT64)
+        bench.store(f"keys_{n}", bench.b.cast(bench.b.reduce("sum", number, "C"), F32), "MS")
+    torch.manual_seed(0)
+    given = torch.randn(19, size)
+    given[torch.rand(given.shape) < 0.1] = torch.inf
+    keys = torch.randint(-5, places + 9, (19, size))
+    keys[:, ::3] = 7
+    bench.check(key=keys.float(), x=given)
+    source = emit_source(bench.plan(), find_compiler().target).text
+    assert source.count("uint32_t(at_S)") == (4 if places == 70 else 0)

@@ -36,16 +36,27 @@ class Target:
     weight_bytes: int = 80 * 1024
     # Whether tensor cores read both factors of a product from shared memory, not from registers.
     products_from_shared: bool = False
+    # Columns of 128 lanes of 32 bits in the memory where tensor cores keep what they sum up; None:
+    # it is in registers.
+    tensor_memory_columns: int | None = None
 
     def __str__(self) -> str:
         """Give the text form, ``cuda:90``."""
         return self.name
 
 
-def _cuda(arch: str, shared_kib: int, products_from_shared: bool = False) -> Target:
-    shared = shared_kib * 1024
+def _cuda(
+    arch: str, shared_kib: int, products_from_shared: bool = False, columns: int | None = None
+) -> Target:
     return Target(
-        f"cuda:{arch}", "cuda", arch, 32, shared, 255, products_from_shared=products_from_shared
+        f"cuda:{arch}",
+        "cuda",
+        arch,
+        32,
+        shared_kib * 1024,
+        255,
+        products_from_shared=products_from_shared,
+        tensor_memory_columns=columns,
     )
 
 
@@ -53,7 +64,7 @@ def _cuda(arch: str, shared_kib: int, products_from_shared: bool = False) -> Tar
 TARGETS: tuple[Target, ...] = (
     _cuda("80", 163),
     _cuda("90", 227, products_from_shared=True),
-    _cuda("100", 227, products_from_shared=True),
+    _cuda("100", 227, products_from_shared=True, columns=512),
     _cuda("120", 99),
     Target("hip:gfx942", "hip", "gfx942", 64, 64 * 1024, 512),
 )
@@ -102,6 +113,7 @@ def common_target(targets: Sequence[Target]) -> Target:
     first = targets[0]
     if len(targets) == 1:
         return first
+    columns = [t.tensor_memory_columns for t in targets if t.tensor_memory_columns is not None]
     return Target(
         " ".join(target.name for target in targets),
         first.backend,
@@ -111,6 +123,7 @@ def common_target(targets: Sequence[Target]) -> Target:
         min(target.registers_per_thread for target in targets),
         min(target.weight_bytes for target in targets),
         all(target.products_from_shared for target in targets),
+        min(columns, default=None),
     )
 
 

@@ -11,6 +11,7 @@ import io
 import signal
 import sys
 from contextlib import redirect_stdout
+from dataclasses import replace
 from functools import lru_cache
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -71,9 +72,15 @@ def compile_kernel(job: CompileJob) -> KernelReport:
     with redirect_stdout(io.StringIO()) as log:
         compiled = triton.compile(source, target=gpu, options=options)
     shared_bytes = compiled.metadata.shared
-    return read_binary(
+    report = read_binary(
         kernel.name, target, shared_bytes, compiled.asm, log.getvalue(), _disassembler()
     )
+    # Triton makes a trap of a kernel that asks for more, and refuses it when it is launched.
+    columns, has = getattr(compiled.metadata, "tmem_size", None), target.tensor_memory_columns
+    if columns is not None and has is not None and columns > has:
+        said = f"{kernel.name} needs {columns} columns of tensor memory, {target} has {has}"
+        return replace(report, error=said)
+    return report
 
 
 @lru_cache(maxsize=8)

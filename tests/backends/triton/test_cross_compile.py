@@ -53,6 +53,32 @@ def flash(q, k, v, o, scale, T, stride_qb, stride_qi, stride_kb, stride_kj, stri
 '''
 
 
+# Five sums of 128 x 128 at once.
+WIDE = """
+import triton
+import triton.language as tl
+
+@triton.jit
+def wide(x, o, n):
+    i = tl.arange(0, 128)
+    place = i[:, None] * 128 + i[None, :]
+    a = tl.zeros([128, 128], tl.float32)
+    b = tl.zeros([128, 128], tl.float32)
+    c = tl.zeros([128, 128], tl.float32)
+    d = tl.zeros([128, 128], tl.float32)
+    e = tl.zeros([128, 128], tl.float32)
+    for t in range(n):
+        y = tl.load(x + t * 16384 + place)
+        z = tl.load(x + (t + n) * 16384 + place)
+        a = tl.dot(y, z, a)
+        b = tl.dot(y, tl.trans(z), b)
+        c = tl.dot(tl.trans(y), z, c)
+        d = tl.dot(z, y, d)
+        e = tl.dot(z, tl.trans(y), e)
+    tl.store(o + place, a * b + c * d + e)
+"""
+
+
 def flash_signature(block_i: int = 64, block_j: int = 64, dim: int = 64) -> KernelSignature:
     pointers = tuple(Argument(name, "*bf16", divisible_by_16=True) for name in "qkvo")
     strides = tuple(
@@ -125,6 +151,15 @@ def test_shared_memory_beyond_the_target_is_an_error_with_numbers(workers: Compi
     assert report.error is not None
     assert f"needs {report.shared_bytes} bytes of shared memory" in report.error
     assert "cuda:120 has 101376 per block" in report.error
+
+
+def test_tensor_memory_beyond_the_target_is_an_error_with_numbers(workers: CompileWorkers) -> None:
+    """Triton gives a kernel that does nothing but stop."""
+    arguments = (Argument("x", "*bf16", divisible_by_16=True), Argument("o", "*fp32"))
+    wide = KernelSignature("wide", (*arguments, Argument("n", "i32")), num_warps=8, num_stages=2)
+    (report,) = workers.compile(WIDE, [wide], [parse_target("cuda:100")])
+    assert report.error is not None
+    assert "needs 640 columns of tensor memory, cuda:100 has 512" in report.error
 
 
 def test_an_unaligned_stride_is_seen_to_stop_the_pipeline(workers: CompileWorkers) -> None:

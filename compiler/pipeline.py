@@ -31,6 +31,7 @@ from .passes.load_ahead import load_ahead
 from .passes.merge_maps import merge_maps
 from .passes.merge_sweeps import merge_sweeps
 from .passes.merge_transforms import merge_transforms
+from .passes.row_sums import store_row_sums
 from .passes.rows_in_walks import rows_in_walks
 from .passes.segment_rows import segment_rows
 from .passes.split_walks import split_walks
@@ -64,6 +65,7 @@ class Pass:
 PASSES: tuple[Pass, ...] = (
     Pass("segment_rows", segment_rows, "few heads and many rows: segments of rows at once"),
     Pass("merge_sweeps", merge_sweeps, "gradients of both sides of a pair by one look at it"),
+    Pass("store_row_sums", store_row_sums, "numbers of a row that each block would sum up again"),
     Pass("rows_in_walks", rows_in_walks, "what is made of a walk's row is made while it is there"),
     Pass("merge_maps", merge_maps, "values of the same places, which read the same, in one kernel"),
     Pass("merge_transforms", merge_transforms, "transforms along two axes are one call"),

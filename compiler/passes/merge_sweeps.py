@@ -12,15 +12,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ...ir.expression import Expr, Kind, Literal, Reduce, Ref
-from ...ir.names import free_name, names_in
+from ...ir.expression import Kind, Literal, Ref
+from ...ir.names import free_name
 from ...ir.normaliser import Plain
-from ...ir.plan import Buffer, Plan
-from ...ir.rewriting import transform
-from ...ir.roles import dim_roles
+from ...ir.plan import Plan
 from ...ir.targets import CpuTarget
 from ...ir.task import AttentionTask, PointwiseTask, Task, buffers_of
 from ...ir.tile import DType
+from .row_sums import row_sums, rows_apart, with_rows
 
 
 def merge_sweeps(plan: Plan) -> Plan:
@@ -34,8 +33,9 @@ def merge_sweeps(plan: Plan) -> Plan:
         if isinstance(first, AttentionTask) and isinstance(second, AttentionTask):
             plan, grown, rounded = _in_float32(plan, second)
             place = tasks.index(second)
-            plan, rows, merged = _rows_apart(plan, _merged(first, grown))
-            tasks[place : place + 1] = [*rows, merged, *rounded]
+            merged = _merged(first, grown)
+            plan, rows = rows_apart(plan, merged, row_sums(plan, merged))
+            tasks[place : place + 1] = [*rows.values(), with_rows(merged, rows), *rounded]
             tasks.remove(first)
             found.append(f"one sweep for {first.name} and {second.name}: of the same pairs")
     return replace(plan, tasks=tuple(tasks), findings=(*plan.findings, *found)) if found else plan
@@ -50,47 +50,6 @@ def _merged(first: AttentionTask, second: AttentionTask) -> AttentionTask:
         across=second.outputs,
         about=f"{first.about}; {across}: summed along the rows",
     )
-
-
-def _rows_apart(plan: Plan, task: AttentionTask) -> tuple[Plan, list[PointwiseTask], AttentionTask]:
-    """The task with numbers of a position of ``over`` in buffers, and what makes them.
-
-    Every block of the other side would sum them up anew, and load what nothing else reads.
-    """
-    taken = {*(b.name for b in plan.buffers), *(t.name for t in plan.tasks), plan.mixer.name}
-    places = {*task.queries, task.over} - {task.block}
-    fixed, roles = {dim for dim, _ in plan.sizes}, dim_roles(plan.mixer, dict(plan.sizes))
-    made: dict[Expr, PointwiseTask] = {}
-
-    def apart(node: Expr) -> Expr | None:
-        if not isinstance(node, Reduce) or not {task.over} <= node.axes <= places:
-            return None
-        if node.kind is not Kind.REAL or not {*node.over} <= fixed or names_in(node) & task.local:
-            return None
-        if node not in made:
-            name = free_name(f"{task.name.removeprefix(plan.mixer.name + '_')}_row", taken)
-            kernel = free_name(f"{plan.mixer.name}_{name}", taken)
-            taken.update((name, kernel))
-            reason = "each block of the other side would compute it again"
-            about = f"{name}: {reason}"
-            made[node] = PointwiseTask(kernel, name, node, (task.over,), about, reason)
-        return Ref(made[node].result, node.axes, Kind.REAL)
-
-    def each(sums: tuple[tuple[str, Expr], ...]) -> tuple[tuple[str, Expr], ...]:
-        return tuple((name, transform(value, apart)) for name, value in sums)
-
-    lean = replace(
-        task,
-        score=transform(task.score, apart),
-        gain=None if task.gain is None else transform(task.gain, apart),
-        outputs=each(task.outputs),
-        across=each(task.across),
-    )
-    buffers = [
-        Buffer(t.result, roles.order(node.axes), DType.FLOAT32, "temporary")
-        for node, t in made.items()
-    ]
-    return replace(plan, buffers=(*plan.buffers, *buffers)), [*made.values()], lean
 
 
 def _in_float32(plan: Plan, task: AttentionTask) -> tuple[Plan, AttentionTask, list[PointwiseTask]]:

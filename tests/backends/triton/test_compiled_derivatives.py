@@ -59,7 +59,7 @@ def test_masked_attention_spills_nothing(size: int) -> None:
     plan = backward_plan("causal", size)
     sweeps = {f"{k.program.name}_kernel" for k in plan.kernels if k.schedule == "flash"}
     assert len(sweeps) == 2
-    assert len(plan.kernels) <= 4
+    assert len(plan.kernels) <= 5  # of these, row products and a sum of heads for keys and values
     for report in compiled(plan):
         assert (report.error, report.spilled_bytes) == (None, 0), report
         if report.name in sweeps:

@@ -27,7 +27,10 @@ from ...ir.tile import (
 # for the factors of products.
 REGISTER_LIMIT = 95
 _OF_FACTORS = 32
-_OF_A_SUM = 3  # products of a turn: of the scores, of their slopes, and what they weigh
+# Where factors are all in shared memory and rows keep no maximum: clean at 160 in gradients of keys
+# and values (240 registers of a thread in all), spilling from 192.
+_OF_SUMS = 160
+_OF_TWO_SUMS = 4  # products of a turn: of the scores, of their slopes, and what these two weigh
 # The same for what carries a state, of which a factor in registers is another copy in 16 bits: half
 # as many again.
 _BESIDE_FACTORS = REGISTER_LIMIT * 2 // 3
@@ -41,6 +44,7 @@ _WITH_ADDRESS = 3  # registers of an element that is loaded by an address of its
 # Warps that a recurrence may have, and the registers that its tiles may take of a thread's.
 _WARPS = (1, 2, 4, 8, 16)
 _ROW_REGISTERS = 96
+_LANES = 128  # of tensor memory
 _NESTED = 3  # tiles of a loop inside: what it carries, its term, and what its functions take
 
 
@@ -150,22 +154,52 @@ def holds(program: Program, room: int, target: AnyTarget) -> bool:
     return registers(program) <= room and has_room(program, target)
 
 
-def _leaves_factors(program: Program, target: AnyTarget) -> bool:
-    """Whether factors of products stay in shared memory, and nothing takes the registers instead.
+def _room_of_a_turn(program: Program, target: AnyTarget) -> int:
+    """Registers for what a turn carries and makes: more where factors of products stay in shared
+    memory, and nothing takes the registers instead.
 
-    A turn with more products than scores and what they weigh holds what these are made of; one
-    that gathers a number for each pair, the addresses; where every block is masked, the masks.
+    A turn that keeps a maximum, or makes its factors, holds what these are made of beside more than
+    the products of scores and of what they weigh; one that gathers a number for each pair, the
+    addresses; where every block is masked, the masks.
     """
     if isinstance(target, CpuTarget) or not target.products_from_shared:
-        return False
+        return REGISTER_LIMIT
     turns = [op.body for op in program.body if isinstance(op, For)]
     products = [[op for op in turn if isinstance(op, Dot)] for turn in turns]
     pairs = {dot.out.axes for dots in products for dot in dots}
     gathers = any(isinstance(op, Load) and op.out.axes in pairs for turn in turns for op in turn)
     unmasked = any(dots and not any(dot.masked for dot in dots) for dots in products)
+    if gathers or not unmasked:
+        return REGISTER_LIMIT
     raised = any(isinstance(op, Reduce) and op.op == "max" for turn in turns for op in turn)
-    most = 2 if raised or _makes_factors(program) else _OF_A_SUM
-    return unmasked and not gathers and all(len(dots) <= most for dots in products)
+    most = max((len(dots) for dots in products), default=0)
+    if raised or _makes_factors(program):
+        return REGISTER_LIMIT + (_OF_FACTORS if most <= 2 else 0)
+    return _OF_SUMS if most <= _OF_TWO_SUMS else REGISTER_LIMIT
+
+
+def tensor_memory_columns(program: Program) -> int:
+    """Columns of tensor memory (128 lanes of 32 bits) that the products of a loop take at most.
+
+    Each has its own, a masked one two: for what it adds to, and for that where its operand is not
+    finite. A factor of pairs goes there too, one at a time, in 16 bits (Triton 3.7: 592 and 672 for
+    gradients of 128 keys of 128 channels by 32 and 64 queries).
+    """
+    loops = [op.body for op in program.body if isinstance(op, For)]
+    of_loops = [[op for op in all_ops(body) if isinstance(op, Dot)] for body in loops]
+    return max((_columns(program, dots) for dots in of_loops), default=0)
+
+
+def _columns(program: Program, dots: list[Dot]) -> int:
+    made = {dot.out.axes for dot in dots}
+    sums = sum(_elements(program, dot.out) * (2 if dot.masked else 1) for dot in dots)
+    pairs = [_elements(program, dot.a) // 2 for dot in dots if dot.a.axes in made]
+    return (sums + max(pairs, default=0)) // _LANES
+
+
+def _has_tensor_memory(program: Program, target: AnyTarget) -> bool:
+    columns = None if isinstance(target, CpuTarget) else target.tensor_memory_columns
+    return columns is None or tensor_memory_columns(program) <= columns
 
 
 def fits(program: Program, target: AnyTarget) -> bool:
@@ -176,8 +210,9 @@ def fits(program: Program, target: AnyTarget) -> bool:
     beside = before - (_loaded_factors(program) if target.products_from_shared else 0)
     return (
         has_room(program, target)
-        and held <= REGISTER_LIMIT + (_OF_FACTORS if _leaves_factors(program, target) else 0)
-        and before <= PROLOGUE_LIMIT
+        and _has_tensor_memory(program, target)
+        and held <= _room_of_a_turn(program, target)
+        and beside <= PROLOGUE_LIMIT
         and held + beside <= target.registers_per_thread
     )
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+from ...ir.expression import TRANSCENDENTAL, Call
 from ...ir.knob import Knob
 from ...ir.optional import expressions
 from ...ir.plan import Plan
 from ...ir.recurrence_tasks import ChunkTask
+from ...ir.rewriting import walk
 from ...ir.targets import Target
 from ...ir.task import PartTask
 from ...ir.tile import For, Program
@@ -46,13 +48,16 @@ def chunk_kernels(task: ChunkTask, context: Context) -> int:
     program holds whole leave the registers for what it would load, unless all decays of entries
     are made elsewhere; and in a backward pass few kernels are better than a short chain. Where
     products take factors from registers, the small ones of a chunk have theirs in every warp again:
-    they are prepared with few warps, and the walk has more.
+    they are prepared with few warps, and the walk has more. A feature map with exponentials is a
+    chain for each element of a row, in a walk that has no other warps to fill it, once for each
+    part of the state: keys and queries after it are what a walk should read.
     """
     target = context.target
     if not isinstance(target, Target):
         return CHUNK_KERNELS.default
-    solved = task.corrected and bool(task.tiled) and not context.wide
-    return 2 if context.dtype.is_narrow and (by_entry(task) or solved) else 1
+    alone = bool(task.tiled) and not context.wide
+    apart = by_entry(task) or (alone and (task.corrected or _maps_features(task, context)))
+    return 2 if context.dtype.is_narrow and apart else 1
 
 
 def plan_knobs(plan: Plan) -> tuple[Knob, ...]:
@@ -63,6 +68,13 @@ def plan_knobs(plan: Plan) -> tuple[Knob, ...]:
     if not chunks and not parts:
         return of_sums
     return (replace(CHUNK_KERNELS, default=max(parts.values(), default=1)), *of_sums)
+
+
+def _maps_features(task: ChunkTask, context: Context) -> bool:
+    """Whether rows' channels go through exponentials and the like before states take them."""
+    nodes = (node for value in task.row_values for node in walk(value))
+    calls = (node for node in nodes if isinstance(node, Call) and node.fn in TRANSCENDENTAL)
+    return any(call.axes & context.features for call in calls)
 
 
 def by_entry(task: ChunkTask) -> bool:

@@ -12,7 +12,7 @@ from mixc.compiler.pipeline import lower
 from mixc.ir.data_text import read_data, write_data
 from mixc.ir.plan import Kernel, Plan
 from mixc.ir.targets import AVX2, parse_target
-from mixc.ir.tile import Dot, For, Op, Scan, Store, Substitute, all_ops
+from mixc.ir.tile import Dot, Elementwise, For, Op, Scan, Store, Substitute, all_ops
 
 from ..schedules.test_recurrences import BACKWARD, HALVES, RESET, STEPS, check, matrix
 
@@ -67,6 +67,15 @@ def test_one_kernel_stays_what_it_was() -> None:
 
 HOPPER = parse_target("cuda:90")
 FEATURES = {"D": 64, "E": 64}
+
+
+@pytest.mark.parametrize(("name", "kernels"), [("linear_normalized", 2), ("linear", 1)])
+def test_feature_maps_with_exponentials_are_not_in_the_walk(name: str, kernels: int) -> None:
+    mixer = load_file(find_spec(name))
+    plan = lower(mixer, FEATURES, "bf16", target=HOPPER)
+    assert len(plan.kernels) == kernels
+    assert not any(isinstance(op, Elementwise) and op.fn == "elu" for op in ops(plan, -1))
+    assert len(lower(mixer, FEATURES, "fp32", target=HOPPER).kernels) == 1
 
 
 @pytest.mark.parametrize("target", ["cuda:80", "cuda:90"])

@@ -27,10 +27,10 @@ from ...ir.tile import (
 # for the factors of products.
 REGISTER_LIMIT = 95
 _OF_FACTORS = 32
-# Where factors are all in shared memory and rows keep no maximum: clean at 160 in gradients of keys
-# and values (240 registers of a thread in all), spilling from 192.
-_OF_SUMS = 160
-_OF_TWO_SUMS = 4  # products of a turn: of the scores, of their slopes, and what these two weigh
+# Where factors are all in shared memory and rows keep no maximum: clean at 160 and 176 in gradients
+# of keys, queries and their positions (240 registers of a thread in all, and 255), spilling from
+# 192.
+_OF_SUMS = 176
 # The same for what carries a state, of which a factor in registers is another copy in 16 bits: half
 # as many again.
 _BESIDE_FACTORS = REGISTER_LIMIT * 2 // 3
@@ -172,10 +172,9 @@ def _room_of_a_turn(program: Program, target: AnyTarget) -> int:
     if gathers or not unmasked:
         return REGISTER_LIMIT
     raised = any(isinstance(op, Reduce) and op.op == "max" for turn in turns for op in turn)
-    most = max((len(dots) for dots in products), default=0)
     if raised or _makes_factors(program):
-        return REGISTER_LIMIT + (_OF_FACTORS if most <= 2 else 0)
-    return _OF_SUMS if most <= _OF_TWO_SUMS else REGISTER_LIMIT
+        return REGISTER_LIMIT + (_OF_FACTORS if all(len(dots) <= 2 for dots in products) else 0)
+    return _OF_SUMS
 
 
 def tensor_memory_columns(program: Program) -> int:

@@ -67,7 +67,7 @@ def test_masked_attention_spills_nothing(size: int) -> None:
             assert (report.async_copies or 0) > 0, report
 
 
-@pytest.mark.parametrize("name", ["fox", "softcap"])
+@pytest.mark.parametrize("name", ["fox", "softcap", "seqpe"])
 def test_factors_of_the_queries_gradients_leave_the_registers(name: str) -> None:
     """128 rows go at a time: two groups of warps, each with products of its own."""
     plan = backward_plan(name, 128)

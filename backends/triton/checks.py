@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from ...ir.binding import expected_layout_text
+from ...ir.expression import Size
+from ...ir.mixer import Mixer
 from ...ir.plan import Plan
+from ...ir.rewriting import walk
 from ...ir.tile import Dot, DType, all_ops
+from ..host_text import host_text
 from ..python_text import Text, call, chain, infix, listed, name
 from ..statements import Statement, written
 
@@ -47,8 +51,13 @@ def kind_checks(plan: Plan, wide_dots: bool) -> Iterator[Statement]:
         yield written(call("RuntimeError", words), 2, "raise ")
 
 
-def shape_checks(plan: Plan, names: Mapping[str, str]) -> Iterator[Statement]:
-    """Statements on shapes, once all sizes are known; ``names``: how the function calls a size."""
+def shape_checks(
+    plan: Plan, names: Mapping[str, str], derived: Collection[str] = ()
+) -> Iterator[Statement]:
+    """Statements on shapes, once all sizes are known.
+
+    ``names``: how the function calls a size; ``derived``: the sizes that it has from others.
+    """
 
     def size(dim: str) -> Text:
         return name(names.get(dim, dim))
@@ -63,10 +72,52 @@ def shape_checks(plan: Plan, names: Mapping[str, str]) -> Iterator[Statement]:
         yield written(infix(heads, "%", call("max", groups, 1)), 1, "if ", ":")
         found = f"got {{{groups.code}}} and {{{heads.code}}}"
         yield _refusal(f"heads: {small} must divide {large}, {found}")
+    yield from _relations(plan, names, derived)
     for dim, most in plan.limits:
         yield written(infix(size(dim), ">", Text(f"{most}")), 1, "if ", ":")
         found = f"got {{{size(dim).code}}}: beyond, integers take more than 64 bits"
         yield _refusal(f"expected {dim} of at most {most}, {found}")
+
+
+def _relations(
+    plan: Plan, names: Mapping[str, str], derived: Collection[str]
+) -> Iterator[Statement]:
+    """Statements on what the spec says of sizes that tensors give each by itself."""
+    mixer = plan.mixer
+    given: dict[str, tuple[str, int]] = {}  # dim -> the first axis that is as long
+    for entry in mixer.inputs:
+        for axis, product in enumerate(entry.layout):
+            if len(product) == 1:
+                given.setdefault(product[0], (entry.name, axis))
+    firsts: dict[str, str] = {}
+    for dim, (tensor, axis) in given.items():
+        first = firsts.setdefault(mixer.sequence(dim) or dim, dim)
+        if first != dim and not {dim, first} <= names.keys():
+            ours, theirs = (name(names.get(d, d)) for d in (dim, first))
+            yield written(infix(ours, "!=", theirs), 1, "if ", ":")
+            other, place = given[first]
+            yield _refusal(
+                f"{tensor}: expected {dim}, axis {axis}, as long as {first}, axis {place} of "
+                f"{other}: {{{theirs.code}}}, got {{{ours.code}}}"
+            )
+    for dim, value in mixer.sizes:
+        read = {node.dim for node in walk(value) if isinstance(node, Size)}
+        if dim not in derived and not {dim, *read} <= names.keys():
+            ours, theirs = name(names.get(dim, dim)), host_text(value, names)
+            yield written(infix(ours, "!=", theirs), 1, "if ", ":")
+            where = next(_having(mixer, dim), "dims")
+            yield _refusal(
+                f"{where}: expected {dim} = {value} = {{{theirs.code}}}, got {{{ours.code}}}"
+            )
+
+
+def _having(mixer: Mixer, dim: str) -> Iterator[str]:
+    """The axes that tell a dim."""
+    alike = {dim} | {d for d, s in mixer.sequences if s == (mixer.sequence(dim) or dim)}
+    for entry in mixer.inputs:
+        yield from (
+            f"{entry.name}, axis {axis}" for axis, p in enumerate(entry.layout) if alike & {*p}
+        )
 
 
 def _refusal(words: str) -> Statement:

@@ -61,6 +61,7 @@ class HostText:
         self.mixer: Mixer = plan.mixer
         self.names = {d: str(n) for d, n in plan.sizes}
         self.statements: list[Statement] = []
+        self.derived: set[str] = set()  # sizes and params that others tell
         self._write()
 
     @property
@@ -91,7 +92,7 @@ class HostText:
         for param, value in self.plan.params:
             self._assign(param, Text(repr(value)))
         self._sizes()
-        self.statements.extend(shape_checks(self.plan, self.names))
+        self.statements.extend(shape_checks(self.plan, self.names, self.derived))
         self._buffers()
         done = 0
         for loop, inside in self.plan.stretches:
@@ -147,6 +148,7 @@ class HostText:
         for made, value in (*self.mixer.sizes, *params):
             if made not in known and _named_in(value) <= known:
                 self._assign(made, host_text(value, self.names))
+                self.derived.add(made)
                 known.add(made)
                 return True
         for given in self.mixer.inputs:

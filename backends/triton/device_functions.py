@@ -75,7 +75,8 @@ def _silu(x):
 """,
     "elu": """
 def _elu(x):
-    return tl.where(x > 0, x, tl.exp(tl.minimum(x, 0)) - 1)
+    # Not by a minimum, which leaves a NaN out.
+    return tl.where(x > 0, x, tl.exp(tl.where(x > 0, 0.0, x)) - 1)
 """,
     "sign": """
 def _sign(x):

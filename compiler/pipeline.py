@@ -36,6 +36,7 @@ from .passes.rows_in_walks import rows_in_walks
 from .passes.segment_rows import segment_rows
 from .passes.split_walks import split_walks
 from .passes.walk_in_runs import walk_in_runs
+from .passes.widen_choices import widen_choices
 from .planning.convolution import LAGS
 from .planning.mixer import plan_mixer
 from .planning.transform import TERMS
@@ -63,6 +64,7 @@ class Pass:
 
 
 PASSES: tuple[Pass, ...] = (
+    Pass("widen_choices", widen_choices, "what is ranked is not rounded: a choice may hang on it"),
     Pass("segment_rows", segment_rows, "few heads and many rows: segments of rows at once"),
     Pass("merge_sweeps", merge_sweeps, "gradients of both sides of a pair by one look at it"),
     Pass("store_row_sums", store_row_sums, "numbers of a row that each block would sum up again"),

@@ -208,8 +208,7 @@ class Store:
 class Dot:
     """``out`` = sum over the axis ``over`` of a * b (+ acc), accumulated in float32.
 
-    ``masked``: a is 0 where a mask hides what b holds, so that it counts for nothing there even if
-    it is infinite or NaN.
+    ``masked``: where a is 0, what b holds is hidden, even NaN; ``exact``: float32 loses no bits.
     """
 
     out: Value
@@ -218,6 +217,7 @@ class Dot:
     over: str
     acc: Value | None = None
     masked: bool = False
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)

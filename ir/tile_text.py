@@ -137,9 +137,10 @@ def _right_side(op: Op) -> str:
         case Load(_, buffer, index, mask, fill, again):
             tail = "" if mask is None else f"{_where(mask)} else {fill}"
             return f"load {_place(buffer, index)}{tail}{' again' if again else ''}"
-        case Dot(_, a, b, over, acc, masked):
+        case Dot(_, a, b, over, acc, masked, exact):
             more = "" if acc is None else f" + {acc.name}"
-            return f"{'masked ' if masked else ''}dot({a.name}, {b.name}) over {over}{more}"
+            how = f"{'exact ' if exact else ''}{'masked ' if masked else ''}"
+            return f"{how}dot({a.name}, {b.name}) over {over}{more}"
         case Reduce(_, fn, x, over):
             return f"{fn} {x.name} over {over}"
         case Scan(_, x, over, reverse, fn):

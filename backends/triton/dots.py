@@ -14,7 +14,7 @@ def write_dot(kernel: KernelScope, op: Dot) -> None:
     texts = [_operand(kernel, a, a_order), _operand(kernel, b, b_order)]
     if op.acc is not None:
         texts.append(kernel.shaped(op.acc, kernel.layout.of(op.out)))
-    precision = f'"{kernel.precision}"'
+    precision = f'"{_precision(kernel, op)}"'
     if op.masked:
         if op.acc is None:
             shape = f"[{kernel.blocks(kernel.layout.of(op.out))}]"
@@ -26,6 +26,17 @@ def write_dot(kernel: KernelScope, op: Dot) -> None:
     else:
         product = call("tl.dot", *texts)
     kernel.define(op, op.out, product)
+
+
+def _precision(kernel: KernelScope, op: Dot) -> str:
+    """How operands in float32 are multiplied.
+
+    Where a choice by narrow numbers hangs on them, by their two leading parts in bfloat16, 16 bits,
+    on tensor cores of every target; Triton's interpreter, which has no such parts, by all bits.
+    """
+    if op.exact:
+        return "ieee" if kernel.wide_dots else "bf16x3"
+    return kernel.precision
 
 
 def _operand(kernel: KernelScope, value: Value, order: Order) -> Text:

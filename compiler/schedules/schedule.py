@@ -22,6 +22,7 @@ from ...ir.task import (
     TransformTask,
 )
 from ...ir.tile import Program
+from ..analysis.choices import decisive
 from ..tiles.context import Context, context_of
 from .attention import attention
 from .block_table import block_table
@@ -60,12 +61,22 @@ def schedule_tasks(plan: Plan) -> Plan:
     tasks, no kernels --> a kernel for each task, in the order of the tasks
     """
     context = plan_context(plan)
+    decides = decisive(plan.tasks, plan.loops)
     kernels = tuple(
-        Kernel(schedule(task, context), task.schedule, task.computes, task.reason)
+        Kernel(
+            schedule(task, replace(context, exact=_is_exact(task, decides))),
+            task.schedule,
+            task.computes,
+            task.reason,
+        )
         for task in plan.tasks
     )
     limits = tuple(context.ranges.limits.items())
     return replace(plan, kernels=kernels, limits=limits).with_common_blocks()
+
+
+def _is_exact(task: Task, decides: frozenset[str]) -> bool:
+    return isinstance(task, PointwiseTask) and not decides.isdisjoint(task.writes)
 
 
 def plan_context(plan: Plan) -> Context:

@@ -186,16 +186,17 @@ class Builder(Draft):
         acc: Value | None = None,
         hint: str = "",
         masked: bool = False,
+        exact: bool = False,
     ) -> Value:
-        """Contract one axis, in float32; ``masked``: see ``Dot``."""
+        """Contract one axis, in float32; ``masked``, ``exact``: see ``Dot``."""
         level, axes = self.level(a, b, acc), (a.axes | b.axes) - {over}
 
         def make() -> tuple[Op, Value]:
             name = hint or self.naming.contracted(a, b)
             out = self.value(name, DType.FLOAT32, axes, level)
-            return Dot(out, a, b, over, acc, masked), out
+            return Dot(out, a, b, over, acc, masked, exact), out
 
-        return self._emit(("dot", a, b, over, acc, masked), level, make)
+        return self._emit(("dot", a, b, over, acc, masked, exact), level, make)
 
     def reduce(self, op: str, x: Value, over: str, hint: str = "") -> Value:
         """Reduce one axis of a tile."""

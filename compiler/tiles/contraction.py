@@ -17,6 +17,7 @@ from ...ir.tile import DType, Value
 from ..analysis.conditions import all_of, conditions_of
 from .admitted import steps_for_rows
 from .evaluator import Evaluator
+from .exactness import are_exact
 from .row_by_row import is_too_deep, row_by_row, settle
 
 # Of finite numbers these are finite, and far from too large.
@@ -209,8 +210,12 @@ def _contract_inside(
     builder = evaluator.builder
     if len(groups) == 2 and len(over) == 1 and all(len(axes) == 1 for axes, _ in groups):
         groups.sort(key=lambda group: mask is not None and mask not in group[1])
-        a, b = (_operand(evaluator, members, over[0]) for _, members in groups)
-        return builder.dot(a, b, over[0], acc, hint, masked=mask is not None)
+        context = evaluator.context
+        wide = context.exact and context.dtype.is_narrow
+        wide = wide and not all(are_exact(members, context) for _, members in groups)
+        dtype = DType.FLOAT32 if wide else context.dtype
+        a, b = (_operand(evaluator, members, over[0], dtype) for _, members in groups)
+        return builder.dot(a, b, over[0], acc, hint, masked=mask is not None, exact=wide)
     held = frozenset[str]().union(*(axes for axes, _ in groups))
     if len(held) <= 1 or not _can_step(evaluator, over, inside):
         if len(over) == 1 and is_too_deep(evaluator, held | {*over}):
@@ -421,10 +426,9 @@ def _is_dot(evaluator: Evaluator, inside: list[Expr], over: tuple[str, ...]) -> 
     return len(groups) == 2 and all(len(axes) == 1 for axes, _ in groups)
 
 
-def _operand(evaluator: Evaluator, factors: list[Expr], over: str) -> Value:
+def _operand(evaluator: Evaluator, factors: list[Expr], over: str, dtype: DType) -> Value:
     """One side of a dot: the product, zero where the tile has no positions, in the dot's type."""
     builder = evaluator.builder
-    narrow = evaluator.context.dtype
     if len(factors) == 1:
         value = evaluator.evaluate(factors[0])
     else:
@@ -433,7 +437,7 @@ def _operand(evaluator: Evaluator, factors: list[Expr], over: str) -> Value:
         value = _product(evaluator, values, f"{builder.naming.stem(main)}_scaled")
     if not all(is_zero_outside(evaluator, f) for f in factors):
         value = evaluator.masked(value, over, 0.0)
-    return builder.cast(value, narrow)
+    return builder.cast(value, dtype)
 
 
 def is_zero_outside(evaluator: Evaluator, factor: Expr) -> bool:

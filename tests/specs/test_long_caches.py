@@ -131,3 +131,46 @@ def test_longheads_reads_its_best_chunks_end_to_end(length: int, keep: int) -> N
                 rows.append((score / math.sqrt(D)).softmax(0) @ v[at])
     o = torch.stack(rows).view(B, H, length, D)
     assert_agrees("longheads", x, {"o": o}, {"chunk": chunk, "keep": keep})
+
+
+@pytest.mark.parametrize(("keep", "beside"), [(1, 1), (3, 2)])
+def test_emllm_reads_events_and_neighbours_of_the_best(keep: int, beside: int) -> None:
+    length, first, local, least, few, chunk = 41, 2, 9, 2, 2, 5
+    x = {n: normal(B, H, length, s, grad=True) for n, s in zip("qkv", (D, D, E), strict=True)}
+    starts = torch.zeros(B, length, dtype=torch.bool)
+    for b, cuts in enumerate(([3, 5, 9, 12, 18, 20, 24, 30], [2, 6, 8, 13, 15, 21, 26, 33, 38])):
+        starts[b, cuts] = True
+    x["event"] = starts.int().cumsum(-1).int()
+    q, k = (x[n] for n in "qk")
+    i, j = torch.arange(length)[:, None], torch.arange(length)
+    near = rotate(q, j.double()) @ rotate(k, j.double()).mT / math.sqrt(D)
+    window = (j <= i) & (i - j < local)
+    mass = near.detach().masked_fill(~window, -math.inf).softmax(-1)
+    got = (mass * (window & (j < i))).sum(2)
+    far_q = rotate(q, torch.full((length,), local - 1.0, dtype=torch.float64))
+    seen = (j < first).expand(B, length, length).clone()
+    for b in range(B):
+        events = [torch.where(x["event"][b] == n)[0] for n in range(int(x["event"][b].max()) + 1)]
+        keys = []
+        for own in events:
+            best = [own[got[b, h, own].topk(min(few, len(own))).indices] for h in range(H)]
+            keys.append(torch.stack([k[b, h, best[h]].mean(0) for h in range(H)]))
+        for c in range(-(-length // chunk)):
+            rows = slice(c * chunk, min((c + 1) * chunk, length))
+            asked = far_q[b, :, rows].mean(1)
+            fits = [float((asked * key).sum().detach()) for key in keys]
+            old = [
+                n
+                for n, own in enumerate(events)
+                if own[0] >= first and own[-1] <= c * chunk - local
+            ]
+            order = sorted(old, key=lambda n, fits=fits: -fits[n])
+            told = {*order[:keep]}
+            for n in order[:beside]:
+                told |= {n - 1, n + 1} & {*old}
+            for n in told:
+                seen[b, rows, events[n]] = True
+    far = (far_q @ k.mT / math.sqrt(D)).masked_fill(~(seen[:, None] & (i - j >= local)), -math.inf)
+    o = torch.where(window, near, far).softmax(-1) @ x["v"]
+    sizes = {"first": first, "local": local, "least": least, "few": few, "chunk": chunk}
+    assert_agrees("emllm", x, {"o": o}, {**sizes, "keep": keep, "beside": beside})

@@ -40,8 +40,9 @@ SPILLS = {
     "recycled": 4,
     "sea": 40,
     # ptxas's own choice for more warps at once, in a scan of a running maximum: 48 registers; none
-    # where it may take 64.
+    # where it may take 64. Likewise a selection among the tokens of each event: 64, none at 70.
     "combiner_axial": 4,
+    "emllm": 4,
     # Features of pairs of channels: 273 and 256 rows of a state, and of queries and keys.
     "based": 580,
     "rebased": 204,

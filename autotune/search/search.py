@@ -197,6 +197,7 @@ class Search:
             if refusal is None and not repeated:
                 return trial
             self._refuse(trial, refusal)
+            seen.add(key(trial.params))  # what another process has begun since, too
         return None
 
     def _refuse(self, trial: OpenTrial, refusal: str | None) -> None:

@@ -145,6 +145,20 @@ def test_a_database_whose_tables_another_holds_is_said(postgresql, monkeypatch):
             open_storage(postgresql)
 
 
+def test_a_search_ends_where_another_process_tries_the_last_that_is_left(tmp_path, monkeypatch):
+    space = Space((Knob("rows", (1, 2), 1, ""),), lambda _: None, "source")
+    storage = open_storage(tmp_path / "journal")
+    outcome = Outcome("ok", "", 1.0, 0.0)
+    Search(space, storage, "study", 0).run(lambda *_: outcome, 1, [space.default])
+    other = optuna.load_study(study_name="study", storage=storage)
+    other.enqueue_trial({"rows": 2})
+    other.ask().suggest_categorical("rows", (1, 2))
+    # It began after this search had looked.
+    monkeypatch.setattr(Search, "_running", lambda _: set())
+    history = Search(space, storage, "study", 0).run(lambda *_: outcome, 9, [space.default])
+    assert [trial.configuration for trial in history.trials] == [{"rows": 1}]
+
+
 def test_a_storage_that_does_not_answer_is_said():
     with pytest.raises(ArgumentError, match=r"--storage nothing://\.\.\.: "):
         open_storage("nothing://here/there")

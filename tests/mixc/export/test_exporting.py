@@ -117,7 +117,7 @@ def test_a_bfloat16_file_checks_itself_in_the_interpreter(tmp_path):
 def test_a_wrong_kernel_is_found(tmp_path):
     path = tmp_path / "causal.py"
     source = exported("causal").source
-    right = "weight_scaled = tl.where(mask, weight * (d_o_v - delta[None, :]), 0.0) * scale"
+    right = "weight_scaled = tl.where(mask, weight * (d_o_v - delta_tile[None, :]), 0.0) * scale"
     assert right in source
     path.write_text(source.replace(right, right.replace("* scale", "* 1.01 * scale")))
     done = self_test(path)

@@ -80,10 +80,26 @@ def test_a_bound_that_is_off_by_one_is_found(executor):
         planted(executor, "i_exists = i < I", "i_exists = i <= I")
 
 
+# The values are a factor of a product that no turn waits for, and are read into registers, too.
+NORMED = """
+mixer: normed
+inputs: {q: [B, H, I, D], k: [B, H, J, D], v: [B, H, J, E]}
+dims: {I: T, J: T}
+attention:
+  over: J
+  score: D ** -0.5 * sum(q * k, D) - sum(v * v, E)
+  mask: j <= i
+  output: {o: v}
+outputs: {o: [B, H, I, E]}
+"""
+
+
 @pytest.mark.timeout(600)
 def test_a_copy_over_what_a_product_still_reads_is_found(executor, monkeypatch):
+    mixer = load_text(NORMED)
+    assert examine(executor, mixer, "cuda:90", "bfloat16", "forward").status == "right"
     monkeypatch.setattr(emit, "with_own_loads", lambda program: program)
-    found = examine(executor, spec("causal"), "cuda:90", "bfloat16", "backward")
+    found = examine(executor, mixer, "cuda:90", "bfloat16", "forward")
     assert found.status == "crashed"
     assert "writes where an asynchronous product still reads" in found.message
 

@@ -106,9 +106,7 @@ def _relations(
             ours, theirs = name(names.get(dim, dim)), host_text(value, names)
             yield written(infix(ours, "!=", theirs), 1, "if ", ":")
             where = next(_having(mixer, dim), "dims")
-            yield _refusal(
-                f"{where}: expected {dim} = {value} = {{{theirs.code}}}, got {{{ours.code}}}"
-            )
+            yield _refusal(f"{where}: expected {dim} = {value}, got {{{ours.code}}}")
 
 
 def _having(mixer: Mixer, dim: str) -> Iterator[str]:

@@ -52,8 +52,10 @@ class Dims:
         return True
 
     def _like(self, dim: str) -> str:
-        """The last of the dims that ``dim`` has its length from."""
-        while isinstance(size := self.sizes.get(dim), Size):
+        """The last of the dims that ``dim`` has its length from; round a circle, itself."""
+        seen = set[str]()
+        while isinstance(size := self.sizes.get(dim), Size) and dim not in seen:
+            seen.add(dim)
             dim = size.dim
         return dim
 

@@ -184,6 +184,16 @@ def test_a_system_is_square_whichever_of_its_axes_has_a_size(dims):
         load(text.format("{P: 16, D: 32}"))
 
 
+@pytest.mark.parametrize("dims", ["{P: (D), D: (P)}", "{P: (D), D: (N), N: (P)}", "{P: (P)}"])
+def test_a_system_along_axes_whose_sizes_go_round_is_refused(dims):
+    text = (
+        f"inputs: {{A: [B, D, P], b: [B, D]}}\ndims: {dims}\n"
+        'map: {o: "solve(A, b, D=P)"}\noutputs: {o: [B, P]}'
+    )
+    with pytest.raises(SpecError, match="a size is defined by itself"):
+        load(text)
+
+
 def test_lets_are_in_dependency_order_and_a_stage_has_its_own():
     mixer = load(
         "inputs: {x: [B]}\n"

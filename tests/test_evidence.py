@@ -10,6 +10,7 @@ from mixc.backends.reference.evaluate import run
 from mixc.backends.triton import emit
 from mixc.compiler.language.find import find_spec
 from mixc.compiler.language.load import load_file, load_text
+from tests.backends.triton.normed import NORMED
 from tests.evidence.__main__ import examine, sizes_of
 from tests.evidence.environment import environment
 from tests.evidence.executor import ExecutionError, Executor
@@ -78,20 +79,6 @@ def test_planted_faults_are_found(executor, before, after):
 def test_a_bound_that_is_off_by_one_is_found(executor):
     with pytest.raises(ExecutionError, match="outside every tensor"):
         planted(executor, "i_exists = i < I", "i_exists = i <= I")
-
-
-# The values are a factor of a product that no turn waits for, and are read into registers, too.
-NORMED = """
-mixer: normed
-inputs: {q: [B, H, I, D], k: [B, H, J, D], v: [B, H, J, E]}
-dims: {I: T, J: T}
-attention:
-  over: J
-  score: D ** -0.5 * sum(q * k, D) - sum(v * v, E)
-  mask: j <= i
-  output: {o: v}
-outputs: {o: [B, H, I, E]}
-"""
 
 
 @pytest.mark.timeout(600)

@@ -6,12 +6,14 @@ import pytest
 
 from mixc.backends.triton.emit import emit_module, final_form
 from mixc.compiler.language.find import find_spec
-from mixc.compiler.language.load import load_file
+from mixc.compiler.language.load import load_file, load_text
 from mixc.compiler.mixers.derivative.differentiate import differentiate
 from mixc.compiler.pipeline import lower
 from mixc.ir.plan import Plan
 from mixc.ir.targets import EVERY_GPU, Target, parse_target
 from mixc.ir.tile import For, Load, Program, all_ops
+
+from .normed import NORMED
 
 HOPPER, AMPERE = parse_target("cuda:90"), parse_target("cuda:80")
 
@@ -21,25 +23,35 @@ def backward(target: Target) -> Plan:
     return lower(derivative.backward, {"D": 64, "E": 64}, "bfloat16", target=target)
 
 
+def forward(target: Target) -> Plan:
+    return lower(load_text(NORMED), {"D": 64, "E": 64}, "bfloat16", target=target)
+
+
 def again(program: Program) -> list[Load]:
     return [op for op in all_ops(program.body) if isinstance(op, Load) and op.again]
 
 
 @pytest.mark.parametrize("target", [HOPPER, EVERY_GPU])
-def test_a_cotangent_is_read_for_delta_and_again_for_the_sum_of_products(target: Target) -> None:
-    made = final_form(backward(target))
+def test_values_are_read_for_their_norm_and_again_for_the_sum_of_products(target: Target) -> None:
+    made = final_form(forward(target))
     (sweep,) = [k.program for k in made.kernels if again(k.program)]
     (full, _) = [op for op in sweep.body if isinstance(op, For)]
     (load,) = again(sweep)
-    assert (load.buffer, load in full.body) == ("d_o", True)
-    beside = [op for op in full.body if isinstance(op, Load) and op.buffer == "d_o"]
+    assert (load.buffer, load in full.body) == ("v", True)
+    beside = [op for op in full.body if isinstance(op, Load) and op.buffer == "v"]
     assert [op.again for op in beside] == [False, True]
-    source = emit_module(backward(target))
+    source = emit_module(forward(target))
     assert source.count('eviction_policy="evict_last"') == 1  # else the compiler makes one of two
 
 
 def test_where_products_are_waited_for_it_is_read_once() -> None:
-    made = final_form(backward(AMPERE))
+    made = final_form(forward(AMPERE))
+    assert not any(again(kernel.program) for kernel in made.kernels)
+
+
+@pytest.mark.parametrize("target", [HOPPER, AMPERE])
+def test_a_cotangent_that_delta_is_stored_of_is_read_once(target: Target) -> None:
+    made = final_form(backward(target))
     assert not any(again(kernel.program) for kernel in made.kernels)
 
 

@@ -35,7 +35,8 @@ def merge_sweeps(plan: Plan) -> Plan:
             place = tasks.index(second)
             merged = _merged(first, grown)
             plan, rows = rows_apart(plan, merged, row_sums(plan, merged))
-            tasks[place : place + 1] = [*rows.values(), with_rows(merged, rows), *rounded]
+            merged = with_rows(merged, {row.value: row.result for row in rows})
+            tasks[place : place + 1] = [*rows, merged, *rounded]
             tasks.remove(first)
             found.append(f"one sweep for {first.name} and {second.name}: of the same pairs")
     return replace(plan, tasks=tuple(tasks), findings=(*plan.findings, *found)) if found else plan

@@ -42,10 +42,11 @@ def _stored(plan: Plan, task: Task) -> Plan:
     if not alone:
         return plan
     plan, made = rows_apart(plan, task, alone)
-    tasks = [with_rows(t, made) if isinstance(t, AttentionTask) else t for t in plan.tasks]
+    stored = {row.value: row.result for row in made}
+    tasks = [with_rows(t, stored) if isinstance(t, AttentionTask) else t for t in plan.tasks]
     place = next(n for n, (a, b) in enumerate(zip(tasks, plan.tasks, strict=True)) if a != b)
-    tasks[place:place] = made.values()
-    found = [f"{made_by.result} is stored: {_REASON}" for made_by in made.values()]
+    tasks[place:place] = made
+    found = [f"{row.result} is stored: {_REASON}" for row in made]
     return replace(plan, tasks=tuple(tasks), findings=(*plan.findings, *found))
 
 
@@ -69,42 +70,40 @@ def _loads_for_itself(plan: Plan, task: AttentionTask, node: Reduce) -> bool:
     """Whether the sum takes a tile that the rest of a turn does not."""
     dims = {b.name: {*b.dims} for b in plan.buffers}
     tiles = {name for name in names_in(node) if dims.get(name, set()) & {*node.over}}
-    without = with_rows(task, {node: PointwiseTask("", "", node, (), "", "")})
-    return not tiles <= without.reads
+    return not tiles <= with_rows(task, {node: ""}).reads
 
 
 def rows_apart(
     plan: Plan, task: AttentionTask, nodes: list[Reduce]
-) -> tuple[Plan, dict[Expr, PointwiseTask]]:
+) -> tuple[Plan, list[PointwiseTask]]:
     """The plan with a float32 buffer for each of ``nodes``, and what fills them."""
     taken = {*(b.name for b in plan.buffers), *(t.name for t in plan.tasks), plan.mixer.name}
     roles, names = dim_roles(plan.mixer, dict(plan.sizes)), dict(plan.names)
-    made: dict[Expr, PointwiseTask] = {}
-    buffers = []
+    made, buffers = [], []
     for node in nodes:
         plain = f"{task.name.removeprefix(plan.mixer.name + '_')}_row"
         name = free_name(names.get(node, plain), taken)
         kernel = free_name(f"{plan.mixer.name}_{name}", taken)
         taken |= {name, kernel}
         about = f"{name}: {_REASON}"
-        made[node] = PointwiseTask(kernel, name, node, (task.over,), about, _REASON)
+        made.append(PointwiseTask(kernel, name, node, (task.over,), about, _REASON))
         buffers.append(Buffer(name, roles.order(node.axes), DType.FLOAT32, "temporary"))
     return replace(plan, buffers=(*plan.buffers, *buffers)), made
 
 
-def with_rows(task: AttentionTask, made: Mapping[Expr, PointwiseTask]) -> AttentionTask:
-    """The task with the numbers read from where they are stored."""
+def with_rows(task: AttentionTask, stored: Mapping[Expr, str]) -> AttentionTask:
+    """The task with numbers read from the buffers where they are stored."""
 
-    def stored(node: Expr) -> Expr | None:
-        return Ref(made[node].result, node.axes, Kind.REAL) if node in made else None
+    def read(node: Expr) -> Expr | None:
+        return Ref(stored[node], node.axes, Kind.REAL) if node in stored else None
 
     def each(sums: tuple[tuple[str, Expr], ...]) -> tuple[tuple[str, Expr], ...]:
-        return tuple((name, transform(value, stored)) for name, value in sums)
+        return tuple((name, transform(value, read)) for name, value in sums)
 
     return replace(
         task,
-        score=transform(task.score, stored),
-        gain=None if task.gain is None else transform(task.gain, stored),
+        score=transform(task.score, read),
+        gain=None if task.gain is None else transform(task.gain, read),
         outputs=each(task.outputs),
         across=each(task.across),
     )

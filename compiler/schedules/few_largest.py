@@ -20,6 +20,7 @@ from ..tiles.admitted import ranges_for_rows
 from ..tiles.evaluator import Evaluator
 from ..tiles.key_blocks import find_range
 from ..tiles.scope import Loop
+from .candidates import Candidates
 
 _MOST = 16  # numbers of a row that registers hold, half of them
 Carried = Sequence[tuple[str, Value]]
@@ -37,34 +38,34 @@ def few_largest(
     return _Row(evaluator, task, rows, int(kept)).ends()
 
 
-class _Row:
+class _Row(Candidates):
     """The writer of both passes."""
 
     def __init__(
         self, evaluator: Evaluator, task: SelectionTask, rows: frozenset[str], kept: int
     ) -> None:
-        self.evaluator, self.task, self.rows, self.kept = evaluator, task, rows, kept
-        self.builder = evaluator.builder
+        super().__init__(evaluator, task, rows)
+        self.kept = kept
 
     def ends(self) -> tuple[Value, Value]:
         """See ``few_largest``."""
         builder = self.builder
-        start = [(f"largest_{n}", self._number(-inf)) for n in range(self.kept)]
+        start = [(f"largest_{n}", self.number(-inf)) for n in range(self.kept)]
         with self._candidates(start) as (loop, x, admitted):
-            is_number = self._compared("eq", x, x)
+            is_number = self.compared("eq", x, x)
             counts = self.evaluator.both(admitted, is_number) or is_number
             x = self.evaluator.where(counts, x, builder.constant(-inf, DType.FLOAT32))
             loop.yields = self._with(x, loop.carried)
         *larger, least = loop.results
         room = builder.constant(self.kept, DType.INT32, self.rows)
         for number in larger:
-            is_larger = builder.cast(self._compared("gt", number, least), DType.INT32)
+            is_larger = builder.cast(self.compared("gt", number, least), DType.INT32)
             room = builder.elementwise("sub", room, is_larger, dtype=DType.INT32, hint="room")
         zero, none = (builder.constant(n, DType.INT32, self.rows) for n in (0, -1))
         with self._candidates([("room", room), ("last", none)]) as (loop, x, admitted):
             room, last = loop.carried
-            fits = self.evaluator.both(self._compared("eq", x, least), admitted)
-            fits = self.evaluator.both(fits, self._compared("gt", room, zero))
+            fits = self.evaluator.both(self.compared("eq", x, least), admitted)
+            fits = self.evaluator.both(fits, self.compared("gt", room, zero))
             assert fits is not None
             left = builder.cast(fits, DType.INT32)
             left = builder.elementwise("sub", room, left, dtype=DType.INT32)
@@ -75,7 +76,7 @@ class _Row:
         """The largest with one more candidate, which goes behind its equals."""
         made = []
         for number in largest:
-            before = self._compared("gt", x, number)
+            before = self.compared("gt", x, number)
             made.append(self.evaluator.where(before, x, number))
             x = self.evaluator.where(before, number, x)
         return tuple(made)
@@ -87,11 +88,7 @@ class _Row:
         low, high = self._range()
         with builder.loop(f"{task.over.lower()}_at", low, high, 1, carried) as loop:
             builder.place(task.over, loop.variable)
-            x = builder.cast(self.evaluator.evaluate(task.x), DType.FLOAT32)
-            among = None
-            if task.among is not None:
-                among = self.evaluator.condition(task.among, "among")
-            yield loop, x, among
+            yield loop, *self.candidate()
 
     def _range(self) -> tuple[Value, Value]:
         """Where candidates of the block of rows begin, and where they end."""
@@ -100,9 +97,3 @@ class _Row:
         if len(ranges.disjuncts) != 1:
             return self.builder.constant(0, DType.INT32), size
         return find_range(self.evaluator, ranges, size)
-
-    def _number(self, value: float) -> Value:
-        return self.builder.constant(value, DType.FLOAT32, self.rows)
-
-    def _compared(self, fn: str, a: Value, b: Value) -> Value:
-        return self.builder.elementwise(fn, a, b, dtype=DType.BOOL)

@@ -61,7 +61,7 @@ def schedule_tasks(plan: Plan) -> Plan:
     tasks, no kernels --> a kernel for each task, in the order of the tasks
     """
     context = plan_context(plan)
-    decides = decisive(plan.tasks, plan.loops)
+    decides = decisive(plan.tasks, plan.loops) if plan.dtype.is_narrow else frozenset[str]()
     kernels = tuple(
         Kernel(
             schedule(task, replace(context, exact=_is_exact(task, decides))),

@@ -20,6 +20,7 @@ from ..tiles.context import Context
 from ..tiles.evaluation import TileEvaluator
 from ..tiles.evaluator import Evaluator
 from ..tiles.grid import place_grid, store_result
+from .candidates import Candidates
 from .defaults import LIGHT, pointwise_blocks
 from .few_largest import few_largest
 
@@ -58,16 +59,11 @@ def _by_turns(
     return least, row.last(least)
 
 
-class _Row:
+class _Row(Candidates):
     """The writer of the passes over rows of the tile."""
 
     def __init__(self, evaluator: Evaluator, task: SelectionTask, rows: frozenset[str]) -> None:
-        self.evaluator, self.builder, self.task, self.rows = (
-            evaluator,
-            evaluator.builder,
-            task,
-            rows,
-        )
+        super().__init__(evaluator, task, rows)
         most = call("min", task.kept, Size(task.over))  # fits 32 bits whatever is asked for
         self.kept = self.builder.cast(evaluator.evaluate(most, "kept"), DType.INT32)
         self.candidates: Value | None = None  # of the block in force
@@ -78,20 +74,20 @@ class _Row:
         turns = self.kept
         for dim in sorted(turns.axes):  # the rows of a tile take the turns of the longest
             turns = builder.reduce("max", turns, dim, "turns")
-        start = [("least", self._number(inf))]
+        start = [("least", self.number(inf))]
         with builder.loop("turn", self._whole(0), turns, 1, start) as loop:
             (so_far,) = loop.carried
 
             def body(x: Value, state: tuple[Value, ...]) -> tuple[Value, ...]:
                 as_large = self._those("ge", x, so_far)
-                smaller = self.evaluator.where(self._those("lt", x, so_far), x, self._number(-inf))
+                smaller = self.evaluator.where(self._those("lt", x, so_far), x, self.number(-inf))
                 best = builder.reduce("max", smaller, self.task.over)
                 following = builder.elementwise("max", state[1], best, dtype=DType.FLOAT32)
                 return self._counted(as_large, state[0]), following
 
-            start = [("count", self._whole(0, self.rows)), ("following", self._number(-inf))]
+            start = [("count", self._whole(0, self.rows)), ("following", self.number(-inf))]
             count, following = self._walk(start, body)
-            enough = self._compared("ge", count, self.kept)
+            enough = self.compared("ge", count, self.kept)
             loop.yields = (self.evaluator.where(enough, so_far, following),)
         return loop.results[0]
 
@@ -109,7 +105,7 @@ class _Row:
             equal = self._those("eq", x, least)
             number = builder.scan(self._flag(equal), over)
             number = builder.elementwise("add", number, state[0], dtype=DType.INT32)
-            fits = self.evaluator.both(equal, self._compared("le", number, room))
+            fits = self.evaluator.both(equal, self.compared("le", number, room))
             assert fits is not None
             place = self.evaluator.where(fits, builder.position(over), self._whole(-1))
             best = builder.reduce("max", place, over)
@@ -128,11 +124,8 @@ class _Row:
             position = builder.range(over, loop.variable, over.lower())
             exists = builder.elementwise("lt", position, size, dtype=DType.BOOL)
             builder.place(over, position, exists)
-            x = builder.cast(self.evaluator.evaluate(self.task.x), DType.FLOAT32)
-            self.candidates = exists
-            if self.task.among is not None:
-                among = self.evaluator.condition(self.task.among, "among")
-                self.candidates = self.evaluator.both(exists, among)
+            x, among = self.candidate()
+            self.candidates = self.evaluator.both(exists, among)
             loop.yields = body(x, loop.carried)
         return loop.results
 
@@ -145,15 +138,9 @@ class _Row:
 
     def _those(self, fn: str, x: Value, bound: Value) -> Value:
         """The candidates of the block for which it holds."""
-        those = self.evaluator.both(self.candidates, self._compared(fn, x, bound))
+        those = self.evaluator.both(self.candidates, self.compared(fn, x, bound))
         assert those is not None
         return those
-
-    def _compared(self, fn: str, a: Value, b: Value) -> Value:
-        return self.builder.elementwise(fn, a, b, dtype=DType.BOOL)
-
-    def _number(self, value: float) -> Value:
-        return self.builder.constant(value, DType.FLOAT32, self.rows)
 
     def _whole(self, value: int, axes: frozenset[str] = frozenset()) -> Value:
         return self.builder.constant(value, DType.INT32, axes)

@@ -42,7 +42,7 @@ class Context:
     tiling: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # what a spec allows
     target: AnyTarget = EVERY_GPU  # what programs have to fit
     wide: bool = False  # what kernels hand to each other keeps float32
-    exact: bool = False  # a choice hangs on what is made: no product is of rounded numbers
+    exact: bool = False  # a choice hangs on what is made: no product is of narrowed numbers
 
     def length(self, dim: str) -> int | None:
         """The dim's length where it is fixed."""

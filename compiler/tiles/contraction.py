@@ -211,8 +211,7 @@ def _contract_inside(
     if len(groups) == 2 and len(over) == 1 and all(len(axes) == 1 for axes, _ in groups):
         groups.sort(key=lambda group: mask is not None and mask not in group[1])
         context = evaluator.context
-        wide = context.exact and context.dtype.is_narrow
-        wide = wide and not all(are_exact(members, context) for _, members in groups)
+        wide = context.exact and not all(are_exact(members, context) for _, members in groups)
         dtype = DType.FLOAT32 if wide else context.dtype
         a, b = (_operand(evaluator, members, over[0], dtype) for _, members in groups)
         return builder.dot(a, b, over[0], acc, hint, masked=mask is not None, exact=wide)

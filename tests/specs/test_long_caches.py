@@ -12,25 +12,42 @@ from .independent import assert_agrees, normal, rotate, sdpa
 B, H, D, E = 2, 4, 6, 5
 
 
+def near_and_far(
+    q: torch.Tensor, k: torch.Tensor, local: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """As InfLLM has them: scores near by, which pairs are near, the weight that each key gets of
+    later queries there, and queries as far keys see them."""
+    length = q.shape[2]
+    i, j = torch.arange(length)[:, None], torch.arange(length)
+    near = rotate(q, j.double()) @ rotate(k, j.double()).mT / math.sqrt(D)
+    window = (j <= i) & (i - j < local)
+    mass = near.detach().masked_fill(~window, -math.inf).softmax(-1)
+    got = (mass * (window & (j < i))).sum(2)
+    return near, window, got, rotate(q, torch.full((length,), local - 1.0, dtype=torch.float64))
+
+
+def representatives(
+    k: torch.Tensor, got: torch.Tensor, own: torch.Tensor, few: int
+) -> torch.Tensor:
+    """For each head the mean of the few keys of ``own`` that got most."""
+    best = [own[got[h, own].topk(min(few, len(own))).indices] for h in range(H)]
+    return torch.stack([k[h, best[h]].mean(0) for h in range(H)])
+
+
 @pytest.mark.parametrize("keep", [1, 2])
 def test_infllm_reads_the_blocks_whose_representatives_fit(keep: int) -> None:
     length, first, local, block, few, chunk = 31, 3, 8, 4, 2, 5
     x = {n: normal(B, H, length, s, grad=True) for n, s in zip("qkv", (D, D, E), strict=True)}
     q, k = (x[n] for n in "qk")
     i, j = torch.arange(length)[:, None], torch.arange(length)
-    near = rotate(q, j.double()) @ rotate(k, j.double()).mT / math.sqrt(D)
-    window = (j <= i) & (i - j < local)
-    mass = near.detach().masked_fill(~window, -math.inf).softmax(-1)
-    got = (mass * (window & (j < i))).sum(2)
-    far_q = rotate(q, torch.full((length,), local - 1.0, dtype=torch.float64))
+    near, window, got, far_q = near_and_far(q, k, local)
     far = far_q @ k.mT / math.sqrt(D)
     seen = (j < first).expand(B, length, length).clone()
     for b in range(B):
         keys = []
         for n in range(-(-length // block)):
             own = torch.arange(n * block, min((n + 1) * block, length))
-            best = [own[got[b, h, own].topk(min(few, len(own))).indices] for h in range(H)]
-            keys.append(torch.stack([k[b, h, best[h]].mean(0) for h in range(H)]))
+            keys.append(representatives(k[b], got[b], own, few))
         for c in range(-(-length // chunk)):
             rows = slice(c * chunk, min((c + 1) * chunk, length))
             asked = far_q[b, :, rows].mean(1)
@@ -143,18 +160,13 @@ def test_emllm_reads_events_and_neighbours_of_the_best(keep: int, beside: int) -
     x["event"] = starts.int().cumsum(-1).int()
     q, k = (x[n] for n in "qk")
     i, j = torch.arange(length)[:, None], torch.arange(length)
-    near = rotate(q, j.double()) @ rotate(k, j.double()).mT / math.sqrt(D)
-    window = (j <= i) & (i - j < local)
-    mass = near.detach().masked_fill(~window, -math.inf).softmax(-1)
-    got = (mass * (window & (j < i))).sum(2)
-    far_q = rotate(q, torch.full((length,), local - 1.0, dtype=torch.float64))
+    near, window, got, far_q = near_and_far(q, k, local)
     seen = (j < first).expand(B, length, length).clone()
     for b in range(B):
         events = [torch.where(x["event"][b] == n)[0] for n in range(int(x["event"][b].max()) + 1)]
         keys = []
         for own in events:
-            best = [own[got[b, h, own].topk(min(few, len(own))).indices] for h in range(H)]
-            keys.append(torch.stack([k[b, h, best[h]].mean(0) for h in range(H)]))
+            keys.append(representatives(k[b], got[b], own, few))
         for c in range(-(-length // chunk)):
             rows = slice(c * chunk, min((c + 1) * chunk, length))
             asked = far_q[b, :, rows].mean(1)

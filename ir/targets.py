@@ -136,15 +136,16 @@ def target_of(architecture: str) -> Target:
     return next((target for target in TARGETS if target.name == architecture), EVERY_GPU)
 
 
-def parse_target(text: str) -> Target:
+def parse_target(text: str, others: Sequence[str] = ()) -> Target:
     """Read a target's name, such as ``cuda:90``.
 
-    Raises ArgumentError that lists the names where ``text`` is none of them.
+    Raises ArgumentError that lists the names where ``text`` is none of them, after ``others`` that
+    the caller takes.
     """
     for target in TARGETS:
         if target.name == text.strip().lower():
             return target
-    names = [target.name for target in TARGETS]
+    names = [*others, *(target.name for target in TARGETS)]
     close = difflib.get_close_matches(_spelled_out(text), names, n=1, cutoff=0.6)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     raise ArgumentError(f"unknown target {text!r}: expected one of {', '.join(names)}{hint}")

@@ -130,7 +130,7 @@ def plan_for(mixer: Mixer, sizes: Mapping[str, int], dtype: str, target: str | N
     if target is None:
         return lower(mixer, sizes, dtype)
     if target.strip().lower() != "cpu":
-        return lower(mixer, sizes, dtype, target=parse_target(target))
+        return lower(mixer, sizes, dtype, target=parse_target(target, others=("cpu",)))
     import torch
 
     from ..backends.cpu.run import CpuRunner

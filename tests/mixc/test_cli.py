@@ -370,6 +370,7 @@ def test_show_has_the_plan_of_a_target(run):
     wrong = run("show", "moba", "--target", "cuda:9")
     assert wrong.exit_code == 2
     assert "did you mean 'cuda:90'?" in wrong.output
+    assert "expected one of cpu, cuda:80" in wrong.output
 
 
 def test_show_json_is_the_same_as_data(run):

@@ -16,8 +16,9 @@ from ...ir.recurrence_forms import Coupled, Matrix, Reading
 from ...ir.recurrence_tasks import Carrying
 from ...ir.tile import DType, Value
 from ..analysis.recurrence.matrix import is_choice
-from ..tiles.contraction import accumulate, contract, factors_of
+from ..tiles.contraction import contract, factors_of
 from ..tiles.evaluator import Evaluator
+from ..tiles.sums import accumulate
 from .decay import Decay, Request, Transfer, pair_name, symbol
 
 # (key, entry, the states that it is written to)

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from ...ir.expression import Expr
 from ...ir.recurrence_forms import Affine, Coupled
 from ...ir.tile import DType, Value
-from ..tiles.contraction import accumulate, factors_of
+from ..tiles.contraction import factors_of
+from ..tiles.sums import accumulate
 from .decay import Pairs, Request, Transfer
 from .scan import Entries, product, reachable
 

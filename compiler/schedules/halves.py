@@ -20,7 +20,8 @@ from collections.abc import Sequence
 from ...ir.expression import Expr, Ref
 from ...ir.promises import DividingBlocks
 from ...ir.tile import DType, Value
-from ..tiles.contraction import accumulate, factors_of, is_zero_outside
+from ..tiles.contraction import factors_of, is_zero_outside
+from ..tiles.sums import accumulate
 from .decay import TO_ROW, Pairs, Request, pair_name
 from .log_decay import Logarithms
 

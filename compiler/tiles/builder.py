@@ -318,6 +318,15 @@ class Builder(Draft):
     # ------------------------------------------------------------------------------ loops
 
     @contextmanager
+    def at(self, dim: str, place: int) -> Iterator[None]:
+        """``dim`` at one place, a number: a turn of a loop that is written out, without loops."""
+        around = self.scopes[-1]
+        self.scopes.append(Scope(around.ops, around.made, inline=True))
+        self.place(dim, self.constant(place, DType.INT32))
+        yield
+        self.scopes.pop()
+
+    @contextmanager
     def loop(
         self,
         variable: str,

@@ -8,7 +8,6 @@ loop over D with one position at a time, so that no three-dimensional tile is ev
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce as fold
 
 from ...ir.expression import Call, Cumsum, Expr, Kind, Literal, Read, Reduce, Ref, Solve, call
 from ...ir.host import is_host
@@ -19,6 +18,8 @@ from .admitted import steps_for_rows
 from .evaluator import Evaluator
 from .exactness import are_exact
 from .row_by_row import is_too_deep, row_by_row, settle
+from .sums import accumulate, count, product, seen
+from .written_out import is_written_out, written_out
 
 # Of finite numbers these are finite, and far from too large.
 _FINITE = frozenset("exp exp2 add sub mul neg max min abs tanh sigmoid sin cos".split())
@@ -155,8 +156,8 @@ def contract(
         inner = contract(evaluator, inside, over, None, hint, mask=mask) if inside else None
         scale = [evaluator.real(f) for f in outside]
         if inner is None:
-            inner = _count(evaluator, over)
-        return _seen(evaluator, [*scale, inner], mask if mask in outside else None, hint)
+            inner = count(evaluator, over)
+        return seen(evaluator, [*scale, inner], mask if mask in outside else None, hint)
     if outside and _is_dot(evaluator, inside, over) and not _tile_axes(evaluator, outside):
         inside = _with_numbers(evaluator, inside, outside, over)
     elif outside:
@@ -192,7 +193,7 @@ def _scaled(
     assert admitted is not None
     value = contract(evaluator, inside, over, admitted, mask=mask)
     scale = [evaluator.real(factor) for factor in outside]
-    value = _seen(evaluator, [*scale, value], mask if mask in outside else None)
+    value = seen(evaluator, [*scale, value], mask if mask in outside else None)
     some = evaluator.condition(Reduce("any", admitted, over))
     zero = evaluator.builder.constant(0.0, DType.FLOAT32)
     return accumulate(evaluator, [acc, evaluator.where(some, value, zero, hint)], hint)
@@ -219,7 +220,7 @@ def _contract_inside(
     if len(held) <= 1 or not _can_step(evaluator, over, inside):
         if len(over) == 1 and is_too_deep(evaluator, held | {*over}):
             return _row_by_row(evaluator, inside, over[0], hint, acc, mask)
-        value = _seen(evaluator, [evaluator.real(f) for f in inside], mask)
+        value = seen(evaluator, [evaluator.real(f) for f in inside], mask)
         for dim in over:
             if not _vanishes_outside(evaluator, [f for f in inside if dim in f.axes]):
                 value = evaluator.masked(value, dim, 0.0)
@@ -228,17 +229,6 @@ def _contract_inside(
             value = builder.reduce("sum", value, dim, hint)
         return value if acc is None else accumulate(evaluator, [acc, value], hint)
     return _step_through(evaluator, inside, over, hint, acc, mask)
-
-
-def _seen(evaluator: Evaluator, values: list[Value], mask: Expr | None, hint: str = "") -> Value:
-    """The product, 0 where the factor ``mask`` is."""
-    value = _product(evaluator, values, hint)
-    if mask is None or len(values) == 1:
-        return value
-    builder = evaluator.builder
-    zero = builder.constant(0.0, DType.FLOAT32)
-    seen = builder.elementwise("ne", evaluator.real(mask), zero, dtype=DType.BOOL, hint="seen")
-    return evaluator.where(seen, value, zero, hint)
 
 
 def _step_through(
@@ -254,6 +244,8 @@ def _step_through(
     dim, *rest = over
     axes = _tile_axes(evaluator, inside, over)
     settle(evaluator, inside, dim)
+    if not rest and is_written_out(evaluator, inside, dim):
+        return written_out(evaluator, inside, dim, hint or f"sum_{dim.lower()}", acc, mask)
     start = acc if acc is not None else builder.constant(0.0, DType.FLOAT32, axes)
     begin, end = steps_for_rows(evaluator, inside, dim)
     with builder.loop(dim.lower(), begin, end, 1, [(hint or f"sum_{dim.lower()}", start)]) as loop:
@@ -261,7 +253,7 @@ def _step_through(
         if rest:
             term = contract(evaluator, inside, tuple(rest), None, hint, mask=mask)
         else:
-            term = _seen(evaluator, [evaluator.real(f) for f in inside], mask)
+            term = seen(evaluator, [evaluator.real(f) for f in inside], mask)
         loop.yields = (accumulate(evaluator, [loop.carried[0], term], hint),)
     return loop.results[0]
 
@@ -278,15 +270,15 @@ def _row_by_row(
     builder = evaluator.builder
     flat = [f for f in inside if len(_tile_axes(evaluator, [f])) < 3]
     if mask is None and flat:  # one product to pick the rows of
-        product = evaluator.named(_product(evaluator, [evaluator.real(f) for f in flat]))
-        inside = [product, *(f for f in inside if f not in flat)]
+        flat_product = evaluator.named(product(evaluator, [evaluator.real(f) for f in flat]))
+        inside = [flat_product, *(f for f in inside if f not in flat)]
     start = acc
     if start is None:
         axes = _tile_axes(evaluator, inside, (dim,))
         start = builder.constant(0.0, DType.FLOAT32, axes)
     carried = (hint or f"sum_{dim.lower()}", start)
     with row_by_row(evaluator, inside, dim, carried) as (loop, exists):
-        term = _seen(evaluator, [evaluator.real(f) for f in inside], mask)
+        term = seen(evaluator, [evaluator.real(f) for f in inside], mask)
         if exists is not None:
             term = evaluator.where(exists, term, builder.constant(0.0, DType.FLOAT32))
         loop.yields = (accumulate(evaluator, [loop.carried[0], term], hint),)
@@ -308,7 +300,7 @@ def sum_by_steps(evaluator: Evaluator, factors: list[Expr], over: str, hint: str
     if len(held) <= 1 or _is_dot(evaluator, inside, (over,)) or separates:
         return None
     outside = [evaluator.real(f) for f in factors if over not in f.axes]
-    return _product(evaluator, [*outside, _step_through(evaluator, inside, (over,), hint, None)])
+    return product(evaluator, [*outside, _step_through(evaluator, inside, (over,), hint, None)])
 
 
 def _any_separates(evaluator: Evaluator, terms: list[list[Expr]], over: tuple[str, ...]) -> bool:
@@ -433,7 +425,7 @@ def _operand(evaluator: Evaluator, factors: list[Expr], over: str, dtype: DType)
     else:
         values = [evaluator.real(f) for f in factors]
         main = max(values, key=lambda value: len(value.axes))
-        value = _product(evaluator, values, f"{builder.naming.stem(main)}_scaled")
+        value = product(evaluator, values, f"{builder.naming.stem(main)}_scaled")
     if not all(is_zero_outside(evaluator, f) for f in factors):
         value = evaluator.masked(value, over, 0.0)
     return builder.cast(value, dtype)
@@ -462,33 +454,3 @@ def _is_finite(expr: Expr) -> bool:
     if not expr.axes or isinstance(expr, Ref | Read):
         return True
     return isinstance(expr, Call) and expr.fn in _FINITE and all(map(_is_finite, expr.children))
-
-
-# ---------------------------------------------------------------------------------- arithmetic
-
-
-def _product(evaluator: Evaluator, values: list[Value], hint: str = "") -> Value:
-    builder = evaluator.builder
-    return fold(
-        lambda a, b: builder.elementwise("mul", a, b, dtype=DType.FLOAT32, hint=hint), values
-    )
-
-
-def accumulate(evaluator: Evaluator, values: Sequence[Value | None], hint: str = "") -> Value:
-    """The sum of the values that are there."""
-    builder = evaluator.builder
-    present = [v for v in values if v is not None]
-    return fold(
-        lambda a, b: builder.elementwise("add", a, b, dtype=DType.FLOAT32, hint=hint), present
-    )
-
-
-def _count(evaluator: Evaluator, over: tuple[str, ...]) -> Value:
-    """How many positions ``over`` has on the tile, as a real number."""
-    builder = evaluator.builder
-    one: Value = builder.constant(1.0, DType.FLOAT32, frozenset(over))
-    for dim in over:
-        one = evaluator.masked(one, dim, 0.0)
-    for dim in over:
-        one = builder.reduce("sum", one, dim)
-    return one

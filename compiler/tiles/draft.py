@@ -158,6 +158,9 @@ class Draft:
         """Let ``expr`` stand for ``value`` from the value's scope inwards, or (``here``) from the
         innermost one."""
         level = len(self.scopes) - 1 if here else self.level(value)
+        for at, scope in enumerate(self.scopes):
+            if scope.inline and not expr.axes.isdisjoint(scope.positions):
+                level = max(level, at)  # its place is a number that every scope knows
         self.scopes[level].values[expr] = value
 
     def constant_of(self, value: Value) -> float | int | bool | None:

@@ -166,6 +166,10 @@ class Fusion:
             if a.axes == op.out.axes and a.name in self.virtual
         )
 
+    def loops_around(self, op: Op) -> int:
+        """How many loops an op is in."""
+        return self._op_depth[id(op)]
+
     def bases(self, value: Value) -> Iterator[Value]:
         """The values that are not virtual and that ``value`` is written in."""
         if value.name not in self.virtual:

@@ -23,10 +23,15 @@ from .operand_forms import operand_requests, tile_dots
 
 @dataclass(frozen=True, slots=True)
 class Array:
-    """A local array: its name in the text, and the axes it has, row-major."""
+    """A local array: its name in the text, and the axes it has, row-major.
+
+    ``row``: what rows are apart, in elements, where that is known to the text only: tiles that are
+    read or written where they lie in memory.
+    """
 
     name: str
     axes: tuple[str, ...]
+    row: str | None = None
 
 
 class KernelScope:
@@ -64,6 +69,8 @@ class KernelScope:
         self.quick_over: frozenset[str] = frozenset()
         self.rows_fit = True  # whether its rows, some turns ahead, leave its states the L1
         self.counting: dict[str, str] = {}  # of axes: how many positions anything is stored of
+        # Of tiles that a nest writes to memory: an array in its stead, and the condition for that.
+        self.apart: dict[str, tuple[str, str]] = {}
         self.direct: dict[tuple[str, str], tuple[str, str, str]] = {}
         self.direct_right: dict[tuple[str, str], tuple[str, str]] = {}
 
@@ -83,6 +90,10 @@ class KernelScope:
     def add(self, *lines: str) -> None:
         """Add lines to the body at hand."""
         self.bodies[-1].extend(lines)
+
+    def add_inside(self, head: str, body: list[str]) -> None:
+        """Add a block of lines."""
+        self.add(head, *(f"  {line}" for line in body), "}")
 
     def scalar(self, value: Value) -> Text:
         """The text of a value without axes."""
@@ -105,6 +116,13 @@ class KernelScope:
     def array(self, value: Value) -> Array:
         """The array of a value with axes."""
         return self.arrays[value.name]
+
+    def element(self, array: Array) -> str:
+        """The element of an array at the positions ``at_<axis>``."""
+        if array.row is None:
+            return f"{array.name}[{self.place(array.axes)}]"
+        row, column = array.axes
+        return f"{array.name}[at_{row} * {array.row} + at_{column}]"
 
     def place(self, axes: tuple[str, ...]) -> str:
         """The place in an array at the positions ``at_<axis>``."""

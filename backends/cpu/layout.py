@@ -146,9 +146,9 @@ def _cost(
         case Substitute(out, rows=rows) if len(out.axes) > 1:
             return weight * 8 * (layout.of(out)[0] != rows)
         case Load(out) if len(out.axes) > 1:
-            return weight * 3 * (_contiguous(op) != layout.of(out)[-1])
+            return weight * 3 * (contiguous(op) != layout.of(out)[-1])
         case Store(_, _, value) if len(value.axes) > 1:
-            return weight * 3 * (_contiguous(op) != layout.of(value)[-1])
+            return weight * 3 * (contiguous(op) != layout.of(value)[-1])
     return 0
 
 
@@ -159,13 +159,13 @@ def _cost_of_operands(dot: Dot, weight: int, layout: Layout, loads: Loads, tiled
     if operands.left.name in loads:
         left, once = loads[operands.left.name]
         price = once * 8 if tiled else weight * 2
-        total += price * (_contiguous(left) == operands.row)
+        total += price * (contiguous(left) == operands.row)
     elif tiled:  # dearer than to turn what is loaded, which a longer block of rows shares
         total += weight * 12 * (layout.of(operands.left)[-1] != dot.over)
     if operands.right.name not in loads:
         return total + weight * 8 * (layout.of(operands.right)[0] != dot.over)
     right, once = loads[operands.right.name]
-    return total + once * 8 * (_contiguous(right) == dot.over)
+    return total + once * 8 * (contiguous(right) == dot.over)
 
 
 def is_alias(op: Rename, layout: Layout) -> bool:
@@ -173,7 +173,7 @@ def is_alias(op: Rename, layout: Layout) -> bool:
     return layout.of(op.out) == tuple(op.to if a == op.axis else a for a in layout.of(op.x))
 
 
-def _contiguous(op: Load | Store) -> str | None:
+def contiguous(op: Load | Store) -> str | None:
     """The axis along which neighbours in memory lie, if the buffer is in its declared order."""
     last = op.index[-1][1].axes
     return next(iter(last)) if len(last) == 1 else None

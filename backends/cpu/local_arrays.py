@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 STACK_BYTES = 1 << 20  # of all arrays of a kernel together: half of the smallest stack
-_SIZES = {"float": 4, "int32_t": 4, "uint32_t": 4, "int64_t": 8, "uint16_t": 2}
+_SIZES = {
+    "float": 4,
+    "int32_t": 4,
+    "uint32_t": 4,
+    "int64_t": 8,
+    "uint16_t": 2,
+    "mx::bf16": 2,
+    "mx::fp16": 2,
+}
 
 
 class LocalArrays:

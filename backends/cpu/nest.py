@@ -97,10 +97,10 @@ class NestText:
 
     def _loaded(self, value: Value) -> Text:
         array = self.kernel.array(value)
-        place = self.kernel.place(array.axes)
-        code = f"{array.name}[{place}]"
+        code = self.kernel.element(array)
         if self.lane_axis in array.axes:
-            return Text(f"mx::load(&{code})", value.dtype, True)
+            load = "load" if array.row is None else "load_wide"
+            return Text(f"mx::{load}(&{code})", value.dtype, True)
         if value.dtype is DType.BOOL:
             code = f"({code} != 0)"
         return Text(code, value.dtype)
@@ -140,15 +140,15 @@ class NestText:
 
     def _elementwise(self, sink: Elementwise | Cast) -> None:
         array = self.kernel.arrays.get(sink.out.name)
+        # What is rounded on storing need not be rounded before.
+        source = sink.x if isinstance(sink, Cast) and sink.x.dtype is DType.FLOAT32 else sink.out
         if array is not None:
-            self.store(array.name, array.axes, self.value(sink.out))
+            self.store(array, self.value(sink.out if array.row is None else source))
         forms = self.kernel.forms.get(sink.out.name, {})
         if not forms:
             if array is None:
                 self.value(sink.out)
             return
-        # What is rounded on storing need not be rounded before.
-        source = sink.x if isinstance(sink, Cast) and sink.x.dtype is DType.FLOAT32 else sink.out
         for (form, _), name in forms.items():
             self._store_form(form, name, self.value(source))
 
@@ -168,14 +168,15 @@ class NestText:
             f"at_{self.lane_axis}], (mx::vi)mx::pair_bf16({pair}[0][v], {pair}[1][v]));"
         )
 
-    def store(self, name: str, axes: tuple[str, ...], text: Text) -> None:
+    def store(self, array: Array, text: Text) -> None:
         """Write a value to an array over all axes of the nest."""
-        place = self.kernel.place(axes)
+        element = self.kernel.element(array)
         if self.lane_axis is not None:
-            self.inner.append(f"mx::store(&{name}[{place}], {text.as_vector()});")
+            store = "store" if array.row is None else "store_narrow"
+            self.inner.append(f"mx::{store}(&{element}, {text.as_vector()});")
         else:
             code = f"-int32_t({text.code})" if text.dtype is DType.BOOL else text.code
-            self.inner.append(f"{name}[{place}] = {code};")
+            self.inner.append(f"{element} = {code};")
 
     def _together(self, sink: Reduce, a: str, b: str, vector: bool = False) -> str:
         return write_together(sink.op, a, b, vector, sink.over in self.kernel.quick_over)
@@ -345,7 +346,7 @@ def write_together(op: str, a: str, b: str, vector: bool = False, quick: bool = 
 def fill(kernel: KernelScope, array: Array, value: Value) -> None:
     """Write a value to an array of its own axes."""
     nest = NestText(kernel, array.axes, vector=kernel.in_vectors(array.axes))
-    nest.store(array.name, array.axes, nest.value(value))
+    nest.store(array, nest.value(value))
     kernel.add(*nest.lines())
 
 

@@ -30,7 +30,7 @@ def write_scan(kernel: KernelScope, op: Scan) -> None:
     so_far = _so_far(nest, op.out, write_start(op.op, op.out.dtype))
     together = write_together(op.op, so_far.code, x.code, x.vector)
     nest.inner.append(f"{so_far.code} = {together};")
-    nest.store(array.name, array.axes, so_far)
+    nest.store(array, so_far)
     kernel.add(*nest.lines())
 
 
@@ -54,7 +54,7 @@ def write_combine(kernel: KernelScope, op: Combine) -> None:
     nest.inner += [_assign(a, b) for a, b in zip(so_far, here, strict=True)]
     nest.inner += ["} else {", *together, *assign, "}"]
     for array, text in zip(arrays, so_far, strict=True):
-        nest.store(array.name, array.axes, text)
+        nest.store(array, text)
     kernel.add(*nest.lines())
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from ...ir.tile import Value, operands
 from .functions import SCALAR_TYPE, Text
 from .fusion import Nest
+from .in_place import stored_in_place
 from .kernel_scope import KernelScope
 from .nest import NestText
 from .products import declare_form, pack_operands
 from .sums_by_place import write_sums_by_place
+from .tile_memory import write_in_place
 
 
 def write_nest(kernel: KernelScope, nest: Nest) -> None:
@@ -28,10 +32,18 @@ def write_nest(kernel: KernelScope, nest: Nest) -> None:
             continue
         pair_axis = _declare_sink(kernel, sink.out, nest, pair_axis, overwritten)
     text = NestText(kernel, axes, nest.over, kernel.in_vectors(axes), pair_axis)
+    if nest.over is None and any(kernel.arrays[v.name].row for v in _tiles(kernel, nest)):
+        text.lanes_inside = True
     text.make(nest.sinks, overwritten)
     kernel.add(*text.lines())
     for sink in nest.sinks:
         pack_operands(kernel, sink.out)
+
+
+def _tiles(kernel: KernelScope, nest: Nest) -> Iterator[Value]:
+    """What a nest reads and makes, as far as it has arrays."""
+    read = (b for s in nest.sinks for v in operands(s) for b in kernel.fusion.bases(v))
+    yield from (v for v in (*read, *(s.out for s in nest.sinks)) if v.name in kernel.arrays)
 
 
 def _declare_sink(
@@ -58,6 +70,9 @@ def _declare_sink(
         declare_form(kernel, value, form, over)
         if form == "pairs":
             pair_axis = over
+    store = stored_in_place(kernel, nest, value)
+    if store is not None and write_in_place(kernel, store):
+        return pair_axis
     if late or kernel.needs_plain(value) or value.axes != nest.axes:
         source = _overwritable(kernel, value, nest) if made_here else None
         if source is None:

@@ -67,7 +67,7 @@ def _in_order(kernel: KernelScope, x: Value, order: tuple[str, ...], hint: Value
     array = kernel.arrays[x.name].axes
     ordered = array[-1] == order[-1]
     nest = NestText(kernel, order, vector=ordered and kernel.in_vectors(order))
-    nest.store(name, order, nest.value(x))
+    nest.store(Array(name, order), nest.value(x))
     kernel.add(*nest.lines())
     return name
 
@@ -85,5 +85,5 @@ def _as_laid_out(kernel: KernelScope, out: Value) -> None:
         nest = NestText(kernel, order, vector=False)
         value = nest.value(out)
         del kernel.arrays[out.name]
-        nest.store(kernel.declare(out).name, order, value)
+        nest.store(Array(kernel.declare(out).name, order), value)
         kernel.add(*nest.lines())

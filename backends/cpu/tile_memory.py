@@ -13,7 +13,8 @@ from ...ir.tile import DType, Elementwise, For, Load, Search, Store, Value
 from .compaction import compacted
 from .functions import ARRAY_TYPE, MEMORY_TYPE, Text, write_number
 from .gathered_rows import gathered, gathered_in_place, scattered
-from .kernel_scope import KernelScope
+from .in_place import bind_in_memory, is_read_in_place
+from .kernel_scope import Array, KernelScope
 from .memory import Access
 from .nest import NestText, declared
 from .products import declare_form, pack_operands
@@ -33,12 +34,16 @@ def write_load(kernel: KernelScope, op: Load) -> None:
     if access is None and gathered_in_place(kernel, op):
         pack_operands(kernel, op.out)
         return
+    in_place = access is not None and is_read_in_place(kernel, op)
     access = access or gathered(kernel, op)
     flags = op.out.dtype is DType.BOOL and access is not None and bool(access.firsts)
     if access is None or set(access.strides) != set(op.out.axes) or flags:
         kernel.declare(op.out)
         _gather(kernel, op)
         pack_operands(kernel, op.out)
+        return
+    if in_place:
+        _load_in_place(kernel, op, access)
         return
     if access.firsts:
         _load_part(kernel, op, access)
@@ -59,28 +64,46 @@ def _load_number(kernel: KernelScope, op: Load) -> None:
     kernel.declare_scalar(op.out, code)
 
 
+def _load_in_place(kernel: KernelScope, op: Load, access: Access) -> None:
+    """A tile that its nest reads in memory, or in a copy where it is not whole there."""
+    absent = [f"{first} <= 0" for first in access.firsts.values()]
+    whole = [*_whole(kernel, access), *absent]
+    copy, apart = bind_in_memory(kernel, op, op.out, access, whole)
+    axes = kernel.layout.of(op.out)
+    kernel.bodies.append([])
+    if kernel.program.buffers[op.buffer].dtype is DType.FLOAT32:
+        _load_copy(kernel, op, access, Array(copy, axes))
+    else:
+        firsts = [_clipped(kernel, access.firsts, a, "0") for a in axes]
+        fill = write_number(op.fill, DType.FLOAT32)
+        _tile_call(kernel, "copy_part", copy, access, axes, *firsts, fill)
+    kernel.add_inside(f"if ({apart}) {{", kernel.bodies.pop())
+
+
 def _load_plain(kernel: KernelScope, op: Load, access: Access) -> None:
     array = kernel.declare(op.out)
-    axes = array.axes if len(array.axes) == 2 else (None, *array.axes)
-    fill = write_number(op.fill, op.out.dtype)
-    if not op.out.dtype.is_float:
-        sign = "-" if op.out.dtype is DType.BOOL else ""
-        fill = f"{sign}{ARRAY_TYPE[op.out.dtype]}({fill})"
-    name = "load_flags" if op.out.dtype is DType.BOOL else "load_tile"
-    _tile_call(kernel, name, array.name, access, axes, fill)
+    _load_copy(kernel, op, access, array)
     if len(array.axes) == 1:
         _prefetch(kernel, op, access)
 
 
 def _load_part(kernel: KernelScope, op: Load, access: Access) -> None:
     """A tile of which the first positions may be missing, too: a read at another place."""
-    array = kernel.declare(op.out)
-    axes = array.axes if len(array.axes) == 2 else (None, *array.axes)
+    _load_copy(kernel, op, access, kernel.declare(op.out))
+
+
+def _load_copy(kernel: KernelScope, op: Load, access: Access, to: Array) -> None:
+    axes: Axes = to.axes if len(to.axes) == 2 else (None, *to.axes)
     fill = write_number(op.fill, op.out.dtype)
     if not op.out.dtype.is_float:
-        fill = f"{ARRAY_TYPE[op.out.dtype]}({fill})"
-    firsts = ["0" if a is None else _clipped(kernel, access.firsts, a, "0") for a in axes]
-    _tile_call(kernel, "load_part", array.name, access, axes, *firsts, fill)
+        sign = "-" if op.out.dtype is DType.BOOL else ""
+        fill = f"{sign}{ARRAY_TYPE[op.out.dtype]}({fill})"
+    if access.firsts:
+        firsts = ["0" if a is None else _clipped(kernel, access.firsts, a, "0") for a in axes]
+        _tile_call(kernel, "load_part", to.name, access, axes, *firsts, fill)
+        return
+    name = "load_flags" if op.out.dtype is DType.BOOL else "load_tile"
+    _tile_call(kernel, name, to.name, access, axes, fill)
 
 
 def _prefetch(kernel: KernelScope, op: Load, access: Access) -> None:
@@ -225,13 +248,23 @@ def _gather(kernel: KernelScope, op: Load) -> None:
     if op.mask is not None:
         fill = write_number(op.fill, op.out.dtype)
         code = f"{nest.value(op.mask).code} ? {code} : {fill}"
-    nest.store(array.name, array.axes, Text(f"({code})", op.out.dtype))
+    nest.store(array, Text(f"({code})", op.out.dtype))
     kernel.add(*nest.lines())
 
 
 def _address(kernel: KernelScope, nest: NestText, op: Load | Store) -> str:
     terms = [f"int64_t({nest.value(v).code}) * {op.buffer}_stride_{d}" for d, v in op.index]
     return " + ".join(terms) or "0"
+
+
+def write_in_place(kernel: KernelScope, op: Store) -> bool:
+    """Let the nest that makes a tile write it to memory; whether it can."""
+    access = kernel.reader.access(op)
+    if access is None or access.firsts or set(access.strides) != set(op.value.axes):
+        return False
+    bound = bind_in_memory(kernel, op, op.value, access, _whole(kernel, access))
+    kernel.apart[op.value.name] = bound
+    return True
 
 
 def write_store(kernel: KernelScope, op: Store) -> None:
@@ -245,6 +278,12 @@ def write_store(kernel: KernelScope, op: Store) -> None:
     if whole and axes:
         assert access is not None
         placed = axes if len(axes) == 2 else (None, *axes)
+        if apart := kernel.apart.get(op.value.name):
+            copy, condition = apart
+            kernel.bodies.append([])
+            _store_call(kernel, "store_tile", access, copy, placed)
+            kernel.add_inside(f"if ({condition}) {{", kernel.bodies.pop())
+            return
         pointer = replace(access, pointer=f"({kind}*)({access.pointer})")
         function = "store_flags" if op.value.dtype is DType.BOOL else "store_tile"
         function = "add_tile" if op.add else function

@@ -162,6 +162,22 @@ static inline void store_turned(To* __restrict to, const float* __restrict from,
   }
 }
 
+// A part of a tile in the type that it has in memory; ``fill`` where there is nothing.
+template <int ROWS, int COLUMNS, class T>
+static inline void copy_part(T* __restrict to, const T* __restrict from, int64_t row_stride,
+                             int64_t column_stride, int rows, int columns, int first_row,
+                             int first_column, float fill) {
+  for (int r = 0; r < ROWS; ++r) {
+    T* row = to + r * COLUMNS;
+    const T* source = from + r * row_stride;
+    const int end = first_row <= r && r < rows ? columns : 0;
+    const int begin = first_column < end ? first_column : end;
+    for (int c = 0; c < begin; ++c) row[c] = narrow<T>(fill);
+    for (int c = begin; c < end; ++c) row[c] = source[c * column_stride];
+    for (int c = end; c < COLUMNS; ++c) row[c] = narrow<T>(fill);
+  }
+}
+
 template <int ROWS, int COLUMNS, class To, class From>
 static inline void load_tile(To* __restrict to, const From* __restrict from, int64_t row_stride,
                              int64_t column_stride, int rows, int columns, To fill) {

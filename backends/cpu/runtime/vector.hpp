@@ -234,11 +234,21 @@ MX_INLINE float widen(fp16 x) { return widen_fp16(vh{x.bits})[0]; }
 MX_INLINE fp16 to_fp16(float x) { return fp16{narrow_fp16(splat(x))[0]}; }
 MX_INLINE float round_fp16(float x) { return round_fp16(splat(x))[0]; }
 
+// A vector from numbers of any width in memory, and to them.
+MX_INLINE vf load_wide(const float* p) { return load(p); }
+MX_INLINE vf load_wide(const bf16* p) { return widen_bf16(load(&p->bits)); }
+MX_INLINE vf load_wide(const fp16* p) { return widen_fp16(load(&p->bits)); }
+MX_INLINE void store_narrow(float* p, vf x) { store(p, x); }
+MX_INLINE void store_narrow(bf16* p, vf x) { store(&p->bits, narrow_bf16(x)); }
+MX_INLINE void store_narrow(fp16* p, vf x) { store(&p->bits, narrow_fp16(x)); }
+
 template <class T> inline T narrow(float x);
 template <> inline float narrow<float>(float x) { return x; }
 template <> inline bf16 narrow<bf16>(float x) { return to_bf16(x); }
 template <> inline fp16 narrow<fp16>(float x) { return to_fp16(x); }
 template <class T> MX_INLINE T narrow(int32_t x) { return T(x); }
 template <class T> MX_INLINE T narrow(int64_t x) { return T(x); }
+template <class T> MX_INLINE T narrow(bf16 x) { return x; }
+template <class T> MX_INLINE T narrow(fp16 x) { return x; }
 
 }  // namespace mx

@@ -137,43 +137,39 @@ class AttentionTask(KernelTask):
 
 
 @dataclass(frozen=True, slots=True)
-class RowLists:
-    """Lists of rows: which rows of a share see anything of a stretch of keys.
+class Lists:
+    """Which positions of one side of the pairs see anything of a stretch of the other side.
 
-    ``chosen`` says which do. ``rows`` is an int32 buffer with the list of each share from the
-    share's first place on, in order, of one stretch after another. A stretch is ``length`` keys,
-    a share ``size`` rows.
+    ``chosen`` says which do, of those ``along`` their dim. ``places`` is an int32 buffer with a
+    list, in order, of one stretch after another. A stretch is ``length`` positions. ``shares``
+    counts the programs of a head, which take ``size`` rows each; None: one takes all. ``mask`` is
+    the whole mask of the pairs.
     """
 
-    rows: str
+    places: str
     chosen: Expr
-    block: str
+    along: str
     stretches: str
-    shares: str
+    shares: str | None
     length: int
     size: int
+    mask: Expr
 
 
 @dataclass(frozen=True, slots=True)
-class ListedRowsTask(AttentionTask):
-    """An attention whose programs go through stretches of keys, each with the rows listed for it.
+class ListedTask(AttentionTask):
+    """An attention by stretches of one side, each with the positions listed for it of the other.
 
-    ``mask`` is what is left to see of a stretch by a row that is listed for it. ``kept`` are
-    float32 buffers for what a row carries from stretch to stretch: its maximum, its sum, and what
-    its outputs are so far.
+    ``mask`` is what is left to see of a stretch by a position that is listed for it.
     """
 
-    schedule: ClassVar[str] = "listed rows"
-
-    lists: RowLists | None = None
-    kept: tuple[str, ...] = ()
+    lists: Lists | None = None
 
     @property
     def writes(self) -> tuple[str, ...]:
         """The buffers that the kernel fills."""
-        listed = None if self.lists is None else self.lists.rows
-        rows = (self.lse, self.row_sum, self.row_max, listed)
-        return (*(name for name, _ in self.outputs), *filter(None, rows), *self.kept)
+        places = () if self.lists is None else (self.lists.places,)
+        return (*AttentionTask.writes.__get__(self), *places)
 
     @property
     def _of_pairs(self) -> Iterator[Expr]:
@@ -181,6 +177,34 @@ class ListedRowsTask(AttentionTask):
         yield from AttentionTask._of_pairs.__get__(self)
         if self.lists is not None:
             yield self.lists.chosen
+
+
+@dataclass(frozen=True, slots=True)
+class ListedRowsTask(ListedTask):
+    """An attention whose programs go through stretches of keys, each with the rows listed for it.
+
+    ``kept`` are float32 buffers for what a row carries from stretch to stretch: its maximum where
+    there is one, its sum, and what its outputs are so far.
+    """
+
+    schedule: ClassVar[str] = "listed rows"
+
+    kept: tuple[str, ...] = ()
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """The buffers that the kernel fills."""
+        return (*ListedTask.writes.__get__(self), *self.kept)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedKeysTask(ListedTask):
+    """An attention whose programs go through stretches of rows, each with the keys listed for it.
+
+    All rows of a stretch have chosen the same keys, of which each then sees what ``mask`` says.
+    """
+
+    schedule: ClassVar[str] = "listed keys"
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,14 +47,15 @@ def gathered_in_place(kernel: KernelScope, op: Load) -> bool:
 
 
 def scattered(kernel: KernelScope, op: Store, array: str) -> bool:
-    """Whether the rows of ``array`` have been brought to where an index says."""
+    """Whether the rows of ``array`` have been brought, or added, to where an index says."""
     found = _rows(kernel, op, op.value)
-    if found is None or op.add or kernel.program.buffers[op.buffer].dtype is not DType.FLOAT32:
+    if found is None or kernel.program.buffers[op.buffer].dtype is not DType.FLOAT32:
         return False
     axis, other, arguments = found
     if kernel.layout.of(op.value) != (axis, other):
         array = _turned(kernel, op.value, array, axis, other)
-    kernel.add(f"mx::scatter_rows<{_sizes(kernel, axis, other)}>({array}, {arguments});")
+    function = "add_rows" if op.add else "scatter_rows"
+    kernel.add(f"mx::{function}<{_sizes(kernel, axis, other)}>({array}, {arguments});")
     return True
 
 

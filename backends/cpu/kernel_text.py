@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...ir.targets import CpuTarget
-from ...ir.task import AttentionTask, ListedRowsTask
+from ...ir.task import AttentionTask, ListedKeysTask, ListedRowsTask
 from ...ir.tile import (
     Carried,
     Cast,
@@ -52,6 +52,8 @@ from .sinks import write_nest
 from .systems import write_rename, write_solve, write_substitute
 from .tile_memory import rows_fit, write_load, write_search, write_store
 
+_OF_PAIRS = {task.schedule for task in (AttentionTask, ListedRowsTask, ListedKeysTask)}
+
 
 class KernelText(KernelScope):
     """The writer of one kernel; ``lines`` is the result."""
@@ -65,7 +67,7 @@ class KernelText(KernelScope):
         schedule: str = "",
     ) -> None:
         super().__init__(program, target, sizes)
-        if schedule in (AttentionTask.schedule, ListedRowsTask.schedule):
+        if schedule in _OF_PAIRS:
             self.quick_over = frozenset(tile.dim for tile in program.tiles if not tile.whole)
         self._write(params)
         self.lines = self.bodies[0]

@@ -17,8 +17,16 @@ from ...ir.names import free_name
 from ...ir.normaliser import Plain
 from ...ir.plan import Plan
 from ...ir.targets import CpuTarget
-from ...ir.task import AttentionTask, PointwiseTask, Task, buffers_of
+from ...ir.task import (
+    AttentionTask,
+    ListedKeysTask,
+    ListedTask,
+    PointwiseTask,
+    Task,
+    buffers_of,
+)
 from ...ir.tile import DType
+from ..analysis.conditions import conditions_of
 from .row_sums import row_sums, rows_apart, with_rows
 
 
@@ -31,15 +39,35 @@ def merge_sweeps(plan: Plan) -> Plan:
     for second in plan.tasks:
         first = next((t for t in tasks if _may_be_one(plan, tasks, t, second)), None)
         if isinstance(first, AttentionTask) and isinstance(second, AttentionTask):
-            plan, grown, rounded = _in_float32(plan, second)
-            place = tasks.index(second)
-            merged = _merged(first, grown)
+            place, (base, other) = tasks.index(second), _base_first(first, second)
+            plan, grown, rounded = _in_float32(plan, other)
+            merged = _merged(base, grown)
+            plan, merged = _by_one_program(plan, merged)
             plan, rows = rows_apart(plan, merged, row_sums(plan, merged))
             merged = with_rows(merged, {row.value: row.result for row in rows})
             tasks[place : place + 1] = [*rows, merged, *rounded]
             tasks.remove(first)
             found.append(f"one sweep for {first.name} and {second.name}: of the same pairs")
     return replace(plan, tasks=tuple(tasks), findings=(*plan.findings, *found)) if found else plan
+
+
+def _base_first(first: AttentionTask, second: AttentionTask) -> tuple[AttentionTask, AttentionTask]:
+    """The task whose rows the programs go through, and that which is summed along them."""
+    if isinstance(second, ListedKeysTask) and not isinstance(first, ListedKeysTask):
+        return second, first
+    return first, second
+
+
+def _by_one_program(plan: Plan, task: AttentionTask) -> tuple[Plan, AttentionTask]:
+    """The task with one list at a time for all stretches of a head."""
+    if not isinstance(task, ListedKeysTask) or task.lists is None:
+        return plan, task
+    shares, places = task.lists.shares, task.lists.places
+    buffers = tuple(
+        replace(b, dims=tuple(d for d in b.dims if d != shares)) if b.name == places else b
+        for b in plan.buffers
+    )
+    return replace(plan, buffers=buffers), replace(task, lists=replace(task.lists, shares=None))
 
 
 def _merged(first: AttentionTask, second: AttentionTask) -> AttentionTask:
@@ -87,13 +115,24 @@ def _may_be_one(plan: Plan, tasks: list[Task], first: Task, second: Task) -> boo
         and _weights(first) == _weights(second)
         and set(first.queries) - {first.block} == set(second.queries) - {second.block}
         and all(_is_simple(plan, task) for task in (first, second))
-        and all(plan.buffer(name).dtype.is_float for name, _ in second.outputs)
+        and _go_together(first, second)
+        and all(plan.buffer(name).dtype.is_float for name, _ in (*first.outputs, *second.outputs))
         and not any(buffers_of(task) & set(first.writes) for task in between)
     )
 
 
+def _go_together(first: AttentionTask, second: AttentionTask) -> bool:
+    """Whether both go by lists, of which one is of keys, or neither does."""
+    listed = [isinstance(task, ListedTask) for task in (first, second)]
+    by_keys = any(isinstance(task, ListedKeysTask) for task in (first, second))
+    return (all(listed) and by_keys) or not any(listed)
+
+
 def _weights(task: AttentionTask) -> object:
-    return task.score, task.mask, task.form, task.gain
+    mask = task.mask
+    if isinstance(task, ListedTask) and task.lists is not None:
+        mask = task.lists.mask
+    return task.score, {*conditions_of(mask)}, task.form, task.gain
 
 
 def _is_simple(plan: Plan, task: AttentionTask) -> bool:

@@ -20,17 +20,21 @@ from ...ir.plan import Buffer, Plan
 from ...ir.rewriting import transform, walk
 from ...ir.roles import dim_roles
 from ...ir.targets import CpuTarget
-from ...ir.task import AttentionTask, PointwiseTask, Task
+from ...ir.task import AttentionTask, ListedTask, PointwiseTask, Task
 from ...ir.tile import DType
 
 _REASON = "each block of the other side would compute it again"
 
 
 def store_row_sums(plan: Plan) -> Plan:
-    """The plan with such numbers in buffers where a turn loads a tile for them alone, on GPUs."""
-    if isinstance(plan.target, CpuTarget) or plan.loops:
+    """The plan with such numbers in buffers where a turn loads a tile for them alone.
+
+    On a CPU for listed positions alone: their tiles are brought together row by row.
+    """
+    if plan.loops:
         return plan
-    for name in [task.name for task in plan.tasks if isinstance(task, AttentionTask)]:
+    kind = ListedTask if isinstance(plan.target, CpuTarget) else AttentionTask
+    for name in [task.name for task in plan.tasks if isinstance(task, kind)]:
         plan = _stored(plan, next(t for t in plan.tasks if t.name == name))
     return plan
 
@@ -51,19 +55,27 @@ def _stored(plan: Plan, task: Task) -> Plan:
 
 
 def row_sums(plan: Plan, task: AttentionTask) -> list[Reduce]:
-    """Sums over whole axes that are numbers of a position of ``over``, the same for each block."""
-    places = {*task.queries, task.over} - {task.block}
+    """Sums over whole axes that are numbers of a position of the side that a program goes through
+    again and again, the same each time."""
+    side = visited(task)
+    places = {*task.queries, task.over} - ({task.block, task.over} - {side})
     fixed = {dim for dim, _ in plan.sizes}
     read = [task.score, *filter(None, (task.gain,)), *(value for _, value in task.sums)]
     found = dict.fromkeys(n for expr in read for n in walk(expr) if isinstance(n, Reduce))
     return [
         node
         for node in found
-        if {task.over} <= node.axes <= places
+        if {side} <= node.axes <= places
         and node.kind is Kind.REAL
         and {*node.over} <= fixed
         and not names_in(node) & task.local
     ]
+
+
+def visited(task: AttentionTask) -> str:
+    """The dim of the positions that are met again and again: those of a list, or the keys."""
+    lists = task.lists if isinstance(task, ListedTask) else None
+    return task.over if lists is None else lists.along
 
 
 def _loads_for_itself(plan: Plan, task: AttentionTask, node: Reduce) -> bool:
@@ -86,7 +98,7 @@ def rows_apart(
         kernel = free_name(f"{plan.mixer.name}_{name}", taken)
         taken |= {name, kernel}
         about = f"{name}: {_REASON}"
-        made.append(PointwiseTask(kernel, name, node, (task.over,), about, _REASON))
+        made.append(PointwiseTask(kernel, name, node, (visited(task),), about, _REASON))
         buffers.append(Buffer(name, roles.order(node.axes), DType.FLOAT32, "temporary"))
     return replace(plan, buffers=(*plan.buffers, *buffers)), made
 

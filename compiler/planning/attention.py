@@ -19,10 +19,10 @@ from ..analysis.distances import Distances
 from ..analysis.masks.ranges import key_ranges, needs_block_table
 from ..analysis.normaliser import classify
 from ..passes.fold_constants import fold_constants
-from ..schedules.attention import written
+from ..schedules.one_pass import written
 from ..schedules.split import merged
 from .plan_builder import PlanBuilder
-from .row_lists import with_row_lists
+from .stretches import with_lists
 
 
 class AttentionPlan:
@@ -57,7 +57,7 @@ class AttentionPlan:
         if splits > 1:
             split = self._declare_split(task, splits)
             task = replace(task, split=split, name=f"{task.name}_shares")
-        listed = with_row_lists(builder, task)
+        listed = with_lists(builder, task)
         table = None if listed else self._declare_table(task)
         builder.tasks.append(listed or replace(task, table=table))
         if task.split is not None:

@@ -20,11 +20,16 @@ from ..tiles.grid import store_result
 @contextmanager
 def rows_in_turn(evaluator: Evaluator, task: AttentionTask) -> Iterator[None]:
     """Within: one block of the rows. Before the first, the sums along the rows are set to 0."""
-    with _blocks(evaluator, task.over):
-        _store_zeros(evaluator, task)
+    zeros_first(evaluator, task)
     with _blocks(evaluator, task.block):
         evaluator.builder.in_turn.add(task.block)
         yield
+
+
+def zeros_first(evaluator: Evaluator, task: AttentionTask) -> None:
+    """Set the sums along the rows to 0."""
+    with _blocks(evaluator, task.over):
+        _store_zeros(evaluator, task)
 
 
 @contextmanager

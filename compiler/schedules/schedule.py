@@ -14,6 +14,7 @@ from ...ir.task import (
     AttentionTask,
     BlockTableTask,
     ConvolutionTask,
+    ListedKeysTask,
     ListedRowsTask,
     PointwiseTask,
     RunningSumTask,
@@ -28,6 +29,7 @@ from .attention import attention
 from .block_table import block_table
 from .chunk import chunk
 from .convolution import convolution
+from .listed_keys import listed_keys
 from .listed_rows import listed_rows
 from .loop import loop
 from .pointwise import pointwise, running_sum
@@ -41,6 +43,7 @@ SCHEDULES: Mapping[type, Callable[[Any, Context], Program]] = {
     ChunkTask: chunk,
     ConvolutionTask: convolution,
     ScanTask: scan,
+    ListedKeysTask: listed_keys,
     ListedRowsTask: listed_rows,
     LoopTask: loop,
     PointwiseTask: pointwise,

@@ -40,7 +40,7 @@ class BlockRanges:
 
 
 @dataclass(frozen=True)
-class _Range:
+class Bounds:
     """A disjunct's range for the block of rows, and the part that every row sees (or None)."""
 
     low: Value
@@ -171,6 +171,12 @@ def find_range(evaluator: Evaluator, ranges: KeyRanges, size: Value) -> tuple[Va
     return found.low, found.high
 
 
+def find_bounds(rows: Rows, ranges: KeyRanges, size: Value) -> Bounds:
+    """What bounds in one piece say of rows, whatever else the mask says."""
+    (conjunct,) = ranges.disjuncts
+    return _range(rows, conjunct, size, ranges.axis, exact=True)
+
+
 @dataclass(frozen=True)
 class Part:
     """Blocks of a stretch that rows visit, of which those before ``rest`` are seen whole."""
@@ -215,7 +221,7 @@ def _rows_of(evaluator: Evaluator, ranges: KeyRanges) -> str | None:
     return block if tiled or block in builder.in_turn else None
 
 
-def _range(rows: Rows, conjunct: Conjunct, size: Value, axis: str, exact: bool) -> _Range:
+def _range(rows: Rows, conjunct: Conjunct, size: Value, axis: str, exact: bool) -> Bounds:
     """[low, high) and, where bounds are ``exact``, the full part, by the analysis's rules."""
     evaluator = rows.evaluator
     low = _ends(rows, conjunct.lower, loose=True, largest=False)
@@ -228,7 +234,7 @@ def _range(rows: Rows, conjunct: Conjunct, size: Value, axis: str, exact: bool) 
     for condition in conjunct.conditions:
         some = rows.holds(condition, some=True)
         stop = evaluator.where(some, stop, zero, f"{name}_high")
-    return _Range(start, stop, _full_part(rows, conjunct, size) if exact else None)
+    return Bounds(start, stop, _full_part(rows, conjunct, size) if exact else None)
 
 
 def _full_part(rows: Rows, conjunct: Conjunct, size: Value) -> tuple[Value, Value] | None:
@@ -257,7 +263,7 @@ def _fold(evaluator: Evaluator, fn: str, values: Sequence[Value], hint: str) -> 
     return result
 
 
-def _sorted(evaluator: Evaluator, ranges: list[_Range]) -> list[_Range]:
+def _sorted(evaluator: Evaluator, ranges: list[Bounds]) -> list[Bounds]:
     """The ranges by their lower ends: a network of exchanges on numbers."""
     items = list(ranges)
     for last in range(len(items) - 1, 0, -1):
@@ -266,7 +272,7 @@ def _sorted(evaluator: Evaluator, ranges: list[_Range]) -> list[_Range]:
     return items
 
 
-def _exchange(evaluator: Evaluator, a: _Range, b: _Range) -> tuple[_Range, _Range]:
+def _exchange(evaluator: Evaluator, a: Bounds, b: Bounds) -> tuple[Bounds, Bounds]:
     swap = evaluator.builder.elementwise("gt", a.low, b.low, dtype=DType.BOOL)
 
     def pick(x: Value, y: Value) -> tuple[Value, Value]:
@@ -279,13 +285,13 @@ def _exchange(evaluator: Evaluator, a: _Range, b: _Range) -> tuple[_Range, _Rang
     starts, stops = pick(first[0], second[0]), pick(first[1], second[1])
     keep = a.full is not None or b.full is not None
     return (
-        _Range(low[0], high[0], (starts[0], stops[0]) if keep else None),
-        _Range(low[1], high[1], (starts[1], stops[1]) if keep else None),
+        Bounds(low[0], high[0], (starts[0], stops[0]) if keep else None),
+        Bounds(low[1], high[1], (starts[1], stops[1]) if keep else None),
     )
 
 
 def _cut(
-    rows: Rows, item: _Range, axis: str, end: Value | None, more: bool
+    rows: Rows, item: Bounds, axis: str, end: Value | None, more: bool
 ) -> tuple[list[BlockRange], list[BlockRange], Value | None]:
     """Blocks of one range that no earlier range took: full ones, partial ones, the new end."""
     evaluator = rows.evaluator

@@ -349,6 +349,22 @@ static inline void scatter_rows(const float* __restrict from, float* __restrict 
   }
 }
 
+// The same, added to what is there.
+template <int ROWS, int COLUMNS>
+static inline void add_rows(const float* __restrict from, float* __restrict to,
+                            const int32_t* __restrict at, int64_t row_stride,
+                            int64_t column_stride, int rows, int columns) {
+  for (int r = 0; r < rows; ++r) {
+    const float* row = from + r * COLUMNS;
+    float* target = to + at[r] * row_stride;
+    if (columns == COLUMNS && column_stride == 1)
+      for (int c = 0; c < COLUMNS; c += LANES)
+        store(target + c, load(target + c) + load(row + c));
+    else
+      for (int c = 0; c < columns; ++c) target[c * column_stride] += row[c];
+  }
+}
+
 // ------------------------------------------------------------------ bfloat16 operands of dots
 
 template <int COLUMNS>

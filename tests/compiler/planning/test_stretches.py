@@ -97,7 +97,7 @@ def test_lists_are_made_where_they_are_read() -> None:
     plan = lower(_mixer(CAUSAL), {"D": 8, "E": 20}, "float32", target=AVX512)
     (listed,) = (task for task in plan.tasks if isinstance(task, ListedRowsTask))
     assert listed.lists is not None
-    assert plan.buffer(listed.lists.rows).dims == ("H", "I")
+    assert plan.buffer(listed.lists.places).dims == ("H", "I")
     source = CpuRunner(_mixer(CAUSAL), lower, target=AVX512).source(
         {"D": 8, "E": 20}, torch.float32
     )

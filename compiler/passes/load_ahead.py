@@ -8,7 +8,7 @@ What factors of products are made of is copied ahead by Triton, asynchronously, 
 for the memory. It costs a register or two to have a row's number there, which a program that holds
 a state whole does not have. Decays, gates and learning rates are such numbers; so are the values of
 a delta rule, as many columns of them as a program has of the state, where a product is all that is
-added to them.
+added to them; and all that a scan reads, which has no products.
 """
 
 from __future__ import annotations
@@ -41,14 +41,16 @@ from .remove_dead_ops import remove_dead_ops
 from .walk_parts import names_of, walks_of
 
 _PLACES = Constant | Range | Elementwise | Cast | Rename  # what may be computed twice
+_WALKS = ("chunk", "scan")  # schedules
 _PIECE = 4  # bytes that are copied at a time at least
 _FEW = 1  # axes of what stays in registers for a turn
 _REGISTERS = 8  # of a thread, that a tile with more axes takes of them
 _BYTES = 4  # of a register
+_NUMBERS = 16  # of one value, that a thread holds beside rows on their way
 
 
 def load_ahead(plan: Plan) -> Plan:
-    """Every walk over chunks on a GPU with the numbers of its next rows on their way."""
+    """Every walk over chunks, and every scan, on a GPU with its next rows on their way."""
     if not isinstance(plan.target, Target):
         return plan
     kernels = tuple(_with_loads_ahead(kernel) for kernel in plan.kernels)
@@ -56,7 +58,7 @@ def load_ahead(plan: Plan) -> Plan:
 
 
 def _with_loads_ahead(kernel: Kernel) -> Kernel:
-    if kernel.schedule != "chunk" or not any(axis.tiled for axis in kernel.program.grid):
+    if kernel.schedule not in _WALKS or not any(axis.tiled for axis in kernel.program.grid):
         return kernel
     program = kernel.program
     for walk in walks_of(program):
@@ -119,10 +121,22 @@ class Ahead:
         """Whether registers hold a tile for a turn."""
         if len(tile.axes) <= _FEW:
             return True
-        elements = prod(self.program.tile(axis).block for axis in tile.axes)
-        threads = threads_of(self.program.launch)
+        elements, threads = self._elements(tile), threads_of(self.program.launch)
         room = _REGISTERS * _BYTES * threads
-        return tile.name in self.started and elements * tile.dtype.size_bytes <= room
+        waited = tile.name in self.started or self._is_small
+        return waited and elements * tile.dtype.size_bytes <= room
+
+    @property
+    def _is_small(self) -> bool:
+        """Whether the walk has no products, whose factors Triton copies ahead, nor values that fill
+        a thread's registers."""
+        values = [value for op in self.walk.body for value in made_by(op)]
+        most = max(self._elements(value) for value in values)
+        products = any(isinstance(op, Dot) for op in self.walk.body)
+        return not products and most <= _NUMBERS * threads_of(self.program.launch)
+
+    def _elements(self, tile: Value) -> int:
+        return prod(self.program.tile(axis).block for axis in tile.axes)
 
     def _value(self, hint: str, value: Value) -> Value:
         name = free_name(hint, self.taken)

@@ -41,11 +41,16 @@ def held_blocks(
     if not task.tiled:
         return {}
     (tiled,) = task.tiled
-    values = (value.axes for value in task.row_values)
-    dims = frozenset[str]().union(*(state.dims for state in task.carrying), *values)
-    groups = {group for group, heads in context.heads if heads in dims | {*task.positions}}
-    own = dims - groups - task.walked - {*task.positions}
-    rest = prod((context.sizes.get(d, _ANY) for d in own if d != tiled), start=1)
+    own = own_axes(task, context) - {tiled}
+    rest = prod((context.sizes.get(d, _ANY) for d in own), start=1)
     block = max(least, min(128, held // max(rest, 1)))
     size = context.sizes.get(tiled, _ANY)
     return {tiled: min(1 << (block.bit_length() - 1), padded(size, 16))}
+
+
+def own_axes(task: ChunkTask | LoopTask | ScanTask, context: Context) -> frozenset[str]:
+    """The axes of states and of what rows compute that a program has tiles along, rows aside."""
+    values = (value.axes for value in task.row_values)
+    dims = frozenset[str]().union(*(state.dims for state in task.carrying), *values)
+    groups = {group for group, heads in context.heads if heads in dims | {*task.positions}}
+    return dims - groups - task.walked - {*task.positions}

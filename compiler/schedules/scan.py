@@ -16,25 +16,49 @@ from ...ir.expression import Expr
 from ...ir.recurrence_forms import Affine
 from ...ir.recurrence_tasks import ScanTask
 from ...ir.reductions import NEUTRAL
+from ...ir.rewriting import walk
 from ...ir.single_assignment import after_row, before_row
+from ...ir.targets import THREADS_PER_WARP, CpuTarget
 from ...ir.tile import DType, Program, Tile, Value
-from ..tiles.context import Context, padded
+from ..tiles.context import Context, Launch, padded
 from ..tiles.evaluator import Evaluator
 from ..tiles.grid import start_rows
 from .decay import Pairs, place_rows
 from .defaults import LIGHT, recurrence_launch
-from .held import held_blocks
+from .held import held_blocks, own_axes
 from .loop import spread, store_first, store_last
 
 # Elements of a state, over a block of rows, that a program holds; rows of a block.
 _HELD = 2048
 _ROWS = (16, 64)
+# Of states that are vectors, on a GPU: a channel for each lane of one warp, which waits for no
+# other, and as many rows as stay in a lane's registers while the next ones are on their way.
+_LANES = THREADS_PER_WARP
+_ROWS_OF_LANES = 8
+_ONE_WARP: Launch = (("num_warps", 1), ("num_stages", 1))
 
 
 def scan(task: ScanTask, context: Context) -> Program:
     """The tile program of affine states, as many rows at a time as registers hold."""
+    if lanes := _lanes(task, context):
+        return replace(
+            by_blocks(task, context.with_blocks(lanes)), launch=context.launch(_ONE_WARP)
+        )
     made = by_blocks(task, context.with_blocks(_blocks(task, context)))
     return replace(made, launch=context.launch(recurrence_launch(made, context.target)))
+
+
+def _lanes(task: ScanTask, context: Context) -> dict[str, int]:
+    """Blocks for one warp where all that rows have and read is vectors along one axis; nothing
+    elsewhere (a row's own sums would be made for each part of the axis), and on a CPU."""
+    read = frozenset[str]().union(*(x.axes for value in task.row_values for x in walk(value)))
+    groups = {group for group, _ in context.heads}
+    more = own_axes(task, context) | read - {*task.positions, task.over} - groups
+    if isinstance(context.target, CpuTarget) or more != {*task.tiled} or not more:
+        return {}
+    (tiled,) = task.tiled
+    channels = padded(context.sizes.get(tiled, _LANES), 16)
+    return {task.over: _ROWS_OF_LANES, tiled: min(channels, _LANES)}
 
 
 def _blocks(task: ScanTask, context: Context) -> dict[str, int]:

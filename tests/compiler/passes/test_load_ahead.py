@@ -11,7 +11,7 @@ from mixc.ir.plan import Plan
 from mixc.ir.targets import AVX2, AnyTarget, parse_target
 from mixc.ir.tile import For, Load, operands
 
-from ..schedules.test_recurrences import BACKWARD, STEPS, check, matrix
+from ..schedules.test_recurrences import BACKWARD, SCANS, STEPS, check, matrix, scanned
 
 HOPPER = parse_target("cuda:90")
 
@@ -71,3 +71,34 @@ def test_values_that_a_product_alone_is_added_to_are_on_their_way_where_register
 def test_the_first_and_the_last_turn_read_what_is_theirs(name: str, length: int) -> None:
     check(matrix(STEPS[name]), length, "chunk", dtype="bf16", target=HOPPER)
     check(matrix(STEPS[name], BACKWARD), length, "chunk", dtype="bf16", splits=2, target=HOPPER)
+
+
+@pytest.mark.parametrize("name", ["hgrn", "rg_lru"])
+def test_a_scan_has_its_next_rows_on_their_way(name: str) -> None:
+    """It has no products, so that Triton copies nothing of it ahead."""
+
+    def own_rows(target: AnyTarget) -> set[str]:
+        plan = lower(load_file(find_spec(name)), {"C": 128}, "bf16", target=target)
+        (walk,) = (op for op in plan.kernels[0].program.body if isinstance(op, For))
+        read = {value.name for op in walk.body for value in operands(op)}
+        return {op.buffer for op in walk.body if isinstance(op, Load) and op.out.name in read}
+
+    assert own_rows(HOPPER) == set()
+    assert "x" in own_rows(AVX2)
+
+
+@pytest.mark.parametrize("name", ["elementwise", "rotating", "running softmax"])
+@pytest.mark.parametrize("length", [0, 1, 16, 17, 40])
+def test_a_scan_reads_what_is_its_rows(name: str, length: int) -> None:
+    check(scanned(SCANS[name]), length, "scan", target=HOPPER)
+    check(scanned(SCANS[name], BACKWARD), length, "scan", dtype="bf16", target=HOPPER)
+
+
+def test_a_scan_of_vectors_is_a_warp_of_channels() -> None:
+    """Each lane goes through the rows of its own channel; what has another axis is shared out."""
+    (kernel,) = lower(scanned(SCANS["elementwise"]), {"C": 100}, "bf16", target=HOPPER).kernels
+    assert {tile.dim: tile.block for tile in kernel.program.blocks} == {"T": 8, "C": 32}
+    assert dict(kernel.program.launch)["num_warps"] == 1
+    mixer = load_file(find_spec("mamba"))
+    (kernel,) = lower(mixer, {"N": 16}, "bf16", target=HOPPER).kernels
+    assert dict(kernel.program.launch)["num_warps"] > 1

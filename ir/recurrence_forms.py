@@ -113,6 +113,24 @@ class Affine:
     offsets: tuple[Expr | None, ...]
     constant: bool = False
 
+    @property
+    def expressions(self) -> Iterator[Expr]:
+        """The coefficients and offsets of a row."""
+        yield from (c for row in self.coefficients for c in row if c is not None)
+        yield from (o for o in self.offsets if o is not None)
+
+    @property
+    def places(self) -> list[tuple[int, int]]:
+        """The places of A that a product of any number of rows can fill."""
+        count = len(self.states)
+        places = {(i, j) for i in range(count) for j in range(count) if self.coefficients[i][j]}
+        places |= {(i, i) for i in range(count)}  # past the last row A changes nothing
+        while True:
+            more = {(i, k) for i, j in places for j2, k in places if j == j2} - places
+            if not more:
+                return sorted(places)
+            places |= more
+
 
 @dataclass(frozen=True, slots=True)
 class Coupled:

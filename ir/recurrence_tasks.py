@@ -114,7 +114,8 @@ class ScanTask(RecurrenceTask):
     """Affine states, component by component.
 
     In the expressions a state ``S`` of an earlier component is ``S.in`` (as the row finds it) and
-    ``S.out`` (as the row leaves it), with the axis ``over``; so it is in ``own``.
+    ``S.out`` (as the row leaves it), with the axis ``over``; so it is in ``own``. ``segment`` is as
+    a chunk task has it.
     """
 
     schedule: ClassVar[str] = "scan"
@@ -127,6 +128,7 @@ class ScanTask(RecurrenceTask):
     own: tuple[tuple[str, Expr], ...]
     positions: tuple[str, ...]
     tiled: tuple[str, ...]
+    segment: str | None = None
     about: str = ""
     reason: str = ""
 
@@ -134,8 +136,7 @@ class ScanTask(RecurrenceTask):
     def row_values(self) -> Iterator[Expr]:
         """The coefficients and offsets of a row, and its own results."""
         for form in self.forms:
-            yield from (c for row in form.coefficients for c in row if c is not None)
-            yield from (o for o in form.offsets if o is not None)
+            yield from form.expressions
         yield from (value for _, value in self.own)
 
     @property

@@ -13,11 +13,13 @@ from .mixer import Attention, Input, Map, Mixer, Recurrence, assignments
 from .names import names_in
 from .optional import expressions
 from .rewriting import walk
+from .targets import THREADS_PER_WARP
 
 # A tile holds at most this many positions of an axis whole.
 LARGEST_WHOLE = 512
 # How many programs of a kernel a machine has room for at once.
 UNITS = Scalar("units", Kind.INT)
+_WARPS = 8  # of a program that holds a matrix
 
 
 def group_of(group: str, heads: str) -> Expr:
@@ -247,7 +249,8 @@ class ShareRule:
 
     ``over`` is shared out where the programs, one for each position of ``batch`` and each block of
     ``blocks`` (the longest counts), are fewer than what can work side by side; a share has
-    ``least`` positions of it. ``states``: blocks are of a state's columns, not of rows.
+    ``least`` positions of it. ``states``: blocks are of a state's columns, not of rows;
+    ``vectors``: of the channels of states that have no columns, a warp's on a GPU.
     """
 
     over: str
@@ -255,17 +258,19 @@ class ShareRule:
     batch: tuple[str, ...]
     least: int
     states: bool = False
+    vectors: bool = False
 
-    def count(self, rows: int, beside: int = 1) -> Expr:
+    def count(self, rows: int, beside: int = 1, enough: int = 1) -> Expr:
         """For blocks of ``rows`` positions on UNITS that work side by side; each is busy with
-        ``beside`` programs, which may then be as much shorter."""
+        ``beside`` programs, which may then be as much shorter, and takes ``enough`` as they are."""
         one = Literal(1)
         blocks: list[Expr] = [Size(dim) for dim in self.blocks]
         longest = _largest(blocks or [one])
         programs = _upwards(longest, Literal(rows))
         for dim in self.batch:
             programs = call("mul", programs, Size(dim))
-        idle = call("and", call("lt", Literal(0), programs), call("lt", programs, UNITS))
+        few = UNITS if enough == 1 else call("mul", UNITS, Literal(enough))
+        idle = call("and", call("lt", Literal(0), programs), call("lt", programs, few))
         places = call("mul", UNITS, beside) if beside > 1 else UNITS
         wanted = call("min", _upwards(places, call("max", programs, one)), Literal(64))
         most = call("floordiv", Size(self.over), Literal(self.least // beside))
@@ -295,19 +300,24 @@ def share_rules(mixer: Mixer) -> tuple[ShareRule, ...]:
             case Recurrence(states=states):
                 listed = {d: None for state in states for d in state.listed}
                 batch = frozenset[str]().union(*(s.dims - {*s.listed} for s in states))
-                rules.append(ShareRule(stage.over, (*listed,), tuple(sorted(batch)), 2048, True))
-    return tuple(rules)
+                key = (stage.over, (*listed,), tuple(sorted(batch)))
+                rules.append(ShareRule(*key, 2048, True, all(len(s.listed) == 1 for s in states)))
+    if all(rule.vectors for rule in rules):
+        return tuple(rules)
+    return tuple(replace(rule, vectors=False) for rule in rules)
 
 
 def share_count(mixer: Mixer, rows: int, columns: int, beside: int = 1) -> Expr:
     """In how many shares a call's stages go, so that each of UNITS has work: 1 where blocks of
     ``rows`` queries, or of ``columns`` of a state, are enough or keys are few. ``beside``: programs
-    with a state that a unit takes to be busy."""
-    counts = [
-        rule.count(columns, beside) if rule.states else rule.count(rows)
-        for rule in share_rules(mixer)
-    ]
-    return _largest([Literal(1), *counts])
+    with a state that a unit takes to be busy; of a warp each, as many as have the same warps."""
+
+    def count(rule: ShareRule) -> Expr:
+        if rule.vectors and beside > 1:
+            return rule.count(THREADS_PER_WARP, _WARPS * beside, _WARPS * beside // 4)
+        return rule.count(columns, beside) if rule.states else rule.count(rows)
+
+    return _largest([Literal(1), *map(count, share_rules(mixer))])
 
 
 def shares_of_keys(

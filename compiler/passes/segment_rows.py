@@ -1,11 +1,12 @@
-"""Matrix states in segments of rows, all at once: for few heads and many rows.
+"""Recurrences in segments of rows, all at once: for few heads, or channels, and many rows.
 
-    one chunk task --> find, pass on, run
+    one task --> find, pass on, run
 
 Three tasks. The first runs each segment from a state of zero, and finds besides what is left of
 whatever it starts from; the second goes from segment to segment, S = left * S + found; the third
-runs each segment once more, from the state that it really starts from. States that mix with each
-other have no single decay, and corrections make what is left of a state a matrix: these stay.
+runs each segment once more, from the state that it really starts from. Matrix states that mix with
+each other have no single decay, and corrections make what is left of a state a matrix: these stay.
+So do scans one of whose states is told by another's rows, which no segment knows before the others.
 """
 
 from __future__ import annotations
@@ -13,21 +14,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from ...ir.expression import Kind, Literal, Ref, call
+from ...ir.expression import Expr, Kind, Literal, Ref, call
 from ...ir.mixer import State
-from ...ir.names import free_name
-from ...ir.node import At, Point
-from ...ir.plan import Buffer, Plan
-from ...ir.recurrence_forms import Matrix
-from ...ir.recurrence_tasks import Carrying, ChunkTask, LoopTask
-from ...ir.roles import DimRoles, dim_roles
-from ...ir.single_assignment import Version, before_row
+from ...ir.names import names_in
+from ...ir.plan import Plan
+from ...ir.recurrence_forms import Affine, Matrix
+from ...ir.recurrence_tasks import Carrying, ChunkTask, ScanTask
+from ...ir.reductions import NEUTRAL
+from ...ir.single_assignment import before_row
+from ...ir.targets import Target
 from ...ir.task import Task
-from ...ir.tile import DType
+from .segments import Segments
 
 
 def segment_rows(plan: Plan) -> Plan:
-    """Every chunk task that can be in as many segments as long axes have shares."""
+    """Every chunk task, and on a GPU every scan, that can be in as many segments as the plan has
+    shares."""
     if plan.shares < 2:
         return plan
     tasks: list[Task] = []
@@ -41,69 +43,51 @@ def segment_rows(plan: Plan) -> Plan:
     return replace(plan, tasks=tuple(tasks))
 
 
-def _segments(plan: Plan, task: Task) -> _Segments | None:
+def _segments(plan: Plan, task: Task) -> Segments | None:
     """The task in segments; None where it can't be."""
-    if not isinstance(task, ChunkTask) or task.corrected or task.size is not None:
-        return None
-    states = []
-    for form, carrying in task.states:
-        if not isinstance(form, Matrix):
-            return None
-        states.append((form, carrying[0]))
-    return _Segments(plan, task, tuple(states), dim_roles(plan.mixer, dict(plan.sizes)))
+    match task:
+        case ScanTask() if isinstance(plan.target, Target) and _is_apart(task):
+            return _OfVectors(plan, task)
+        case ChunkTask(size=None) if not task.corrected:
+            states = [(form, c[0]) for form, c in task.states if isinstance(form, Matrix)]
+            whole = len(states) == len(task.states)
+            return _OfMatrices(plan, task, states=tuple(states)) if whole else None
+    return None
+
+
+def _is_apart(task: ScanTask) -> bool:
+    """Whether a program holds vectors, none of which is told by another's rows."""
+    vectors = all(len(state.listed) == 1 for form in task.forms for state in form.states)
+    told = (x for form in task.forms for x in form.expressions)
+    return vectors and bool(task.tiled) and not any(names_in(x) & task.local for x in told)
 
 
 @dataclass
-class _Segments:
-    """A chunk task, for as many segments as the plan has shares."""
+class _OfMatrices(Segments):
+    """A chunk task in segments."""
 
-    plan: Plan
     task: ChunkTask
-    states: tuple[tuple[Matrix, Carrying], ...]
-    roles: DimRoles
-    buffers: list[Buffer] = field(default_factory=list)
-
-    @property
-    def dim(self) -> str:
-        """The dim that counts segments."""
-        return f"{self.task.over}_segments"
-
-    def declared(self) -> Plan:
-        """The plan with the buffers of the new tasks, and what was found."""
-        found = f"{self.plan.shares} segments of rows at a time"
-        sizes = tuple(sorted({**dict(self.plan.sizes), self.dim: self.plan.shares}.items()))
-        return replace(
-            self.plan,
-            buffers=(*self.plan.buffers, *self.buffers),
-            sizes=sizes,
-            findings=(*self.plan.findings, found),
-        )
+    states: tuple[tuple[Matrix, Carrying], ...] = field(default=())
 
     def tasks(self) -> tuple[Task, ...]:
         """Tasks that find what each segment starts from; then that of the segments themselves."""
-        found = {c.name: self._declare(f"{c.name}_found", c.dims) for _, c in self.states}
-        left = {c.name: self._declare(f"{c.name}_left", self._left(f, c)) for f, c in self.states}
-        starts = {c.name: self._declare(f"{c.name}_starts", c.dims) for _, c in self.states}
+        found = {c.name: self.declare(f"{c.name}_found", c.dims) for _, c in self.states}
+        left = {c.name: self.declare(f"{c.name}_left", self._left(f, c)) for f, c in self.states}
+        starts = {c.name: self.declare(f"{c.name}_starts", c.dims) for _, c in self.states}
         states = tuple(
             (form, (replace(c, initial=starts[c.name], last=None),)) for form, c in self.states
         )
         run = replace(self.task, states=states, segment=self.dim)
-        return self._find(found, left), self._pass_on(found, left, starts), run
+        after = {
+            c.name: call("add", call("mul", left[c.name], c.before), found[c.name])
+            for _, c in self.states
+        }
+        return self._find(found, left), self.pass_on(self.task.carrying, after, starts), run
 
     def _left(self, form: Matrix, carrying: Carrying) -> frozenset[str]:
         """The axes of what is left of a state: those of its decay, rows aside."""
         axes = form.decay.axes - {self.task.over} | set(self.task.positions)
         return axes & carrying.dims
-
-    def _declare(self, hint: str, dims: frozenset[str]) -> Ref:
-        taken = {b.name for b in (*self.plan.buffers, *self.buffers)}
-        name = free_name(hint, taken | {o.name for o in self.plan.mixer.outputs})
-        order = self.roles.order(dims)
-        batch = tuple(d for d in order if d in self.task.positions)
-        rest = tuple(d for d in order if d not in self.task.positions)
-        shape = (*batch, self.dim, *rest)
-        self.buffers.append(Buffer(name, shape, DType.FLOAT32, "temporary"))
-        return Ref(name, dims | {self.dim}, Kind.REAL)
 
     def _find(self, found: dict[str, Ref], left: dict[str, Ref]) -> ChunkTask:
         """What each segment writes, and what it leaves of its start."""
@@ -132,29 +116,74 @@ class _Segments:
             reason="segments of rows run at once",
         )
 
-    def _pass_on(
-        self, found: dict[str, Ref], left: dict[str, Ref], starts: dict[str, Ref]
-    ) -> LoopTask:
-        """From segment to segment."""
-        task = self.task
-        lines, states, own = [], [], []
-        for _, c in self.states:
-            kept = call("mul", left[c.name], c.before)
-            value = call("add", kept, found[c.name])
-            after = Ref(f"{c.name}.next", c.dims, c.kind, Point(c.name, At.VERSION))
-            lines.append(Version(after, c.name, value))
-            states.append(replace(c, after=after))
-            own.append((starts[c.name].name, c.before))
-        results = tuple(r.name for r in starts.values())
-        return LoopTask(
-            f"{self.plan.mixer.name}_{results[0]}",
-            self.dim,
-            False,
-            tuple(lines),
-            tuple(states),
-            tuple(own),
-            task.positions,
-            task.tiled,
-            f"{', '.join(results)}: what each segment of {task.over} starts from",
-            "from segment to segment",
+
+@dataclass
+class _OfVectors(Segments):
+    """A scan in segments."""
+
+    task: ScanTask
+
+    def tasks(self) -> tuple[Task, ...]:
+        """Tasks that find what each segment starts from; then that of the segments themselves."""
+        states = {c.name: c for c in self.task.states}
+        found = {name: self.declare(f"{name}_found", c.dims) for name, c in states.items()}
+        left = {
+            (form.states[i].name, form.states[j].name): self.declare(
+                f"{form.states[i].name}_left", form.states[i].dims
+            )
+            for form in self.task.forms
+            for i, j in form.places
+        }
+        starts = {name: self.declare(f"{name}_starts", c.dims) for name, c in states.items()}
+        after: dict[str, Expr] = {}
+        for form in self.task.forms:
+            for one in form.states:
+                value: Expr = found[one.name]
+                for other in form.states:
+                    if kept := left.get((one.name, other.name)):
+                        value = call(
+                            form.plus, call(form.times, kept, states[other.name].before), value
+                        )
+                after[one.name] = value
+        run = replace(
+            self.task,
+            states=tuple(replace(c, initial=starts[n], last=None) for n, c in states.items()),
+            segment=self.dim,
+        )
+        return self._find(found, left), self.pass_on(self.task.states, after, starts), run
+
+    def _find(self, found: dict[str, Ref], left: dict[tuple[str, str], Ref]) -> ScanTask:
+        """What each segment makes of a state of zero, and of each of its states alone without
+        anything more: the columns of what it does to them."""
+        forms, states = list[Affine](), list[Carrying]()
+        known = {c.name: c for c in self.task.states}
+        for form in self.task.forms:
+            zero, one = Literal(NEUTRAL[form.plus]), Literal(NEUTRAL[form.times])
+            forms.append(form)
+            for state in form.states:
+                into = found[state.name].name
+                states.append(replace(known[state.name], initial=zero, last=into))
+            for column in form.states:
+                group = tuple(
+                    State(f"{s.name}_of_{column.name}", s.dims, zero, listed=s.listed)
+                    for s in form.states
+                )
+                forms.append(replace(form, states=group, offsets=(None,) * len(group)))
+                for state, of in zip(group, form.states, strict=True):
+                    before, kept = before_row(state), left.get((of.name, column.name))
+                    start = one if of is column else zero
+                    last = None if kept is None else kept.name
+                    states.append(
+                        Carrying(state.name, state.dims, Kind.REAL, start, before, before, last)
+                    )
+        results = (*(r.name for r in found.values()), *(r.name for r in left.values()))
+        return replace(
+            self.task,
+            name=f"{self.plan.mixer.name}_{results[0]}",
+            forms=tuple(forms),
+            states=tuple(states),
+            own=(),
+            segment=self.dim,
+            about=f"{', '.join(results)}: segments of {self.task.over}, each from zero",
+            reason="segments of rows run at once",
         )

@@ -91,7 +91,7 @@ class ScanPlan:
             own,
             (),
             (),
-            f"{', '.join(results)}: scanned along {over}",
-            "the recurrence itself",
+            about=f"{', '.join(results)}: scanned along {over}",
+            reason="the recurrence itself",
         )
         builder.tasks.append(self.context.placed(task))

@@ -21,16 +21,14 @@ from dataclasses import replace
 
 from ...ir.expression import Literal
 from ...ir.names import free_name
-from ...ir.promises import CommonBlocks
 from ...ir.recurrence_forms import Coupled, Matrix
 from ...ir.recurrence_tasks import ChunkTask
 from ...ir.targets import Target
 from ...ir.task import buffers_of
-from ...ir.tile import DType, GridAxis, Program, SizeArgument, Tile, Value
+from ...ir.tile import DType, Program, Tile, Value
 from ..tiles.context import Context, Launch
 from ..tiles.evaluator import Evaluator
 from ..tiles.grid import start_rows
-from ..tiles.key_blocks import integer
 from .chosen_rows import with_chosen_rows
 from .chunk_states import ChunkStates
 from .coupled import CoupledDecay
@@ -41,6 +39,7 @@ from .halves import Halves
 from .held import held_blocks
 from .log_decay import Logarithms
 from .loop import spread, store_first, store_last
+from .segment import rows_of_segment
 
 
 def chunk(task: ChunkTask, context: Context) -> Program:
@@ -104,7 +103,7 @@ def by_chunks(task: ChunkTask, context: Context, launch: Launch) -> Program:
     block = context.blocks.get(rows, 64)
     builder.tiles[rows] = Tile(rows, block)
     builder.tiles[columns] = Tile(columns, block, like=rows)
-    first, end = _segment(evaluator, task)
+    first, end = rows_of_segment(evaluator, task.over, task.segment)
     task, chosen = with_chosen_rows(evaluator, task)
     starts = [(c.name, spread(evaluator, c, c.initial)) for c in carrying]
     begin, step = f"{rows.lower()}_start", builder.tiles[rows].symbol
@@ -118,30 +117,6 @@ def by_chunks(task: ChunkTask, context: Context, launch: Launch) -> Program:
         loop.yields = _one_chunk(evaluator, task, pairs, loop.carried)
     store_last(evaluator, carrying, loop.results)
     return builder.finish(context.launch(launch), task.about)
-
-
-def _segment(evaluator: Evaluator, task: ChunkTask) -> tuple[Value, Value]:
-    """The rows that a program takes: from a first one to before another."""
-    builder, size = evaluator.builder, evaluator.size(task.over)
-    zero = builder.constant(0, DType.INT32)
-    if task.segment is None:
-        return zero, size
-    position = builder.grid_position(task.segment, f"{task.over.lower()}_segment")
-    builder.grid.append(GridAxis(task.segment, position))
-    builder.place(task.segment, position)
-    builder.promises.add(CommonBlocks(task.over, task.segment))
-    block, one = builder.block(task.over), builder.constant(1, DType.INT32)
-
-    def blocks(value: Value, of: Value) -> Value:
-        filled = integer(evaluator, "add", value, integer(evaluator, "sub", of, one))
-        return integer(evaluator, "floordiv", filled, of)
-
-    count = builder.scalar(SizeArgument(task.segment))
-    rows = blocks(blocks(size, block), count)
-    rows = integer(evaluator, "mul", rows, block, hint="segment_rows")
-    first = integer(evaluator, "mul", position, rows, hint="first_row")
-    end = integer(evaluator, "min", integer(evaluator, "add", first, rows), size, hint="end_row")
-    return first, end
 
 
 def twins(context: Context, rows: str) -> tuple[str, str]:

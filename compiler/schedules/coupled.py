@@ -14,7 +14,7 @@ from ...ir.tile import DType, Value
 from ..tiles.contraction import factors_of
 from ..tiles.sums import accumulate
 from .decay import Pairs, Request, Transfer
-from .scan import Entries, product, reachable
+from .scan import Entries, product
 
 
 class CoupledDecay(Transfer):
@@ -103,7 +103,7 @@ class CoupledDecay(Transfer):
     def _entries(self, place: Callable[[Expr], Expr], where: Value | None) -> Entries:
         evaluator, builder = self.evaluator, self.evaluator.builder
         made: Entries = {}
-        for i, j in reachable(self._affine):
+        for i, j in self._affine.places:
             neutral = builder.constant(float(i == j), DType.FLOAT32)
             value = self.form.decay[i][j]
             inside = builder.constant(0.0, DType.FLOAT32)

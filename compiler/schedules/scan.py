@@ -27,6 +27,7 @@ from .decay import Pairs, place_rows
 from .defaults import LIGHT, recurrence_launch
 from .held import held_blocks, own_axes
 from .loop import spread, store_first, store_last
+from .segment import rows_of_segment
 
 # Elements of a state, over a block of rows, that a program holds; rows of a block.
 _HELD = 2048
@@ -76,10 +77,10 @@ def by_blocks(task: ScanTask, context: Context) -> Program:
     evaluator = start_rows(task.name, context, task.positions, task.tiled, task.writes)
     builder = evaluator.builder
     builder.tiles[rows] = Tile(rows, context.blocks.get(rows, 64))
+    first, end = rows_of_segment(evaluator, rows, task.segment)
     starts = [(s.name, spread(evaluator, s, s.initial)) for s in task.states]
-    zero, step = builder.constant(0, DType.INT32), builder.tiles[rows].symbol
-    begin = f"{rows.lower()}_start"
-    with builder.loop(begin, zero, evaluator.size(rows), step, starts) as loop:
+    begin, step = f"{rows.lower()}_start", builder.tiles[rows].symbol
+    with builder.loop(begin, first, end, step, starts) as loop:
         number = place_rows(evaluator, rows, rows, loop.variable, task.reverse, rows.lower())
         block = Pairs(evaluator, rows, rows, rows, number, number, loop.variable, task.reverse)
         names = [state.name for state in task.states]
@@ -102,13 +103,18 @@ class _Block:
         """What the states have become; the block's own rows are stored."""
         builder, made = self.evaluator.builder, dict[str, Value]()
         every, read_before = {self.task.over}, self.task.read_before
+        known: dict[tuple[tuple[Expr | None, ...], ...], Entries] = {}
         for form in self.task.forms:
             names = [state.name for state in form.states]
             start = [carried[name] for name in names]
             builder.comment(f"{', '.join(names)} in every row of the block")
-            found = _Maps(self.evaluator, form, self.rows).scanned(start)
-            rows = [f"{name}_rows" for name in names]
-            after = _applied(self.evaluator, form, found[0], found[1], start, rows)
+            maps, rows = _Maps(self.evaluator, form, self.rows), [f"{name}_rows" for name in names]
+            if any(form.offsets) or form.coefficients not in known:
+                found, offsets = maps.scanned(start)
+                known[form.coefficients] = found
+            else:
+                offsets = None
+            after = _applied(self.evaluator, form, known[form.coefficients], offsets, start, rows)
             for state, value in zip(form.states, after, strict=True):
                 builder.bind(after_row(state, state.dims | every), value, here=True)
                 made[state.name] = self.rows.in_last_row(value)
@@ -116,8 +122,9 @@ class _Block:
                 if state.name in read_before:
                     above = self._above(value, first)
                     builder.bind(before_row(state, state.dims | every), above, here=True)
+        apart = () if self.task.segment is None else (self.task.segment,)
         for name, own in self.task.own:
-            store_first(self.evaluator, name, self.evaluator.evaluate(own, name))
+            store_first(self.evaluator, name, self.evaluator.evaluate(own, name), apart=apart)
         return tuple(made[state.name] for state in self.task.states)
 
     def _above(self, value: Value, first: Value) -> Value:
@@ -156,7 +163,7 @@ class _Maps:
         """(A, b) from the block's start to each row: A by place, b whole."""
         builder, form = self.evaluator.builder, self.form
         axes = frozenset({self.rows.rows}).union(*(v.axes for v in start))
-        places = reachable(form)
+        places = form.places
         xs = [self._entry(form.coefficients[i][j], i == j, axes) for i, j in places]
         xs += [self._offset(offset, axes) for offset in form.offsets]
         hints = [f"a{i}{j}" if len(form.states) > 1 else "a" for i, j in places]
@@ -200,18 +207,6 @@ class _Maps:
         return self.evaluator.where(inside, builder.constant(value, DType.FLOAT32), outside)
 
 
-def reachable(form: Affine) -> list[tuple[int, int]]:
-    """The places of A that a product of any number of rows can fill."""
-    count = len(form.states)
-    places = {(i, j) for i in range(count) for j in range(count) if form.coefficients[i][j]}
-    places |= {(i, i) for i in range(count)}  # past the last row A changes nothing
-    while True:
-        more = {(i, k) for i, j in places for j2, k in places if j == j2} - places
-        if not more:
-            return sorted(places)
-        places |= more
-
-
 def product(evaluator: Evaluator, form: Affine, a: Entries, b: Entries) -> Entries:
     """The product of two matrices over the form's semiring."""
     made: Entries = {}
@@ -229,16 +224,17 @@ def _applied(
     evaluator: Evaluator,
     form: Affine,
     a: Entries,
-    b: Sequence[Value],
+    b: Sequence[Value] | None,
     states: Sequence[Value],
     hints: Sequence[str] = (),
 ) -> list[Value]:
-    """A s + b over the form's semiring."""
-    made = list(b)
+    """A s + b over the form's semiring; A s alone where there is no b."""
+    made: list[Value | None] = [None] * len(states) if b is None else [*b]
     for (i, j), entry in a.items():
-        term = _op(evaluator, form.times, entry, states[j])
-        made[i] = _op(evaluator, form.plus, term, made[i], hints[i] if hints else "")
-    return made
+        term, known = _op(evaluator, form.times, entry, states[j]), made[i]
+        hint = hints[i] if hints else ""
+        made[i] = term if known is None else _op(evaluator, form.plus, term, known, hint)
+    return [value for value in made if value is not None]
 
 
 def _op(evaluator: Evaluator, fn: str, a: Value, b: Value, hint: str = "") -> Value:

@@ -1,4 +1,4 @@
-"""Walks over blocks in runs, where a condition holds in some blocks and not in others.
+"""Walks over blocks or rows in runs, where a condition holds in some and not in others.
 
     for t in 0 ... T: body(t >= low and t < high)
     --> for t in 0 ... low: body(false); for t in low ... high: body(true);
@@ -7,7 +7,7 @@
 What a false condition makes 0 is gone from its run with all that it is multiplied by; a state that
 is 0 before and stays 0 is not carried there. So a program that holds a few keys of a sequence, each
 written at its own row, has nothing to do before their rows but to store zeros, and reads no key
-after them. ``low`` and ``high`` are ends of blocks.
+after them. ``low`` and ``high`` are ends of blocks, or any rows where the walk is row by row.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ...ir.tile import (
 )
 from .fold_known import Known, Number
 from .remove_dead_ops import remove_dead_ops
-from .walk_parts import names_of, walk_of, with_comments
+from .walk_parts import names_of, row_walk_of, walk_of, with_comments
 
 
 def walk_in_runs(plan: Plan) -> Plan:
@@ -42,7 +42,7 @@ def walk_in_runs(plan: Plan) -> Plan:
 
 
 def _in_runs(kernel: Kernel) -> Kernel:
-    walk = walk_of(kernel.program)
+    walk = walk_of(kernel.program) or row_walk_of(kernel.program)
     if walk is None:
         return kernel
     runs = Runs(kernel.program, walk)
@@ -71,6 +71,8 @@ class Runs:
         """Find the conditions, each with the end of blocks that it compares the walk's place to."""
         self.taken = names_of(self.program)
         self.makers = {v.name: op for op in self.program.body for v in made_by(op)}
+        inside = (value for op in all_ops(self.walk.body) for value in made_by(op))
+        self.inside = {v.name for v in (*inside, *(c.inner for c in self.walk.carried))}
         self.bounds: dict[str, Value] = {}  # by the function that compares
         self.conditions: dict[str, list[str]] = {"ge": [], "lt": []}
         if not self._is_whole(self.walk.start):
@@ -83,7 +85,9 @@ class Runs:
                         self.conditions[fn].append(out.name)
 
     def _is_whole(self, value: Value) -> bool:
-        """Whether a value from before the walk is a number of whole blocks."""
+        """Whether a value from before the walk is a number of whole blocks, or of rows."""
+        if self.walk.step == 1:
+            return not value.axes and value.name not in self.inside
         match self.makers.get(value.name):
             case Constant(_, number):
                 return number == 0
@@ -116,15 +120,15 @@ class Runs:
     def _runs(self) -> Iterator[_Run]:
         """The stretches in their order, each from where the one before ends."""
         start, known = self.walk.start, dict[str, bool]()
-        dim = next(t.dim for t in self.program.tiles if t.symbol == self.walk.step)
-        about = f"blocks of {dim}"
+        dim = next((t.dim for t in self.program.tiles if t.symbol == self.walk.step), None)
+        turns = about = f"blocks of {dim}" if dim else "rows"
         for fn, bound in sorted(self.bounds.items()):
             # no bound lies before the first row
             stop = bound if self._is_zero(start) else self._scalar("max", bound, start)
             stop = self._scalar("min", stop, self.walk.stop)
             at_once = {name: fn == "lt" for name in self.conditions[fn]}
             yield _Run(start, stop, known | at_once, f"{about} before {bound.name}")
-            about = f"blocks of {dim} from {bound.name} on"
+            about = f"{turns} from {bound.name} on"
             start, known = stop, known | {name: not true for name, true in at_once.items()}
         yield _Run(start, self.walk.stop, known, about)
 

@@ -93,6 +93,14 @@ def walk_of(program: Program) -> For | None:
     return walks[0] if len(loops) == len(walks) == 1 else None
 
 
+def row_walk_of(program: Program) -> For | None:
+    """The one loop of a program, where it goes row by row and hands on tiles."""
+    loops = [op for op in program.body if isinstance(op, For)]
+    if len(loops) != 1 or loops[0].step != 1 or not any(c.inner.axes for c in loops[0].carried):
+        return None
+    return loops[0]
+
+
 @dataclass
 class Walk:
     """A program that walks blocks of ``dim``, while it is cut."""

@@ -19,6 +19,7 @@ from ..tiles.evaluator import Evaluator
 from ..tiles.grid import first_of, from_end, start_rows, store_result
 from ..tiles.scope import Loop
 from .batch_rows import by_products
+from .chosen_rows import with_chosen_rows
 from .defaults import LIGHT, recurrence_launch
 from .held import held_blocks
 
@@ -41,7 +42,10 @@ def row_by_row(task: LoopTask, context: Context) -> Program:
     builder = evaluator.builder
     starts = [(s.name, spread(evaluator, s, s.initial)) for s in task.states]
     size, zero = evaluator.size(task.over), builder.constant(0, DType.INT32)
+    task, chosen = with_chosen_rows(evaluator, task)
     with builder.loop(task.over.lower(), zero, size, 1, starts) as loop:
+        for choice in chosen:
+            choice.bind(evaluator, loop.variable)
         _row(evaluator, task, loop)
     store_last(evaluator, task.states, loop.results)
     return builder.finish(context.launch(LIGHT), task.about)

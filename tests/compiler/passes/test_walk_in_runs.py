@@ -14,7 +14,7 @@ from mixc.compiler.pipeline import lower
 from mixc.ir.binding import bind_sizes
 from mixc.ir.mixer import Mixer
 from mixc.ir.roles import feature_dims
-from mixc.ir.targets import EVERY_GPU, AnyTarget, parse_target
+from mixc.ir.targets import AVX512, EVERY_GPU, AnyTarget, parse_target
 from mixc.ir.tile import Dot, For, Load, Program, Store, all_ops
 
 from ..schedules.test_recurrences import with_block
@@ -72,13 +72,15 @@ def inputs_of(mixer: Mixer, length: int) -> dict[str, Tensor]:
     return made
 
 
-def check(mixer: Mixer, length: int, dtype: str, target: AnyTarget = HOPPER) -> None:
+def check(
+    mixer: Mixer, length: int, dtype: str, target: AnyTarget = HOPPER, recurrence: str = "chunk"
+) -> None:
     """The plan's programs, interpreted in float64, give what the reference gives."""
     inputs = inputs_of(mixer, length)
     sizes = bind_sizes(mixer, {name: tuple(x.shape) for name, x in inputs.items()})
     fixed = {dim: sizes[dim] for dim in feature_dims(mixer)}
-    plan = lower(mixer, fixed, dtype, target=target)
-    assert any(kernel.schedule == "chunk" for kernel in plan.kernels)
+    plan = lower(mixer, fixed, dtype, target=target, recurrence=recurrence)
+    assert any(kernel.schedule == recurrence for kernel in plan.kernels)
     made = run_plan(with_block(plan, "T", 16), inputs, sizes)
     for name, value in run(mixer, inputs).items():
         torch.testing.assert_close(made[name], value, rtol=1e-10, atol=1e-10)
@@ -94,6 +96,27 @@ def test_results_are_as_before(choice: str, more: str) -> None:
     for length in (0, 1, 16, 40, 70):
         check(slots(choice, "1", more), length, "bf16")
     check(slots(choice, "a", more, start=True), 70, "fp32", EVERY_GPU)
+
+
+@pytest.mark.parametrize("more", ["", "direction: backward"])
+@pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
+def test_results_are_as_before_row_by_row(choice: str, more: str) -> None:
+    for length in (0, 1, 16, 40):
+        check(slots(choice, "1", more), length, "fp32", AVX512, "loop")
+    check(slots(choice, "a", more, start=True), 40, "fp32", AVX512, "loop")
+
+
+def test_row_by_row_a_program_starts_at_the_first_row_of_its_columns() -> None:
+    mixer = load_file(find_spec("path"))
+    plan = lower(mixer, {"D": 64, "E": 64}, "fp32", recurrence="loop", target=AVX512)
+    (walk,) = (k.program for k in plan.kernels if k.program.name == "path_read")
+    before, own, after = loops_of(walk)
+    assert [bool(loop.carried) for loop in (before, own, after)] == [False, True, True]
+    loaded = [
+        {op.buffer for op in loop.body if isinstance(op, Load)} for loop in (before, own, after)
+    ]
+    assert not loaded[0]
+    assert loaded[1] - loaded[2] == {"k"}
 
 
 def test_a_program_walks_the_rows_of_its_columns_and_those_after() -> None:

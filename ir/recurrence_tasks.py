@@ -11,6 +11,7 @@ from .kernel_task import KernelTask
 from .names import names_in
 from .node import At
 from .recurrence_forms import Affine, Coupled, Matrix, Reading
+from .rewriting import walk
 from .single_assignment import Repeated, Version, point_name
 
 
@@ -138,6 +139,11 @@ class ScanTask(RecurrenceTask):
         for form in self.forms:
             yield from form.expressions
         yield from (value for _, value in self.own)
+
+    @property
+    def read_axes(self) -> frozenset[str]:
+        """The axes of all that rows compute and of what that is made of, sums' own among them."""
+        return frozenset[str]().union(*(x.axes for v in self.row_values for x in walk(v)))
 
     @property
     def expressions(self) -> Iterator[Expr]:

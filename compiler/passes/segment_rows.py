@@ -46,7 +46,7 @@ def segment_rows(plan: Plan) -> Plan:
 def _segments(plan: Plan, task: Task) -> Segments | None:
     """The task in segments; None where it can't be."""
     match task:
-        case ScanTask() if isinstance(plan.target, Target) and _is_apart(task):
+        case ScanTask() if isinstance(plan.target, Target) and _is_apart(plan, task):
             return _OfVectors(plan, task)
         case ChunkTask(size=None) if not task.corrected:
             states = [(form, c[0]) for form, c in task.states if isinstance(form, Matrix)]
@@ -55,9 +55,11 @@ def _segments(plan: Plan, task: Task) -> Segments | None:
     return None
 
 
-def _is_apart(task: ScanTask) -> bool:
-    """Whether a program holds vectors, none of which is told by another's rows."""
-    vectors = all(len(state.listed) == 1 for form in task.forms for state in form.states)
+def _is_apart(plan: Plan, task: ScanTask) -> bool:
+    """Whether all that rows have and read is vectors, none of which is told by another's rows."""
+    groups = {group for group, _ in plan.mixer.heads}
+    axes = task.read_axes.union(*(c.dims for c in task.states)) - groups
+    vectors = axes - {*task.positions, task.over} == {*task.tiled}
     told = (x for form in task.forms for x in form.expressions)
     return vectors and bool(task.tiled) and not any(names_in(x) & task.local for x in told)
 

@@ -6,6 +6,8 @@ import pytest
 
 from mixc.compiler.language.find import find_spec
 from mixc.compiler.language.load import load_file
+from mixc.compiler.mixers.derivative.differentiate import differentiate
+from mixc.compiler.pipeline import lower
 from mixc.ir.roles import shares_of_keys
 from mixc.ir.targets import AVX2, parse_target
 
@@ -37,6 +39,21 @@ def test_a_state_that_is_reset_in_a_segment_leaves_nothing_of_its_start() -> Non
 def test_scans_that_stay_whole(name: str) -> None:
     plan = check(scanned(SCANS[name]), 37, "scan", splits=2, target=HOPPER)
     assert [kernel.schedule for kernel in plan.kernels] == ["scan"]
+
+
+def test_rows_that_are_sums_are_made_once() -> None:
+    """What is read for a row is large where its channels are sums: s5 reads weights as well."""
+    mixer = load_file(find_spec("s5"))
+    plan = lower(mixer, {"C": 64, "N": 64}, "bf16", splits=4, target=HOPPER)
+    assert "loop" not in {kernel.schedule for kernel in plan.kernels}
+
+
+@pytest.mark.parametrize("name", ["elementwise", "before and after", "rotating"])
+def test_gradients_in_segments(name: str) -> None:
+    """Forward once more, and backward: each finds, passes on and runs."""
+    plan = check(differentiate(scanned(SCANS[name])).backward, 37, "loop", splits=3, target=HOPPER)
+    made = [kernel.schedule for kernel in plan.kernels]
+    assert made[:6] == ["scan", "loop", "scan"] * 2
 
 
 def test_a_cpu_has_no_segments_of_scans() -> None:

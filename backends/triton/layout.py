@@ -1,9 +1,10 @@
 """The order of a tile's axes in registers, decided once for a whole program.
 
 A dot wants its left operand as (row, shared) and its right one as (shared, column); a triangular
-system wants rows before columns. What is fresh from memory can be read either way round; what lives
-in registers should never be transposed. So the order is the one, of all orders of the program's
-tiled axes, that transposes least.
+system wants rows before columns, and a scan its rows before all: the last axes are dealt out to
+lanes, each of which then has all rows. What is fresh from memory can be read either way round; what
+lives in registers should never be transposed. So the order is the one, of all orders of the
+program's tiled axes, that transposes least.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...ir.tile import (
+    Combine,
     Dot,
     Load,
     Op,
@@ -99,6 +101,9 @@ def _wishes(op: Op, flexible: frozenset[str]) -> list[_Wish]:
             return [_Wish(a.axes | b.axes, lambda order: _turned_operands(op, order, flexible))]
         case Rename(out, x, axis, to) if len(x.axes) > 1:
             return [_Wish(x.axes | out.axes, lambda order: _turns(x, axis, to, order))]
+        case Combine(outs, over=over):
+            others = frozenset[str]().union(*(out.axes for out in outs)) - {over}
+            return [_Wish(frozenset({over, a}), _wants((over, a))) for a in sorted(others)]
         case Substitute(out, _, _, rows, columns):
             wishes = [_Wish(frozenset({rows, columns}), _wants((rows, columns)))]
             return wishes + [

@@ -308,10 +308,11 @@ class PlanBuilder:
         dims: tuple[str, ...] | None,
         role: OneOf["output", "temporary"],
         reason: str,
+        wide: bool = False,
     ) -> Ref:
-        """A kernel that computes ``expr`` into a buffer of its own."""
+        """A kernel that computes ``expr`` into a buffer of its own, with ``wide`` in float32."""
         order = dims if dims is not None else self.order(expr.axes)
-        self.declare(name, order, expr, role)
+        self.declare(name, order, expr, role, wide)
         self.compute(name, expr, order, reason)
         ref = Ref(name, expr.axes, expr.kind)
         wide = self.context.buffers[name].dtype is DType.FLOAT32
@@ -385,11 +386,12 @@ class PlanBuilder:
         dims: tuple[str, ...],
         expr: Expr,
         role: OneOf["output", "temporary"],
+        wide: bool = False,
     ) -> None:
         """A buffer for what an expression gives."""
         dtype = KIND_DTYPE.get(expr.kind, self.dtype)
         if expr.kind is Kind.REAL:
-            wide = role == "temporary" and not set(dims) & self.roles.features
+            wide = wide or (role == "temporary" and not set(dims) & self.roles.features)
             wide = wide or self.is_wide(name)
             wide = wide or any(o.name == name and o.dtype == "float32" for o in self.mixer.outputs)
             dtype = DType.FLOAT32 if wide else self.dtype

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 
-from ...ir.expression import Expr, Kind
+from ...ir.expression import TRANSCENDENTAL, Call, Expr, Kind
 from ...ir.mixer import Recurrence, Rounds
 from ...ir.recurrence_forms import Affine, Classified, Loop
 from ...ir.recurrence_tasks import Carrying, ScanTask
-from ...ir.rewriting import with_names
+from ...ir.rewriting import rebuild, with_names
 from ...ir.single_assignment import after_row, before_row
+from ...ir.targets import CpuTarget
 from .recurrence_context import RecurrenceContext, reads
+
+_LANES = 8  # that would compute a value again, for it to be worth its way through the memory
+_ONE_OF_A_LANE = {"exp", "exp2", "rsqrt", "sqrt", "sin", "cos"}  # which a GPU has instructions for
 
 
 def refusal(stage: Recurrence, classified: Classified) -> str | None:
@@ -50,7 +55,7 @@ class ScanPlan:
         names = frozenset(known)
 
         def written(expr: Expr) -> Expr:
-            return self.context.materialised(with_names(expr, known), names)
+            return self._once(self.context.materialised(with_names(expr, known), names), names)
 
         own = []
         for name, value in self.classified.own:
@@ -73,6 +78,22 @@ class ScanPlan:
                 for form in forms
             )
             self._kernel(made, states, tuple(own))
+
+    def _once(self, expr: Expr, names: frozenset[str]) -> Expr:
+        """``expr`` with costly functions of a row's channel alone stored: on a GPU each lane that
+        has another place of the channel's state would compute them again."""
+        builder = self.context.builder
+        listed = {d for state in self.stage.states for d in state.listed}
+        lanes = prod(builder.context.sizes.get(d, 1) for d in listed - expr.axes)
+        if isinstance(builder.target, CpuTarget) or not expr.children:
+            return expr
+        costly = isinstance(expr, Call) and expr.fn in TRANSCENDENTAL - _ONE_OF_A_LANE
+        if costly and lanes >= _LANES and self.stage.over in expr.axes and not reads(expr, names):
+            name, reason = builder.temporary_name(expr), "each place of a state would compute it"
+            return builder.stored.get(expr) or builder.store(
+                name, expr, None, "temporary", reason, wide=True
+            )
+        return rebuild(expr, lambda child: self._once(child, names))
 
     def _kernel(
         self,

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 from ...ir.expression import Expr
 from ...ir.recurrence_forms import Affine
 from ...ir.recurrence_tasks import ScanTask
 from ...ir.reductions import NEUTRAL
-from ...ir.rewriting import walk
 from ...ir.single_assignment import after_row, before_row
 from ...ir.targets import THREADS_PER_WARP, CpuTarget
 from ...ir.tile import DType, Program, Tile, Value
@@ -36,6 +36,8 @@ _ROWS = (16, 64)
 # other, and as many rows as stay in a lane's registers while the next ones are on their way.
 _LANES = THREADS_PER_WARP
 _ROWS_OF_LANES = 8
+_PLACES = 2 * _LANES  # of states with more axes, which a program has whole
+_MOST = 1 << 20
 _ONE_WARP: Launch = (("num_warps", 1), ("num_stages", 1))
 
 
@@ -50,16 +52,21 @@ def scan(task: ScanTask, context: Context) -> Program:
 
 
 def _lanes(task: ScanTask, context: Context) -> dict[str, int]:
-    """Blocks for one warp where all that rows have and read is vectors along one axis; nothing
-    elsewhere (a row's own sums would be made for each part of the axis), and on a CPU."""
-    read = frozenset[str]().union(*(x.axes for value in task.row_values for x in walk(value)))
-    groups = {group for group, _ in context.heads}
-    more = own_axes(task, context) | read - {*task.positions, task.over} - groups
-    if isinstance(context.target, CpuTarget) or more != {*task.tiled} or not more:
+    """Blocks for one warp, where lanes have all that a row has and reads of their places; nothing
+    elsewhere (a row's sums, or its states, would be made for each part of an axis), and on a
+    CPU."""
+    groups, own = {group for group, _ in context.heads}, own_axes(task, context)
+    summed = task.read_axes - own - {*task.positions, task.over} - groups
+    shared_out = all({*task.tiled} <= state.dims for state in task.states)
+    if isinstance(context.target, CpuTarget) or summed or not (task.tiled and shared_out):
         return {}
     (tiled,) = task.tiled
+    rest = prod(context.sizes.get(dim, _MOST) for dim in own - {tiled})
+    if rest > _PLACES:
+        return {}
     channels = padded(context.sizes.get(tiled, _LANES), 16)
-    return {task.over: _ROWS_OF_LANES, tiled: min(channels, _LANES)}
+    block = _LANES if rest == 1 else 1 << (_PLACES // rest).bit_length() - 1
+    return {task.over: _ROWS_OF_LANES, tiled: min(channels, block)}
 
 
 def _blocks(task: ScanTask, context: Context) -> dict[str, int]:

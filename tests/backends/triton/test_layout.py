@@ -5,6 +5,7 @@ from __future__ import annotations
 from mixc.backends.triton.layout import choose_layout, dot_operands
 from mixc.ir.tile import (
     BufferArgument,
+    Combine,
     Constant,
     Dot,
     DType,
@@ -90,3 +91,12 @@ def test_a_tile_that_is_also_computed_with_keeps_its_order() -> None:
 
 def test_without_a_dot_the_grid_comes_first() -> None:
     assert choose_layout(program("J", Constant(tile("c", "I"), 0.0))).order == ("J", "I", "D", "E")
+
+
+def test_what_is_scanned_has_its_rows_first() -> None:
+    """The last axes are dealt out to lanes: each then goes through the rows by itself."""
+    left, right, both = (Value(name, REAL) for name in ("left", "right", "both"))
+    body = (Elementwise(both, "add", (left, right)),)
+    scan = Combine((WEIGHT,), (SCORE,), "J", (left,), (right,), body, (both,))
+    layout = choose_layout(program("I", Elementwise(SCORE, "add", (I, J)), scan))
+    assert layout.of(SCORE) == layout.of(WEIGHT) == ("J", "I")

@@ -99,6 +99,9 @@ def test_a_scan_of_vectors_is_a_warp_of_channels() -> None:
     (kernel,) = lower(scanned(SCANS["elementwise"]), {"C": 100}, "bf16", target=HOPPER).kernels
     assert {tile.dim: tile.block for tile in kernel.program.blocks} == {"T": 8, "C": 32}
     assert dict(kernel.program.launch)["num_warps"] == 1
-    mixer = load_file(find_spec("mamba"))
-    (kernel,) = lower(mixer, {"N": 16}, "bf16", target=HOPPER).kernels
-    assert dict(kernel.program.launch)["num_warps"] > 1
+    for name, sizes, channels, warps in (("mamba", {"N": 16}, 4, 1), ("aaren", {}, 64, 8)):
+        plan = lower(load_file(find_spec(name)), sizes, "bf16", target=HOPPER)
+        program = plan.kernels[-1].program
+        (tiled,) = (axis.dim for axis in program.grid if axis.tiled)
+        assert program.tile(tiled).block == channels
+        assert dict(program.launch)["num_warps"] == warps

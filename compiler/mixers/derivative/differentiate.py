@@ -28,13 +28,14 @@ from ....ir.mixer import (
 from ....ir.names import names_in
 from ....ir.optional import dims_in, expressions, free_dims
 from ....ir.rewriting import every_node
-from ....ir.roles import query_axis
+from ....ir.roles import dim_roles, query_axis
 from ....ir.stages import names_taken, unused_name, values
 from ...analysis.gradients.derivatives import pullback
 from .adjoints import Adjoints
 from .attention_adjoint import attention_adjoint, needs_lse
 from .known_strides import known_strides
 from .matrix_adjoint import matrix_adjoint
+from .pair_values import pair_values_written_out
 from .recurrence_adjoint import recurrence_adjoint
 from .rounds_in_time import rounds_in_time
 from .states_apart import states_apart
@@ -88,7 +89,7 @@ class _Derivation:
     ) -> None:
         real = [i for i in mixer.inputs if i.kind is Kind.REAL and i.grad]
         self.wanted = [i for i in real if wanted is None or i.name in wanted]
-        self.mixer = _with_logarithms(states_apart(rounds_in_time(mixer)))
+        self.mixer = _with_logarithms(pair_values_written_out(states_apart(rounds_in_time(mixer))))
         self.walked = known_strides(self.mixer)
         taken = names_taken(self.mixer)
         self.adjoints = Adjoints(taken, active_names(self.mixer, [i.name for i in self.wanted]))
@@ -209,6 +210,9 @@ class _Derivation:
                     found.append(Input(output.name, output.layout, result.kind, output.dtype))
                 else:
                     layout = self._layout(result.axes)
+                    if isinstance(stage, Select):  # as lists of rows are read: row after row
+                        axes = dim_roles(self.mixer, {}).order(result.axes)
+                        layout = tuple((dim,) for dim in axes)
                     dtype = {Kind.REAL: "float32", Kind.INT: "int32"}.get(result.kind)
                     found.append(Input(result.name, layout, result.kind, dtype))
         return tuple(found)

@@ -19,6 +19,7 @@ from mixc.ir.expression import Kind, Reduce
 from mixc.ir.mixer import Attention, Map, Mixer, Recurrence
 from mixc.ir.optional import without_inputs
 from mixc.ir.rewriting import every_node
+from mixc.ir.roles import query_axis
 from mixc.ir.verify_mixer import verify_mixer
 
 SPECS = sorted((Path(__file__).parents[4] / "specs").glob("*/*.yaml"))
@@ -202,6 +203,19 @@ def test_sums_over_pairs_are_sweeps_wherever_they_are_read(name: str) -> None:
     rest = [e.value for stage in backward.stages if isinstance(stage, Map) for e in stage.equations]
     sums = [node for node in every_node(rest) if isinstance(node, Reduce)]
     assert not any({"I", "J"} <= node.x.axes for node in sums)
+
+
+# A score that two attentions read by one name, and scores that one chooses between by position.
+@pytest.mark.parametrize("name", ["nsa", "streaming", "lm_infinite", "rope_grouped", "infllm"])
+def test_scores_that_have_a_name_are_none_of_all_pairs(name: str) -> None:
+    mixer = load_file(next(p for p in SPECS if p.stem == name))
+    backward = differentiate(mixer).backward
+    of_pairs = [s for s in mixer.stages if isinstance(s, Attention) and s.over == "J"]
+    pairs = [{stage.over, query_axis(mixer, stage)} for stage in of_pairs]
+    rest = [e for stage in backward.stages if isinstance(stage, Map) for e in stage.equations]
+    assert not any(pair <= e.value.axes for pair in pairs for e in rest)
+    sweeps = [stage for stage in backward.stages if isinstance(stage, Attention)]
+    assert len([s for s in sweeps if s.over == "J"]) == len(of_pairs)
 
 
 def test_a_product_of_axes_tells_one_of_them() -> None:

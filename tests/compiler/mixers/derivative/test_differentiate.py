@@ -218,6 +218,14 @@ def test_scores_that_have_a_name_are_none_of_all_pairs(name: str) -> None:
     assert len([s for s in sweeps if s.over == "J"]) == len(of_pairs)
 
 
+def test_what_was_chosen_is_kept_row_after_row() -> None:
+    """So that lists of rows are made of neighbours in memory."""
+    moba = load_file(next(p for p in SPECS if p.stem == "moba"))
+    backward = differentiate(moba).backward
+    (selected,) = (i for i in backward.inputs if i.name == "selected")
+    assert selected.dims == ("B", "H", "N", "T")
+
+
 def test_a_product_of_axes_tells_one_of_them() -> None:
     """An output whose cotangent alone has E and H, as one axis, does not tell them apart."""
     mixer = load_text(

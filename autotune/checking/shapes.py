@@ -89,6 +89,13 @@ def _admitted(mixer: Mixer, sizes: Mapping[str, int], params: Mapping[str, Numbe
     return True
 
 
+def known_sizes(mixer: Mixer, sizes: Mapping[str, int]) -> dict[str, int]:
+    """The sizes of dims that a mixer has; a backward pass may lack some of its forward pass's."""
+    own = free_dims(mixer) | {name for pair in mixer.sequences for name in pair}
+    own |= {dim for pair in mixer.heads for dim in pair} | {dim for dim, _ in mixer.sizes}
+    return {dim: size for dim, size in sizes.items() if dim in own}
+
+
 def feature_sizes(mixer: Mixer, sizes: Mapping[str, int]) -> dict[str, int]:
     """The sizes that kernels are compiled for."""
     return {dim: sizes[dim] for dim in sorted(feature_dims(mixer)) if dim in sizes}

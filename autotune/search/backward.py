@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,9 +9,10 @@ from ...compiler.mixers.derivative.differentiate import differentiate
 from ...ir.errors import UnsupportedError
 from ...ir.expression import Kind
 from ...ir.mixer import Mixer
-from ...ir.optional import free_dims, without_inputs
+from ...ir.optional import without_inputs
 from ..bench.timed_inputs import left_out
 from ..checking.passes import Origin
+from ..checking.shapes import known_sizes
 
 if TYPE_CHECKING:
     from .trial import Problem
@@ -36,8 +36,8 @@ def backward_problem(problem: Problem) -> Problem:
         problem,
         mixer=backward,
         dtype="float32" if in_float32 else problem.dtype,
-        sizes=_known(backward, problem.sizes),
-        checked=_known(backward, problem.checked),
+        sizes=known_sizes(backward, problem.sizes),
+        checked=known_sizes(backward, problem.checked),
         origin=Origin(derivative, problem.dtype, problem.sizes, problem.checked),
     )
 
@@ -46,13 +46,6 @@ def trained(mixer: Mixer) -> tuple[str, ...]:
     """The inputs that a training step takes gradients by."""
     real = (i for i in mixer.inputs if i.kind is Kind.REAL and i.grad)
     return tuple(i.name for i in real if i.held is None or i.held.trained)
-
-
-def _known(mixer: Mixer, sizes: Mapping[str, int]) -> dict[str, int]:
-    """The sizes of dims that a mixer has."""
-    own = free_dims(mixer) | {name for pair in mixer.sequences for name in pair}
-    own |= {dim for pair in mixer.heads for dim in pair} | {dim for dim, _ in mixer.sizes}
-    return {dim: size for dim, size in sizes.items() if dim in own}
 
 
 __all__ = ["backward_problem", "trained"]

@@ -21,11 +21,12 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rich.console import Console
 
     from ..backends.triton.binary_report import KernelReport
+    from ..ir.mixer import Mixer
 
 
 @click.command("compile")
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     help="Instead of the module: each kernel's expected time by a model of its machine code, what "
     "bounds it, and its most costly lines. --size takes lengths too then.",
 )
+@click.option("--grad", is_flag=True, help="The kernels of the backward pass instead.")
 @dtype_option(multiple=False, default="bf16", help="The working precision; bf16 if not given.")
 @param_option
 @size_option
@@ -56,6 +58,7 @@ def command(
     targets: tuple[str, ...],
     output: Path | None,
     explained: bool,
+    grad: bool,
     dtype: str,
     params: tuple[str, ...],
     sizes: tuple[str, ...],
@@ -66,6 +69,7 @@ def command(
     SPEC may also be a level of the IR that MIXC_DUMP=folder has written (.txt). No GPU is needed.
     The module goes to -o or to stdout, the report to stderr; with --json the report alone goes to
     stdout. With --explain a model's expectations go to stdout; its lines are those of the module.
+    With --grad all of it is about the backward pass; sizes are those of SPEC.
     """
     from ..backends.triton.cross_compile import CompileWorkers
     from ..ir.targets import parse_target
@@ -77,18 +81,15 @@ def command(
     if output is not None and not output.parent.is_dir():
         raise click.UsageError(f"there is no folder {output.parent} for {output.name}.")
     dumped = spec.endswith(".txt")
-    if dumped and params:
-        raise click.UsageError(f"{spec} is no spec: its params are set, and --param is for specs.")
-    if dumped and explained:
-        raise click.UsageError("--explain takes a spec: a level of the IR says no lengths.")
+    if dumped:
+        _check_of_level(spec, params, explained, grad)
     mixer = None if dumped else load_spec(spec, params)
     with CompileWorkers() as workers:  # they import triton while the spec is lowered
         shape: dict[str, int] = {}
-        if explained and mixer is not None:
-            shape, fixed = explanation.explained_sizes(mixer, fixed)
         if mixer is None:
             generated = compiling.generate_from(Path(spec), fixed, dtype, targets)
         else:
+            mixer, fixed, shape = _asked(mixer, fixed, explained, grad)
             generated = compiling.generate(mixer, fixed, dtype, targets)
         reports = compiling.report(generated, targets, workers)
     data = compiling.as_json(reports)
@@ -104,6 +105,32 @@ def command(
         explanation.write(console(), expected, shape)
     if any(kernel.error for kernel in reports):
         click.get_current_context().exit(1)
+
+
+def _check_of_level(spec: str, params: tuple[str, ...], explained: bool, grad: bool) -> None:
+    """Refuse what a level of the IR can't be asked."""
+    if params:
+        raise click.UsageError(f"{spec} is no spec: its params are set, and --param is for specs.")
+    if explained:
+        raise click.UsageError("--explain takes a spec: a level of the IR says no lengths.")
+    if grad:
+        raise click.UsageError("--grad takes a spec: a level of the IR is of one pass already.")
+
+
+def _asked(
+    mixer: Mixer, given: Mapping[str, int], explained: bool, grad: bool
+) -> tuple[Mixer, dict[str, int], dict[str, int]]:
+    """The pass to compile, the sizes that its kernels are made for, and the shape to explain."""
+    from ..autotune.checking.shapes import feature_sizes, known_sizes
+    from ..runtime import compiling
+
+    shape = explanation.explained_sizes(mixer, given) if explained else {}
+    if grad:
+        if not explained:  # a size that no pass has is wrong, one that the forward pass has is not
+            compiling.check_feature_sizes(mixer, given)
+        mixer = compiling.backward_pass(mixer)
+        shape, given = known_sizes(mixer, shape), known_sizes(mixer, given)
+    return mixer, feature_sizes(mixer, shape) if explained else dict(given), shape
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -17,14 +17,11 @@ if TYPE_CHECKING:
 _PIPES = 4
 
 
-def explained_sizes(
-    mixer: Mixer, given: Mapping[str, int]
-) -> tuple[dict[str, int], dict[str, int]]:
-    """The shape to explain kernels at, usual sizes where none is given; and its feature sizes."""
-    from ..autotune.checking.shapes import GPU_PROPORTIONS, feature_sizes, timed_sizes
+def explained_sizes(mixer: Mixer, given: Mapping[str, int]) -> dict[str, int]:
+    """The shape to explain kernels at, usual sizes where none is given."""
+    from ..autotune.checking.shapes import GPU_PROPORTIONS, timed_sizes
 
-    shape = timed_sizes(mixer, GPU_PROPORTIONS, given)
-    return shape, dict(feature_sizes(mixer, shape))
+    return timed_sizes(mixer, GPU_PROPORTIONS, given)
 
 
 def explain(

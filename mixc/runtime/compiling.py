@@ -43,6 +43,20 @@ def generate(
     return Generated(plan, emit_module(plan))
 
 
+def backward_pass(mixer: Mixer) -> Mixer:
+    """The backward pass of a mixer by all of its real inputs, a mixer too.
+
+    Raises UnsupportedError where a term has no derivative, or no output depends on a real input.
+    """
+    from ..compiler.mixers.derivative.differentiate import differentiate
+    from ..ir.errors import UnsupportedError
+
+    derivative = differentiate(mixer)
+    if not derivative.gradients:
+        raise UnsupportedError(f"{mixer.name}: no output has a gradient by an input")
+    return derivative.backward
+
+
 def generate_from(
     path: Path, sizes: Mapping[str, int], dtype: str, targets: Sequence[str] = ()
 ) -> Generated:

@@ -300,6 +300,49 @@ def test_compile_explains_as_data_and_by_the_report_where_there_is_no_machine_co
     assert amd["expected_us"] > 3
 
 
+def test_compile_takes_the_backward_pass(run, tmp_path):
+    options = ("--grad", "--size", "D=32", "--size", "E=16", "--target", "cuda:80", "--json")
+    result = run("compile", "causal", "-o", "kernel.py", *options)
+    assert result.exit_code == 0, result.stderr
+    kernels = json.loads(result.stdout)["kernels"]
+    module = (tmp_path / "kernel.py").read_text()
+    assert {kernel["target"] for kernel in kernels} == {"cuda:80"}
+    assert len(kernels) == len(re.findall(r"^def causal_backward_\w+_kernel\(", module, re.M))
+    assert "D = 32" in module
+    for gradient in ("d_q", "d_k", "d_v"):
+        assert f"causal_backward_{gradient}_kernel" in {kernel["name"] for kernel in kernels}
+    result = run("compile", "causal", "-o", "wide.py", "--grad", "--dtype", "fp32")
+    assert result.exit_code == 0, result.stderr
+    assert "Compiled for float32" in (tmp_path / "wide.py").read_text()
+
+
+def test_compile_explains_a_backward_pass_at_the_sizes_of_its_spec(run):
+    sizes = ("--size", "T=512", "--size", "H=4", "--size", "D=32", "--size", "E=64")
+    result = run("compile", "retention", "--grad", "--explain", "--json", *sizes)
+    assert result.exit_code == 0, result.stderr
+    data = json.loads(result.stdout)
+    known = {dim: size for dim, size in data["sizes"].items() if dim in "THDE"}
+    assert known == {"T": 512, "H": 4, "D": 32, "E": 64}
+    names = [kernel["name"] for kernel in data["expected"]]
+    assert names == [kernel["name"] for kernel in data["kernels"]]
+    assert all(name.startswith("retention_backward_") for name in names)
+    assert all(kernel["expected_us"] > 0 for kernel in data["expected"])
+
+
+def test_compile_says_where_there_is_no_backward_pass(run, tmp_path):
+    (tmp_path / "counted.yaml").write_text(
+        "mixer: counted\n"
+        "inputs: {n: {dims: [B, T], dtype: int32}}\n"
+        "stages:\n"
+        "  - map: {twice: 2 * n}\n"
+        "outputs: {twice: [B, T]}\n"
+    )
+    result = run("compile", "counted.yaml", "--grad")
+    assert result.exit_code == 1  # the answer is no
+    assert "counted: no output has a gradient by an input" in result.output
+    assert result.stdout == ""
+
+
 def test_compile_leaves_a_file_that_it_cannot_replace_as_it_is(run, tmp_path):
     result = run("compile", "causal", "-o", "nowhere/kernel.py")
     assert result.exit_code == 2
@@ -313,6 +356,9 @@ def test_compile_leaves_a_file_that_it_cannot_replace_as_it_is(run, tmp_path):
         (["--target", "cuda:91"], "did you mean 'cuda:90'?"),
         (["--dtype", "int8"], "int8"),
         (["--size", "H=4"], "the size of H is known at run time only"),
+        (["--grad", "--size", "H=4"], "the size of H is known at run time only"),
+        (["--grad", "--size", "Q=4"], "no dim 'Q'"),
+        (["--grad", "--explain", "--size", "Q=4"], "no dim 'Q'"),
     ],
 )
 def test_compile_refuses_what_there_is_not(run, tmp_path, options, message):
@@ -439,6 +485,7 @@ def test_a_dumped_level_is_taken_up_again(run, tmp_path, monkeypatch):
     for more, said in (
         (("--size", "D=32"), f"{level}: the plan is made for D = 16"),
         (("--param", "scale=1"), "no spec: its params are set"),
+        (("--grad",), "a level of the IR is of one pass already"),
     ):
         result = run("compile", level, *more)
         assert result.exit_code == 2

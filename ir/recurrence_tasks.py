@@ -219,8 +219,10 @@ class ChunkTask(RecurrenceTask):
 
     @property
     def expressions(self) -> Iterator[Expr]:
-        """Every expression that the kernel evaluates."""
+        """Every expression that the kernel evaluates: of a decay, itself or its logarithm."""
         yield from self.row_values
+        logs = (form.log_decay for form, _ in self.states if isinstance(form, Matrix))
+        yield from (log for log in logs if log is not None)
         yield from (where for _, _, where in self.own if where is not None)
         yield from (place for _, place in self.parts)
         yield from (state.initial for state in self.carrying)

@@ -2,7 +2,8 @@
 
     got, of which the largest are chosen, in bfloat16 --> got in float32
 
-What a kernel reads and what it makes of it are the same; outputs stay as the mixer gives them.
+What a kernel reads and what it makes of it are the same; outputs stay as the mixer gives them, and
+with what is given to it a row that is looked at has the memory's type.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ def widen_choices(plan: Plan) -> Plan:
     """Each temporary, and each view, that decides and is narrow, in float32."""
     if not plan.dtype.is_narrow:
         return plan
-    found = decisive(plan.tasks, plan.loops)
+    outside = {buffer.name for buffer in plan.buffers if buffer.role in ("input", "output")}
+    rows = (pair for loop in plan.loops for pair in (*loop.rows, *loop.made))
+    found = decisive(plan.tasks, plan.loops) - {view for view, whole in rows if whole in outside}
     buffers = tuple(
         replace(buffer, dtype=DType.FLOAT32)
         if buffer.name in found and buffer.dtype.is_narrow and buffer.role in ("temporary", "view")

@@ -18,6 +18,7 @@ from mixc.ir.errors import UnsupportedError
 from mixc.ir.expression import Kind, Reduce
 from mixc.ir.mixer import Attention, Map, Mixer, Recurrence
 from mixc.ir.optional import without_inputs
+from mixc.ir.plan import Plan
 from mixc.ir.rewriting import every_node
 from mixc.ir.roles import query_axis
 from mixc.ir.verify_mixer import verify_mixer
@@ -177,13 +178,22 @@ def test_a_weight_alone_needs_no_size_of_others() -> None:
             assert known.issuperset(dim for pair in backward.heads for dim in pair)
 
 
-# Each of these once stopped in lowering: a weight read transposed, states that matrices depend on,
-# matrices by group of heads, a solve beside other rows, a long step's gradients of a gradient.
-@pytest.mark.parametrize("name", ["lstm", "elman", "mlstm", "abc", "gsa", "mesa", "titans_chunked"])
-def test_backward_passes_are_lowered(name: str) -> None:
-    derivative = differentiate(load_file(next(p for p in SPECS if p.stem == name)))
-    for mixer in (derivative.forward, derivative.backward):
-        assert lower(mixer, {}, "bfloat16").kernels
+# What kernels refuse, and why; all else of the library is lowered in both passes, in 16 bits.
+REFUSED = {**NOT_YET, "ttm": "a kernel would hold the axis B whole"}
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_both_passes_are_lowered(path: Path) -> None:
+    if path.stem in REFUSED:
+        with pytest.raises(UnsupportedError, match=REFUSED[path.stem]):
+            lowered(path)
+    else:
+        assert all(plan.kernels for plan in lowered(path))
+
+
+def lowered(path: Path) -> list[Plan]:
+    derivative = differentiate(load_file(path))
+    return [lower(mixer, {}, "bfloat16") for mixer in (derivative.forward, derivative.backward)]
 
 
 def test_no_state_of_a_matrix_is_kept_for_every_row() -> None:

@@ -30,7 +30,6 @@ SQUARE = {
     "path": "what each row has done to the keys before it, a number for each pair",
     "seqboat": "a number for each pair of rows between kernels, seen when the spec was new",
     "longheads": "how many chunks a row has chosen after each",
-    "nsa": "the weights of blocks of keys, from which blocks are chosen",
     "recycled": "what each row that attends to all gives to every key, from which keys are kept",
     "tome": "a similarity for each pair of tokens",
     "hip": "what each block of queries adds to the gradient of each key",

@@ -174,7 +174,9 @@ class Ahead:
             known[made.name] = self._value(f"{made.name}_{hint}", made)
             ops.append(replace(copy, out=known[made.name]))
         inside = self._value("inside", Value("", DType.BOOL))
-        ops.append(Elementwise(inside, "lt", (place, self.walk.stop)))
+        stop = self.walk.stop  # a start that is a number goes behind: T > 0
+        pair = ("gt", (stop, place)) if place == self.walk.start else ("lt", (place, stop))
+        ops.append(Elementwise(inside, *pair))
         mask = inside
         if load.mask is not None:
             mask = self._value("inside", replace(load.mask, dtype=DType.BOOL))

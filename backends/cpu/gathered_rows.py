@@ -54,8 +54,8 @@ def scattered(kernel: KernelScope, op: Store, array: str) -> bool:
     axis, other, arguments = found
     if kernel.layout.of(op.value) != (axis, other):
         array = _turned(kernel, op.value, array, axis, other)
-    function = "add_rows" if op.add else "scatter_rows"
-    kernel.add(f"mx::{function}<{_sizes(kernel, axis, other)}>({array}, {arguments});")
+    sizes = f"{_sizes(kernel, axis, other)}, {str(op.add).lower()}"
+    kernel.add(f"mx::put_rows<{sizes}>({array}, {arguments});")
     return True
 
 

@@ -69,14 +69,9 @@ def _load_in_place(kernel: KernelScope, op: Load, access: Access) -> None:
     absent = [f"{first} <= 0" for first in access.firsts.values()]
     whole = [*_whole(kernel, access), *absent]
     copy, apart = bind_in_memory(kernel, op, op.out, access, whole)
-    axes = kernel.layout.of(op.out)
     kernel.bodies.append([])
-    if kernel.program.buffers[op.buffer].dtype is DType.FLOAT32:
-        _load_copy(kernel, op, access, Array(copy, axes))
-    else:
-        firsts = [_clipped(kernel, access.firsts, a, "0") for a in axes]
-        fill = write_number(op.fill, DType.FLOAT32)
-        _tile_call(kernel, "copy_part", copy, access, axes, *firsts, fill)
+    kind = MEMORY_TYPE[kernel.program.buffers[op.buffer].dtype]
+    _load_copy(kernel, op, access, Array(copy, kernel.layout.of(op.out)), kind)
     kernel.add_inside(f"if ({apart}) {{", kernel.bodies.pop())
 
 
@@ -92,12 +87,17 @@ def _load_part(kernel: KernelScope, op: Load, access: Access) -> None:
     _load_copy(kernel, op, access, kernel.declare(op.out))
 
 
-def _load_copy(kernel: KernelScope, op: Load, access: Access, to: Array) -> None:
+def _load_copy(
+    kernel: KernelScope, op: Load, access: Access, to: Array, kind: str = "float"
+) -> None:
+    """Copy a tile to an array; ``kind``: of its numbers, where they are reals."""
     axes: Axes = to.axes if len(to.axes) == 2 else (None, *to.axes)
     fill = write_number(op.fill, op.out.dtype)
     if not op.out.dtype.is_float:
         sign = "-" if op.out.dtype is DType.BOOL else ""
         fill = f"{sign}{ARRAY_TYPE[op.out.dtype]}({fill})"
+    elif kind != "float":
+        fill = f"mx::narrow<{kind}>({fill})"
     if access.firsts:
         firsts = ["0" if a is None else _clipped(kernel, access.firsts, a, "0") for a in axes]
         _tile_call(kernel, "load_part", to.name, access, axes, *firsts, fill)

@@ -26,10 +26,17 @@ MX_INLINE int clip(int64_t count, int block) {
   return count < 0 ? 0 : count < block ? int(count) : block;
 }
 
+// A number as a tile has it: in the type of memory itself, where it is only copied.
+template <class To, class From> MX_INLINE To loaded(From x) {
+  if constexpr (std::is_same_v<To, From>)
+    return x;
+  else
+    return To(widen(x));
+}
 // Numbers side by side, from one type to another.
 template <class To, class From>
 MX_INLINE void widen_row(To* __restrict to, const From* __restrict from, int count) {
-  for (int c = 0; c < count; ++c) to[c] = To(widen(from[c]));
+  for (int c = 0; c < count; ++c) to[c] = loaded<To>(from[c]);
 }
 MX_INLINE void widen_row(float* __restrict to, const fp16* __restrict from, int count) {
   int c = 0;
@@ -162,22 +169,6 @@ static inline void store_turned(To* __restrict to, const float* __restrict from,
   }
 }
 
-// A part of a tile in the type that it has in memory; ``fill`` where there is nothing.
-template <int ROWS, int COLUMNS, class T>
-static inline void copy_part(T* __restrict to, const T* __restrict from, int64_t row_stride,
-                             int64_t column_stride, int rows, int columns, int first_row,
-                             int first_column, float fill) {
-  for (int r = 0; r < ROWS; ++r) {
-    T* row = to + r * COLUMNS;
-    const T* source = from + r * row_stride;
-    const int end = first_row <= r && r < rows ? columns : 0;
-    const int begin = first_column < end ? first_column : end;
-    for (int c = 0; c < begin; ++c) row[c] = narrow<T>(fill);
-    for (int c = begin; c < end; ++c) row[c] = source[c * column_stride];
-    for (int c = end; c < COLUMNS; ++c) row[c] = narrow<T>(fill);
-  }
-}
-
 template <int ROWS, int COLUMNS, class To, class From>
 static inline void load_tile(To* __restrict to, const From* __restrict from, int64_t row_stride,
                              int64_t column_stride, int rows, int columns, To fill) {
@@ -194,7 +185,7 @@ static inline void load_tile(To* __restrict to, const From* __restrict from, int
     if (count == COLUMNS && column_stride == 1)
       widen_row(row, source, COLUMNS);
     else {
-      for (int c = 0; c < count; ++c) row[c] = To(widen(source[c * column_stride]));
+      for (int c = 0; c < count; ++c) row[c] = loaded<To>(source[c * column_stride]);
       for (int c = count; c < COLUMNS; ++c) row[c] = fill;
     }
   }
@@ -214,7 +205,7 @@ static inline void load_part(To* __restrict to, const From* __restrict from, int
     if (column_stride == 1)
       widen_row(row + begin, source + begin, end - begin);
     else
-      for (int c = begin; c < end; ++c) row[c] = To(widen(source[c * column_stride]));
+      for (int c = begin; c < end; ++c) row[c] = loaded<To>(source[c * column_stride]);
     for (int c = end; c < COLUMNS; ++c) row[c] = fill;
   }
 }
@@ -334,34 +325,21 @@ static inline void gather_rows(T* __restrict to, const T* __restrict from,
   }
 }
 
-// The same back to their places.
-template <int ROWS, int COLUMNS>
-static inline void scatter_rows(const float* __restrict from, float* __restrict to,
-                                const int32_t* __restrict at, int64_t row_stride,
-                                int64_t column_stride, int rows, int columns) {
-  for (int r = 0; r < rows; ++r) {
-    const float* row = from + r * COLUMNS;
-    float* target = to + at[r] * row_stride;
-    if (columns == COLUMNS && column_stride == 1)
-      memcpy(target, row, COLUMNS * sizeof(float));
-    else
-      for (int c = 0; c < columns; ++c) target[c * column_stride] = row[c];
-  }
-}
-
-// The same, added to what is there.
-template <int ROWS, int COLUMNS>
-static inline void add_rows(const float* __restrict from, float* __restrict to,
+// The same back to their places, or (ADD) added to what is there.
+template <int ROWS, int COLUMNS, bool ADD>
+static inline void put_rows(const float* __restrict from, float* __restrict to,
                             const int32_t* __restrict at, int64_t row_stride,
                             int64_t column_stride, int rows, int columns) {
   for (int r = 0; r < rows; ++r) {
     const float* row = from + r * COLUMNS;
     float* target = to + at[r] * row_stride;
     if (columns == COLUMNS && column_stride == 1)
-      for (int c = 0; c < COLUMNS; c += LANES)
-        store(target + c, load(target + c) + load(row + c));
+      for (int c = 0; c < COLUMNS; ++c) target[c] = ADD ? target[c] + row[c] : row[c];
     else
-      for (int c = 0; c < columns; ++c) target[c * column_stride] += row[c];
+      for (int c = 0; c < columns; ++c) {
+        float* place = target + c * column_stride;
+        *place = ADD ? *place + row[c] : row[c];
+      }
   }
 }
 

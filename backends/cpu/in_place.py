@@ -21,7 +21,8 @@ from .memory import Access
 
 def is_read_in_place(kernel: KernelScope, op: Load) -> bool:
     """Whether one nest alone reads a tile, each number once, and nothing writes the tensor."""
-    written = any(isinstance(o, Store) and o.buffer == op.buffer for o in _all(kernel))
+    ops = all_ops(kernel.program.body)
+    written = any(isinstance(o, Store) and o.buffer == op.buffer for o in ops)
     if written or not _fits(kernel, op, op.out):
         return False
     nests = [_nest_of(kernel, reader) for reader in kernel.fusion.chain_readers(op.out.name)]
@@ -37,15 +38,12 @@ def stored_in_place(kernel: KernelScope, nest: Nest, value: Value) -> Store | No
     others = [op for op in readers if _nest_of(kernel, op) is not nest]
     if len(others) != 1 or not isinstance(store := others[0], Store) or store.add:
         return None
-    same = [o for o in _all(kernel) if isinstance(o, Load | Store) and o.buffer == store.buffer]
+    ops = all_ops(kernel.program.body)
+    same = [o for o in ops if isinstance(o, Load | Store) and o.buffer == store.buffer]
     if len(same) != 1 or store.value != value or not _fits(kernel, store, value):
         return None
     known = all(_is_known(kernel, v) for v in operands(store) if v != value)
     return store if known and _is_over(kernel, nest, value) and _is_here(kernel, store) else None
-
-
-def _all(kernel: KernelScope) -> Sequence[Op]:
-    return list(all_ops(kernel.program.body))
 
 
 def _fits(kernel: KernelScope, op: Load | Store, value: Value) -> bool:

@@ -22,7 +22,11 @@ VECTORS_AT_ONCE = Knob("vectors_at_once", (1, 2, 4), 4, "independent chains in a
 
 @dataclass
 class NestText:
-    """The writer of one nest; ``vector``: the last axis runs along vectors."""
+    """The writer of one nest.
+
+    ``vector``: the last axis runs along vectors; ``rows_first``: a row at a time all along it, as
+    rows lie in memory.
+    """
 
     kernel: KernelScope
     axes: tuple[str, ...]  # in array order
@@ -30,6 +34,7 @@ class NestText:
     vector: bool = True
     pair_axis: str | None = None
     backward: str | None = None  # an axis that is walked from its end
+    rows_first: bool = False
     pre: list[Lines] = field(default_factory=list)  # by depth: before what is further inside
     post: list[Lines] = field(default_factory=list)
     known: dict[str, Text] = field(default_factory=dict)
@@ -40,7 +45,8 @@ class NestText:
         outer = [a for a in self.axes if a != self.lane_axis]
         last = [a for a in (self.over, self.pair_axis) if a in outer]
         self.outer = [a for a in outer if a not in last] + list(dict.fromkeys(last))
-        self.lanes_inside = self.over is not None and self.over == self.lane_axis
+        along = self.over is not None and self.over == self.lane_axis
+        self.lanes_inside = along or self.rows_first
         self.pre = [[] for _ in range(len(self.outer) + 1)]
         self.post = [[] for _ in range(len(self.outer) + 1)]
         self.inner: Lines = []

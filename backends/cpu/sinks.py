@@ -31,9 +31,15 @@ def write_nest(kernel: KernelScope, nest: Nest) -> None:
             kernel.scalars[sink.out.name] = Text(name, sink.out.dtype)
             continue
         pair_axis = _declare_sink(kernel, sink.out, nest, pair_axis, overwritten)
-    text = NestText(kernel, axes, nest.over, kernel.in_vectors(axes), pair_axis)
-    if nest.over is None and any(kernel.arrays[v.name].row for v in _tiles(kernel, nest)):
-        text.lanes_inside = True
+    in_memory = any(kernel.arrays[v.name].row for v in _tiles(kernel, nest))
+    text = NestText(
+        kernel,
+        axes,
+        nest.over,
+        kernel.in_vectors(axes),
+        pair_axis,
+        rows_first=in_memory and nest.over is None,
+    )
     text.make(nest.sinks, overwritten)
     kernel.add(*text.lines())
     for sink in nest.sinks:

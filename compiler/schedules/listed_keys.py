@@ -24,7 +24,7 @@ from ..tiles.key_blocks import find_bounds, integer
 from . import one_pass
 from .across import zeros_first
 from .defaults import attention_configurations
-from .lists import Carried, Index, Span, blocks, declare, list_places, stretch, told_by_ends
+from .lists import Carried, Index, Span, blocks, declare, list_places, share, stretch, told_by_ends
 
 
 def listed_keys(task: ListedKeysTask, context: Context) -> Program:
@@ -49,7 +49,7 @@ def _program(task: ListedKeysTask, context: Context, launch: Launch) -> Program:
         builder.tiles[dim] = Tile(dim, context.blocks.get(dim, 64))
     if task.across:
         zeros_first(evaluator, task)
-    first, end = _stretches(evaluator, task, lists)
+    first, end = _stretches(evaluator, lists)
     with builder.loop(f"{lists.stretches.lower()}_turn", first, end, 1, []) as turns:
         builder.place(lists.stretches, turns.variable)
         _one_stretch(evaluator, task, lists)
@@ -57,16 +57,11 @@ def _program(task: ListedKeysTask, context: Context, launch: Launch) -> Program:
     return builder.finish(context.launch(launch), task.about)
 
 
-def _stretches(evaluator: Evaluator, task: ListedKeysTask, lists: Lists) -> tuple[Value, Value]:
+def _stretches(evaluator: Evaluator, lists: Lists) -> tuple[Value, Value]:
     """The first stretch of the program's share, and the end."""
-    builder, name = evaluator.builder, lists.stretches.lower()
-    zero, count = builder.constant(0, DType.INT32), evaluator.size(lists.stretches)
     if lists.shares is None:
-        return zero, count
-    size = builder.constant(lists.size // lists.length, DType.INT32)
-    first = integer(evaluator, "mul", evaluator.position(lists.shares), size, hint=f"{name}_first")
-    end = integer(evaluator, "add", first, size)
-    return first, integer(evaluator, "min", end, count, hint=f"{name}_end")
+        return evaluator.builder.constant(0, DType.INT32), evaluator.size(lists.stretches)
+    return share(evaluator, lists, lists.stretches, lists.size // lists.length)
 
 
 def _one_stretch(evaluator: Evaluator, task: ListedKeysTask, lists: Lists) -> None:

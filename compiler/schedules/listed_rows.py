@@ -26,7 +26,7 @@ from ..tiles.key_blocks import Rows, find_part, integer
 from ..tiles.scope import Loop
 from . import one_pass
 from .defaults import attention_configurations
-from .lists import Carried, Span, blocks, declare, list_places, stretch, told_by_ends
+from .lists import Carried, Span, blocks, declare, list_places, share, stretch, told_by_ends
 
 
 def listed_rows(task: ListedRowsTask, context: Context) -> Program:
@@ -64,13 +64,7 @@ def _program(task: ListedRowsTask, context: Context, launch: Launch) -> Program:
 
 def _share(evaluator: Evaluator, lists: Lists) -> tuple[Value, Value]:
     """The first row of the program's share, and the end."""
-    assert lists.shares is not None
-    builder, name = evaluator.builder, lists.along.lower()
-    size = builder.constant(lists.size, DType.INT32)
-    share = evaluator.position(lists.shares)
-    first = integer(evaluator, "mul", share, size, hint=f"{name}_first")
-    end = integer(evaluator, "add", first, size)
-    return first, integer(evaluator, "min", end, evaluator.size(lists.along), hint=f"{name}_end")
+    return share(evaluator, lists, lists.along, lists.size)
 
 
 def _rows_of_share(evaluator: Evaluator, lists: Lists) -> AbstractContextManager[Loop]:

@@ -59,6 +59,16 @@ def told_by_ends(ranges: KeyRanges) -> KeyRanges:
     return replace(ranges, disjuncts=(told,))
 
 
+def share(evaluator: Evaluator, lists: Lists, dim: str, size: int) -> tuple[Value, Value]:
+    """The first position of ``dim`` in the program's share, of ``size`` of them, and the end."""
+    assert lists.shares is not None
+    name, count = dim.lower(), evaluator.builder.constant(size, DType.INT32)
+    place = evaluator.position(lists.shares)
+    first = integer(evaluator, "mul", place, count, hint=f"{name}_first")
+    end = integer(evaluator, "add", first, count)
+    return first, integer(evaluator, "min", end, evaluator.size(dim), hint=f"{name}_end")
+
+
 def stretch(evaluator: Evaluator, lists: Lists, dim: str) -> tuple[Value, Value]:
     """The first position of the stretch in force, and its end."""
     length = evaluator.builder.constant(lists.length, DType.INT32)

@@ -169,12 +169,12 @@ class ListedTask(AttentionTask):
     def writes(self) -> tuple[str, ...]:
         """The buffers that the kernel fills."""
         places = () if self.lists is None else (self.lists.places,)
-        return (*AttentionTask.writes.__get__(self), *places)
+        return (*super(ListedTask, self).writes, *places)
 
     @property
     def _of_pairs(self) -> Iterator[Expr]:
         """Those that do not depend on the form of the weights."""
-        yield from AttentionTask._of_pairs.__get__(self)
+        yield from super(ListedTask, self)._of_pairs
         if self.lists is not None:
             yield self.lists.chosen
 
@@ -194,7 +194,7 @@ class ListedRowsTask(ListedTask):
     @property
     def writes(self) -> tuple[str, ...]:
         """The buffers that the kernel fills."""
-        return (*ListedTask.writes.__get__(self), *self.kept)
+        return (*super(ListedRowsTask, self).writes, *self.kept)
 
 
 @dataclass(frozen=True, slots=True)

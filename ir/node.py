@@ -60,6 +60,8 @@ ELEMENTWISE: Mapping[str, int] = {
     **dict.fromkeys(sorted(TRANSCENDENTAL - {"logaddexp"}), 1),
     "where": 3,
 }
+# And one that the language has no word for: the float32 that has the 32 bits of an int32.
+AS_FLOAT = "as_float"
 REDUCTIONS = ("sum", "max", "min", "prod", "any", "all")
 
 

@@ -160,7 +160,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Elementwise:
-    """``out`` = fn(args), fn from ``expression.ELEMENTWISE``."""
+    """``out`` = fn(args), fn from ``node.ELEMENTWISE``, or ``node.AS_FLOAT``."""
 
     out: Value
     fn: str

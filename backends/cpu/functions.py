@@ -136,7 +136,10 @@ def write_number(value: float | int | bool, dtype: DType) -> str:
     if dtype is DType.BOOL:
         return "true" if value else "false"
     if not dtype.is_float:
-        return str(int(value)) if dtype is DType.INT32 else f"int64_t({int(value)}LL)"
+        if dtype is DType.INT64:
+            return f"int64_t({int(value)}LL)"
+        # The digits of the lowest alone are no int.
+        return f"({value + 1} - 1)" if value == -(1 << 31) else str(int(value))
     number = float(value)
     if math.isnan(number):
         return '__builtin_nanf("")'

@@ -236,6 +236,8 @@ class _Launch:
                 (dim,) = out.axes
                 steps = torch.arange(self.program.tile(dim).block)
                 return steps if start is None else self.values[start.name] + steps
+            case Elementwise(_, "as_float", (x,)):
+                return self.values[x.name].to(torch.int32).view(torch.float32).to(self.dtype)
             case Elementwise(out, fn, args):
                 return FUNCTIONS[fn](*(self._aligned(a, out.axes) for a in args))
             case Cast(out, x):

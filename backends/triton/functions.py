@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from ...ir.node import AS_FLOAT
 from ...ir.tile import DType
 from ..python_text import ATOM, LOGIC, PRODUCT, SIGNS, UNARY, Text, call, infix
 
@@ -66,6 +67,8 @@ def write_call(
         return infix(args[0].at(PRODUCT), sign, args[1]), None
     if fn == "detach":
         return args[0], None
+    if fn == AS_FLOAT:
+        return call("tl.cast", args[0], "tl.float32", bitcast="True"), None
     if fn == "relu":
         return call("tl.maximum", args[0], 0), None
     if fn in _PREFIX:

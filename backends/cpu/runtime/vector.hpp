@@ -56,6 +56,11 @@ MX_INLINE vi to_int(vf x) { return __builtin_convertvector(x, vi); }
 MX_INLINE vi to_int(vl x) { return __builtin_convertvector(x, vi); }
 MX_INLINE vf as_float(vi x) { return (vf)x; }
 MX_INLINE vi as_int(vf x) { return (vi)x; }
+MX_INLINE float as_float(int32_t x) {
+  float y;
+  __builtin_memcpy(&y, &x, sizeof y);
+  return y;
+}
 
 // A NaN on either side gives a NaN, as in torch.
 MX_INLINE vf min(vf a, vf b) { return (a < b) | (a != a) ? a : b; }

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mixc.ir.node import ELEMENTWISE, TRANSCENDENTAL
+from mixc.ir.node import AS_FLOAT, ELEMENTWISE, TRANSCENDENTAL
 from mixc.ir.tile import DType, Value
 
 from .trial import BF16, BOOL, F16, F32, INT, LONG, TORCH, Trial
@@ -193,6 +193,19 @@ def casts(block: int) -> Trial:
     return trial
 
 
+def bits(block: int) -> Trial:
+    """Numbers by their bits, every sign and size among them, infinite ones and both zeros."""
+    trial = _trial(block)
+    count = trial.sizes["T"] * trial.sizes["E"]
+    hard = torch.tensor([0.0, -0.0, 1.0, -1.0, 1e-42, -3e38, torch.inf, -torch.inf])
+    numbers = torch.cat([hard, torch.randn(count).exp() * torch.randn(count)])[:count].view(-1, 3)
+    whole, _ = trial.load("TE", numbers.view(torch.int32), INT)
+    trial.store(trial.ew(AS_FLOAT, whole), "TE", numbers.double(), 0, 0)
+    one = trial.ew(AS_FLOAT, trial.number(0x3F800000, INT))
+    trial.store(trial.ew("add", one, trial.b.cast(whole, F32)), "TE", numbers.view(torch.int32) + 1)
+    return trial
+
+
 ELEMENTWISE_CASES: Mapping[str, Callable[[], Trial]] = {
     "functions of reals, blocks of 16": partial(reals, 16),
     "functions of reals, blocks of 1": partial(reals, 1),
@@ -204,6 +217,8 @@ ELEMENTWISE_CASES: Mapping[str, Callable[[], Trial]] = {
         for name, dtype in (("fp16", F16), ("bf16", BF16))
         for block in (1, 64)
     },
+    "numbers by their bits, blocks of 1": partial(bits, 1),
+    "numbers by their bits, blocks of 64": partial(bits, 64),
     "casts, blocks of 1": partial(casts, 1),
     "casts, blocks of 64": partial(casts, 64),
 }

@@ -1,0 +1,83 @@
+"""The least that is kept of each row by its bits, a few at a pass, however many are kept.
+
+    the largest t with: as many numbers as are kept are >= t
+
+A float32 and the integer of its bits, with the size of a negative one taken from 0, are in the same
+order, and so is the search for t in that of integers: a pass counts, for each digit that the bits
+sought for may make, the numbers that are no smaller.
+"""
+
+from __future__ import annotations
+
+from ...ir.node import AS_FLOAT
+from ...ir.targets import AnyTarget, CpuTarget
+from ...ir.tile import DType, Value
+from .row_passes import RowPasses
+
+_BITS = 32
+_LOWEST = -(1 << 31)
+_INFINITE = 0x7F800000  # the bits of inf, the largest number
+_DIGITS = (2, 4)  # bits of a digit: the first digit's step fits 32 bits with a sign
+# To read a number again, in operations on one that is at hand: a core's second cache gives as many
+# as it works on; of a GPU's numbers some come from far.
+_READ_NEAR, _READ_FAR = 1, 24
+_OF_TURN = 6  # two comparisons, what is smaller, its largest, and two counts
+
+
+def turns_are_cheaper(kept: int | float | bool | None, target: AnyTarget) -> bool:
+    """Whether to go from one of the largest to the next takes less than to go by bits."""
+    read = _read(target)
+    return kept is not None and kept * (_OF_TURN + read) <= _cost(_digit(target), read)
+
+
+def least_by_bits(row: RowPasses, target: AnyTarget) -> Value:
+    """The least that is kept; -inf where fewer are candidates, inf where none is kept."""
+    digit, builder = _digit(target), row.builder
+    base = 1 << digit
+    start = [
+        ("bits", row.whole(_LOWEST, row.rows)),
+        ("step", row.whole(1 << (_BITS - digit))),
+    ]
+    with builder.loop("digit", row.whole(0), row.whole(_BITS // digit), 1, start) as loop:
+        bits, step = loop.carried
+        tried = [row.integer("mul", step, row.whole(n)) for n in range(1, base)]
+        bounds = [_number(row, row.integer("add", bits, one)) for one in tried]
+
+        def body(x: Value, counts: tuple[Value, ...]) -> tuple[Value, ...]:
+            pairs = zip(bounds, counts, strict=True)
+            return tuple(row.counted(row.those("ge", x, bound), n) for bound, n in pairs)
+
+        zero = row.whole(0, row.rows)
+        for count in row.walk([(f"count_{n}", zero) for n in range(1, base)], body):
+            enough = builder.cast(row.compared("ge", count, row.kept), DType.INT32)
+            bits = row.integer("add", bits, row.integer("mul", enough, step))
+        loop.yields = (bits, row.integer("floordiv", step, row.whole(base)))
+    return _number(row, loop.results[0])
+
+
+def _number(row: RowPasses, bits: Value) -> Value:
+    """The number that has these bits, in the order of integers; an infinite one beyond all."""
+    builder = row.builder
+    bits = row.integer("max", bits, row.whole(-_INFINITE))
+    bits = row.integer("min", bits, row.whole(_INFINITE))
+    negative = row.compared("lt", bits, row.whole(0))
+    turned = row.integer("sub", row.whole(_LOWEST), bits)
+    bits = row.evaluator.where(negative, turned, bits)
+    return builder.elementwise(AS_FLOAT, bits, dtype=DType.FLOAT32, hint="bound")
+
+
+def _read(target: AnyTarget) -> int:
+    return _READ_NEAR if isinstance(target, CpuTarget) else _READ_FAR
+
+
+def _digit(target: AnyTarget) -> int:
+    read = _read(target)
+    return min(_DIGITS, key=lambda digit: _cost(digit, read))
+
+
+def _cost(digit: int, read: int) -> int:
+    """What the passes do for each number: a comparison and a count for each digit but 0."""
+    return _BITS // digit * (read + 1 + 2 * ((1 << digit) - 1))
+
+
+__all__ = ["least_by_bits", "turns_are_cheaper"]

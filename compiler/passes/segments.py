@@ -31,8 +31,8 @@ class Segments(ABC):
 
     @property
     def dim(self) -> str:
-        """The dim that counts segments."""
-        return f"{self.task.over}_segments"
+        """The dim that counts segments; of this task alone, whose blocks they are made of."""
+        return free_name(f"{self.task.over}_segments", {dim for dim, _ in self.plan.sizes})
 
     @property
     def roles(self) -> DimRoles:

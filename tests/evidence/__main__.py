@@ -50,11 +50,12 @@ class Found:
     limit: float | None
     message: str
     seconds: float
+    shares: int = 1
 
     @property
-    def key(self) -> str:
+    def key(self) -> tuple[str, str, str, str, int]:
         """What a run that goes on knows it by."""
-        return f"{self.spec} {self.target} {self.dtype} {self.passed}"
+        return self.spec, self.target, self.dtype, self.passed, self.shares
 
 
 def sizes_of(mixer: Mixer) -> dict[str, int]:
@@ -62,9 +63,11 @@ def sizes_of(mixer: Mixer) -> dict[str, int]:
     return default_sizes(mixer, RAGGED)
 
 
-def examine(executor: Executor, mixer: Mixer, target: str, dtype: str, passed: str) -> Found:
+def examine(
+    executor: Executor, mixer: Mixer, target: str, dtype: str, passed: str, shares: int = 1
+) -> Found:
     """Execute a spec's kernels and compare outputs, or gradients, with float64."""
-    make = executor.runner(target)
+    make = executor.runner(target, shares=shares)
     start = time.monotonic()
 
     def run(mixer: Mixer, given: Any, params: Any) -> Any:
@@ -83,7 +86,8 @@ def examine(executor: Executor, mixer: Mixer, target: str, dtype: str, passed: s
     numbers = (case.error, case.limit) if compared else (None, None)
     seconds = round(time.monotonic() - start, 1)
     message = case.message.strip().splitlines()[-1] if case.message else ""
-    return Found(mixer.name, target, dtype, passed, case.status, *numbers, message, seconds)
+    status = case.status
+    return Found(mixer.name, target, dtype, passed, status, *numbers, message, seconds, shares)
 
 
 def main() -> int:
@@ -94,6 +98,7 @@ def main() -> int:
     parser.add_argument("--dtype", nargs="+", default=DTYPES, choices=DTYPES)
     parser.add_argument("--pass", nargs="+", dest="passes", default=("forward", "backward"))
     parser.add_argument("--triton", default=RELEASE, help="3.7.1 or newer")
+    parser.add_argument("--shares", type=int, default=1, help="of keys, or of a scan's rows")
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--again", action="store_true", help="forget what was found before")
     chosen = parser.parse_args()
@@ -108,15 +113,14 @@ def main() -> int:
     end = time.monotonic() + 60 * chosen.minutes
     with Executor(python) as executor, kept.open("a") as file:
         for mixer, target, dtype, passed in _asked(chosen):
-            if f"{mixer.name} {target} {dtype} {passed}" in known:
+            if (mixer.name, target, dtype, passed, chosen.shares) in known:
                 continue
             if time.monotonic() > end:
                 break
-            found = examine(executor, mixer, target, dtype, passed)
+            found = examine(executor, mixer, target, dtype, passed, chosen.shares)
             known[found.key] = found
-            print(
-                f"{found.seconds:6.1f} s  {found.key}: {found.status} {found.message}", flush=True
-            )
+            words = " ".join(map(str, found.key))
+            print(f"{found.seconds:6.1f} s  {words}: {found.status} {found.message}", flush=True)
             file.write(json.dumps(asdict(found)) + "\n")
             file.flush()
     (BUILD / "evidence.md").write_text(table(list(known.values()), chosen.triton))
@@ -148,13 +152,13 @@ def table(rows: Sequence[Found], release: str) -> str:
         "",
         f"{right} of {len(rows)} are right: 64 features, ragged lengths; errors as `mixc verify`.",
         "",
-        "| spec | target | dtype | pass | error | limit | |",
-        "|---|---|---|---|---|---|---|",
+        "| spec | target | dtype | pass | shares | error | limit | |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for row in sorted(rows, key=lambda r: (r.spec, r.target, r.dtype, r.passed)):
+    for row in sorted(rows, key=lambda r: r.key):
         error, limit = ("" if n is None else f"{n:.1e}" for n in (row.error, row.limit))
         what = row.status if row.status == "right" else f"{row.status}: {row.message}"
-        cells = (row.spec, row.target, row.dtype, row.passed, error, limit, what)
+        cells = (*map(str, row.key), error, limit, what)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

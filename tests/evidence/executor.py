@@ -129,10 +129,10 @@ class Executor:
         self._log.close()
 
     def runner(
-        self, target: str = "cuda:90", change: Change = lambda source: source
+        self, target: str = "cuda:90", change: Change = lambda source: source, shares: int = 1
     ) -> Callable[[Mixer], Runner]:
-        """What makes the kernels of a mixer for a target."""
-        return lambda mixer: Runner(self, mixer, target, change)
+        """What makes the kernels of a mixer for a target, keys and rows in so many shares."""
+        return lambda mixer: Runner(self, mixer, target, change, shares)
 
     def execute(self, source: str, recording: Recording, architecture: int) -> list[bytes]:
         """What stands in every buffer after the launches."""
@@ -190,6 +190,7 @@ class Runner:
     mixer: Mixer
     target: str
     change: Change
+    shares: int
 
     def __call__(
         self, tensors: Mapping[str, Tensor], params: Mapping[str, Number] = {}
@@ -206,7 +207,7 @@ class Runner:
         sizes = bind_sizes(mixer, {n: tuple(t.shape) for n, t in tensors.items()}, params)
         fixed = {dim: sizes[dim] for dim in sorted(feature_dims(mixer))}
         name = str(dtype).removeprefix("torch.")
-        plan = lower(mixer, fixed, name, splits=1, target=target_of(self.target))
+        plan = lower(mixer, fixed, name, self.shares, target=target_of(self.target))
         source = self.change(emit_module(plan, wide_dots=False))
         words = plain_names(plan, TAKEN)
         given = {i.name: _as_kernels_take(tensors[i.name], i, dtype) for i in mixer.inputs}

@@ -10,6 +10,7 @@ from mixc.compiler.mixers.derivative.differentiate import differentiate
 from mixc.compiler.pipeline import lower
 from mixc.ir.roles import shares_of_keys
 from mixc.ir.targets import AVX2, parse_target
+from mixc.ir.tile import Dot, all_ops
 
 from ..schedules.test_recurrences import BACKWARD, RESET, SCANS, check, scanned
 
@@ -54,6 +55,18 @@ def test_gradients_in_segments(name: str) -> None:
     plan = check(differentiate(scanned(SCANS[name])).backward, 37, "loop", splits=3, target=HOPPER)
     made = [kernel.schedule for kernel in plan.kernels]
     assert made[:6] == ["scan", "loop", "scan"] * 2
+
+
+def test_tasks_in_segments_have_blocks_of_their_own() -> None:
+    """LightNet's backward pass has scans, of 8 rows a block, beside chunks, whose products take
+    16."""
+    backward = differentiate(load_file(find_spec("lightnet"))).backward
+    plan = lower(backward, {"D": 64, "E": 64}, "bf16", splits=3, target=HOPPER)
+    dims = {axis.dim for kernel in plan.kernels for axis in kernel.program.grid}
+    assert len({dim for dim in dims if "segments" in dim}) == 4
+    for kernel in plan.kernels:
+        dots = [op for op in all_ops(kernel.program.body) if isinstance(op, Dot)]
+        assert all(kernel.program.tile(dot.over).block >= 16 for dot in dots), kernel.program.name
 
 
 def test_a_cpu_has_no_segments_of_scans() -> None:

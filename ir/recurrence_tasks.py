@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, ClassVar
 
 from .expression import Expr, Kind, Ref
@@ -13,6 +14,9 @@ from .node import At
 from .recurrence_forms import Affine, Coupled, Matrix, Reading
 from .rewriting import walk
 from .single_assignment import Repeated, Version, point_name
+
+PLACES = 128  # that one warp of a GPU has for rows at once, channels and what they have of states
+_ANY = 1 << 20  # positions of an axis whose length nobody knows
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +148,21 @@ class ScanTask(RecurrenceTask):
     def read_axes(self) -> frozenset[str]:
         """The axes of all that rows compute and of what that is made of, sums' own among them."""
         return frozenset[str]().union(*(x.axes for v in self.row_values for x in walk(v)))
+
+    def places_of_a_channel(
+        self, sizes: Mapping[str, int], heads: frozenset[tuple[str, str]]
+    ) -> int | None:
+        """How many places rows have for each position of the axis that is shared out; None where
+        some state lacks it, or where rows have sums, which each part of it would make again."""
+        dims = frozenset[str]().union(*(state.dims for state in self.states))
+        dims = dims.union(*(value.axes for value in self.row_values))
+        met = {group for group, head in heads if head in dims | {*self.positions}}
+        own = dims - met - {*self.positions, self.over}
+        groups = {group for group, _ in heads}
+        summed = self.read_axes - own - {*self.positions, self.over} - groups
+        if summed or not self.tiled or not all({*self.tiled} <= s.dims for s in self.states):
+            return None
+        return prod(sizes.get(dim, _ANY) for dim in own - {*self.tiled})
 
     @property
     def expressions(self) -> Iterator[Expr]:

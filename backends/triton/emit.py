@@ -17,6 +17,7 @@ from ..fourier import source as fourier_source
 from ..python_text import WIDEST, comment, fill
 from .checks import CHECKS
 from .device_functions import DEVICE_FUNCTIONS
+from .free_strides import free_strides
 from .host import HostText
 from .kernel_text import KernelText
 from .names import with_plain_names
@@ -102,7 +103,8 @@ def _lint(plan: Plan) -> str:
 
 def decorator(program: Program) -> list[str]:
     """Lengths must not be specialised: a new length would compile anew."""
-    names = [a.dim for a in program.arguments if isinstance(a, SizeArgument)]
+    names = [*free_strides(program)]
+    names += [a.dim for a in program.arguments if isinstance(a, SizeArgument)]
     hosts = [a for a in program.arguments if isinstance(a, HostArgument) and not a.fixed]
     names += [a.name for a in hosts if a.dtype in (DType.INT32, DType.INT64)]
     if not names:

@@ -62,6 +62,7 @@ def choose_layout(program: Program) -> Layout:
     dots = [op for op in ops if isinstance(op, Dot)]
     flexible = _only_read_by_dots(ops)
     wishes = [wish for op in ops for wish in _wishes(op, flexible)]
+    wishes += _in_lanes(program, ops)
     preferred = _preferred_order(program)
     # Keep the axes that nothing wants anywhere at the end, and permute only the others.
     touched = frozenset[str]().union(*(wish.axes for wish in wishes))
@@ -119,6 +120,16 @@ def _wishes(op: Op, flexible: frozenset[str]) -> list[_Wish]:
             ]
         case _:
             return []
+
+
+def _in_lanes(program: Program, ops: list[Op]) -> list[_Wish]:
+    """What a program has a part of goes to lanes first where rows are scanned: the axes that it has
+    whole are summed, most of all in a lane's registers."""
+    scanned = [{a for out in op.outs for a in out.axes} for op in ops if isinstance(op, Combine)]
+    tiled = {axis.dim for axis in program.grid if axis.tiled}
+    whole = {tile.dim for tile in program.tiles if tile.whole}
+    pairs = sorted({(w, t) for axes in scanned for w in axes & whole for t in axes & tiled})
+    return [_Wish(frozenset(pair), _wants(pair)) for pair in pairs]
 
 
 def _as_in_memory(index: tuple[tuple[str, Value], ...]) -> list[_Wish]:

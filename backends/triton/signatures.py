@@ -6,6 +6,7 @@ from ...ir.host import evaluate_host
 from ...ir.plan import Kernel, Plan
 from ...ir.tile import DType, HostArgument, ParamArgument, Program, SizeArgument
 from .cross_compile import Argument, KernelSignature
+from .free_strides import free_strides
 from .names import with_plain_names
 
 _POINTER = {
@@ -33,13 +34,14 @@ def _signature(plan: Plan, kernel: Kernel) -> KernelSignature:
     arguments = [
         Argument(b.name, _POINTER[b.dtype], divisible_by_16=True) for b in program.buffers.values()
     ]
+    free = free_strides(program)
     for buffer in program.buffers.values():
         for place, dim in enumerate(buffer.dims):
             name = f"{buffer.name}_stride_{dim}"
             if place == len(buffer.dims) - 1:
                 arguments.append(Argument(name, "constexpr", value=1))
             else:
-                arguments.append(Argument(name, "i32", divisible_by_16=True))
+                arguments.append(Argument(name, "i32", divisible_by_16=name not in free))
     arguments += _numbers(plan, program)
     arguments += [Argument(t.symbol, "constexpr", value=t.block) for t in program.blocks]
     launch = dict(program.launch)

@@ -9,6 +9,12 @@ for the memory. It costs a register or two to have a row's number there, which a
 a state whole does not have. Decays, gates and learning rates are such numbers; so are the values of
 a delta rule, as many columns of them as a program has of the state, where a product is all that is
 added to them; and all that a scan reads, which has no products.
+
+    for t: f(x) is loaded, and each place of a state reads it
+    --> the turn before hands on f(x)
+
+What is made of a row's channels alone is made where they were loaded, once for each, before lanes
+pass them on to those that have the places of a state.
 """
 
 from __future__ import annotations
@@ -46,7 +52,7 @@ _PIECE = 4  # bytes that are copied at a time at least
 _FEW = 1  # axes of what stays in registers for a turn
 _REGISTERS = 8  # of a thread, that a tile with more axes takes of them
 _BYTES = 4  # of a register
-_NUMBERS = 16  # of one value, that a thread holds beside rows on their way
+_NUMBERS = 32  # of one value, that a thread holds beside rows on their way
 
 
 def load_ahead(plan: Plan) -> Plan:
@@ -62,6 +68,8 @@ def _with_loads_ahead(kernel: Kernel) -> Kernel:
         return kernel
     program = kernel.program
     for walk in walks_of(program):
+        if _is_rest(program, walk):
+            continue
         made = Ahead(program, walk).rewritten()
         program = program if made is None else made
     return replace(kernel, program=program)
@@ -79,6 +87,7 @@ class Ahead:
     carried: list[Carried] = field(default_factory=list)
     yields: list[Value] = field(default_factory=list)
     started: set[str] = field(default_factory=set)
+    behind: list[Op] = field(default_factory=list)  # at the end of a turn
 
     def rewritten(self) -> Program | None:
         """The program; None where every load has to stay where it is."""
@@ -91,11 +100,14 @@ class Ahead:
         if not moved:
             return None
         following = self._following()
+        made = {op: self._made_of(op, makers) for op in moved}
+        gone = {op.out.name for chain in made.values() for op in chain}
         for op in self.walk.body:
             if isinstance(op, Load) and op in moved:
-                self._move(op, moved[op], following)
-            else:
+                self._move(op, moved[op], following, made[op])
+            elif gone.isdisjoint(value.name for value in made_by(op)):
                 self.body.append(op)
+        self.body += self.behind
         return self._assembled()
 
     def _places(self, op: Load, makers: Mapping[str, Op]) -> tuple[Op, ...]:
@@ -152,12 +164,57 @@ class Ahead:
         self.body.append(Elementwise(out, "add", (variable, block)))
         return out
 
-    def _move(self, load: Load, chain: tuple[Op, ...], following: Value) -> None:
+    def _made_of(self, load: Load, makers: Mapping[str, Op]) -> tuple[Cast | Elementwise, ...]:
+        """What is made, one of the other, of a loaded tile and of what stands before the walk: as
+        long as one op alone reads it, and where there are values with more axes."""
+        values = [value for op in self.walk.body for value in made_by(op)]
+        tile, found = load.out, list[Cast | Elementwise]()
+        if not self._is_small or not any(tile.axes < value.axes for value in values):
+            return ()
+        inside = {*makers, self.walk.variable.name, *(c.inner.name for c in self.walk.carried)}
+        while True:
+            readers = [op for op in self.walk.body if tile in operands(op)]
+            if len(readers) != 1 or tile in self.walk.yields:
+                return tuple(found)
+            (reader,) = readers
+            if not isinstance(reader, Cast | Elementwise) or reader.out.axes != load.out.axes:
+                return tuple(found)
+            if any(v != tile and v.name in inside for v in operands(reader)):
+                return tuple(found)
+            found.append(reader)
+            tile = reader.out
+
+    def _move(
+        self,
+        load: Load,
+        chain: tuple[Op, ...],
+        following: Value,
+        made: tuple[Cast | Elementwise, ...],
+    ) -> None:
         first = self._loaded(load, chain, self.walk.start, "first", self.before)
         later = self._loaded(load, chain, following, "next", self.body)
-        out = self._value(f"{load.out.name}_left", load.out)
-        self.carried.append(Carried(load.out, first, out))
+        carried = made[-1].out if made else load.out
+        first = self._finished(load.out, first, made, "first", self.before)
+        later = self._finished(load.out, later, made, "next", self.behind)
+        out = self._value(f"{carried.name}_left", carried)
+        self.carried.append(Carried(carried, first, out))
         self.yields.append(later)
+
+    def _finished(
+        self,
+        tile: Value,
+        loaded: Value,
+        made: tuple[Cast | Elementwise, ...],
+        hint: str,
+        ops: list[Op],
+    ) -> Value:
+        """What is made of a loaded tile, there."""
+        known = {tile.name: loaded}
+        for op in made:
+            copy = _with_operands(op, lambda value: known.get(value.name, value))
+            known[op.out.name] = self._value(f"{op.out.name}_{hint}", op.out)
+            ops.append(replace(copy, out=known[op.out.name]))
+        return known[made[-1].out.name] if made else loaded
 
     def _loaded(
         self, load: Load, chain: tuple[Op, ...], place: Value, hint: str, ops: list[Op]
@@ -197,6 +254,21 @@ class Ahead:
         for op in self.program.body:
             body += [*self.before, walk] if op is self.walk else [op]
         return remove_dead_ops(replace(self.program, body=tuple(body)))
+
+
+def _is_rest(program: Program, walk: For) -> bool:
+    """Whether whole blocks have a walk of their own, and this one is the turn that is left."""
+    makers = {value.name: op for op in program.body for value in made_by(op)}
+    ops = [makers.get(walk.start.name)]
+    match ops[0]:
+        case Elementwise(_, "add", args):
+            ops = [makers.get(value.name) for value in args]
+    for op in ops:
+        match op:
+            case Elementwise(_, "mul", (count, block)) if block.name == walk.step:
+                whole = makers.get(count.name)
+                return isinstance(whole, Elementwise) and whole.fn == "floordiv"
+    return False
 
 
 def _started(ops: tuple[Op, ...]) -> set[str]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
 
-from ...ir.expression import TRANSCENDENTAL, Call, Expr, Kind
+from ...ir.expression import TRANSCENDENTAL, Call, Expr, Kind, Ref
 from ...ir.mixer import Recurrence, Rounds
 from ...ir.recurrence_forms import Affine, Classified, Loop
-from ...ir.recurrence_tasks import Carrying, ScanTask
-from ...ir.rewriting import rebuild, with_names
+from ...ir.recurrence_tasks import PLACES, Carrying, ScanTask
+from ...ir.rewriting import rebuild, walk, with_names
 from ...ir.single_assignment import after_row, before_row
 from ...ir.targets import CpuTarget
 from .recurrence_context import RecurrenceContext, reads
@@ -43,6 +44,7 @@ class ScanPlan:
     context: RecurrenceContext
     stage: Recurrence
     classified: Classified
+    by_channel: bool = False
 
     def run(self) -> None:
         """Plan it, and make its results known to later stages."""
@@ -55,7 +57,7 @@ class ScanPlan:
         names = frozenset(known)
 
         def written(expr: Expr) -> Expr:
-            return self._once(self.context.materialised(with_names(expr, known), names), names)
+            return self.context.materialised(with_names(expr, known), names)
 
         own = []
         for name, value in self.classified.own:
@@ -66,18 +68,20 @@ class ScanPlan:
                 self.context.builder.names[name] = self.context.builder.named(name, value)
         states = tuple(self.context.carrying(state) for state in self.stage.states)
         if own or any(state.last for state in states):
-            made = tuple(
-                replace(
-                    form,
-                    coefficients=tuple(
-                        tuple(None if c is None else written(c) for c in row)
-                        for row in form.coefficients
-                    ),
-                    offsets=tuple(None if o is None else written(o) for o in form.offsets),
-                )
-                for form in forms
-            )
-            self._kernel(made, states, tuple(own))
+            made = tuple(_changed(form, written) for form in forms)
+            task = self.context.placed(self._task(made, states, tuple(own)))
+            self.by_channel = self._is_by_channel(task)
+            made = tuple(_changed(form, lambda x: self._once(x, names)) for form in made)
+            stored = tuple((name, self._once(value, names)) for name, value in own)
+            task = self._task(made, states, stored)
+            self.context.builder.tasks.append(self.context.placed(task))
+
+    def _is_by_channel(self, task: ScanTask) -> bool:
+        """Whether one warp has all places of a channel: what is made of one number of a row is made
+        where that was loaded, before it is passed on to them (``load_ahead``)."""
+        context = self.context.builder.context
+        places = task.places_of_a_channel(context.sizes, context.heads)
+        return places is not None and places <= PLACES
 
     def _once(self, expr: Expr, names: frozenset[str]) -> Expr:
         """``expr`` with costly functions of a row's channel alone stored: on a GPU each lane that
@@ -88,6 +92,9 @@ class ScanPlan:
         if isinstance(builder.target, CpuTarget) or not expr.children:
             return expr
         costly = isinstance(expr, Call) and expr.fn in TRANSCENDENTAL - _ONE_OF_A_LANE
+        rows = {x.name for x in walk(expr) if isinstance(x, Ref) and self.stage.over in x.axes}
+        if costly and len(rows) == 1 and self.by_channel:
+            return expr
         if costly and lanes >= _LANES and self.stage.over in expr.axes and not reads(expr, names):
             name, reason = builder.temporary_name(expr), "each place of a state would compute it"
             return builder.stored.get(expr) or builder.store(
@@ -95,24 +102,32 @@ class ScanPlan:
             )
         return rebuild(expr, lambda child: self._once(child, names))
 
-    def _kernel(
+    def _task(
         self,
         forms: tuple[Affine, ...],
         states: tuple[Carrying, ...],
         own: tuple[tuple[str, Expr], ...],
-    ) -> None:
-        builder, over = self.context.builder, self.stage.over
+    ) -> ScanTask:
         results = tuple(n for n, _ in own) + tuple(s.last for s in states if s.last)
-        task = ScanTask(
-            builder.kernel_name(results[0]),
-            over,
+        return ScanTask(
+            self.context.builder.kernel_name(results[0]),
+            self.stage.over,
             self.stage.reverse,
             forms,
             states,
             own,
             (),
             (),
-            about=f"{', '.join(results)}: scanned along {over}",
+            about=f"{', '.join(results)}: scanned along {self.stage.over}",
             reason="the recurrence itself",
         )
-        builder.tasks.append(self.context.placed(task))
+
+
+def _changed(form: Affine, change: Callable[[Expr], Expr]) -> Affine:
+    """A form with other coefficients and offsets."""
+    rows = form.coefficients
+    return replace(
+        form,
+        coefficients=tuple(tuple(None if c is None else change(c) for c in row) for row in rows),
+        offsets=tuple(None if o is None else change(o) for o in form.offsets),
+    )

@@ -49,6 +49,10 @@ class Pairs:
         one = builder.constant(1, DType.INT32)
         return integer(evaluator, "sub", end, one, hint="last_row")
 
+    def place(self) -> Value:
+        """Where each row stands in the chunk."""
+        return self.evaluator.builder.range(self.rows, None, f"{self.rows.lower()}_place")
+
     def in_last_row(self, value: Value) -> Value:
         """``value`` in the chunk's last row that exists."""
         builder = self.evaluator.builder
@@ -82,10 +86,8 @@ class Pairs:
         last row comes after each that exists. Rows past the last see nothing where they may mix
         with others, in what is solved for.
         """
-        builder = self.evaluator.builder
-        place = f"{self.rows.lower()}_place"
-        row = builder.range(self.rows, None, place)
-        column = builder.rename(row, self.rows, self.columns, f"{place}_before")
+        builder, row = self.evaluator.builder, self.place()
+        column = builder.rename(row, self.rows, self.columns, f"{row.name}_before")
         seen = self.compare("ge" if after else "gt", row, column)
         both = seen if after else self.evaluator.both(seen, builder.bound(self.rows))
         assert both is not None
@@ -112,15 +114,23 @@ def pair_name(left: Expr, right: Expr, axis: str) -> str:
 
 
 def place_rows(
-    evaluator: Evaluator, rows: str, dim: str, start: Value, reverse: bool, hint: str
+    evaluator: Evaluator,
+    rows: str,
+    dim: str,
+    start: Value,
+    reverse: bool,
+    hint: str,
+    whole: bool = False,
 ) -> Value:
     """Put a block of ``rows`` on the tile along ``dim``; their numbers in the order of the
-    recurrence, which with ``reverse`` begins at the last."""
+    recurrence, which with ``reverse`` begins at the last. ``whole``: all of them exist."""
     builder, size = evaluator.builder, evaluator.size(rows)
     number = builder.range(rows, start, hint)
     if dim != rows:
         number = builder.rename(number, rows, dim, f"{hint}_before")
-    exists = builder.elementwise("lt", number, size, dtype=DType.BOOL, hint=f"{hint}_exists")
+    exists = None
+    if not whole:
+        exists = builder.elementwise("lt", number, size, dtype=DType.BOOL, hint=f"{hint}_exists")
     place = from_end(evaluator, rows, number, hint) if reverse else number
     builder.place(dim, place, exists)
     return number

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 
 from ...ir.expression import Expr
 from ...ir.recurrence_forms import Affine
-from ...ir.recurrence_tasks import ScanTask
+from ...ir.recurrence_tasks import PLACES, ScanTask
 from ...ir.reductions import NEUTRAL
 from ...ir.single_assignment import after_row, before_row
 from ...ir.targets import THREADS_PER_WARP, CpuTarget
@@ -23,10 +22,12 @@ from ...ir.tile import DType, Program, Tile, Value
 from ..tiles.context import Context, Launch, padded
 from ..tiles.evaluator import Evaluator
 from ..tiles.grid import start_rows
+from ..tiles.key_blocks import integer
 from .decay import Pairs, place_rows
 from .defaults import LIGHT, recurrence_launch
-from .held import held_blocks, own_axes
+from .held import held_blocks
 from .loop import spread, store_first, store_last
+from .row_terms import with_cheap_rows
 from .segment import rows_of_segment
 
 # Elements of a state, over a block of rows, that a program holds; rows of a block.
@@ -36,17 +37,15 @@ _ROWS = (16, 64)
 # other, and as many rows as stay in a lane's registers while the next ones are on their way.
 _LANES = THREADS_PER_WARP
 _ROWS_OF_LANES = 8
-_PLACES = 2 * _LANES  # of states with more axes, which a program has whole
-_MOST = 1 << 20
 _ONE_WARP: Launch = (("num_warps", 1), ("num_stages", 1))
 
 
 def scan(task: ScanTask, context: Context) -> Program:
     """The tile program of affine states, as many rows at a time as registers hold."""
     if lanes := _lanes(task, context):
-        return replace(
-            by_blocks(task, context.with_blocks(lanes)), launch=context.launch(_ONE_WARP)
-        )
+        cheap, context = with_cheap_rows(task, context.with_blocks(lanes))
+        made = by_blocks(cheap, context, in_lanes=True)
+        return replace(made, launch=context.launch(_ONE_WARP))
     made = by_blocks(task, context.with_blocks(_blocks(task, context)))
     return replace(made, launch=context.launch(recurrence_launch(made, context.target)))
 
@@ -55,17 +54,14 @@ def _lanes(task: ScanTask, context: Context) -> dict[str, int]:
     """Blocks for one warp, where lanes have all that a row has and reads of their places; nothing
     elsewhere (a row's sums, or its states, would be made for each part of an axis), and on a
     CPU."""
-    groups, own = {group for group, _ in context.heads}, own_axes(task, context)
-    summed = task.read_axes - own - {*task.positions, task.over} - groups
-    shared_out = all({*task.tiled} <= state.dims for state in task.states)
-    if isinstance(context.target, CpuTarget) or summed or not (task.tiled and shared_out):
+    if isinstance(context.target, CpuTarget):
+        return {}
+    rest = task.places_of_a_channel(context.sizes, context.heads)
+    if rest is None or rest > PLACES:
         return {}
     (tiled,) = task.tiled
-    rest = prod(context.sizes.get(dim, _MOST) for dim in own - {tiled})
-    if rest > _PLACES:
-        return {}
     channels = padded(context.sizes.get(tiled, _LANES), 16)
-    block = _LANES if rest == 1 else 1 << (_PLACES // rest).bit_length() - 1
+    block = _LANES if rest == 1 else 1 << (PLACES // rest).bit_length() - 1
     return {task.over: _ROWS_OF_LANES, tiled: min(channels, block)}
 
 
@@ -78,33 +74,60 @@ def _blocks(task: ScanTask, context: Context) -> dict[str, int]:
     return {task.over: max(_ROWS[0], min(_ROWS[1], rows)), **blocks}
 
 
-def by_blocks(task: ScanTask, context: Context) -> Program:
-    """The tile program of a scan, with the context's blocks."""
+def by_blocks(task: ScanTask, context: Context, in_lanes: bool = False) -> Program:
+    """The tile program of a scan, with the context's blocks.
+
+    ``in_lanes``: a lane has all rows of a block. Then whole blocks go in a walk of their own, where
+    no row is asked whether it exists; and what a block starts from goes into its first row, so that
+    one operation is left of a row's map.
+    """
     rows = task.over
     evaluator = start_rows(task.name, context, task.positions, task.tiled, task.writes)
     builder = evaluator.builder
     builder.tiles[rows] = Tile(rows, context.blocks.get(rows, 64))
     first, end = rows_of_segment(evaluator, rows, task.segment)
-    starts = [(s.name, spread(evaluator, s, s.initial)) for s in task.states]
+    states = [spread(evaluator, s, s.initial) for s in task.states]
+    runs = [(first, end, False)]
+    if in_lanes:
+        between = _end_of_whole_blocks(evaluator, rows, first, end)
+        runs = [(first, between, True), (between, end, False)]
     begin, step = f"{rows.lower()}_start", builder.tiles[rows].symbol
-    with builder.loop(begin, first, end, step, starts) as loop:
-        number = place_rows(evaluator, rows, rows, loop.variable, task.reverse, rows.lower())
-        block = Pairs(evaluator, rows, rows, rows, number, number, loop.variable, task.reverse)
-        names = [state.name for state in task.states]
-        loop.yields = _Block(evaluator, task, block).run(
-            dict(zip(names, loop.carried, strict=True))
-        )
-    store_last(evaluator, task.states, loop.results)
+    names = [state.name for state in task.states]
+    for start, stop, whole in runs:
+        with builder.loop(begin, start, stop, step, [*zip(names, states, strict=True)]) as loop:
+            place, back = loop.variable, task.reverse
+            number = place_rows(evaluator, rows, rows, place, back, rows.lower(), whole)
+            block = Pairs(evaluator, rows, rows, rows, number, number, place, back)
+            made = _Block(evaluator, task, block, in_lanes, whole)
+            loop.yields = made.run(dict(zip(names, loop.carried, strict=True)))
+        states = [*loop.results]
+    store_last(evaluator, task.states, states)
     return builder.finish(context.launch(LIGHT), task.about)
+
+
+def _end_of_whole_blocks(evaluator: Evaluator, rows: str, first: Value, end: Value) -> Value:
+    """The last row that ends a whole block of those from ``first`` on, or ``first``."""
+    block = evaluator.builder.block(rows)
+    zero = evaluator.builder.constant(0, DType.INT32)
+    count = integer(evaluator, "max", integer(evaluator, "sub", end, first), zero)
+    count = integer(evaluator, "floordiv", count, block)
+    name = f"whole_{rows.lower()}"
+    past = integer(evaluator, "mul", count, block, hint=name)
+    return integer(evaluator, "add", first, past, hint=name)
 
 
 @dataclass
 class _Block:
-    """One block of rows: every state in each of them, then the block's own rows."""
+    """One block of rows: every state in each of them, then the block's own rows.
+
+    ``in_lanes``: as for ``by_blocks``; ``whole``: all its rows exist.
+    """
 
     evaluator: Evaluator
     task: ScanTask
     rows: Pairs
+    in_lanes: bool
+    whole: bool
 
     def run(self, carried: Mapping[str, Value]) -> tuple[Value, ...]:
         """What the states have become; the block's own rows are stored."""
@@ -117,14 +140,19 @@ class _Block:
             builder.comment(f"{', '.join(names)} in every row of the block")
             maps, rows = _Maps(self.evaluator, form, self.rows), [f"{name}_rows" for name in names]
             if any(form.offsets) or form.coefficients not in known:
-                found, offsets = maps.scanned(start)
+                from_start = self.in_lanes and any(form.offsets)
+                found, offsets = maps.scanned(start, from_start)
                 known[form.coefficients] = found
             else:
-                offsets = None
-            after = _applied(self.evaluator, form, known[form.coefficients], offsets, start, rows)
+                from_start, offsets = False, None
+            if offsets is not None and from_start:
+                after = offsets
+            else:
+                found = known[form.coefficients]
+                after = _applied(self.evaluator, form, found, offsets, start, rows)
             for state, value in zip(form.states, after, strict=True):
                 builder.bind(after_row(state, state.dims | every), value, here=True)
-                made[state.name] = self.rows.in_last_row(value)
+                made[state.name] = self._in_last_row(value)
             for state, value, first in zip(form.states, after, start, strict=True):
                 if state.name in read_before:
                     above = self._above(value, first)
@@ -133,6 +161,16 @@ class _Block:
         for name, own in self.task.own:
             store_first(self.evaluator, name, self.evaluator.evaluate(own, name), apart=apart)
         return tuple(made[state.name] for state in self.task.states)
+
+    def _in_last_row(self, value: Value) -> Value:
+        if not self.whole:
+            return self.rows.in_last_row(value)
+        builder, rows = self.evaluator.builder, self.rows
+        one = builder.constant(1, DType.INT32)
+        last = integer(self.evaluator, "sub", builder.block(rows.rows), one)
+        here = rows.compare("eq", rows.place(), last)
+        zero = builder.constant(0.0, DType.FLOAT32)
+        return builder.reduce("sum", self.evaluator.where(here, value, zero), rows.rows)
 
     def _above(self, value: Value, first: Value) -> Value:
         """The value in the row above each row, ``first`` in the block's first.
@@ -166,13 +204,18 @@ class _Maps:
     form: Affine
     rows: Pairs
 
-    def scanned(self, start: Sequence[Value]) -> tuple[Entries, list[Value]]:
-        """(A, b) from the block's start to each row: A by place, b whole."""
+    def scanned(
+        self, start: Sequence[Value], from_start: bool = False
+    ) -> tuple[Entries, list[Value]]:
+        """(A, b) from the block's start to each row: A by place, b whole. ``from_start``: with b
+        what becomes of the start, not of nothing."""
         builder, form = self.evaluator.builder, self.form
         axes = frozenset({self.rows.rows}).union(*(v.axes for v in start))
         places = form.places
         xs = [self._entry(form.coefficients[i][j], i == j, axes) for i, j in places]
         xs += [self._offset(offset, axes) for offset in form.offsets]
+        if from_start:
+            xs[len(places) :] = self._from(start, xs)
         hints = [f"a{i}{j}" if len(form.states) > 1 else "a" for i, j in places]
         hints += [f"{state.name}_b" for state in form.states]
 
@@ -185,6 +228,15 @@ class _Maps:
 
         made = builder.combine(xs, self.rows.rows, together, hints=hints)
         return dict(zip(places, made, strict=False)), list(made[len(places) :])
+
+    def _from(self, start: Sequence[Value], xs: Sequence[Value]) -> list[Value]:
+        """The offsets, with what the first row makes of ``start`` in its own."""
+        evaluator, places = self.evaluator, self.form.places
+        entries, offsets = dict(zip(places, xs, strict=False)), xs[len(places) :]
+        zero = evaluator.builder.constant(0, DType.INT32)
+        first = self.rows.compare("eq", self.rows.place(), zero)
+        moved = _applied(evaluator, self.form, entries, offsets, start)
+        return [evaluator.where(first, m, b) for m, b in zip(moved, offsets, strict=True)]
 
     def _entry(self, value: Expr | None, diagonal: bool, axes: frozenset[str]) -> Value:
         """A coefficient in each row; past the last row, the one that changes nothing."""
@@ -202,15 +254,16 @@ class _Maps:
         number = builder.constant(outside, DType.FLOAT32, axes)
         if not isinstance(value, Expr):
             return number if value == outside else self._constant(value, number)
-        inside = builder.bound(rows.rows)
-        made = evaluator.real(value)
-        assert inside is not None
+        inside, made = builder.bound(rows.rows), evaluator.real(value)
+        if inside is None:
+            return evaluator.spread(made, axes)
         return evaluator.where(inside, made, number)
 
     def _constant(self, value: float, outside: Value) -> Value:
         builder = self.evaluator.builder
         inside = builder.bound(self.rows.rows)
-        assert inside is not None
+        if inside is None:
+            return builder.constant(value, DType.FLOAT32, outside.axes)
         return self.evaluator.where(inside, builder.constant(value, DType.FLOAT32), outside)
 
 

@@ -9,7 +9,7 @@ from mixc.compiler.language.load import load_file
 from mixc.compiler.pipeline import lower
 from mixc.ir.plan import Plan
 from mixc.ir.targets import AVX2, AnyTarget, parse_target
-from mixc.ir.tile import For, Load, operands
+from mixc.ir.tile import DType, Elementwise, For, Load, operands
 
 from ..schedules.test_recurrences import BACKWARD, SCANS, STEPS, check, matrix, scanned
 
@@ -57,8 +57,8 @@ def test_values_that_a_product_alone_is_added_to_are_on_their_way_where_register
             load_file(find_spec(name)), {"D": 128, "E": 128}, "bf16", shares, target=HOPPER
         )
         walk = walk_of(plan)
-        read = {value.name for op in walk.body for value in operands(op)}
-        return {op.buffer for op in walk.body if isinstance(op, Load) and op.out.name in read}
+        own = [op for op in walk.body if isinstance(op, Load) and "next" not in op.out.name]
+        return {op.buffer for op in own}
 
     assert "v" not in own_rows("kda", shares=8)
     assert "v" in own_rows("gated_delta", shares=8)  # a factor is on the product: copied ahead
@@ -79,9 +79,9 @@ def test_a_scan_has_its_next_rows_on_their_way(name: str) -> None:
 
     def own_rows(target: AnyTarget) -> set[str]:
         plan = lower(load_file(find_spec(name)), {"C": 128}, "bf16", target=target)
-        (walk,) = (op for op in plan.kernels[0].program.body if isinstance(op, For))
-        read = {value.name for op in walk.body for value in operands(op)}
-        return {op.buffer for op in walk.body if isinstance(op, Load) and op.out.name in read}
+        walk = next(op for op in plan.kernels[0].program.body if isinstance(op, For))
+        own = [op for op in walk.body if isinstance(op, Load) and "next" not in op.out.name]
+        return {op.buffer for op in own}
 
     assert own_rows(HOPPER) == set()
     assert "x" in own_rows(AVX2)
@@ -99,9 +99,25 @@ def test_a_scan_of_vectors_is_a_warp_of_channels() -> None:
     (kernel,) = lower(scanned(SCANS["elementwise"]), {"C": 100}, "bf16", target=HOPPER).kernels
     assert {tile.dim: tile.block for tile in kernel.program.blocks} == {"T": 8, "C": 32}
     assert dict(kernel.program.launch)["num_warps"] == 1
-    for name, sizes, channels, warps in (("mamba", {"N": 16}, 4, 1), ("aaren", {}, 64, 8)):
+    for name, sizes, channels, warps in (("mamba", {"N": 16}, 8, 1), ("aaren", {}, 64, 8)):
         plan = lower(load_file(find_spec(name)), sizes, "bf16", target=HOPPER)
         program = plan.kernels[-1].program
         (tiled,) = (axis.dim for axis in program.grid if axis.tiled)
         assert program.tile(tiled).block == channels
         assert dict(program.launch)["num_warps"] == warps
+
+
+def test_what_is_made_of_a_row_alone_is_handed_on() -> None:
+    """Mamba's step size is a softplus, made where dt was loaded, not for each of 16 places."""
+    (kernel,) = lower(load_file(find_spec("mamba")), {"N": 16}, "bf16", target=HOPPER).kernels
+    walk, rest = (op for op in kernel.program.body if isinstance(op, For))
+    softplus = [op for op in walk.body if isinstance(op, Elementwise) and op.fn == "softplus"]
+    assert [op.out in walk.yields for op in softplus] == [True]
+    assert all(c.inner.dtype is DType.FLOAT32 for c in walk.carried)
+    assert len(rest.carried) == 1  # the turn that is left loads its own rows
+
+
+@pytest.mark.parametrize("length", [0, 1, 8, 17])
+def test_a_scan_of_several_places_reads_what_is_its_rows(length: int) -> None:
+    for dtype in ("fp32", "bf16"):
+        check(load_file(find_spec("mamba")), length, "scan", dtype=dtype, target=HOPPER)

@@ -3,6 +3,7 @@
 from mixc.compiler.language.find import find_spec
 from mixc.compiler.language.load import load_file, load_text
 from mixc.compiler.pipeline import lower
+from mixc.ir.mixer import Mixer
 from mixc.ir.targets import AVX2, EVERY_GPU, AnyTarget
 from mixc.ir.tile import DType
 
@@ -25,16 +26,33 @@ def test_a_count_in_integers_goes_row_by_row() -> None:
     assert [kernel.schedule for kernel in plan.kernels] == ["loop", "chunk"]
 
 
-def test_what_each_place_of_a_state_would_compute_again_is_stored_on_a_gpu() -> None:
-    """Mamba's softplus of dt is a number of the channel, which 16 lanes would make."""
-    mixer = load_file(find_spec("mamba"))
+STEPPED = """
+mixer: stepped
+inputs: {x: [B, T, C], dt: [B, T, C], rate: [B, T, C], A: [C, N], w: [B, T, N]}
+let: {delta: softplus(rate * dt)}
+recurrence:
+  over: T
+  state: {h: [C, N]}
+  step:
+    - h = exp(delta * A) * h + delta * w * x
+    - o = sum(h, N)
+outputs: {o: [B, T, C]}
+"""
 
-    def kernels(places: int, target: AnyTarget) -> list[str]:
+
+def test_what_each_place_of_a_state_would_compute_again_is_stored_on_a_gpu() -> None:
+    """A softplus of two numbers of the channel, which 16 lanes would make; of one, as Mamba's, it
+    is made where that was loaded, if a warp has all places of a channel."""
+
+    def kernels(mixer: Mixer, places: int, target: AnyTarget) -> list[str]:
         plan = lower(mixer, {"N": places}, "bf16", target=target)
         return [kernel.program.name for kernel in plan.kernels]
 
-    assert kernels(16, EVERY_GPU) == ["mamba_delta", "mamba_o"]
-    stored = next(b for b in lower(mixer, {"N": 16}, "bf16").buffers if b.name == "delta")
+    stepped, mamba = load_text(STEPPED), load_file(find_spec("mamba"))
+    assert kernels(stepped, 16, EVERY_GPU) == ["stepped_delta", "stepped_o"]
+    stored = next(b for b in lower(stepped, {"N": 16}, "bf16").buffers if b.name == "delta")
     assert stored.dtype is DType.FLOAT32  # a decay's rate is not rounded
-    assert kernels(4, EVERY_GPU) == ["mamba_o"]
-    assert kernels(16, AVX2) == ["mamba_o"]
+    assert kernels(stepped, 4, EVERY_GPU) == ["stepped_o"]
+    assert kernels(stepped, 16, AVX2) == ["stepped_o"]
+    assert kernels(mamba, 16, EVERY_GPU) == kernels(mamba, 16, AVX2) == ["mamba_o"]
+    assert kernels(mamba, 256, EVERY_GPU) == ["mamba_delta", "mamba_o"]

@@ -123,8 +123,10 @@ def _wishes(op: Op, flexible: frozenset[str]) -> list[_Wish]:
 
 
 def _in_lanes(program: Program, ops: list[Op]) -> list[_Wish]:
-    """What a program has a part of goes to lanes first where rows are scanned: the axes that it has
-    whole are summed, most of all in a lane's registers."""
+    """What a program has a part of goes to lanes first where one warp scans rows: the axes that it
+    has whole are summed, most of all in a lane's registers."""
+    if dict(program.launch).get("num_warps") != 1:
+        return []
     scanned = [{a for out in op.outs for a in out.axes} for op in ops if isinstance(op, Combine)]
     tiled = {axis.dim for axis in program.grid if axis.tiled}
     whole = {tile.dim for tile in program.tiles if tile.whole}

@@ -40,6 +40,7 @@ from ...ir.tile import (
     Range,
     Rename,
     Value,
+    all_ops,
     made_by,
     operands,
 )
@@ -173,7 +174,7 @@ class Ahead:
             return ()
         inside = {*makers, self.walk.variable.name, *(c.inner.name for c in self.walk.carried)}
         while True:
-            readers = [op for op in self.walk.body if tile in operands(op)]
+            readers = [op for op in self.walk.body if _reads(op, tile)]
             if len(readers) != 1 or tile in self.walk.yields:
                 return tuple(found)
             (reader,) = readers
@@ -254,6 +255,13 @@ class Ahead:
         for op in self.program.body:
             body += [*self.before, walk] if op is self.walk else [op]
         return remove_dead_ops(replace(self.program, body=tuple(body)))
+
+
+def _reads(op: Op, value: Value) -> bool:
+    """Whether an op, or one inside of it, reads a value."""
+    inner = [*all_ops((op,))]
+    handed = (v for one in inner if isinstance(one, For) for v in one.yields)
+    return value in handed or any(value in operands(one) for one in inner)
 
 
 def _is_rest(program: Program, walk: For) -> bool:

@@ -6,6 +6,7 @@ import pytest
 
 from mixc.compiler.language.find import find_spec
 from mixc.compiler.language.load import load_file
+from mixc.compiler.mixers.derivative.differentiate import differentiate
 from mixc.compiler.pipeline import lower
 from mixc.ir.plan import Plan
 from mixc.ir.targets import AVX2, AnyTarget, parse_target
@@ -121,3 +122,9 @@ def test_what_is_made_of_a_row_alone_is_handed_on() -> None:
 def test_a_scan_of_several_places_reads_what_is_its_rows(length: int) -> None:
     for dtype in ("fp32", "bf16"):
         check(load_file(find_spec("mamba")), length, "scan", dtype=dtype, target=HOPPER)
+
+
+def test_what_a_loop_inside_reads_stays_where_it_is() -> None:
+    """The Ema of MEGA: x is cast for its product and for a loop in the turn."""
+    backward = differentiate(load_file(find_spec("ema"))).backward
+    check(backward, 21, "scan", target=HOPPER)

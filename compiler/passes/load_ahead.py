@@ -25,7 +25,7 @@ from math import prod
 
 from ...ir.names import free_name
 from ...ir.plan import Kernel, Plan
-from ...ir.targets import Target, threads_of
+from ...ir.targets import THREADS_PER_WARP, Target, threads_of
 from ...ir.tile import (
     Carried,
     Cast,
@@ -166,11 +166,12 @@ class Ahead:
         return out
 
     def _made_of(self, load: Load, makers: Mapping[str, Op]) -> tuple[Cast | Elementwise, ...]:
-        """What is made, one of the other, of a loaded tile and of what stands before the walk: as
-        long as one op alone reads it, and where there are values with more axes."""
+        """What one warp makes, one of the other, of a loaded tile and of what stands before the
+        walk: as long as one op alone reads it, and where there are values with more axes."""
         values = [value for op in self.walk.body for value in made_by(op)]
         tile, found = load.out, list[Cast | Elementwise]()
-        if not self._is_small or not any(tile.axes < value.axes for value in values):
+        alone = threads_of(self.program.launch) == THREADS_PER_WARP
+        if not alone or not any(tile.axes < value.axes for value in values):
             return ()
         inside = {*makers, self.walk.variable.name, *(c.inner.name for c in self.walk.carried)}
         while True:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from mixc.backends.triton.layout import choose_layout, dot_operands
+from mixc.compiler.language.find import find_spec
+from mixc.compiler.language.load import load_file
+from mixc.compiler.pipeline import lower
+from mixc.ir.targets import parse_target
 from mixc.ir.tile import (
     BufferArgument,
     Combine,
@@ -100,3 +104,10 @@ def test_what_is_scanned_has_its_rows_first() -> None:
     scan = Combine((WEIGHT,), (SCORE,), "J", (left,), (right,), body, (both,))
     layout = choose_layout(program("I", Elementwise(SCORE, "add", (I, J)), scan))
     assert layout.of(SCORE) == layout.of(WEIGHT) == ("J", "I")
+
+
+def test_what_one_warp_has_a_part_of_goes_to_its_lanes() -> None:
+    """Mamba's 16 places of a channel are summed in four lanes' registers, not in 16 lanes."""
+    plan = lower(load_file(find_spec("mamba")), {"N": 16}, "bf16", target=parse_target("cuda:90"))
+    (order,) = (choose_layout(kernel.program).order for kernel in plan.kernels)
+    assert order == ("T", "N", "C")

@@ -9,8 +9,10 @@ import pytest
 from mixc.backends.triton.cross_compile import Argument, KernelSignature
 from mixc.backends.triton.emit import emit_module
 from mixc.backends.triton.signatures import kernel_signatures
-from mixc.compiler.language.load import load_text
+from mixc.compiler.language.find import find_spec
+from mixc.compiler.language.load import load_file, load_text
 from mixc.compiler.pipeline import lower
+from mixc.ir.targets import parse_target
 
 SPEC = """
 mixer: biased
@@ -64,3 +66,14 @@ def test_types_and_what_is_known_of_strides(emitted: tuple[str, KernelSignature]
     assert arguments["BLOCK_D"] == Argument("BLOCK_D", "constexpr", 64)
     # A length is never compiled in.
     assert arguments["J"] == Argument("J", "i32")
+
+
+def test_rows_that_a_warp_scans_are_not_known_to_be_aligned() -> None:
+    """Else each lane is given several channels, and the rows of a block to several lanes."""
+    plan = lower(load_file(find_spec("hgrn")), {}, "bf16", target=parse_target("cuda:90"))
+    (kernel,) = kernel_signatures(plan)
+    arguments = {argument.name: argument for argument in kernel.arguments}
+    assert arguments["x_stride_T"] == Argument("x_stride_T", "i32")
+    assert arguments["x_stride_B"] == Argument("x_stride_B", "i32", divisible_by_16=True)
+    free = '"o_stride_T", "g_stride_T", "x_stride_T"'
+    assert f"@triton.jit(do_not_specialize=[{free}" in emit_module(plan)

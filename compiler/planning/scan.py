@@ -8,6 +8,7 @@ from math import prod
 
 from ...ir.expression import TRANSCENDENTAL, Call, Expr, Kind, Ref
 from ...ir.mixer import Recurrence, Rounds
+from ...ir.optional import expressions_of
 from ...ir.recurrence_forms import Affine, Classified, Loop
 from ...ir.recurrence_tasks import PLACES, Carrying, ScanTask
 from ...ir.rewriting import rebuild, walk, with_names
@@ -93,7 +94,7 @@ class ScanPlan:
             return expr
         costly = isinstance(expr, Call) and expr.fn in TRANSCENDENTAL - _ONE_OF_A_LANE
         rows = {x.name for x in walk(expr) if isinstance(x, Ref) and self.stage.over in x.axes}
-        if costly and len(rows) == 1 and self.by_channel:
+        if costly and len(rows) == 1 and self.by_channel and self._stages_with(expr) < 2:
             return expr
         if costly and lanes >= _LANES and self.stage.over in expr.axes and not reads(expr, names):
             name, reason = builder.temporary_name(expr), "each place of a state would compute it"
@@ -101,6 +102,14 @@ class ScanPlan:
                 name, expr, None, "temporary", reason, wide=True
             )
         return rebuild(expr, lambda child: self._once(child, names))
+
+    def _stages_with(self, expr: Expr) -> int:
+        """How many stages of the mixer compute a value."""
+        builder = self.context.builder
+        return sum(
+            any(expr in walk(builder.inlined(value)) for value in expressions_of(stage))
+            for stage in builder.mixer.stages
+        )
 
     def _task(
         self,

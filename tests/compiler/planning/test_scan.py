@@ -2,6 +2,7 @@
 
 from mixc.compiler.language.find import find_spec
 from mixc.compiler.language.load import load_file, load_text
+from mixc.compiler.mixers.derivative.differentiate import differentiate
 from mixc.compiler.pipeline import lower
 from mixc.ir.mixer import Mixer
 from mixc.ir.targets import AVX2, EVERY_GPU, AnyTarget
@@ -56,3 +57,10 @@ def test_what_each_place_of_a_state_would_compute_again_is_stored_on_a_gpu() -> 
     assert kernels(stepped, 16, AVX2) == ["stepped_o"]
     assert kernels(mamba, 16, EVERY_GPU) == kernels(mamba, 16, AVX2) == ["mamba_o"]
     assert kernels(mamba, 256, EVERY_GPU) == ["mamba_delta", "mamba_o"]
+
+
+def test_what_other_stages_compute_too_is_stored() -> None:
+    """Mamba's gradients read the step size of each place again, in kernels of their own."""
+    backward = differentiate(load_file(find_spec("mamba"))).backward
+    plan = lower(backward, {"N": 16}, "bf16", target=EVERY_GPU)
+    assert plan.kernels[0].program.name == "mamba_backward_delta"

@@ -127,7 +127,21 @@ MX_INLINE vf tanh(vf x) {
   return a < 0.625f ? x + x * s * p : (x < 0.0f ? -far : far);
 }
 MX_INLINE vf silu(vf x) { return x * sigmoid(x); }
-MX_INLINE vf expm1(vf x) { return each(x, __builtin_expm1f); }
+// 2**n * (1 + p) - 1 with p = expm1(r), each part by itself: what is near 0 keeps its digits.
+MX_INLINE vf expm1(vf x) {
+  x = quick_max(splat(-18.0f), limited(x, 174.0f));
+  vf n = round(x * 1.44269504f);
+  vf r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  vf p = splat(1.38436467e-3f);
+  p = p * r + 8.37416109e-3f;
+  p = p * r + 4.16680016e-2f;
+  p = p * r + 0.166664317f;
+  p = p * r + 0.499999940f;
+  p = p * r * r + r;
+  vf power = scale_by_power(splat(1.0f), n);
+  vf large = scale_by_power(p + 1.0f, n), small = p * power + (power - 1.0f);
+  return n > 24.0f ? large : x == 0.0f ? x : small;
+}
 MX_INLINE vf log1p(vf x) {  // the rounding of 1 + x is put right by a division
   vf u = 1.0f + x;
   vf y = log(u) * (x / (u - 1.0f));
@@ -139,7 +153,26 @@ MX_INLINE vf logaddexp(vf a, vf b) {
   vf top = max(a, b), gap = a == b ? vf{} : abs(a - b);
   return top + log1p(exp(-gap));
 }
-MX_INLINE vf erf(vf x) { return each(x, __builtin_erff); }
+// To 1 a polynomial of x * x; from there on 1 less the exponential of one, which is log(erfc(x)).
+MX_INLINE vf erf(vf x) {
+  vf a = quick_min(splat(4.0f), abs(x)), s = x * x;
+  vf near = splat(7.85383005e-5f);
+  near = near * s - 8.01018368e-4f;
+  near = near * s + 5.18832648e-3f;
+  near = near * s - 2.68538112e-2f;
+  near = near * s + 1.12835851e-1f;
+  near = near * s - 3.76126258e-1f;
+  near = near * s + 1.28379166e-1f;
+  vf far = splat(1.86372745e-4f);
+  far = far * a - 2.94759516e-3f;
+  far = far * a + 2.18378114e-2f;
+  far = far * a - 1.03106226e-1f;
+  far = far * a - 6.38145442e-1f;
+  far = far * a - 1.12708882f;
+  far = far * a - 3.41613572e-4f;
+  far = 1.0f - exp(far);
+  return a < 1.0f ? x + x * near : (x < 0.0f ? -far : far);
+}
 MX_INLINE vf gelu(vf x) { return 0.5f * x * (1.0f + erf(x * 0.707106781f)); }
 MX_INLINE vf gelu_tanh(vf x) {
   return x * sigmoid(1.59576912f * (x + 0.044715f * x * x * x));

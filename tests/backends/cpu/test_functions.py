@@ -38,7 +38,7 @@ FUNCTIONS: dict[str, tuple[Tensor, Exact, float]] = {
     "log1p": (_wide(-0.99, 20.0), torch.log1p, 4.0),
     "softplus": (_wide(-60.0, 60.0), lambda x: torch.logaddexp(x, torch.zeros_like(x)), 4.0),
     "silu": (_wide(-60.0, 60.0), torch.nn.functional.silu, 4.0),
-    "expm1": (_wide(-20.0, 20.0), torch.expm1, 2.0),
+    "expm1": (_wide(-20.0, 88.6), torch.expm1, 2.0),
     "erf": (_wide(-5.0, 5.0), torch.erf, 2.0),
     "sqrt": (_magnitudes(), torch.sqrt, 1.0),
     "rsqrt": (_magnitudes(), torch.rsqrt, 2.0),
@@ -115,6 +115,14 @@ EDGES: list[tuple[str, float, float]] = [
     ("sigmoid", INF, 1.0),
     ("softplus", -INF, 0.0),
     ("softplus", INF, INF),
+    ("expm1", -INF, -1.0),
+    ("expm1", -0.0, -0.0),
+    ("expm1", 1e-30, 1e-30),
+    ("expm1", 1000.0, INF),
+    ("expm1", INF, INF),
+    ("erf", -INF, -1.0),
+    ("erf", INF, 1.0),
+    ("erf", 1e30, 1.0),
 ]
 
 

@@ -111,6 +111,15 @@ def substitute(expr: Expr, values: Mapping[Expr, Expr]) -> Expr:
     return transform(expr, values.get)
 
 
+def conjuncts(mask: Expr) -> list[Expr]:
+    """What must all hold."""
+    match mask:
+        case Call("and", args):
+            return [part for arg in args for part in conjuncts(arg)]
+        case _:
+            return [mask]
+
+
 def with_names(expr: Expr, values: Mapping[str, Expr]) -> Expr:
     """``expr`` with every ``Ref`` that ``values`` names, whatever its axes, replaced by its value.
 

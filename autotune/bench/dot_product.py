@@ -171,6 +171,8 @@ class _Reader:
     ) -> tuple[str | None, str | None, str, str]:
         dims = self.mixer.input(name).dims
         others = [d for d in dims if d not in (position, feature)]
+        if len(others) > 2:  # heads as groups of rows: one of them may be one alone
+            others = [others[0], *(d for d in others[1:] if self.sizes[d] != 1)]
         if position not in dims or feature not in dims or len(others) > 2:
             raise UnsupportedError(f"{name} has other axes than batch, heads, positions, features")
         grouped = {d for pair in self.mixer.heads for d in pair}
@@ -183,7 +185,7 @@ class _Reader:
     def _check_elementwise(
         self, part: Expr | None, axes: tuple[str | None, str | None, str, str]
     ) -> None:
-        allowed = {*axes[:3], self.stage.over}
+        allowed = {*axes[:3], self.stage.over, *(d for d, size in self.sizes.items() if size == 1)}
         for node in () if part is None else walk(part):
             if isinstance(node, Read) and isinstance(node.x, Ref):
                 continue

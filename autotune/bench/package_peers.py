@@ -9,8 +9,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import itertools
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...backends.reference.evaluate import run
-from ...ir.binding import Number
+from ...ir.binding import Number, param_values
 from ...ir.errors import UnsupportedError
 from ...ir.mixer import Mixer, Recurrence
 from ..checking.proportions import Proportions, default_sizes
@@ -34,6 +34,8 @@ FUNCTIONS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("fla.ops.kda.naive", "naive_chunk_kda"),
         ("fla.ops.comba.naive", "naive_chunk_comba"),
         ("fla.ops.hgrn.naive", "naive_recurrent_hgrn"),
+        ("fla.ops.path_attn.naive", "naive_path_attn"),
+        ("fla.ops.log_linear_attn.naive", "naive_log_linear_attn"),
     ),
     "transformers": (
         ("transformers.models.mamba.modeling_mamba", "mamba_selective_scan"),
@@ -59,13 +61,14 @@ _NAMES = {
     "fgate": "f_gate",
     "time_decay": "w",
     "time_first": "u",
+    "level_scales": "weight",
 }
 _FLAGS = frozenset(
     "output_final_state return_last_state return_last_states return_final_states return_state "
     "dt_softplus delta_softplus".split()
 )
 _CHUNK = 64
-_SMALL = Proportions(lengths=(_CHUNK + 37,), features=(8, 4, 6), ratio=1, batch=(1, 2))
+_SMALL = Proportions(lengths=(_CHUNK + 37,), features=(8, 4, 9), ratio=1, batch=(1, 2))
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,11 @@ class Published:
     flags: Mapping[str, Any]
     heads_first: bool = False
     padded: bool = False
+
+    def at(self, mixer: Mixer, sizes: Mapping[str, int], params: Mapping[str, Number]) -> Published:
+        """The function as it is called at these sizes, on which numbers that it takes depend."""
+        flags = _flags(self.function, param_values(mixer, sizes, params))
+        return replace(self, flags=flags)
 
     def arranged(self, mixer: Mixer, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors as the function takes them, by its names for them."""
@@ -105,9 +113,8 @@ class Published:
         if name == "A" and name not in tensors:  # kept as the logarithm of its negative
             return -tensors["A_log"].exp()
         tensor, dims = tensors[name], mixer.input(name).dims
-        over = _time(mixer)
-        if over in dims and len(mixer.input(name).layout) == len(dims):
-            axis = dims.index(over)
+        axis = _time(mixer, dims)
+        if axis is not None and len(mixer.input(name).layout) == len(dims):
             room = -tensor.shape[axis] % _CHUNK if self.padded else 0
             tensor = functional.pad(tensor, (0, 0) * (tensor.ndim - 1 - axis) + (0, room))
             if self.heads_first and tensor.ndim > 2:
@@ -118,10 +125,11 @@ class Published:
         """Its results by the names of the spec's outputs: rows first, then states in order."""
         rows, *states = _tensors(made)
         first, *others = mixer.outputs
-        over = _time(mixer)
         if self.heads_first:
             rows = rows.transpose(1, 2)
-        found = {first.name: rows.narrow(first.dims.index(over), 0, sizes[over])}
+        axis = _time(mixer, first.dims)
+        assert axis is not None
+        found = {first.name: rows.narrow(axis, 0, sizes[first.dims[axis]])}
         for output, state in zip(others, states, strict=False):
             found[output.name] = state.reshape([sizes[d] for d in output.dims])
         return found
@@ -137,7 +145,7 @@ def published(package: str, mixer: Mixer, params: Mapping[str, Number]) -> Publi
     sizes = default_sizes(mixer, _SMALL, params)
     tensors = sample_inputs(mixer, sizes, torch.float32, params=params)
     wanted: Mapping[str, Tensor] | None = None
-    for candidate in _candidates(package, mixer):
+    for candidate in _candidates(package, mixer, sizes, params):
         wanted = wanted or run(mixer, tensors, params)
         try:
             made = candidate.bound(candidate.arranged(mixer, tensors))()
@@ -155,26 +163,31 @@ def _close(found: Tensor, expected: Tensor) -> bool:
     )
 
 
-def _candidates(package: str, mixer: Mixer) -> Iterator[Published]:
+def _candidates(
+    package: str, mixer: Mixer, sizes: Mapping[str, int], params: Mapping[str, Number]
+) -> Iterator[Published]:
     try:
         importlib.import_module(package)
     except ImportError:
         raise UnsupportedError(f"{package} is not installed") from None
     inputs = {i.name for i in mixer.inputs}
+    numbers = param_values(mixer, sizes, params)
     for module, name in FUNCTIONS[package]:
         try:
             function = inspect.unwrap(getattr(importlib.import_module(module), name))
         except (ImportError, AttributeError):  # another version
             continue
-        arguments = _matched(function, inputs)
+        arguments = _matched(function, inputs, numbers)
         if arguments is not None:
-            flags = _flags(function)
+            flags = _flags(function, numbers)
             for padded, heads_first in itertools.product((False, True), repeat=2):
                 yield Published(name, function, arguments, flags, heads_first, padded)
 
 
-def _matched(function: Callable[..., Any], inputs: set[str]) -> dict[str, str] | None:
-    """Argument to input, where every input is an argument and nothing more is asked for."""
+def _matched(
+    function: Callable[..., Any], inputs: set[str], numbers: Mapping[str, Number]
+) -> dict[str, str] | None:
+    """Argument to input, where every input is an argument and no more than params are asked for."""
     found = {}
     for name, parameter in inspect.signature(function).parameters.items():
         own = _NAMES.get(name, name)
@@ -182,7 +195,7 @@ def _matched(function: Callable[..., Any], inputs: set[str]) -> dict[str, str] |
             found[name] = own
         elif own == "dt_bias" and "bias" in inputs:
             found[name] = "bias"
-        elif _is_required(parameter):
+        elif _is_required(parameter) and name not in numbers:
             return None
     used = {("A_log" if n == "A" and n not in inputs else n) for n in found.values()}
     return found if used == inputs else None
@@ -195,16 +208,19 @@ def _is_required(parameter: inspect.Parameter) -> bool:
     return parameter.default is parameter.empty and not several and not given
 
 
-def _flags(function: Callable[..., Any]) -> dict[str, Any]:
+def _flags(function: Callable[..., Any], numbers: Mapping[str, Number]) -> dict[str, Any]:
     names = inspect.signature(function).parameters
     flags: dict[str, Any] = {name: True for name in names if name in _FLAGS}
+    flags |= {n: numbers[n] for n in names if n in numbers and _is_required(names[n])}
     if "chunk_size" in names and names["chunk_size"].default is inspect.Parameter.empty:
         flags["chunk_size"] = _CHUNK
     return flags
 
 
-def _time(mixer: Mixer) -> str:
-    return next(s.over for s in mixer.stages if isinstance(s, Recurrence))
+def _time(mixer: Mixer, dims: Sequence[str]) -> int | None:
+    """Which of the axes is of the sequence that the loop goes along."""
+    over = next(s.over for s in mixer.stages if isinstance(s, Recurrence))
+    return next((n for n, dim in enumerate(dims) if over in (dim, mixer.sequence(dim))), None)
 
 
 def _tensors(made: Any) -> list[Tensor]:

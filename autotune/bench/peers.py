@@ -99,9 +99,9 @@ class Operands:
 
     def _arranged(self, name: str) -> Tensor:
         setting = self.setting
-        dims = setting.mixer.input(name).dims
-        tensor = setting.tensors[name].reshape([setting.sizes[d] for d in dims])
         order = [dim for dim in self.form.axes[name] if dim is not None]
+        dims = [dim for dim in setting.mixer.input(name).dims if dim in order]
+        tensor = setting.tensors[name].reshape([setting.sizes[d] for d in dims])
         tensor = tensor.permute([dims.index(dim) for dim in order])
         for place, dim in enumerate(self.form.axes[name]):
             if dim is None:
@@ -117,7 +117,7 @@ class Operands:
         named = (batch, head, row, feature)
         flat = output.to(setting.dtype).reshape([setting.sizes[d] for d in named if d is not None])
         present = [d for d in named if d is not None]
-        flat = flat.permute([present.index(d) for d in declared.dims])
+        flat = flat.permute([present.index(d) for d in declared.dims if d in present])
         shape = [prod(setting.sizes[d] for d in axis) for axis in declared.layout]
         return {form.output: flat.reshape(shape)}
 
@@ -225,7 +225,8 @@ def function_of(
     captured: Mapping[str, Tensor],
 ) -> Callable[..., Tensor]:
     """A torch function of the text of an expression; the text is made of our own terms only."""
-    variables = {dim: name for dim, name in names.items() if dim is not None}
+    variables = {dim: "0" for dim, size in setting.sizes.items() if size == 1}
+    variables |= {dim: name for dim, name in names.items() if dim is not None}
     dims = {name: setting.mixer.input(name).dims for name in captured}
     text = TorchText(setting.mixer, variables, dims, setting.sizes).write(expr)
     scope: dict[str, Any] = {"torch": torch, **captured}
@@ -326,7 +327,7 @@ def package(name: str) -> Peer:
         from .package_peers import published
 
         mixer, sizes = setting.mixer, setting.sizes
-        found = published(name, mixer, setting.params)
+        found = published(name, mixer, setting.params).at(mixer, sizes, setting.params)
         given = found.arranged(mixer, setting.tensors)
         return Call(
             found.name,

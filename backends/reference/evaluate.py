@@ -17,7 +17,7 @@ from ...ir.mixer import Attention, Input, Layout, Map, Mixer, Output, Recurrence
 from ...ir.optional import expressions, without_inputs
 from .attention import attend
 from .recurrence import recur
-from .scope import Scope, shared_nodes
+from .scope import Scope, Sums, shared_nodes
 from .select import select
 from .values import Setting, Value
 
@@ -27,6 +27,7 @@ def run(
     tensors: Mapping[str, Tensor],
     params: Mapping[str, Number] = {},
     dtype: torch.dtype = torch.float64,
+    sums: Sums | None = None,
 ) -> dict[str, Tensor]:
     """Compute the mixer's outputs, in their declared layouts.
 
@@ -34,6 +35,7 @@ def run(
         tensors: the inputs by name; those with a default may be missing.
         params: values that override the params' defaults.
         dtype: the precision of all real values; integers are int64.
+        sums: how sums are made that are not made as they stand.
 
     Raises:
         ArgumentError: the tensors or params do not fit the spec.
@@ -42,9 +44,8 @@ def run(
     mixer = without_inputs(mixer, [i.name for i in mixer.inputs if i.name not in tensors])
     device = next((t.device for t in tensors.values()), torch.device("cpu"))
     setting = Setting(sizes, param_values(mixer, sizes, params), dtype, device)
-    scope = Scope(
-        setting, lets={e.name: e for e in mixer.lets}, shared=shared_nodes(expressions(mixer))
-    )
+    lets = {e.name: e for e in mixer.lets}
+    scope = Scope(setting, lets=lets, shared=shared_nodes(expressions(mixer)), sums=sums)
     for declared in mixer.inputs:
         scope.names[declared.name] = _named_axes(setting, declared, tensors[declared.name])
     scope.names.update(_tables(setting, mixer))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ...ir.expression import (
@@ -25,6 +25,9 @@ from .axes import contract, is_finite, read, reduce, running_sum, solve
 from .elementwise import apply
 from .values import Setting, Value
 
+# How a sum is made where not as it stands; None where it is.
+Sums = Callable[[Reduce, "Scope"], Value | None]
+
 
 @dataclass
 class Scope:
@@ -35,12 +38,14 @@ class Scope:
     lets: Mapping[str, Equation] = field(default_factory=dict)
     shared: frozenset[int] = frozenset()  # ids of nodes with several parents
     done: dict[int, Value] = field(default_factory=dict)
+    sums: Sums | None = None
 
     def value_with(self, expr: Expr, names: Mapping[str, Value]) -> Value:
         """The value of ``expr`` with some names more, or other ones."""
         if not names:
             return self.value(expr)
-        return Scope(self.setting, {**self.names, **names}, self.lets).value(expr)
+        names = {**self.names, **names}
+        return Scope(self.setting, names, self.lets, sums=self.sums).value(expr)
 
     def named(self, name: str) -> Value:
         """The value of an input, table, let or stage result."""
@@ -83,23 +88,25 @@ class Scope:
                 raise TypeError(f"no term of the mixer level: {type(expr).__name__}")
 
     def _reduce(self, expr: Reduce) -> Value:
+        if self.sums is not None and (made := self.sums(expr, self)) is not None:
+            return made
         where = None if expr.where is None else self.value(expr.where)
         group = [(dim, self.value(index)) for dim, index in expr.group]
-        factors = [self.value(f) for f in self._factors(expr.x)] if expr.op == "sum" else []
+        factors = [self.value(f) for f in self.factors(expr.x)] if expr.op == "sum" else []
         if len(factors) > 1 and is_finite(factors) and not group:
             if where is not None:
                 factors.append(self.setting.of_kind(where, Kind.BOOL))
             return contract(self.setting, factors, expr.over)
         return reduce(self.setting, expr.op, self.value(expr.x), expr.over, where, group)
 
-    def _factors(self, expr: Expr) -> list[Expr]:
+    def factors(self, expr: Expr) -> list[Expr]:
         """The factors of a product, which a sum over it can contract; else the term itself.
 
         A product that has a value already is one factor: its own may not have any here.
         """
         match expr:
             case Call("mul", (a, b)) if id(expr) not in self.done and not is_host(expr):
-                return [*self._factors(a), *self._factors(b)]
+                return [*self.factors(a), *self.factors(b)]
             case _:
                 return [expr]
 

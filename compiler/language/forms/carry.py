@@ -15,10 +15,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ....ir.expression import Call, Cumsum, Expr, Index, Kind, Literal, Read, Ref, call
+from ....ir.expression import Cumsum, Expr, Index, Kind, Literal, Read, Ref, call
 from ....ir.mixer import Attention, Equation, Map, Stage
 from ....ir.names import names_in
-from ....ir.rewriting import walk, with_names
+from ....ir.rewriting import conjuncts, walk, with_names
 from ....ir.stages import changed
 from ....ir.stages import values as stage_values
 from ...analysis.recurrence.logarithm import logarithm
@@ -134,15 +134,6 @@ def query_of(stage: Attention, dims: Dims, place: Text) -> str:
     return mine[0]
 
 
-def conjuncts(mask: Expr) -> list[Expr]:
-    """What must all hold."""
-    match mask:
-        case Call("and", args):
-            return [part for arg in args for part in conjuncts(arg)]
-        case _:
-            return [mask]
-
-
 def read_carry(spec: AttentionSpec, over: str, scope: Scope, lets: Lets) -> Carry:
     """What the steps do; the clauses of the attention are read in the scope that comes with it.
 
@@ -235,4 +226,4 @@ def _reads(name: str, key: str, lets: dict[str, Expr]) -> bool:
     return value is not None and any(n == key or _reads(n, key, lets) for n in names_in(value))
 
 
-__all__ = ["Carried", "Carry", "check_lets", "conjuncts", "query_of", "read_carry"]
+__all__ = ["Carried", "Carry", "check_lets", "query_of", "read_carry"]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from ....ir.expression import Expr, Index, Kind, Ref, Solve, call
 from ....ir.mixer import Attention, Equation, Map
 from ....ir.names import names_in
-from ....ir.rewriting import with_names
+from ....ir.rewriting import conjuncts, with_names
 from ....ir.stages import changed
 from ...analysis.recurrence.polynomial import Polynomial, polynomial, written
 from ..names.definitions import resolve
@@ -25,7 +25,7 @@ from ..schema import AttentionSpec, Word
 from ..text.positions import Text
 from ..text.source import listed
 from .attention import read_attention
-from .carry import conjuncts, query_of
+from .carry import query_of
 from .over import listed_axes, replaced
 from .renaming import Renaming
 

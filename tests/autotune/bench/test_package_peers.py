@@ -30,6 +30,8 @@ def timed(name: str) -> Mixer:
         ("fla", "gated_delta", "naive_chunk_gated_delta_rule"),
         ("fla", "kda", "naive_chunk_kda"),
         ("fla", "delta", "delta_rule_chunkwise"),
+        ("fla", "path", "naive_path_attn"),
+        ("fla", "log_linear", "naive_log_linear_attn"),
         ("transformers", "mamba", "mamba_selective_scan"),
         ("transformers", "mamba2", "mamba2_chunk_scan"),
     ],
@@ -42,6 +44,7 @@ def test_a_function_is_found_by_its_arguments_and_results(
     found = published(package, mixer, {})
     assert found.name == function
     sizes = default_sizes(mixer, "one head per group")  # no whole number of chunks
+    found = found.at(mixer, sizes, {})
     inputs = sample_inputs(mixer, sizes, torch.float32, seed=3)
     results = found.results(mixer, sizes, found.bound(found.arranged(mixer, inputs))())
     for name, expected in run(mixer, inputs).items():

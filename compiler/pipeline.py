@@ -104,7 +104,7 @@ def lower(
         chunk_kernels: kernels that the work of a recurrence in chunks is dealt out to, up to 3; 0
             for what the target runs best.
         one_sweep: attentions over the same pairs as one, where a CPU has heads enough to be busy.
-        fft_lags: from so many lags on a sum over them is a fast Fourier transform's, on a CPU.
+        fft_lags: from so many lags on a sum over them is a kernel of its own, on a CPU.
         fft_terms: from so many positions on a Fourier sum over them is one.
 
     Raises:

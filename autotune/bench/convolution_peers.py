@@ -8,7 +8,7 @@ is made before the call.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import product
@@ -24,14 +24,14 @@ from ...backends.reference.elementwise import apply
 from ...backends.reference.evaluate import run
 from ...backends.reference.scope import Scope, Sums
 from ...backends.reference.values import Value
-from ...compiler.analysis.lag_sums import LagSum, lag_sums
-from ...ir.binding import Number, param_values
+from ...compiler.analysis.lag_sums import LagSum, lag_sums, with_numbers
+from ...ir.binding import param_values
 from ...ir.errors import UnsupportedError
-from ...ir.expression import Call, Expr, Kind, Literal, Reduce, Scalar
+from ...ir.expression import Call, Reduce
 from ...ir.host import evaluate_host
 from ...ir.mixer import Map
 from ...ir.optional import expressions
-from ...ir.rewriting import transform, walk
+from ...ir.rewriting import walk
 from .peers import Call as PeerCall
 from .peers import Setting
 
@@ -105,7 +105,7 @@ def convolution(what: str, convolve: Convolve) -> Callable[[Setting], PeerCall]:
         if not all(isinstance(stage, Map) for stage in mixer.stages):
             raise UnsupportedError("it has other forms than maps and convolutions")
         numbers = param_values(mixer, setting.sizes, setting.params)
-        if not any(lag_sums(_with_numbers(node, numbers)) for node in sums):
+        if not any(lag_sums(with_numbers(node, numbers)) for node in sums):
             raise UnsupportedError("it has no sum over lags, one apart")
         names = list(setting.tensors)
         given = [_positions_last(setting, name) for name in names]
@@ -163,7 +163,7 @@ def _positions_last(setting: Setting, name: str) -> Tensor:
 
 def _sums(convolve: Convolve) -> Sums:
     def made(expr: Reduce, scope: Scope) -> Value | None:
-        found = lag_sums(_with_numbers(expr, scope.setting.params))
+        found = lag_sums(with_numbers(expr, scope.setting.params))
         if found is None:
             return _contracted(expr, scope)
         terms = []
@@ -173,19 +173,6 @@ def _sums(convolve: Convolve) -> Sums:
         both = Call("add", (expr, expr))
         return reduce(lambda a, b: apply(scope.setting, both, [a, b]), terms)
 
-    return made
-
-
-def _with_numbers(expr: Reduce, numbers: Mapping[str, Number]) -> Reduce:
-    """A sum with integers in place of the params that say where its terms are."""
-
-    def change(node: Expr) -> Expr | None:
-        if isinstance(node, Scalar) and node.kind is Kind.INT:
-            return Literal(numbers[node.name])
-        return None
-
-    made = transform(expr, change)
-    assert isinstance(made, Reduce)
     return made
 
 

@@ -7,10 +7,22 @@ plus or minus an axis that is summed over, and a number.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from ...ir.expression import Call, Expr, Index, Kind, Literal, Read, Reduce, call, product_of
+from ...ir.binding import Number
+from ...ir.expression import (
+    Call,
+    Expr,
+    Index,
+    Kind,
+    Literal,
+    Read,
+    Reduce,
+    Scalar,
+    call,
+    product_of,
+)
 from ...ir.rewriting import transform
 from .angles import Lengths, polynomial
 from .linear import Linear, expression, linear
@@ -47,6 +59,22 @@ def lag_sums(expr: Expr) -> tuple[LagSum, ...] | None:
             found = next((f for r in _moved(x) if (f := _lag_sum(x, over, r)) is not None), None)
             return None if found is None else (found,)
     return None
+
+
+def with_numbers(expr: Reduce, params: Mapping[str, Number]) -> Reduce:
+    """A sum with integers in place of the params that say where its terms are.
+
+    ``sum(w * x[T=t - dilation * k], K)`` --> ``sum(w * x[T=t - 1 * k], K)``, a sum over lags.
+    """
+
+    def change(node: Expr) -> Expr | None:
+        if isinstance(node, Scalar) and node.kind is Kind.INT and node.name in params:
+            return Literal(params[node.name])
+        return None
+
+    made = transform(expr, change)
+    assert isinstance(made, Reduce)
+    return made
 
 
 def circular_sum(expr: Reduce, lengths: Lengths) -> LagSum | None:

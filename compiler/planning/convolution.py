@@ -1,4 +1,5 @@
-"""Long sums over lags as tasks of their own: what a fast Fourier transform does in n log n.
+"""Long sums over lags as tasks of their own: what a fast Fourier transform does in n log n, and
+what takes each number from memory once where there are fewer.
 
 ``gelu(sum(taps * u[T=t - l], L))`` --> the taps, where they are no buffer yet, the sum by a
 convolution, and what is made of it. Of few lags, or rows, the sum stays where it is.
@@ -15,11 +16,11 @@ from ...ir.rewriting import rebuild, walk
 from ...ir.targets import CpuTarget
 from ...ir.task import ConvolutionTask
 from ...ir.tile import DType
-from ..analysis.lag_sums import LagSum, lag_sums
+from ..analysis.lag_sums import LagSum, lag_sums, with_numbers
 from .plan_builder import PlanBuilder
 
-# From so many lags on a transform is worth its passes: measured on a CPU with vectors of 8.
-LAGS = 128
+# From so many lags on a kernel of its own is worth its passes: measured with vectors of 16.
+LAGS = 32
 _REASON = "a factor of a long sum over lags"
 
 
@@ -40,13 +41,16 @@ class _Convolutions:
     def visit(self, node: Expr) -> Expr:
         if node in self.builder.stored:
             return self.builder.stored[node]
-        if isinstance(node, Reduce) and (found := lag_sums(node)) is not None:
+        if isinstance(node, Reduce) and (found := self._sums(node)) is not None:
             reason = next((r for one in found if (r := self._refusal(one))), None)
             if not self._is_said(node):
                 self._say(found, reason)
             if reason is None:
                 return reduce(lambda a, b: call("add", a, b), map(self._convolved, found))
         return rebuild(node, self.visit)
+
+    def _sums(self, node: Reduce) -> tuple[LagSum, ...] | None:
+        return lag_sums(with_numbers(node, self.builder.params))
 
     def _refusal(self, one: LagSum) -> str | None:
         """Why the sum stays where it is, if it does."""
@@ -64,7 +68,7 @@ class _Convolutions:
 
     def _say(self, found: tuple[LagSum, ...], reason: str | None) -> None:
         over = ", ".join(dict.fromkeys(one.lag for one in found))
-        how = f"sum by sum: {reason}" if reason else "by a fast Fourier transform"
+        how = f"sum by sum: {reason}" if reason else "in a kernel of its own"
         finding = f"{self.name}: a sum over the lags {over}, {how}"
         if finding not in self.builder.findings:
             self.builder.findings.append(finding)
@@ -100,7 +104,7 @@ class _Convolutions:
             one.summed,
             lanes,
             f"{name}: {kernel.name} and {signal.name}, convolved along {one.row}",
-            f"a long sum over the lags {one.lag}, by a fast Fourier transform",
+            f"a long sum over the lags {one.lag}, by products or a fast Fourier transform",
         )
         self._buffer(name, task.axes, one.row, lanes)
         builder.tasks.append(task)

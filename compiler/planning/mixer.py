@@ -40,7 +40,7 @@ def plan_mixer(
         splits: shares that an attention's keys are dealt out in.
         recurrence: the schedule of recurrences that several fit: chunk, or loop for few rows.
         target: what the kernels have to fit.
-        fft_lags: from so many lags on a sum over them is a fast Fourier transform's.
+        fft_lags: from so many lags on a sum over them is a kernel of its own.
         fft_terms: from so many positions on a Fourier sum over them is one, too.
     """
     builder = plan_builder(mixer, sizes, dtype, splits, recurrence, target)

@@ -8,7 +8,7 @@ from ..tiles.builder import Builder
 from ..tiles.context import Context
 from ..tiles.evaluation import TileEvaluator
 
-LANES = 16  # channels of a program: a line of a cache, and what the widest vectors hold
+LANES = 32  # channels of a program: lines of a cache side by side, and what the widest vectors hold
 
 
 def convolution(task: ConvolutionTask, context: Context) -> Program:

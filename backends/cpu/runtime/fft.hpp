@@ -1,4 +1,5 @@
-// Sums over lags of two rows of numbers, by a fast Fourier transform: W channels side by side.
+// Sums over lags of two rows of numbers, W channels side by side: product by product where that
+// takes less, else by a fast Fourier transform.
 //
 // Rows are real; two halves of one become real and imaginary parts, modulo z^n = i instead of 1
 // (the "right-angle" transform): products of length 2 n by a transform of length n. A node of
@@ -14,6 +15,12 @@ constexpr int W = LANES < 8 ? 8 : LANES;
 typedef float vw __attribute__((vector_size(4 * W)));
 constexpr int AT_ONCE = 256;  // numbers whose transform is done level by level
 constexpr int64_t FEW = 24;   // lags, or results: so many are summed one by one
+// Products that take the time of one number and level of a transform, there and back.
+#ifndef MIXC_OF_A_TRANSFORM
+#define MIXC_OF_A_TRANSFORM 36
+#endif
+constexpr int AT_A_TIME = 16;     // results whose totals are in registers
+constexpr int64_t STRIP = 1024;  // results of one group of channels after another
 
 // Numbers per channel: one every ``stride``, channels ``lane`` apart.
 template <class T> struct Row { T* start; int64_t stride, lane; };
@@ -217,23 +224,120 @@ template <class F> MX_INLINE void each_place(const LagSum& sum, F visit) {
   }
 }
 
+// The lags r of result o for which there is a number of x.
+struct Lags { int64_t low, high; };
+MX_INLINE Lags lags_of(const LagSum& sum, int64_t o) {
+  const int64_t from = sum.out_sign * o + sum.offset;  // 0 <= from + lag_sign * r < size
+  const int64_t low = sum.lag_sign > 0 ? -from : from - sum.size + 1;
+  const int64_t high = sum.lag_sign > 0 ? sum.size - from : from + 1;
+  return {low > 0 ? low : 0, high < sum.lags ? high : sum.lags};
+}
+
 template <class Out, class A, class X>
 static void direct_sums(const Row<Out>& out, const Row<const A>& a, const Row<const X>& x,
                         int lanes, const LagSum& sum) {
   for (int64_t o = 0; o < sum.outs; ++o) {
-    const int64_t from = sum.out_sign * o + sum.offset;  // 0 <= from + lag_sign * r < size
-    const int64_t low = sum.lag_sign > 0 ? -from : from - sum.size + 1;
-    const int64_t high = sum.lag_sign > 0 ? sum.size - from : from + 1;
+    const int64_t from = sum.out_sign * o + sum.offset;
+    const Lags own = lags_of(sum, o);
     vw total{};
     each_place(sum, [&](int64_t a_place, int64_t x_place, bool) {
       const A* a_start = a.start + a_place;
       const X* x_start = x.start + x_place;
-      for (int64_t r = low > 0 ? low : 0; r < high && r < sum.lags; ++r)
+      for (int64_t r = own.low; r < own.high; ++r)
         total += load_lanes(a_start + r * a.stride, a.lane, lanes) *
                  load_lanes(x_start + (from + sum.lag_sign * r) * x.stride, x.lane, lanes);
     });
     store_lanes(out.start + o * out.stride, out.lane, lanes, total);
   }
+}
+
+MX_INLINE vw load_place(const float* p) {
+  vw x;
+  memcpy(&x, p, sizeof x);
+  return x;
+}
+MX_INLINE void store_place(float* p, vw x) { memcpy(p, &x, sizeof x); }
+
+// R results from o on: each number of a is loaded once for all of them. Row n of x is at x + n * W.
+template <int R>
+MX_INLINE void add_sums(vw (&total)[R], const float* a, const float* x, const LagSum& sum,
+                        int64_t o) {
+  Lags own[R], all{0, sum.lags};
+  for (int n = 0; n < R; ++n) {
+    own[n] = lags_of(sum, o + n);
+    all = {all.low > own[n].low ? all.low : own[n].low,
+           all.high < own[n].high ? all.high : own[n].high};
+  }
+  if (all.high < all.low) all.high = all.low;
+  const int64_t from = sum.out_sign * o + sum.offset;
+  const float* at = x + (from + sum.lag_sign * all.low) * W;
+  const auto whole = [&](auto forward) {
+    constexpr int step = forward ? W : -W;
+    for (int64_t r = all.low; r < all.high; ++r, at += sum.lag_sign * W) {
+      const vw factor = load_place(a + r * W);
+      MX_UNROLL for (int n = 0; n < R; ++n) total[n] += factor * load_place(at + step * n);
+    }
+  };
+  if (sum.out_sign > 0) whole(std::true_type{}); else whole(std::false_type{});
+  MX_UNROLL for (int n = 0; n < R; ++n) {  // at the ends of x some have lags that others lack
+    const float* row = x + (from + sum.out_sign * n) * W;
+    const auto add = [&](int64_t low, int64_t high) {
+      for (int64_t r = low; r < high; ++r)
+        total[n] += load_place(a + r * W) * load_place(row + sum.lag_sign * r * W);
+    };
+    add(own[n].low, all.low < own[n].high ? all.low : own[n].high);
+    add(all.high > own[n].low ? all.high : own[n].low, own[n].high);
+  }
+}
+
+// Numbers first ... first + count - 1 of all channels, which lie together in memory, as a block for
+// each group of W channels.
+template <class T>
+static void copy_rows(float* to, const Row<T>& row, int64_t lanes, int64_t first, int64_t count) {
+  for (int64_t n = 0; n < count; ++n)
+    for (int64_t lane = 0; lane < lanes; lane += W)
+      store_place(to + lane * count + n * W,
+                  load_lanes(row.start + (first + n) * row.stride + lane * row.lane, row.lane,
+                             clip(lanes - lane, W)));
+}
+
+// Results first ... first + count - 1, with both factors side by side and totals in registers.
+template <class Out, class A, class X>
+static void short_sums(const Row<Out>& out, const Row<const A>& a, const Row<const X>& x,
+                       int64_t lanes, const LagSum& sum, int64_t first, int64_t count) {
+  // The numbers of x that they read.
+  const int64_t one = sum.out_sign * first + sum.offset, other = one + sum.out_sign * (count - 1);
+  const int64_t reach = sum.lag_sign * (sum.lags - 1);
+  int64_t low = (one < other ? one : other) + (reach < 0 ? reach : 0);
+  int64_t high = (one < other ? other : one) + (reach < 0 ? 0 : reach) + 1;
+  low = low > 0 ? low : 0;
+  high = high < sum.size ? high : sum.size;
+  const int64_t read = high > low ? high - low : 0;
+  const int64_t wide = (lanes + W - 1) / W * W;
+  Heap memory(size_t(sum.lags + read + count) * wide * sizeof(float));
+  float *factors = memory, *rows = factors + sum.lags * wide, *totals = rows + read * wide;
+  each_place(sum, [&](int64_t a_place, int64_t x_place, bool is_first) {
+    copy_rows(factors, Row<const A>{a.start + a_place, a.stride, a.lane}, lanes, 0, sum.lags);
+    copy_rows(rows, Row<const X>{x.start + x_place, x.stride, x.lane}, lanes, low, read);
+    for (int64_t lane = 0; lane < lanes; lane += W) {
+      const auto add = [&](auto results, int64_t o) {
+        constexpr int R = decltype(results)::value;
+        vw total[R]{};
+        float* at = totals + lane * count + (o - first) * W;
+        if (!is_first) MX_UNROLL for (int n = 0; n < R; ++n) total[n] = load_place(at + n * W);
+        add_sums<R>(total, factors + lane * sum.lags, rows + lane * read - low * W, sum, o);
+        MX_UNROLL for (int n = 0; n < R; ++n) store_place(at + n * W, total[n]);
+      };
+      int64_t o = first;
+      for (; o + AT_A_TIME <= first + count; o += AT_A_TIME)
+        add(std::integral_constant<int, AT_A_TIME>{}, o);
+      for (; o < first + count; ++o) add(std::integral_constant<int, 1>{}, o);
+    }
+  });
+  for (int64_t o = 0; o < count; ++o)
+    for (int64_t lane = 0; lane < lanes; lane += W)
+      store_lanes(out.start + (first + o) * out.stride + lane * out.lane, out.lane,
+                  clip(lanes - lane, W), load_place(totals + lane * count + o * W));
 }
 
 // Which lags and which numbers of x count at all, both forwards: result n is number n + shift of
@@ -321,11 +425,25 @@ static void convolve_lanes(const Row<Out>& out, const Row<const A>& a, const Row
   if (!store_sums(out, total, lanes, sum, p)) direct_sums(out, a, x, lanes, sum);
 }
 
+// Whether products one by one take less than transforms of both factors and of what they make.
+inline bool is_short(const LagSum& sum) {
+  const Parts p = parts_of(sum);
+  if (p.a_count <= FEW || p.x_count <= FEW || sum.outs <= FEW) return false;
+  for (int n = 0; n < sum.axes; ++n)
+    if (sum.counts[n] == 0) return false;
+  return double(sum.outs) * p.a_count < MIXC_OF_A_TRANSFORM * p.length * std::log2(p.length);
+}
+
 // ``lanes`` channels from the first of each row on.
 template <class Out, class A, class X>
 static inline __attribute__((noinline)) void convolve(Row<Out> out, Row<const A> a,
                                                       Row<const X> x, int64_t lanes,
                                                       const LagSum& sum) {
+  if (is_short(sum)) {
+    for (int64_t first = 0; first < sum.outs; first += STRIP)
+      short_sums(out, a, x, lanes, sum, first, clip(sum.outs - first, STRIP));
+    return;
+  }
   for (int64_t done = 0; done < lanes; done += W) {
     convolve_lanes(out, a, x, clip(lanes - done, W), sum);
     out.start += W * out.lane;

@@ -1,9 +1,11 @@
-"""Long sums over lags by a fast Fourier transform: the numbers of direct sums, at every length and
-in both directions, forward and backward; what is not finite stays where the sums have it."""
+"""Long sums over lags by a kernel of their own, by products or by a fast Fourier transform: the
+numbers of direct sums, at every length and in both directions, forward and backward; what is not
+finite stays where the sums have it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -19,7 +21,7 @@ from mixc.compiler.language.find import library
 from mixc.compiler.language.load import load_file, load_text
 from mixc.compiler.mixers.derivative.differentiate import differentiate
 from mixc.compiler.pipeline import lower
-from mixc.ir.expression import Kind
+from mixc.ir.expression import Kind, Literal
 from mixc.ir.mixer import Mixer
 from mixc.ir.task import ConvolutionTask
 
@@ -44,18 +46,22 @@ def plain() -> Mixer:
     return load_text(PLAIN, "plain.yaml")
 
 
+# Products that a number of a transform may take: none, as it is, any.
+WAYS = (("-DMIXC_OF_A_TRANSFORM=0",), (), ("-DMIXC_OF_A_TRANSFORM=1e9",))
+
+
 @cache
-def by_transform(mixer: Mixer, lags: int = 1) -> CpuRunner:
-    return CpuRunner(mixer, lower, {"fft_lags": lags}, flags=("-O1",))
+def by_transform(mixer: Mixer, lags: int = 1, way: tuple[str, ...] = WAYS[0]) -> CpuRunner:
+    return CpuRunner(mixer, lower, {"fft_lags": lags}, flags=("-O1", *way))
 
 
 def compare(mixer: Mixer, inputs: Mapping[str, Tensor], dtype: torch.dtype) -> None:
-    found = by_transform(mixer)(inputs)
     wanted, usual = run(mixer, inputs), run(mixer, inputs, dtype=dtype)
-    for name, value in wanted.items():
-        assert error_of(found[name], value) <= error_limit(dtype, error_of(usual[name], value)), (
-            name
-        )
+    for way in (WAYS[0], WAYS[2]):
+        found = by_transform(mixer, way=way)(inputs)
+        for name, value in wanted.items():
+            limit = error_limit(dtype, error_of(usual[name], value))
+            assert error_of(found[name], value) <= limit, (name, way)
 
 
 def convolutions(mixer: Mixer, sizes: Mapping[str, int]) -> int:
@@ -91,6 +97,19 @@ def test_every_length(lengths: tuple[int, int], channels: int) -> None:
     compare(plain(), sample_inputs(plain(), sizes, torch.float32, seed=2), torch.float32)
 
 
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_a_param_that_says_how_far_lags_are_apart(dilation: int) -> None:
+    """The taps of short_conv, counted from the other end; two apart they are no sum over lags."""
+    mixer = load_file(SPECS["short_conv"])
+    params = tuple(
+        replace(p, value=Literal(dilation)) if p.name == "dilation" else p for p in mixer.params
+    )
+    mixer = replace(mixer, params=params)
+    sizes = {"B": 2, "T": 2100, "C": 35, "K": 40}
+    assert convolutions(mixer, sizes) == (dilation == 1)
+    compare(mixer, sample_inputs(mixer, sizes, torch.float32, seed=1), torch.float32)
+
+
 def test_an_empty_batch_and_strided_inputs() -> None:
     assert by_transform(plain())({"x": torch.zeros(0, 90, 4), "k": torch.ones(4, 90)})[
         "y"
@@ -99,11 +118,14 @@ def test_an_empty_batch_and_strided_inputs() -> None:
     compare(plain(), {"x": x, "k": k}, torch.float32)
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
-def test_what_is_not_finite_stays_where_direct_sums_have_it(value: float) -> None:
+def test_what_is_not_finite_stays_where_direct_sums_have_it(
+    value: float, way: tuple[str, ...]
+) -> None:
     inputs = sample_inputs(plain(), {"B": 2, "T": 200, "L": 200, "C": 20}, torch.float32, seed=3)
     inputs["x"][1, 150, 3] = value
-    found = by_transform(plain())(inputs)["y"]
+    found = by_transform(plain(), way=way)(inputs)["y"]
     direct = by_transform(plain(), 1 << 30)(inputs)["y"]
     torch.testing.assert_close(found, direct, equal_nan=True, rtol=1e-4, atol=1e-4)
     assert found[0].isfinite().all()
@@ -123,6 +145,6 @@ def test_few_lags_are_summed_where_they_are_read() -> None:
     plan = CpuRunner(mixer, lower)._plan(mixer, sizes, torch.float32)
     names = [task.name for task in plan.tasks if isinstance(task, ConvolutionTask)]
     assert names == ["hyena_mixed"]
-    assert "z: a sum over the lags K, sum by sum: 3 positions of K are fewer than 128" in (
+    assert "z: a sum over the lags K, sum by sum: 3 positions of K are fewer than 32" in (
         plan.findings
     )

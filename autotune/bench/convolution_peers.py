@@ -7,6 +7,7 @@ is made before the call.
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -142,14 +143,24 @@ def convolution(what: str, convolve: Convolve) -> Callable[[Setting], PeerCall]:
 def _compiled(
     step: Callable[..., Sequence[Tensor]], given: Sequence[Tensor]
 ) -> tuple[str, Callable[..., Sequence[Tensor]]]:
-    """What to say of it, and the step as straight code under torch.compile where it is that."""
+    """What to say of it, and the step: under torch.compile where that can and is quicker."""
     try:
         straight = make_fx(step)(*given)
     except UnsupportedError:
         raise
     except RuntimeError:  # what it does depends on what tensors hold
         return "", step
-    return ", compiled", torch.compile(straight, dynamic=False)
+    compiled: Callable[..., Sequence[Tensor]] = torch.compile(straight, dynamic=False)
+    if _seconds(compiled, given) < _seconds(straight, given):
+        return ", compiled", compiled
+    return "", straight
+
+
+def _seconds(step: Callable[..., Sequence[Tensor]], given: Sequence[Tensor]) -> float:
+    step(*given)
+    start = time.perf_counter()
+    step(*given)
+    return time.perf_counter() - start
 
 
 def _positions_last(setting: Setting, name: str) -> Tensor:

@@ -205,7 +205,7 @@ def verify_lengths(plan: Plan, sizes: Mapping[str, int]) -> None:
         if sizes[dim] != sizes[other]:
             raise PromiseError(f"{name}: {dim} = {sizes[dim]} is not {other} = {sizes[other]}")
     for groups, heads in plan.mixer.heads:
-        if sizes[heads] % max(sizes[groups], 1):
+        if {groups, heads} <= sizes.keys() and sizes[heads] % max(sizes[groups], 1):
             raise PromiseError(
                 f"{name}: {groups} = {sizes[groups]} does not divide {heads} = {sizes[heads]}"
             )

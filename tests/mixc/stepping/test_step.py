@@ -483,3 +483,16 @@ def test_what_needs_the_whole_sequence_says_so():
     assert mixer(q, q, q).shape == q.shape
     with pytest.raises(UnsupportedError, match="dense can't be stepped: attention over J needs"):
         mixer.step(q[:, :, :1], q[:, :, :1], q[:, :, :1])
+
+
+def test_heads_that_share_keys_beside_a_running_sum():
+    """The gates' sums are a plan of their own, in which groups of heads have no part."""
+    mixer = mixc.load("fox", backend="cpu")
+    sizes = default_sizes(mixer.mixer, "standard")
+    inputs = sample_inputs(mixer.mixer, sizes, torch.float32, seed=1)
+    wanted = mixer(**inputs)
+    first = {name: tensor[:, :30] for name, tensor in inputs.items()}
+    found, state = mixer(**first, return_state=True)
+    row, _ = mixer.step(**{name: tensor[:, 30] for name, tensor in inputs.items()}, state=state)
+    torch.testing.assert_close(found, wanted[:, :30])
+    torch.testing.assert_close(row, wanted[:, 30])

@@ -99,10 +99,12 @@ def test_products_of_dims_other_orders_and_grouped_heads_make_no_difference():
     assert "not linear" in status["sdpa"][1]
 
 
-def test_query_heads_on_two_axes_are_no_form_of_the_peers():
+def test_query_heads_on_two_axes_are_a_form_of_the_peers_where_one_is_alone():
     mixer = load_text(SPELLED)
+    sizes = timed_sizes(mixer, CPU_PROPORTIONS, {"G": 1, "R": 2})
+    assert dot_product(mixer, sizes).index_dims[1] == "R"
     with pytest.raises(UnsupportedError, match="q has other axes"):
-        dot_product(mixer, timed_sizes(mixer, CPU_PROPORTIONS))
+        dot_product(mixer, timed_sizes(mixer, CPU_PROPORTIONS, {"G": 2, "R": 2}))
 
 
 @pytest.mark.parametrize("mask", ["true", "(i + j + h) % 3 != 0"])

@@ -156,11 +156,11 @@ def _roles(mixer: Mixer) -> dict[str, str]:
     lengths = sequences | {stage.over for stage in attentions}
     lengths |= {loop.over for loop in recurrences}
     lengths = lengths.union(*(other_sequences(mixer, loop) for loop in recurrences))
-    for stage in attentions:
-        lengths |= _unrelated_queries(mixer, stage, sequences)
     nodes = list(every_node(expressions(mixer)))
     sums = [n for n in nodes if isinstance(n, Reduce) and n.op == "sum" and n.kind is Kind.REAL]
     summed = {dim for node in sums for dim in node.over}
+    for stage in attentions:
+        lengths |= _unrelated_queries(mixer, stage, sequences | summed)
     summed |= {dim for stage in attentions for dim in _value_dims(stage)}
     summed |= {dim for loop in recurrences for state in loop.states for dim in state.listed}
     read = {dim for node in nodes if isinstance(node, Read) for dim, _ in node.at}
@@ -246,13 +246,15 @@ def _value_dims(stage: Attention) -> set[str]:
     return found - stage.queries - {stage.over}
 
 
-def _unrelated_queries(mixer: Mixer, stage: Attention, sequences: set[str]) -> set[str]:
-    """The query axis where no sequence tells it: the last one that no value has."""
-    if stage.queries & sequences:
+def _unrelated_queries(mixer: Mixer, stage: Attention, others: set[str]) -> set[str]:
+    """The query axis where no sequence tells it: the last one that no value has and nothing sums."""
+    if any(mixer.sequence(dim) for dim in stage.queries):
         return set()
     values = {dim for o in stage.outputs for dim in o.value.axes}
     heads = {dim for pair in mixer.heads for dim in pair}
-    order = [d for i in mixer.inputs for d in i.dims if d in stage.queries - values - heads]
+    order = [
+        d for i in mixer.inputs for d in i.dims if d in stage.queries - values - heads - others
+    ]
     return set(order[-1:])
 
 

@@ -15,6 +15,8 @@ from ...ir.reductions import identity
 from .elementwise import kind_of
 from .values import Setting, Value
 
+_MOST_AT_ONCE = 1 << 26  # numbers that a reduction by group spreads out: half a GiB in float64
+
 
 def _nothing(op: str, tensor: Tensor) -> float | int | bool:
     """What ``op`` of no positions is; integers have no infinity, so theirs is the last one."""
@@ -46,6 +48,33 @@ def reduce(
     admitted = _admitted(setting, where, group)
     if op == "sum" and is_finite([x]):
         return contract(setting, [x] if admitted is None else [x, admitted], over)
+    if admitted is None:
+        return _reduced(setting, op, x, None, over)
+    apart = [dim for dim, _ in group if dim in admitted.dims and dim not in {*x.dims, *over}]
+    dims = setting.ordered({*x.dims, *admitted.dims, *over})
+    if not apart or math.prod(setting.shape(dims)) <= _MOST_AT_ONCE:
+        return _reduced(setting, op, x, admitted, over)
+    return _by_groups(setting, op, x, admitted, over, apart[0])
+
+
+def _by_groups(
+    setting: Setting, op: str, x: Value, admitted: Value, over: Sequence[str], dim: str
+) -> Value:
+    """The same, some groups after others: what all would take has no place in memory."""
+    size, axis = setting.sizes[dim], admitted.dims.index(dim)
+    each = math.prod(setting.shape(setting.ordered({*x.dims, *admitted.dims, *over} - {dim})))
+    count = max(_MOST_AT_ONCE // max(each, 1), 1)
+    parts = []
+    for first in range(0, size, count):
+        some = admitted.tensor.narrow(axis, first, min(count, size - first))
+        within = replace(setting, sizes={**setting.sizes, dim: some.shape[axis]})
+        parts.append(_reduced(within, op, x, Value(some, admitted.dims), over))
+    return Value(torch.cat([p.tensor for p in parts], parts[0].dims.index(dim)), parts[0].dims)
+
+
+def _reduced(
+    setting: Setting, op: str, x: Value, admitted: Value | None, over: Sequence[str]
+) -> Value:
     if admitted is not None:
         dims = setting.ordered({*x.dims, *admitted.dims, *over})
         tensor, admits = setting.aligned([x, admitted], dims)
@@ -122,7 +151,7 @@ def contract(setting: Setting, factors: Sequence[Value], over: Sequence[str]) ->
     if setting.factor_dtype is not None and len(factors) > 1:
         factors = [_rounded(f, setting.factor_dtype) for f in factors]
     missing = [dim for dim in over if not any(dim in f.dims for f in factors)]
-    repeats = math.prod(setting.shape(missing))
+    repeats = math.math.prod(setting.shape(missing))
     scale = math.prod([f.tensor for f in factors if not f.dims], start=torch.tensor(repeats))
     tensors = [f for f in factors if f.dims]
     kept = setting.ordered({dim for f in tensors for dim in f.dims} - set(over))
@@ -210,7 +239,7 @@ def solve(setting: Setting, matrix: Value, vector: Value, left: str, right: str)
     whole = setting.expanded(vector, batch)
     b = whole.tensor.permute([whole.dims.index(d) for d in (*batch, left, *sides)])
     wide = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
-    flat = b.reshape(*b.shape[: len(batch) + 1], math.prod(setting.shape(sides))).to(wide)
+    flat = b.reshape(*b.shape[: len(batch) + 1], math.math.prod(setting.shape(sides))).to(wide)
     x = torch.linalg.solve(a.to(wide), flat).reshape(setting.shape((*batch, right, *sides)))
     return setting.reordered(
         Value(x.to(torch.promote_types(a.dtype, b.dtype)), (*batch, right, *sides))

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from mixc.backends.reference import axes
 from mixc.backends.reference.axes import contract
 from mixc.backends.reference.evaluate import evaluate
 from mixc.backends.reference.values import Setting, Value
@@ -211,3 +212,18 @@ def test_running_sums(reverse, exclusive):
         )
 
     check(Cumsum(ref("x", "B", "J"), "J", reverse, exclusive), {"x": x}, formula)
+
+
+@pytest.mark.parametrize("op", ["max", "min", "sum", "any"])
+def test_groups_some_after_others_give_the_same(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many groups, each of many positions, not all fit into memory at once."""
+    sizes = {"B": 2, "J": 13, "N": 5, "D": 3}
+    setting = Setting(sizes, {}, torch.float64, torch.device("cpu"))
+    x = Value(torch.randn(2, 13, 3, dtype=torch.float64), ("B", "J", "D"))
+    group = [("N", Value(torch.arange(13) // 3, ("J",)))]
+    where = Value(torch.arange(13) % 2 == 0, ("J",))
+    wanted = axes.reduce(setting, op, x, ["J"], where, group)
+    monkeypatch.setattr(axes, "_MOST_AT_ONCE", 200)
+    found = axes.reduce(setting, op, x, ["J"], where, group)
+    assert found.dims == wanted.dims
+    torch.testing.assert_close(found.tensor, wanted.tensor, rtol=0, atol=0)

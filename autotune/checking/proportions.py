@@ -247,7 +247,7 @@ def _value_dims(stage: Attention) -> set[str]:
 
 
 def _unrelated_queries(mixer: Mixer, stage: Attention, others: set[str]) -> set[str]:
-    """The query axis where no sequence tells it: the last one that no value has and nothing sums."""
+    """The query axis where no sequence tells it: the last one that no value has, and no sum."""
     if any(mixer.sequence(dim) for dim in stage.queries):
         return set()
     values = {dim for o in stage.outputs for dim in o.value.axes}

@@ -151,7 +151,7 @@ def contract(setting: Setting, factors: Sequence[Value], over: Sequence[str]) ->
     if setting.factor_dtype is not None and len(factors) > 1:
         factors = [_rounded(f, setting.factor_dtype) for f in factors]
     missing = [dim for dim in over if not any(dim in f.dims for f in factors)]
-    repeats = math.math.prod(setting.shape(missing))
+    repeats = math.prod(setting.shape(missing))
     scale = math.prod([f.tensor for f in factors if not f.dims], start=torch.tensor(repeats))
     tensors = [f for f in factors if f.dims]
     kept = setting.ordered({dim for f in tensors for dim in f.dims} - set(over))
@@ -239,7 +239,7 @@ def solve(setting: Setting, matrix: Value, vector: Value, left: str, right: str)
     whole = setting.expanded(vector, batch)
     b = whole.tensor.permute([whole.dims.index(d) for d in (*batch, left, *sides)])
     wide = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
-    flat = b.reshape(*b.shape[: len(batch) + 1], math.math.prod(setting.shape(sides))).to(wide)
+    flat = b.reshape(*b.shape[: len(batch) + 1], math.prod(setting.shape(sides))).to(wide)
     x = torch.linalg.solve(a.to(wide), flat).reshape(setting.shape((*batch, right, *sides)))
     return setting.reordered(
         Value(x.to(torch.promote_types(a.dtype, b.dtype)), (*batch, right, *sides))

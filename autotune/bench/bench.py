@@ -19,6 +19,7 @@ from ...ir.mixer import Mixer
 from ...ir.optional import without_inputs
 from ..checking.gradients import Measure, gradients_of, outputs_of
 from ..checking.limits import LARGEST_LIMIT
+from ..checking.memory import within_free_memory
 from ..checking.rounding import rounding_errors, wider_limits
 from ..checking.sampling import sample_inputs
 from ..checking.shapes import checked_sizes
@@ -150,7 +151,7 @@ def bench(
     rows: dict[str, Row] = {}
     calls: dict[str, _Timed] = {}
     trained = mixer.outputs[0].name if grad else None
-    with torch.no_grad():
+    with torch.no_grad(), within_free_memory():
         short, own = _short(setting, device, outputs_of), _short(setting, device, measure)
         for name, make in makers.items():
             checked = own if name == OURS else short
@@ -243,6 +244,9 @@ def _ready(
     except UnsupportedError as error:
         return replace(row, status="not sayable", message=str(error)), None
     except Exception as error:
+        if "can't allocate memory" in str(error):
+            message = "at these sizes it takes more memory than is free"
+            return replace(row, status="not sayable", message=message), None
         return replace(row, status="broken", message=_first_line(error)), None
     return row, timed
 

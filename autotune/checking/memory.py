@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 # Of control groups of either version: the limit, and what of their use can't be given back.
@@ -25,6 +28,22 @@ def free_memory_bytes() -> int | None:
     return min((size for size in found if size is not None), default=None)
 
 
+@contextmanager
+def within_free_memory() -> Iterator[None]:
+    """Asking for more memory than is free is an error inside, rather than the end of a process."""
+    free, used = free_memory_bytes(), _entry("/proc/self/status", "VmData:")
+    if free is None or used is None:
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = 1024 * used + free
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
 def _number(path: str) -> int | None:
     try:
         return int(Path(path).read_text())
@@ -41,4 +60,4 @@ def _entry(path: str, name: str) -> int | None:
     return next((int(words[1]) for words in map(str.split, lines) if words[:1] == [name]), None)
 
 
-__all__ = ["free_memory_bytes"]
+__all__ = ["free_memory_bytes", "within_free_memory"]

@@ -18,6 +18,7 @@ GPU_PROPORTIONS = Proportions(lengths=(4096,), features=(128,), ratio=1, groups=
 # A check is against a dense float64 evaluation: long enough for several blocks of every size, and
 # to see the end of a window, where that is near.
 _SHORTEST_CHECK, _LONGEST_CHECK = 389, 1427
+_MOST_OF_OTHERS = 16
 
 
 def timed_sizes(
@@ -65,6 +66,7 @@ def checked_sizes(
     derived = {dim for dim, _ in mixer.sizes}
     heads = dict(mixer.heads)
     tables = {dim for table in mixer.tables for dim in table.dims}
+    results = {dim for output in mixer.outputs for dim in output.dims}
     changed = {}
     for dim, size in sizes.items():
         if dim in derived | tables | roles.features:
@@ -74,8 +76,10 @@ def checked_sizes(
         elif dim in heads.values():
             small = next(a for a, b in mixer.heads if b == dim)
             changed[dim] = min(sizes[small], 2) * (size // max(sizes[small], 1))
-        else:
-            changed[dim] = min(size, longest if dim in roles.long else 2)
+        elif dim in roles.long:
+            changed[dim] = min(size, longest)
+        else:  # an axis of a batch; those that results lack are others (levels, rounds)
+            changed[dim] = min(size, 2 if dim in results else _MOST_OF_OTHERS)
     made = resized(mixer, sizes, changed, params)
     made = resized(mixer, made, shorter(mixer, roles.long, made), params)
     return made if _admitted(mixer, made, params) else dict(sizes)

@@ -31,6 +31,7 @@ from . import (
     recurrence_forms,
     recurrence_tasks,
     row_loop,
+    selection_tasks,
     single_assignment,
     targets,
     task,
@@ -49,6 +50,7 @@ _MODULES = (
     recurrence_forms,
     recurrence_tasks,
     row_loop,
+    selection_tasks,
     single_assignment,
     targets,
     transform,
@@ -230,7 +232,8 @@ def _read(tree: ast.expr, known: Mapping[str, Any]) -> Any:
         case ast.Constant(value) if isinstance(value, bool | int | float | str | None):
             return value
         case ast.Name("inf" | "nan" as number):
-            return float(number)
+            # The one that programs have: a NaN is equal to no other, as an object it is to itself.
+            return math.nan if number == "nan" else math.inf
         case ast.Name(name) if name in known:
             return known[name]
         case ast.UnaryOp(ast.USub(), number):

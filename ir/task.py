@@ -17,6 +17,7 @@ from .key_ranges import KeyRanges
 from .names import names_in
 from .normaliser import Plain, Rescaled
 from .recurrence_tasks import ChunkTask, LoopTask, ScanTask
+from .selection_tasks import ChoiceTask, EndsTask
 from .transform import Transform
 
 # ------------------------------------------------------------------------------ attention
@@ -387,39 +388,6 @@ class TransformTask(KernelTask):
 
 
 @dataclass(frozen=True, slots=True)
-class SelectionTask(KernelTask):
-    """Where the ``kept`` largest of ``x`` along ``over`` end, in buffers ``least`` and ``last``.
-
-    The largest of those that ``among`` admits, where it is given; what is no number never counts.
-    """
-
-    schedule: ClassVar[str] = "selection"
-
-    name: str
-    x: Expr
-    over: str
-    kept: Expr
-    least: str
-    last: str
-    tiled: tuple[str, ...]
-    about: str = ""
-    reason: str = ""
-    among: Expr | None = None
-
-    @property
-    def writes(self) -> tuple[str, ...]:
-        """The buffers that the kernel fills."""
-        return self.least, self.last
-
-    @property
-    def expressions(self) -> Iterator[Expr]:
-        """Every expression that the kernel evaluates."""
-        yield from (self.x, self.kept)
-        if self.among is not None:
-            yield self.among
-
-
-@dataclass(frozen=True, slots=True)
 class PartTask(KernelTask):
     """A part of ``of``, which is what its parts compute together, from and to the buffers named."""
 
@@ -448,7 +416,8 @@ Task = (
     | PartTask
     | PointwiseTask
     | RunningSumTask
-    | SelectionTask
+    | ChoiceTask
+    | EndsTask
     | TransformTask
 )
 

@@ -132,9 +132,7 @@ def configure(
     """
     check_configuration(_KNOBS, configuration)
     kernels = tuple(
-        replace(
-            kernel, program=_configured(kernel, configuration, short, dict(plan.sizes), l1_bytes)
-        )
+        replace(kernel, program=_configured(kernel, configuration, short, plan, l1_bytes))
         for kernel in plan.kernels
     )
     return replace(plan, kernels=kernels).with_common_blocks()
@@ -157,6 +155,7 @@ def short_rows(plan: Plan, sizes: Mapping[str, int]) -> dict[str, int]:
     So a length decides between four kernels at most, and never more.
     """
     tiled = {a.dim for k in plan.kernels for a in k.program.grid if a.tiled}
+    tiled |= {dim for _, dim in plan.block_lengths}
     tiled -= {dim for dim, _ in plan.sizes}
     own = {dim: int(n.value) for dim, n in plan.lengths if isinstance(n, Literal)}
     sizes = {**own, **sizes}
@@ -324,16 +323,20 @@ def _configured(
     kernel: Kernel,
     configuration: Mapping[str, int],
     short: Mapping[str, int],
-    sizes: Mapping[str, int],
+    plan: Plan,
     l1_bytes: int,
 ) -> Program:
-    program = kernel.program
+    program, sizes = kernel.program, dict(plan.sizes)
     tiled = {axis.dim for axis in program.grid if axis.tiled}
+    # A buffer has room for a block of these, which was chosen for it.
+    held = {dim for buffer in program.buffers.values() for dim in buffer.dims}
+    own = {dim for block, dim in plan.block_lengths if block in held}
     wanted = {t.dim: configuration["block_keys"] for t in program.tiles}
     wanted |= {dim: configuration["block_rows"] for dim in tiled}
     blocks = {d: min(b, _whole_vectors(sizes[d])) if d in sizes else b for d, b in wanted.items()}
     blocks |= {t.dim: _whole_block(program, t) for t in program.tiles if t.whole}
-    blocks |= {dim: block for dim, block in short.items() if dim in tiled}
+    blocks |= {dim: min(blocks[dim], program.tile(dim).block) for dim in own}
+    blocks |= {dim: block for dim, block in short.items() if dim in tiled | own}
     blocks |= dict.fromkeys(_columns(program, blocks), _whole_vectors(1))
     if kernel.schedule == "convolution":  # all that a program holds is its channels' rows
         blocks |= {dim: min(blocks[dim], program.tile(dim).block) for dim in tiled}

@@ -46,6 +46,7 @@ from .grid_text import grid_axes, write_grid
 from .kernel_scope import Body, KernelScope
 from .memory import write_load, write_search, write_store
 from .systems import write_solve, write_substitute
+from .waits import waits_before
 
 
 class KernelText(KernelScope):
@@ -105,9 +106,12 @@ class KernelText(KernelScope):
 
     # ------------------------------------------------------------------------------- ops
 
-    def _write_ops(self, ops: tuple[Op, ...]) -> None:
+    def _write_ops(self, ops: tuple[Op, ...], again: bool = False) -> None:
+        waits = waits_before(ops, self.program.buffers, again)
         rest = iter(zip(ops, (*ops[1:], None), strict=False))
         for op, following in rest:
+            if id(op) in waits:
+                self.bodies[-1].add(call("tl.debug_barrier"))
             if isinstance(op, Load) and (cast := self._widened(op, following)) is not None:
                 write_load(self, op, cast)
                 next(rest)
@@ -137,7 +141,7 @@ class KernelText(KernelScope):
         turns = self._turns(op)
         outer = self.bodies[-1]
         self.bodies.append(Body(outer.depth + 1))
-        self._write_ops(op.body)
+        self._write_ops(op.body, again=True)
         self._carry_on(variables, [self.texts[v.name] for v in op.yields])
         inner = self.bodies.pop()
         self.taken = before | set(self.bases.values()) | self.kept

@@ -12,7 +12,8 @@ from ...ir.expression import Call, Expr, Kind
 from ...ir.names import names_in
 from ...ir.rewriting import every_node
 from ...ir.row_loop import RowLoop
-from ...ir.task import PointwiseTask, SelectionTask, Task
+from ...ir.selection_tasks import SelectionTask
+from ...ir.task import PointwiseTask, Task
 
 _COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
 

@@ -33,8 +33,9 @@ from ...ir.plan import Buffer, Plan, Role
 from ...ir.rewriting import rebuild, tree_size, walk
 from ...ir.roles import DimRoles, dim_roles
 from ...ir.row_loop import RowLoop
+from ...ir.selection_tasks import EndsTask
 from ...ir.targets import EVERY_GPU, AnyTarget
-from ...ir.task import PointwiseTask, RunningSumTask, SelectionTask, Task, buffers_of
+from ...ir.task import PointwiseTask, RunningSumTask, Task, buffers_of
 from ...ir.tile import DType
 from ..passes.fold_constants import fold_constants
 from ..tiles.context import Context, context_of
@@ -76,6 +77,7 @@ class PlanBuilder:
     recurrence: str = "chunk"  # the schedule of recurrences that several fit: chunk, loop
     target: AnyTarget = EVERY_GPU
     block_counts: dict[str, str] = field(default_factory=dict)  # dim of tables -> dim in blocks
+    block_lengths: dict[str, str] = field(default_factory=dict)  # dim of buffers -> dim in blocks
     lengths: dict[str, Expr] = field(default_factory=dict)  # sizes of other dims of its own
     read: frozenset[str] = frozenset()  # names that an expression of the mixer has
     loops: list[RowLoop] = field(default_factory=list)  # of the host
@@ -95,6 +97,7 @@ class PlanBuilder:
             self.dtype,
             tuple(self.findings),
             tuple(self.block_counts.items()),
+            tuple(self.block_lengths.items()),
             lengths=tuple(self.lengths.items()),
             tasks=tuple(tasks),
             names=tuple(self.context.names.items()),
@@ -210,7 +213,7 @@ class PlanBuilder:
     def ends(
         self, x: Expr, over: str, kept: Expr, among: Expr | None = None
     ) -> tuple[Expr, Ref, Ref]:
-        """``x``, stored, and where the ``kept`` largest of its rows end: see ``SelectionTask``."""
+        """``x``, stored, and where the ``kept`` largest of its rows end: see ``EndsTask``."""
         reason = f"the largest along {over} are selected"
         stored = self.materialised(x, None, None, inside=True)
         if not isinstance(stored, Ref) or not self.is_stored(stored):
@@ -221,7 +224,7 @@ class PlanBuilder:
         for name, dtype in ((least, DType.FLOAT32), (last, DType.INT32)):
             self.context.buffers[name] = Buffer(name, self.order(rows), dtype, "temporary")
         self.tasks.append(
-            SelectionTask(
+            EndsTask(
                 name=self.kernel_name(least),
                 x=stored,
                 over=over,

@@ -3,37 +3,138 @@
 from __future__ import annotations
 
 from ...ir.errors import UnsupportedError
-from ...ir.expression import Expr, Index, call
+from ...ir.expression import Call, Cumsum, Expr, Kind, Literal, Reduce, Ref, Size, Solve, call
 from ...ir.mixer import Select
+from ...ir.plan import Buffer
+from ...ir.rewriting import walk
+from ...ir.selection_tasks import ChoiceTask, OwnNumbers
+from ...ir.targets import CpuTarget
+from ...ir.tile import DType
 from .plan_builder import PlanBuilder
+
+# Functions of real numbers whose results are among what they are given, or exact.
+_EXACT = frozenset("where min max neg abs relu sign floor ceil round detach".split())
+_ROWS = 16  # the fewest of a block
+# Programs that rows are dealt out to, so that cores and multiprocessors have one or two each.
+_SHARES_CPU, _SHARES_GPU = 64, 256
 
 
 def plan_select(builder: PlanBuilder, stage: Select) -> None:
-    """The kernels of a selection: where the kept ones of a row end, then the choice by itself.
+    """The kernel of a selection.
 
     Raises:
         UnsupportedError: a rule, a list or several axes, which no schedule computes.
     """
     _refuse(builder, stage)
-    (over,) = stage.over
     among = None if stage.among is None else builder.inlined(stage.among)
-    chosen = _kept(builder, stage, over, among)
+    always = None if stage.always is None else builder.inlined(stage.always)
+    if stage.rule == "top":
+        builder.names[stage.output] = _largest(builder, stage, among, always)
+        return
+    chosen: Expr = call("gt", builder.inlined(stage.score), builder.inlined(stage.bound))
     if among is not None:
         chosen = call("and", among, chosen)
-    if stage.always is not None:
-        chosen = call("or", builder.inlined(stage.always), chosen)
-    made = builder.result(stage.output, chosen, "the choice")
-    builder.names[stage.output] = made
+    if always is not None:
+        chosen = call("or", always, chosen)
+    builder.names[stage.output] = builder.result(stage.output, chosen, "the choice")
 
 
-def _kept(builder: PlanBuilder, stage: Select, over: str, among: Expr | None) -> Expr:
-    """Whether a candidate is one of those that are kept."""
+def _largest(builder: PlanBuilder, stage: Select, among: Expr | None, always: Expr | None) -> Expr:
+    """The choice of the largest, by a kernel that makes their numbers where it can."""
+    (over,) = stage.over
+    rows = builder.order(stage.queries)
     score, bound = builder.inlined(stage.score), builder.inlined(stage.bound)
-    if stage.rule == "above":
-        return call("gt", score, bound)
-    x, least, last = builder.ends(score, over, bound, among)
-    tie = call("and", call("eq", x, least), call("le", Index(over), last))
-    return call("or", call("gt", x, least), tie)
+    tiled = builder.tiled(score, rows)[-1:]
+    x, own = _own_numbers(builder, stage, score, rows, tiled)
+    name, axes = stage.output, stage.queries | {over}
+    _declare(builder, name, axes)
+    task = ChoiceTask(
+        name=builder.kernel_name(name),
+        x=x,
+        over=over,
+        kept=_read(builder, bound),
+        tiled=tuple(tiled),
+        about=f"{name}: the largest along {over}",
+        reason=f"the largest along {over} are selected",
+        among=None if among is None else _read(builder, among),
+        chosen=name,
+        always=None if always is None else _read(builder, always),
+        own=own,
+    )
+    builder.tasks.append(task)
+    return Ref(name, axes, Kind.BOOL)
+
+
+def _read(builder: PlanBuilder, expr: Expr) -> Expr:
+    """What the kernel reads in each pass."""
+    return builder.materialised(expr, None, None, inside=True)
+
+
+def _declare(builder: PlanBuilder, name: str, axes: frozenset[str]) -> None:
+    """The buffer of the choice: an output of the mixer, or in an order of the plan's own."""
+    output = next((o for o in builder.mixer.outputs if o.name == name), None)
+    if output is not None:
+        buffer = Buffer(name, output.dims, DType.BOOL, "output")
+    else:
+        buffer = Buffer(name, builder.order(axes), DType.BOOL, "temporary")
+    builder.context.buffers[name] = buffer
+
+
+def _own_numbers(
+    builder: PlanBuilder, stage: Select, score: Expr, rows: tuple[str, ...], tiled: list[str]
+) -> tuple[Expr, OwnNumbers | None]:
+    """What the kernel ranks, and where it keeps it: what rounds is made once.
+
+    A score that is read, or chosen from what is read, has the same bits at each pass.
+    """
+    (over,) = stage.over
+    fixed = builder.context.sizes
+    long = [d for d in tiled if d in score.axes and d not in fixed]
+    x = builder.materialised(score, long[0] if long else None, over, inside=True)
+    if not _rounds(x):
+        return x, None
+    if not long or over in fixed or any(d in fixed for d in rows):
+        return _stored(builder, score, over), None
+    (row,) = long
+    shares = builder.free_dim(f"{row}_shares")
+    most = _SHARES_CPU if isinstance(builder.target, CpuTarget) else _SHARES_GPU
+    blocks = call("floordiv", call("add", Size(row), _ROWS - 1), _ROWS)
+    builder.add_dim(shares, call("min", Literal(most), blocks))
+    block = builder.free_dim(f"{row}_block")
+    builder.block_lengths[block] = row
+    name = builder.free_name(f"{stage.output}_score")
+    dims = (*(d for d in rows if d != row), shares, over, block)
+    builder.context.buffers[name] = Buffer(name, dims, DType.FLOAT32, "temporary")
+    builder.findings.append(
+        f"scores of a block of rows at a time: each of up to {most} programs keeps those of the "
+        f"rows that it has at hand, made once"
+    )
+    return x, OwnNumbers(name, shares, block)
+
+
+def _stored(builder: PlanBuilder, score: Expr, over: str) -> Expr:
+    """The score in a buffer of its own."""
+    stored = builder.materialised(score, None, None, inside=True)
+    if isinstance(stored, Ref) and builder.is_stored(stored):
+        return stored
+    reason = f"the largest along {over} are selected"
+    return builder.store(builder.temporary_name(score), score, None, "temporary", reason)
+
+
+def _rounds(expr: Expr) -> bool:
+    """Whether making a number may round it, one time this way and another time that way."""
+    return any(_rounds_itself(node) for node in walk(expr))
+
+
+def _rounds_itself(node: Expr) -> bool:
+    match node:
+        case Call(fn):
+            return node.kind is Kind.REAL and fn not in _EXACT
+        case Reduce(op):
+            return node.kind is Kind.REAL and op not in ("max", "min")
+        case Cumsum() | Solve():
+            return node.kind is Kind.REAL
+    return False
 
 
 def _refuse(builder: PlanBuilder, stage: Select) -> None:

@@ -13,12 +13,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import inf
 
+from ...ir.selection_tasks import SelectionTask
 from ...ir.targets import CpuTarget
-from ...ir.task import SelectionTask
 from ...ir.tile import DType, Value
-from ..tiles.admitted import ranges_for_rows
 from ..tiles.evaluator import Evaluator
-from ..tiles.key_blocks import find_range
 from ..tiles.scope import Loop
 from .candidates import Candidates
 
@@ -28,17 +26,18 @@ Carried = Sequence[tuple[str, Value]]
 
 def few_largest(
     evaluator: Evaluator, task: SelectionTask, rows: frozenset[str]
-) -> tuple[Value, Value] | None:
-    """The least that is kept of each row and the last place of its equals; None: by other means."""
+) -> FewLargest | None:
+    """The writer of the passes; None where there is no room for so many, or their number is not
+    known."""
     kept = evaluator.fixed_number(task.kept)
     if not isinstance(evaluator.context.target, CpuTarget) or not rows:
         return None
     if kept is None or not 1 <= kept <= _MOST or int(kept) != kept:
         return None
-    return _Row(evaluator, task, rows, int(kept)).ends()
+    return FewLargest(evaluator, task, rows, int(kept))
 
 
-class _Row(Candidates):
+class FewLargest(Candidates):
     """The writer of both passes."""
 
     def __init__(
@@ -47,8 +46,8 @@ class _Row(Candidates):
         super().__init__(evaluator, task, rows)
         self.kept = kept
 
-    def ends(self) -> tuple[Value, Value]:
-        """See ``few_largest``."""
+    def least(self) -> tuple[Value, Value]:
+        """The least that is kept of each row, and for how many of its equals there is room."""
         builder = self.builder
         start = [(f"largest_{n}", self.number(-inf)) for n in range(self.kept)]
         with self._candidates(start) as (loop, x, admitted):
@@ -61,6 +60,11 @@ class _Row(Candidates):
         for number in larger:
             is_larger = builder.cast(self.compared("gt", number, least), DType.INT32)
             room = builder.elementwise("sub", room, is_larger, dtype=DType.INT32, hint="room")
+        return least, room
+
+    def last(self, least: Value, room: Value) -> Value:
+        """The last place of the equals for which there is room."""
+        builder = self.builder
         zero, none = (builder.constant(n, DType.INT32, self.rows) for n in (0, -1))
         with self._candidates([("room", room), ("last", none)]) as (loop, x, admitted):
             room, last = loop.carried
@@ -70,7 +74,7 @@ class _Row(Candidates):
             left = builder.cast(fits, DType.INT32)
             left = builder.elementwise("sub", room, left, dtype=DType.INT32)
             loop.yields = (left, self.evaluator.where(fits, loop.variable, last))
-        return least, loop.results[1]
+        return loop.results[1]
 
     def _with(self, x: Value, largest: tuple[Value, ...]) -> tuple[Value, ...]:
         """The largest with one more candidate, which goes behind its equals."""
@@ -85,15 +89,6 @@ class _Row(Candidates):
     def _candidates(self, carried: Carried) -> Iterator[tuple[Loop, Value, Value | None]]:
         """Within: a number of each row, and whether it is a candidate (None: it is)."""
         task, builder = self.task, self.builder
-        low, high = self._range()
-        with builder.loop(f"{task.over.lower()}_at", low, high, 1, carried) as loop:
+        with builder.loop(f"{task.over.lower()}_at", self.low, self.high, 1, carried) as loop:
             builder.place(task.over, loop.variable)
             yield loop, *self.candidate()
-
-    def _range(self) -> tuple[Value, Value]:
-        """Where candidates of the block of rows begin, and where they end."""
-        size = self.evaluator.size(self.task.over)
-        ranges = ranges_for_rows(self.evaluator, self.task.among, self.task.over)
-        if len(ranges.disjuncts) != 1:
-            return self.builder.constant(0, DType.INT32), size
-        return find_range(self.evaluator, ranges, size)

@@ -9,6 +9,8 @@ sought for may make, the numbers that are no smaller.
 
 from __future__ import annotations
 
+from math import inf
+
 from ...ir.node import AS_FLOAT
 from ...ir.targets import AnyTarget, CpuTarget
 from ...ir.tile import DType, Value
@@ -18,9 +20,9 @@ _BITS = 32
 _LOWEST = -(1 << 31)
 _INFINITE = 0x7F800000  # the bits of inf, the largest number
 _DIGITS = (2, 4)  # bits of a digit: the first digit's step fits 32 bits with a sign
-# To read a number again, in operations on one that is at hand: a core's second cache gives as many
-# as it works on; of a GPU's numbers some come from far.
-_READ_NEAR, _READ_FAR = 1, 24
+# To read a number again, in operations on one that is at hand: a core works on as many as its
+# second cache gives, a multiprocessor on eight for each that comes from the cache of all.
+_READ_NEAR, _READ_FAR = 1, 8
 _OF_TURN = 6  # two comparisons, what is smaller, its largest, and two counts
 
 
@@ -30,29 +32,36 @@ def turns_are_cheaper(kept: int | float | bool | None, target: AnyTarget) -> boo
     return kept is not None and kept * (_OF_TURN + read) <= _cost(_digit(target), read)
 
 
-def least_by_bits(row: RowPasses, target: AnyTarget) -> Value:
-    """The least that is kept; -inf where fewer are candidates, inf where none is kept."""
+def least_by_bits(row: RowPasses, target: AnyTarget) -> tuple[Value, Value]:
+    """The least that is kept, and how many are larger.
+
+    It is -inf where fewer are candidates, inf where none is kept.
+    """
     digit, builder = _digit(target), row.builder
     base = 1 << digit
     start = [
         ("bits", row.whole(_LOWEST, row.rows)),
         ("step", row.whole(1 << (_BITS - digit))),
+        ("larger", row.whole(0, row.rows)),
     ]
     with builder.loop("digit", row.whole(0), row.whole(_BITS // digit), 1, start) as loop:
-        bits, step = loop.carried
+        bits, step, larger = loop.carried
         tried = [row.integer("mul", step, row.whole(n)) for n in range(1, base)]
         bounds = [_number(row, row.integer("add", bits, one)) for one in tried]
 
-        def body(x: Value, counts: tuple[Value, ...]) -> tuple[Value, ...]:
-            pairs = zip(bounds, counts, strict=True)
-            return tuple(row.counted(row.those("ge", x, bound), n) for bound, n in pairs)
-
-        zero = row.whole(0, row.rows)
-        for count in row.walk([(f"count_{n}", zero) for n in range(1, base)], body):
+        zero, lowest = row.whole(0, row.rows), row.number(-inf)
+        starts = [(f"count_{n}", "sum", zero) for n in range(1, base)]
+        counts = row.gather(starts, lambda x: [row.those("ge", x, bound) for bound in bounds])
+        for bound, count in zip(bounds, counts, strict=True):
+            # Of too few the last to be tried is the next above; below -inf there is nothing.
+            few = row.compared("lt", count, row.kept)
+            some = row.evaluator.both(few, row.compared("gt", bound, lowest)) or few
+            more = row.evaluator.where(some, count, zero)
+            larger = row.integer("max", larger, more, hint="larger")
             enough = builder.cast(row.compared("ge", count, row.kept), DType.INT32)
             bits = row.integer("add", bits, row.integer("mul", enough, step))
-        loop.yields = (bits, row.integer("floordiv", step, row.whole(base)))
-    return _number(row, loop.results[0])
+        loop.yields = (bits, row.integer("floordiv", step, row.whole(base)), larger)
+    return _number(row, loop.results[0]), loop.results[2]
 
 
 def _number(row: RowPasses, bits: Value) -> Value:

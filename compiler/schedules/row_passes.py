@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from ...ir.expression import Size, call
-from ...ir.task import SelectionTask
+from ...ir.selection_tasks import ChoiceTask, SelectionTask
+from ...ir.targets import Target
 from ...ir.tile import DType, Value
 from ..tiles.evaluator import Evaluator
+from ..tiles.grid import store_result
+from ..tiles.key_blocks import down_to_block
+from ..tiles.scope import Loop
 from .candidates import Candidates
 
 Carried = Sequence[tuple[str, Value]]
@@ -23,49 +28,82 @@ class RowPasses(Candidates):
         most = call("min", task.kept, Size(task.over))  # fits 32 bits whatever is asked for
         self.kept = self.builder.cast(evaluator.evaluate(most, "kept"), DType.INT32)
         self.candidates: Value | None = None  # of the block in force
+        self.first = down_to_block(evaluator, self.low, task.over, f"{task.over.lower()}_first")
 
-    def last(self, least: Value) -> Value:
+    def make(self) -> None:
+        """The numbers of the rows, where the program keeps them."""
+        if self.own is not None:
+            self.declare(self.own)
+            with self._blocks(self.first, self.high, []) as loop:
+                self.builder.comment("the scores, once for all passes")
+                self.keep(self.own)
+                loop.yields = ()
+
+    def last(self, least: Value, room: Value) -> Value:
         """The place of the last equal for which there is room."""
         builder, over = self.builder, self.task.over
-        none = self.whole(0, self.rows)
-        (larger,) = self.walk(
-            [("larger", none)],
-            lambda x, state: (self.counted(self.those("gt", x, least), state[0]),),
-        )
-        room = builder.elementwise("sub", self.kept, larger, dtype=DType.INT32, hint="room")
 
         def body(x: Value, state: tuple[Value, ...]) -> tuple[Value, ...]:
-            equal = self.those("eq", x, least)
-            number = builder.scan(self._flag(equal), over)
-            number = builder.elementwise("add", number, state[0], dtype=DType.INT32)
-            fits = self.evaluator.both(equal, self.compared("le", number, room))
-            assert fits is not None
+            fits, count = self._fitting(x, least, room, state[0])
             place = self.evaluator.where(fits, builder.position(over), self.whole(-1))
             best = builder.reduce("max", place, over)
-            further = builder.elementwise("max", state[1], best, dtype=DType.INT32)
-            return self.counted(equal, state[0]), further
+            return count, self.integer("max", state[1], best)
 
-        _, last = self.walk([("equals", none), ("last", self.whole(-1, self.rows))], body)
-        return last
+        start = [("equals", self.whole(0, self.rows)), ("last", self.whole(-1, self.rows))]
+        return self.walk(start, body)[1]
+
+    def choose(self, task: ChoiceTask, least: Value, room: Value) -> None:
+        """Store whether each position is chosen: larger, or an equal for which there is room."""
+        size, zero = self.evaluator.size(task.over), self.whole(0)
+        with self._blocks(zero, size, [("equals", self.whole(0, self.rows))]) as loop:
+            x, self.candidates = self.candidate(self._within())
+            fits, count = self._fitting(x, least, room, loop.carried[0])
+            larger = self.those("gt", x, least)
+            chosen = self.builder.elementwise("or", larger, fits, dtype=DType.BOOL)
+            if task.always is not None:
+                always = self.evaluator.condition(task.always, "always")
+                chosen = self.builder.elementwise("or", chosen, always, dtype=DType.BOOL)
+            store_result(self.evaluator, task.chosen, chosen)
+            loop.yields = (count,)
 
     def walk(self, carried: Carried, body: LoopBody) -> tuple[Value, ...]:
-        """One pass over the axis."""
-        builder, over = self.builder, self.task.over
-        size, block = self.evaluator.size(over), builder.block(over)
-        start, zero = f"{over.lower()}_start", self.whole(0)
-        with builder.loop(start, zero, size, block.name, carried) as loop:
-            position = builder.range(over, loop.variable, over.lower())
-            exists = builder.elementwise("lt", position, size, dtype=DType.BOOL)
-            builder.place(over, position, exists)
-            x, among = self.candidate()
-            self.candidates = self.evaluator.both(exists, among)
+        """One pass over the candidates."""
+        with self._blocks(self.first, self.high, carried) as loop:
+            x, self.candidates = self.candidate()
+            if self.own is None:
+                exists = self.builder.bound(self.task.over)
+                self.candidates = self.evaluator.both(exists, self.candidates)
             loop.yields = body(x, loop.carried)
         return loop.results
 
-    def counted(self, flags: Value, so_far: Value) -> Value:
-        """How many there are of each row, with those before."""
-        number = self.builder.reduce("sum", self._flag(flags), self.task.over)
-        return self.integer("add", so_far, number)
+    def gather(
+        self, starts: Sequence[tuple[str, str, Value]], found: Callable[[Value], Sequence[Value]]
+    ) -> tuple[Value, ...]:
+        """What is found of the candidates in one pass, brought together by ``sum`` or ``max``.
+
+        ``starts``: a name, how, and what to start from. A GPU's threads wait for each other to
+        bring what they have found together: there that is done once, at the end.
+        """
+        builder, over = self.builder, self.task.over
+        late = isinstance(self.evaluator.context.target, Target)
+        carried = [(hint, value) for hint, _, value in starts]
+        if late:
+            axes = self.rows | {over}
+            carried = [(hint, self.evaluator.spread(value, axes)) for hint, value in carried]
+
+        def body(x: Value, state: tuple[Value, ...]) -> tuple[Value, ...]:
+            made = []
+            for (_, op, _), value, so_far in zip(starts, found(x), state, strict=True):
+                value = self._flag(value) if op == "sum" else value
+                value = value if late else builder.reduce(op, value, over)
+                made.append(self.evaluator.merge(op, so_far, value))
+            return tuple(made)
+
+        results = self.walk(carried, body)
+        if late:
+            pairs = zip(starts, results, strict=True)
+            results = tuple(builder.reduce(op, value, over) for (_, op, _), value in pairs)
+        return results
 
     def those(self, fn: str, x: Value, bound: Value) -> Value:
         """The candidates of the block for which it holds."""
@@ -80,6 +118,37 @@ class RowPasses(Candidates):
     def integer(self, fn: str, *args: Value, hint: str = "") -> Value:
         """Arithmetic of integers."""
         return self.builder.elementwise(fn, *args, dtype=DType.INT32, hint=hint)
+
+    def _fitting(self, x: Value, least: Value, room: Value, before: Value) -> tuple[Value, Value]:
+        """The equals of the block for which there is room, and how many equals there are so far."""
+        builder = self.builder
+        equal = self.those("eq", x, least)
+        flag = self._flag(equal)
+        number = self.integer("add", builder.scan(flag, self.task.over), before)
+        fits = self.evaluator.both(equal, self.compared("le", number, room))
+        assert fits is not None
+        count = builder.reduce("sum", flag, self.task.over)
+        return fits, self.integer("add", before, count)
+
+    def _within(self) -> Value | None:
+        """Whether the program has kept a number for the place in force; None: it has."""
+        position = self.builder.position(self.task.over)
+        within = self.compared("lt", position, self.high)
+        if self.builder.constant_of(self.first) == 0:
+            return within
+        return self.evaluator.both(within, self.compared("ge", position, self.first))
+
+    @contextmanager
+    def _blocks(self, first: Value, end: Value, carried: Carried) -> Iterator[Loop]:
+        """Within: a block of positions."""
+        builder, over = self.builder, self.task.over
+        name, block = over.lower(), builder.block(over)
+        with builder.loop(f"{name}_start", first, end, block.name, carried) as loop:
+            position = builder.range(over, loop.variable, name)
+            size = self.evaluator.size(over)
+            exists = builder.elementwise("lt", position, size, dtype=DType.BOOL)
+            builder.place(over, position, exists)
+            yield loop
 
     def _flag(self, value: Value) -> Value:
         return self.builder.cast(value, DType.INT32)

@@ -9,6 +9,7 @@ from typing import Any
 from ...ir.plan import Kernel, Plan
 from ...ir.recurrence_tasks import ChunkTask, LoopTask, ScanTask
 from ...ir.roles import dim_roles
+from ...ir.selection_tasks import ChoiceTask, EndsTask
 from ...ir.targets import Target
 from ...ir.task import (
     AttentionTask,
@@ -18,7 +19,6 @@ from ...ir.task import (
     ListedRowsTask,
     PointwiseTask,
     RunningSumTask,
-    SelectionTask,
     Task,
     TransformTask,
 )
@@ -34,7 +34,7 @@ from .listed_rows import listed_rows
 from .loop import loop
 from .pointwise import pointwise, running_sum
 from .scan import scan
-from .selection import selection
+from .selection import choice, selection
 from .transform import transform
 
 SCHEDULES: Mapping[type, Callable[[Any, Context], Program]] = {
@@ -48,7 +48,8 @@ SCHEDULES: Mapping[type, Callable[[Any, Context], Program]] = {
     LoopTask: loop,
     PointwiseTask: pointwise,
     RunningSumTask: running_sum,
-    SelectionTask: selection,
+    EndsTask: selection,
+    ChoiceTask: choice,
     TransformTask: transform,
 }
 
@@ -79,7 +80,8 @@ def schedule_tasks(plan: Plan) -> Plan:
 
 
 def _is_exact(task: Task, decides: frozenset[str]) -> bool:
-    return isinstance(task, PointwiseTask) and not decides.isdisjoint(task.writes)
+    decisive_map = isinstance(task, PointwiseTask) and not decides.isdisjoint(task.writes)
+    return decisive_map or isinstance(task, ChoiceTask)
 
 
 def plan_context(plan: Plan) -> Context:

@@ -1,84 +1,164 @@
-"""The value of a rank along a long axis: where the first few of an order end.
+"""The largest numbers of rows: where they end along a long axis, or which they are.
 
     rank(x, J) < k  -->  x > least or (x == least and j <= last)
 
 ``least`` is the k-th largest number of a row and ``last`` the place of the last of its equals that
 is among the first k. Few are gone through one by one, many are found by the bits of the least.
+Where which they are is all that is asked for, the same kernel says so of each position.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import inf
 
 from ...ir.expression import Size
-from ...ir.task import SelectionTask
+from ...ir.selection_tasks import ChoiceTask, EndsTask, OwnNumbers, SelectionTask
 from ...ir.tile import BufferArgument, DType, Program, Tile, Value
 from ..tiles.builder import Builder
 from ..tiles.context import Context
 from ..tiles.evaluation import TileEvaluator
 from ..tiles.evaluator import Evaluator
 from ..tiles.grid import place_grid, store_result
+from ..tiles.key_blocks import integer
 from .defaults import LIGHT, pointwise_blocks
 from .few_largest import few_largest
 from .largest_by_bits import least_by_bits, turns_are_cheaper
 from .row_passes import RowPasses
 
+# Rows whose numbers a program keeps, of many of which long ones leave the second cache, and how
+# many of each it looks at together.
+_OWN_ROWS, _OWN_BLOCK = 16, 64
 
-def selection(task: SelectionTask, context: Context) -> Program:
+
+def selection(task: EndsTask, context: Context) -> Program:
     """The tile program that fills the two buffers, cut along ``tiled``."""
-    tiled = task.tiled
-    context = context.with_blocks(pointwise_blocks((*tiled, task.over)))
-    builder = Builder(task.name)
-    evaluator = TileEvaluator(builder, context)
+    evaluator = _start(task, context, pointwise_blocks((*task.tiled, task.over)))
     dims = context.buffers[task.least].dims
-    for buffer in (context.buffers[task.least], context.buffers[task.last]):
-        builder.buffer(BufferArgument(buffer.name, buffer.dims, buffer.dtype, written=True))
-    place_grid(evaluator, [d for d in dims if d not in tiled], None)
-    for dim in tiled:
+    place_grid(evaluator, [d for d in dims if d not in task.tiled], None)
+    for dim in task.tiled:
         place_grid(evaluator, [dim], dim)
     rows = evaluator.tile_axes(dims)
-    least, last = few_largest(evaluator, task, rows) or _by_passes(evaluator, task, rows)
+    few = few_largest(evaluator, task, rows)
+    if few is not None:
+        least, room = few.least()
+        last = few.last(least, room)
+    else:
+        row = _passes(evaluator, task, rows)
+        least, room = _least(row)
+        last = row.last(least, room)
     store_result(evaluator, task.least, least)
     store_result(evaluator, task.last, last)
-    return builder.finish(context.launch(LIGHT), task.about)
+    return evaluator.builder.finish(context.launch(LIGHT), task.about)
 
 
-def _by_passes(
-    evaluator: Evaluator, task: SelectionTask, rows: frozenset[str]
-) -> tuple[Value, Value]:
-    """The least that is kept and the last of its equals, however many are kept."""
-    context = evaluator.context
-    evaluator.builder.tiles[task.over] = Tile(task.over, context.blocks.get(task.over, 64))
-    row = RowPasses(evaluator, task, rows)
+def choice(task: ChoiceTask, context: Context) -> Program:
+    """The tile program that says of each position whether it is chosen."""
+    blocks = pointwise_blocks((*task.tiled, task.over))
+    if task.own is not None:
+        blocks |= {**dict.fromkeys(task.tiled, _OWN_ROWS), task.over: _OWN_BLOCK}
+    evaluator = _start(task, context, blocks)
+    dims = [d for d in context.buffers[task.chosen].dims if d != task.over]
+    place_grid(evaluator, [d for d in dims if d not in task.tiled], None)
+    with _blocks_of_rows(evaluator, task):
+        rows = evaluator.tile_axes(dims)
+        row = _passes(evaluator, task, rows)
+        row.make()
+        few = few_largest(evaluator, task, rows)
+        row.choose(task, *(_least(row) if few is None else few.least()))
+    return evaluator.builder.finish(context.launch(LIGHT), task.about)
+
+
+def _start(task: EndsTask | ChoiceTask, context: Context, blocks: dict[str, int]) -> Evaluator:
+    builder = Builder(task.name)
+    for name in task.computes:
+        buffer = context.buffers[name]
+        builder.buffer(BufferArgument(name, buffer.dims, buffer.dtype, written=True))
+    return TileEvaluator(builder, context.with_blocks(blocks))
+
+
+@contextmanager
+def _blocks_of_rows(evaluator: Evaluator, task: ChoiceTask) -> Iterator[None]:
+    """Within: the block of rows of the program, or one of its share after another."""
+    if task.own is None:
+        for dim in task.tiled:
+            place_grid(evaluator, [dim], dim)
+        yield
+        return
+    (dim,) = task.tiled
+    place_grid(evaluator, [task.own.shares], None)
+    with _block_of_share(evaluator, task.own, dim):
+        yield
+
+
+@contextmanager
+def _block_of_share(evaluator: Evaluator, own: OwnNumbers, dim: str) -> Iterator[None]:
+    """Within: every so manieth block of rows is the program's; so shares are of like work."""
+    builder, name = evaluator.builder, dim.lower()
+    builder.in_turn.add(dim)
+    builder.shares[own.shares] = dim
+    builder.tiles[dim] = Tile(dim, evaluator.context.blocks[dim])
+    zero, one = (builder.constant(n, DType.INT32) for n in (0, 1))
+    size, block = evaluator.size(dim), builder.block(dim)
+    first = integer(evaluator, "mul", evaluator.position(own.shares), block, hint=f"{name}_first")
+    stride = integer(evaluator, "mul", evaluator.size(own.shares), block, hint=f"{name}_stride")
+    less = integer(evaluator, "sub", stride, one)
+    rest = integer(evaluator, "add", integer(evaluator, "sub", size, first), less)
+    turns = integer(evaluator, "floordiv", rest, stride, hint=f"{name}_turns")
+    with builder.loop(f"{name}_turn", zero, turns, 1, []) as loop:
+        ahead = integer(evaluator, "mul", loop.variable, stride)
+        start = integer(evaluator, "add", first, ahead, hint=f"{name}_start")
+        position = builder.range(dim, start, name)
+        exists = builder.elementwise("lt", position, size, dtype=DType.BOOL)
+        builder.place(dim, position, exists)
+        yield
+        loop.yields = ()
+
+
+def _passes(evaluator: Evaluator, task: SelectionTask, rows: frozenset[str]) -> RowPasses:
+    evaluator.builder.tiles[task.over] = Tile(task.over, evaluator.context.blocks[task.over])
+    return RowPasses(evaluator, task, rows)
+
+
+def _least(row: RowPasses) -> tuple[Value, Value]:
+    """The least that is kept and for how many of its equals there is room."""
+    evaluator, task = row.evaluator, row.task
+    target = evaluator.context.target
     most = [evaluator.fixed_number(n) for n in (task.kept, Size(task.over))]
     known = min((n for n in most if n is not None), default=None)
-    by_turns = turns_are_cheaper(known, context.target)
-    least = _least_by_turns(row) if by_turns else least_by_bits(row, context.target)
-    return least, row.last(least)
+    by_turns = turns_are_cheaper(known, target)
+    least, larger = _least_by_turns(row) if by_turns else least_by_bits(row, target)
+    return least, row.integer("sub", row.kept, larger, hint="room")
 
 
-def _least_by_turns(row: RowPasses) -> Value:
-    """From one number to the next smaller one, until as many are as large as are kept."""
+def _least_by_turns(row: RowPasses) -> tuple[Value, Value]:
+    """From one number to the next smaller one, until as many are as large as are kept; the least,
+    and how many are larger."""
     builder = row.builder
     turns = row.kept
     for dim in sorted(turns.axes):  # the rows of a tile take the turns of the longest
         turns = builder.reduce("max", turns, dim, "turns")
-    start = [("least", row.number(inf))]
+    lowest, zero = row.number(-inf), row.whole(0, row.rows)
+    start = [("least", row.number(inf)), ("larger", zero)]
     with builder.loop("turn", row.whole(0), turns, 1, start) as loop:
-        (so_far,) = loop.carried
+        so_far, larger = loop.carried
 
-        def body(x: Value, state: tuple[Value, ...]) -> tuple[Value, ...]:
-            as_large = row.those("ge", x, so_far)
-            smaller = row.evaluator.where(row.those("lt", x, so_far), x, row.number(-inf))
-            best = builder.reduce("max", smaller, row.task.over)
-            following = builder.elementwise("max", state[1], best, dtype=DType.FLOAT32)
-            return row.counted(as_large, state[0]), following
+        def found(x: Value) -> tuple[Value, ...]:
+            smaller = row.evaluator.where(row.those("lt", x, so_far), x, lowest)
+            return row.those("ge", x, so_far), smaller
 
-        start = [("count", row.whole(0, row.rows)), ("following", row.number(-inf))]
-        count, following = row.walk(start, body)
+        starts = [("count", "sum", zero), ("following", "max", lowest)]
+        count, following = row.gather(starts, found)
         enough = row.compared("ge", count, row.kept)
-        loop.yields = (row.evaluator.where(enough, so_far, following),)
-    return loop.results[0]
+        stays = builder.elementwise(
+            "or", enough, row.compared("eq", so_far, lowest), dtype=DType.BOOL
+        )
+        loop.yields = (
+            row.evaluator.where(stays, so_far, following),
+            row.evaluator.where(stays, larger, count),
+        )
+    return loop.results[0], loop.results[1]
 
 
-__all__ = ["selection"]
+__all__ = ["choice", "selection"]

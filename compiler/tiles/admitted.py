@@ -20,7 +20,8 @@ def ranges_for_rows(evaluator: Evaluator, where: Expr | None, axis: str) -> KeyR
     apart gives none, and no block is free of it.
     """
     conditions = conditions_of(where)
-    rows = [g.dim for g in evaluator.builder.grid if g.tiled]
+    builder = evaluator.builder
+    rows = [*(g.dim for g in builder.grid if g.tiled), *sorted(builder.in_turn)]
     told = {c: evaluator.tile_axes(c.axes - {axis}) for c in conditions}
     block = next((d for d in rows if any(told[c] == {d} for c in conditions)), (rows or [""])[0])
     bounding = [c for c in conditions if told[c] <= {block}]

@@ -10,7 +10,7 @@ from mixc.backends.reference.evaluate import run
 from mixc.compiler.language.load import load_text
 from mixc.compiler.pipeline import lower
 from mixc.ir.targets import AVX512, EVERY_GPU
-from mixc.ir.tile import For, Scan, all_ops
+from mixc.ir.tile import For, all_ops
 
 SPEC = """
 mixer: chosen
@@ -42,19 +42,19 @@ def test_ties_and_what_is_no_number(top: int, among: str) -> None:
 
 
 def test_up_to_16_on_a_cpu_go_by_one_pass() -> None:
-    """Which counts no equals by a running sum; a GPU's threads have no rows side by side."""
+    """And another that writes the choice; a GPU's threads have no rows side by side."""
 
-    def scans(top: int, target: object) -> int:
+    def walks(top: int, target: object) -> int:
         mixer = load_text(SPEC.format(top=top, among="n < N"), "chosen.yaml")
         plan = lower(mixer, {}, "float32", target=target)
-        return sum(isinstance(op, Scan) for k in plan.kernels for op in all_ops(k.program.body))
+        return sum(isinstance(op, For) for k in plan.kernels for op in all_ops(k.program.body))
 
-    assert [scans(top, AVX512) for top in (1, 16, 17)] == [0, 0, 1]
-    assert scans(1, EVERY_GPU) == 1
+    assert [walks(top, AVX512) for top in (1, 16, 17)] == [2, 2, 3]
+    assert walks(1, EVERY_GPU) == 3
 
 
 def test_a_pass_ends_where_candidates_end() -> None:
     mixer = load_text(SPEC.format(top=2, among="n <= i // 2"), "chosen.yaml")
     plan = lower(mixer, {}, "float32", target=AVX512)
     walks = [op for k in plan.kernels for op in all_ops(k.program.body) if isinstance(op, For)]
-    assert [walk.stop.name for walk in walks] == ["n_high", "n_high"]
+    assert [walk.stop.name for walk in walks] == ["n_high", "constant"]

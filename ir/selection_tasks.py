@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from .expression import Expr
 from .kernel_task import KernelTask
+from .mixer import Rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,27 +68,34 @@ class OwnNumbers:
 
 @dataclass(frozen=True, slots=True)
 class ChoiceTask(SelectionTask):
-    """Whether each candidate is one of the largest, or ``always`` holds, in ``chosen``.
+    """Whether each candidate is chosen, or ``always`` holds, in ``chosen``, for each of ``rows``.
 
-    With ``own`` the numbers are made by the kernel, once: each pass over a row then compares the
-    same bits.
+    ``kept`` is the bound of the ``rule``: how many (``top``), what to be larger than (``above``),
+    or which part of the softmax's sum is to be reached (``mass``). ``listed`` has the places of the
+    chosen, best first, then others that ``always`` adds, in ``slots`` places; -1 follows. Either
+    may be asked for alone. With ``own`` the numbers are made by the kernel, once: each pass over a
+    row then compares the same bits.
     """
 
     schedule: ClassVar[str] = "choice"
 
-    chosen: str = ""
+    rows: tuple[str, ...] = ()
+    rule: Rule = "top"
+    chosen: str | None = None
     always: Expr | None = None
     own: OwnNumbers | None = None
+    listed: str | None = None
+    slots: str = ""
 
     @property
     def writes(self) -> tuple[str, ...]:
         """The buffers that the kernel fills."""
-        return (self.chosen, *(() if self.own is None else (self.own.buffer,)))
+        return (*self.computes, *(() if self.own is None else (self.own.buffer,)))
 
     @property
     def computes(self) -> tuple[str, ...]:
         """The results by name."""
-        return (self.chosen,)
+        return tuple(filter(None, (self.chosen, self.listed)))
 
     @property
     def expressions(self) -> Iterator[Expr]:

@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from ...ir.errors import UnsupportedError
-from ...ir.expression import Call, Cumsum, Expr, Kind, Literal, Reduce, Ref, Size, Solve, call
+from ...ir.expression import (
+    Call,
+    Cumsum,
+    Expr,
+    Index,
+    Kind,
+    Literal,
+    Reduce,
+    Ref,
+    Size,
+    Solve,
+    call,
+)
 from ...ir.mixer import Select
 from ...ir.plan import Buffer
 from ...ir.rewriting import walk
@@ -23,13 +35,13 @@ def plan_select(builder: PlanBuilder, stage: Select) -> None:
     """The kernel of a selection.
 
     Raises:
-        UnsupportedError: a rule, a list or several axes, which no schedule computes.
+        UnsupportedError: several axes, which no schedule computes.
     """
     _refuse(builder, stage)
     among = None if stage.among is None else builder.inlined(stage.among)
     always = None if stage.always is None else builder.inlined(stage.always)
-    if stage.rule == "top":
-        builder.names[stage.output] = _largest(builder, stage, among, always)
+    if stage.rule != "above" or stage.listed is not None:
+        _by_rows(builder, stage, among, always)
         return
     chosen: Expr = call("gt", builder.inlined(stage.score), builder.inlined(stage.bound))
     if among is not None:
@@ -39,30 +51,45 @@ def plan_select(builder: PlanBuilder, stage: Select) -> None:
     builder.names[stage.output] = builder.result(stage.output, chosen, "the choice")
 
 
-def _largest(builder: PlanBuilder, stage: Select, among: Expr | None, always: Expr | None) -> Expr:
-    """The choice of the largest, by a kernel that makes their numbers where it can."""
+def _by_rows(builder: PlanBuilder, stage: Select, among: Expr | None, always: Expr | None) -> None:
+    """The choice by a kernel that goes over rows, and makes their numbers where it can."""
     (over,) = stage.over
     rows = builder.order(stage.queries)
     score, bound = builder.inlined(stage.score), builder.inlined(stage.bound)
     tiled = builder.tiled(score, rows)[-1:]
     x, own = _own_numbers(builder, stage, score, rows, tiled)
-    name, axes = stage.output, stage.queries | {over}
-    _declare(builder, name, axes)
+    chosen = stage.output if stage.listed is None or _is_read(builder, stage.output) else None
+    if chosen is not None:
+        builder.names[chosen] = _declare(builder, chosen, stage.queries | {over}, Kind.BOOL)
+    if stage.listed is not None:
+        assert stage.slots is not None
+        builder.context.ranges.made[stage.listed] = call("sub", Index(over), 1)
+        axes = stage.queries | {stage.slots}
+        builder.names[stage.listed] = _declare(builder, stage.listed, axes, Kind.INT)
+    made = " and ".join(name for name in (chosen, stage.listed) if name is not None)
+    which = {"top": "the largest", "above": "the large ones", "mass": "the largest, by their mass,"}
     task = ChoiceTask(
-        name=builder.kernel_name(name),
+        name=builder.kernel_name(chosen or stage.output),
         x=x,
         over=over,
         kept=_read(builder, bound),
         tiled=tuple(tiled),
-        about=f"{name}: the largest along {over}",
-        reason=f"the largest along {over} are selected",
+        about=f"{made}: {which[stage.rule]} along {over}",
+        reason=f"{which[stage.rule]} along {over} are selected",
         among=None if among is None else _read(builder, among),
-        chosen=name,
+        rows=rows,
+        rule=stage.rule,
+        chosen=chosen,
         always=None if always is None else _read(builder, always),
         own=own,
+        listed=stage.listed,
+        slots=stage.slots or "",
     )
     builder.tasks.append(task)
-    return Ref(name, axes, Kind.BOOL)
+
+
+def _is_read(builder: PlanBuilder, name: str) -> bool:
+    return name in builder.read or name in {o.name for o in builder.mixer.outputs}
 
 
 def _read(builder: PlanBuilder, expr: Expr) -> Expr:
@@ -70,14 +97,16 @@ def _read(builder: PlanBuilder, expr: Expr) -> Expr:
     return builder.materialised(expr, None, None, inside=True)
 
 
-def _declare(builder: PlanBuilder, name: str, axes: frozenset[str]) -> None:
-    """The buffer of the choice: an output of the mixer, or in an order of the plan's own."""
+def _declare(builder: PlanBuilder, name: str, axes: frozenset[str], kind: Kind) -> Ref:
+    """The buffer of a result: an output of the mixer, or in an order of the plan's own."""
+    dtype = DType.BOOL if kind is Kind.BOOL else DType.INT32
     output = next((o for o in builder.mixer.outputs if o.name == name), None)
     if output is not None:
-        buffer = Buffer(name, output.dims, DType.BOOL, "output")
+        buffer = Buffer(name, output.dims, dtype, "output")
     else:
-        buffer = Buffer(name, builder.order(axes), DType.BOOL, "temporary")
+        buffer = Buffer(name, builder.order(axes), dtype, "temporary")
     builder.context.buffers[name] = buffer
+    return Ref(name, axes, kind)
 
 
 def _own_numbers(
@@ -138,12 +167,7 @@ def _rounds_itself(node: Expr) -> bool:
 
 
 def _refuse(builder: PlanBuilder, stage: Select) -> None:
-    for reason in (
-        "the list of a selection" if stage.listed is not None else None,
-        "a selection over several axes" if len(stage.over) > 1 else None,
-        "a selection by `mass`" if stage.rule == "mass" else None,
-    ):
-        if reason is not None:
-            raise UnsupportedError(
-                f"{builder.mixer.name}: {reason} has no kernel yet: {stage.output}"
-            )
+    if len(stage.over) > 1:
+        raise UnsupportedError(
+            f"{builder.mixer.name}: a selection over several axes has no kernel yet: {stage.output}"
+        )

@@ -9,12 +9,13 @@ sought for may make, the numbers that are no smaller.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from math import inf
 
 from ...ir.node import AS_FLOAT
 from ...ir.targets import AnyTarget, CpuTarget
 from ...ir.tile import DType, Value
-from .row_passes import RowPasses
+from .row_passes import RowPasses, kept_number
 
 _BITS = 32
 _LOWEST = -(1 << 31)
@@ -32,36 +33,79 @@ def turns_are_cheaper(kept: int | float | bool | None, target: AnyTarget) -> boo
     return kept is not None and kept * (_OF_TURN + read) <= _cost(_digit(target), read)
 
 
-def least_by_bits(row: RowPasses, target: AnyTarget) -> tuple[Value, Value]:
-    """The least that is kept, and how many are larger.
+class Measure(ABC):
+    """What the numbers of a row add up to, from the largest on, until it is enough."""
 
-    It is -inf where fewer are candidates, inf where none is kept.
-    """
-    digit, builder = _digit(target), row.builder
-    base = 1 << digit
-    start = [
-        ("bits", row.whole(_LOWEST, row.rows)),
-        ("step", row.whole(1 << (_BITS - digit))),
-        ("larger", row.whole(0, row.rows)),
-    ]
-    with builder.loop("digit", row.whole(0), row.whole(_BITS // digit), 1, start) as loop:
-        bits, step, larger = loop.carried
-        tried = [row.integer("mul", step, row.whole(n)) for n in range(1, base)]
-        bounds = [_number(row, row.integer("add", bits, one)) for one in tried]
+    dtype: DType
 
-        zero, lowest = row.whole(0, row.rows), row.number(-inf)
-        starts = [(f"count_{n}", "sum", zero) for n in range(1, base)]
-        counts = row.gather(starts, lambda x: [row.those("ge", x, bound) for bound in bounds])
-        for bound, count in zip(bounds, counts, strict=True):
-            # Of too few the last to be tried is the next above; below -inf there is nothing.
-            few = row.compared("lt", count, row.kept)
-            some = row.evaluator.both(few, row.compared("gt", bound, lowest)) or few
-            more = row.evaluator.where(some, count, zero)
-            larger = row.integer("max", larger, more, hint="larger")
-            enough = builder.cast(row.compared("ge", count, row.kept), DType.INT32)
-            bits = row.integer("add", bits, row.integer("mul", enough, step))
-        loop.yields = (bits, row.integer("floordiv", step, row.whole(base)), larger)
-    return _number(row, loop.results[0]), loop.results[2]
+    def __init__(self, row: RowPasses) -> None:
+        self.row = row
+
+    @abstractmethod
+    def parts(self, x: Value, those: Value) -> Value:
+        """What each of ``those`` numbers adds."""
+
+    @property
+    @abstractmethod
+    def wanted(self) -> Value:
+        """What is enough."""
+
+    def least(self) -> tuple[Value, Value]:
+        """The largest number with which it is enough, and what larger ones add up to.
+
+        It is -inf where all are too few, inf where none is wanted.
+        """
+        row, builder, dtype = self.row, self.row.builder, self.dtype
+        digit = _digit(row.evaluator.context.target)
+        base, number = 1 << digit, 0.0 if dtype.is_float else 0
+        nothing = builder.constant(number, dtype, row.rows)
+        start = [
+            ("bits", row.whole(_LOWEST, row.rows)),
+            ("step", row.whole(1 << (_BITS - digit))),
+            ("larger", nothing),
+        ]
+        with builder.loop("digit", row.whole(0), row.whole(_BITS // digit), 1, start) as loop:
+            bits, step, larger = loop.carried
+            tried = [row.integer("mul", step, row.whole(n)) for n in range(1, base)]
+            bounds = [_number(row, row.integer("add", bits, one)) for one in tried]
+            starts = [(f"sum_{n}", "sum", nothing) for n in range(1, base)]
+            sums = row.gather(
+                starts, lambda x: [self.parts(x, row.those("ge", x, bound)) for bound in bounds]
+            )
+            for bound, found in zip(bounds, sums, strict=True):
+                # Of too few the last to be tried is the next above; below -inf there is nothing.
+                few = row.compared("lt", found, self.wanted)
+                few = row.both(few, row.compared("gt", bound, row.number(-inf)))
+                more = row.evaluator.where(few, found, nothing)
+                larger = builder.elementwise("max", larger, more, dtype=dtype, hint="larger")
+                enough = builder.cast(row.compared("ge", found, self.wanted), DType.INT32)
+                bits = row.integer("add", bits, row.integer("mul", enough, step))
+            loop.yields = (bits, row.integer("floordiv", step, row.whole(base)), larger)
+        return _number(row, loop.results[0]), loop.results[2]
+
+
+class Count(Measure):
+    """How many there are."""
+
+    dtype = DType.INT32
+
+    def __init__(self, row: RowPasses) -> None:
+        super().__init__(row)
+        self.kept = kept_number(row)
+
+    def parts(self, x: Value, those: Value) -> Value:
+        """One for each."""
+        return self.row.flag(those)
+
+    @property
+    def wanted(self) -> Value:
+        """How many are kept."""
+        return self.kept
+
+    def ends(self) -> tuple[Value, Value]:
+        """The least that is kept, and for how many of its equals there is room."""
+        least, larger = self.least()
+        return least, self.row.integer("sub", self.kept, larger, hint="room")
 
 
 def _number(row: RowPasses, bits: Value) -> Value:
@@ -89,4 +133,4 @@ def _cost(digit: int, read: int) -> int:
     return _BITS // digit * (read + 1 + 2 * ((1 << digit) - 1))
 
 
-__all__ = ["least_by_bits", "turns_are_cheaper"]
+__all__ = ["Count", "Measure", "turns_are_cheaper"]

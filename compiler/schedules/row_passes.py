@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from ...ir.expression import Size, call
-from ...ir.selection_tasks import ChoiceTask, SelectionTask
+from ...ir.expression import Expr, Size, call
+from ...ir.selection_tasks import SelectionTask
 from ...ir.targets import Target
 from ...ir.tile import DType, Value
 from ..tiles.evaluator import Evaluator
@@ -25,8 +25,6 @@ class RowPasses(Candidates):
 
     def __init__(self, evaluator: Evaluator, task: SelectionTask, rows: frozenset[str]) -> None:
         super().__init__(evaluator, task, rows)
-        most = call("min", task.kept, Size(task.over))  # fits 32 bits whatever is asked for
-        self.kept = self.builder.cast(evaluator.evaluate(most, "kept"), DType.INT32)
         self.candidates: Value | None = None  # of the block in force
         self.first = down_to_block(evaluator, self.low, task.over, f"{task.over.lower()}_first")
 
@@ -52,19 +50,23 @@ class RowPasses(Candidates):
         start = [("equals", self.whole(0, self.rows)), ("last", self.whole(-1, self.rows))]
         return self.walk(start, body)[1]
 
-    def choose(self, task: ChoiceTask, least: Value, room: Value) -> None:
+    def choose(self, chosen: str, always: Expr | None, least: Value, room: Value) -> None:
         """Store whether each position is chosen: larger, or an equal for which there is room."""
-        size, zero = self.evaluator.size(task.over), self.whole(0)
-        with self._blocks(zero, size, [("equals", self.whole(0, self.rows))]) as loop:
-            x, self.candidates = self.candidate(self._within())
+        evaluator = self.evaluator
+        with self.whole_row([("equals", self.whole(0, self.rows))]) as (loop, x):
             fits, count = self._fitting(x, least, room, loop.carried[0])
-            larger = self.those("gt", x, least)
-            chosen = self.builder.elementwise("or", larger, fits, dtype=DType.BOOL)
-            if task.always is not None:
-                always = self.evaluator.condition(task.always, "always")
-                chosen = self.builder.elementwise("or", chosen, always, dtype=DType.BOOL)
-            store_result(self.evaluator, task.chosen, chosen)
+            made = self.either(self.those("gt", x, least), fits)
+            if always is not None:
+                made = self.either(made, evaluator.condition(always, "always"))
+            store_result(evaluator, chosen, made)
             loop.yields = (count,)
+
+    @contextmanager
+    def whole_row(self, carried: Carried) -> Iterator[tuple[Loop, Value]]:
+        """Within: a block of positions, candidates or not, with their numbers."""
+        with self._blocks(self.whole(0), self.evaluator.size(self.task.over), carried) as loop:
+            x, self.candidates = self.candidate(self._within())
+            yield loop, x
 
     def walk(self, carried: Carried, body: LoopBody) -> tuple[Value, ...]:
         """One pass over the candidates."""
@@ -94,7 +96,7 @@ class RowPasses(Candidates):
         def body(x: Value, state: tuple[Value, ...]) -> tuple[Value, ...]:
             made = []
             for (_, op, _), value, so_far in zip(starts, found(x), state, strict=True):
-                value = self._flag(value) if op == "sum" else value
+                value = self.flag(value) if value.dtype is DType.BOOL else value
                 value = value if late else builder.reduce(op, value, over)
                 made.append(self.evaluator.merge(op, so_far, value))
             return tuple(made)
@@ -123,7 +125,7 @@ class RowPasses(Candidates):
         """The equals of the block for which there is room, and how many equals there are so far."""
         builder = self.builder
         equal = self.those("eq", x, least)
-        flag = self._flag(equal)
+        flag = self.flag(equal)
         number = self.integer("add", builder.scan(flag, self.task.over), before)
         fits = self.evaluator.both(equal, self.compared("le", number, room))
         assert fits is not None
@@ -150,8 +152,27 @@ class RowPasses(Candidates):
             builder.place(over, position, exists)
             yield loop
 
-    def _flag(self, value: Value) -> Value:
+    def either(self, a: Value, b: Value) -> Value:
+        """Where one holds."""
+        return self.builder.elementwise("or", a, b, dtype=DType.BOOL)
+
+    def both(self, *conditions: Value | None) -> Value:
+        """Where all hold."""
+        made: Value | None = None
+        for condition in conditions:
+            made = self.evaluator.both(made, condition)
+        assert made is not None
+        return made
+
+    def flag(self, value: Value) -> Value:
+        """A truth as 0 or 1."""
         return self.builder.cast(value, DType.INT32)
 
 
-__all__ = ["LoopBody", "RowPasses"]
+def kept_number(row: RowPasses) -> Value:
+    """How many are kept of each row, at most all: that fits 32 bits whatever is asked for."""
+    most = call("min", row.task.kept, Size(row.task.over))
+    return row.builder.cast(row.evaluator.evaluate(most, "kept"), DType.INT32)
+
+
+__all__ = ["LoopBody", "RowPasses", "kept_number"]

@@ -24,8 +24,10 @@ from ..tiles.grid import place_grid, store_result
 from ..tiles.key_blocks import integer
 from .defaults import LIGHT, pointwise_blocks
 from .few_largest import few_largest
-from .largest_by_bits import least_by_bits, turns_are_cheaper
-from .row_passes import RowPasses
+from .largest_by_bits import Count, turns_are_cheaper
+from .list_of_row import ListOfRow
+from .mass import Mass
+from .row_passes import RowPasses, kept_number
 
 # Rows whose numbers a program keeps, of many of which long ones leave the second cache, and how
 # many of each it looks at together.
@@ -59,14 +61,16 @@ def choice(task: ChoiceTask, context: Context) -> Program:
     if task.own is not None:
         blocks |= {**dict.fromkeys(task.tiled, _OWN_ROWS), task.over: _OWN_BLOCK}
     evaluator = _start(task, context, blocks)
-    dims = [d for d in context.buffers[task.chosen].dims if d != task.over]
+    dims = task.rows
     place_grid(evaluator, [d for d in dims if d not in task.tiled], None)
     with _blocks_of_rows(evaluator, task):
         rows = evaluator.tile_axes(dims)
         row = _passes(evaluator, task, rows)
         row.make()
-        few = few_largest(evaluator, task, rows)
-        row.choose(task, *(_least(row) if few is None else few.least()))
+        if task.chosen is not None:
+            row.choose(task.chosen, task.always, *_ends(row, task))
+        if task.listed is not None:
+            ListOfRow(row, task).store(task.listed)
     return evaluator.builder.finish(context.launch(LIGHT), task.about)
 
 
@@ -121,22 +125,35 @@ def _passes(evaluator: Evaluator, task: SelectionTask, rows: frozenset[str]) -> 
     return RowPasses(evaluator, task, rows)
 
 
+def _ends(row: RowPasses, task: ChoiceTask) -> tuple[Value, Value]:
+    """The least that is kept of each row and for how many of its equals there is room."""
+    match task.rule:
+        case "above":
+            bound = row.evaluator.spread(row.evaluator.real(task.kept), row.rows)
+            return bound, row.whole(0, row.rows)
+        case "mass":
+            return Mass(row, task.kept).ends()
+    few = few_largest(row.evaluator, task, row.rows)
+    return _least(row) if few is None else few.least()
+
+
 def _least(row: RowPasses) -> tuple[Value, Value]:
-    """The least that is kept and for how many of its equals there is room."""
+    """The same where so many are kept."""
     evaluator, task = row.evaluator, row.task
     target = evaluator.context.target
     most = [evaluator.fixed_number(n) for n in (task.kept, Size(task.over))]
     known = min((n for n in most if n is not None), default=None)
-    by_turns = turns_are_cheaper(known, target)
-    least, larger = _least_by_turns(row) if by_turns else least_by_bits(row, target)
-    return least, row.integer("sub", row.kept, larger, hint="room")
+    if not turns_are_cheaper(known, target):
+        return Count(row).ends()
+    least, larger = _least_by_turns(row)
+    return least, row.integer("sub", kept_number(row), larger, hint="room")
 
 
 def _least_by_turns(row: RowPasses) -> tuple[Value, Value]:
     """From one number to the next smaller one, until as many are as large as are kept; the least,
     and how many are larger."""
     builder = row.builder
-    turns = row.kept
+    turns = kept = kept_number(row)
     for dim in sorted(turns.axes):  # the rows of a tile take the turns of the longest
         turns = builder.reduce("max", turns, dim, "turns")
     lowest, zero = row.number(-inf), row.whole(0, row.rows)
@@ -150,7 +167,7 @@ def _least_by_turns(row: RowPasses) -> tuple[Value, Value]:
 
         starts = [("count", "sum", zero), ("following", "max", lowest)]
         count, following = row.gather(starts, found)
-        enough = row.compared("ge", count, row.kept)
+        enough = row.compared("ge", count, kept)
         stays = builder.elementwise(
             "or", enough, row.compared("eq", so_far, lowest), dtype=DType.BOOL
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ...ir.errors import UnsupportedError
+from dataclasses import replace
+
 from ...ir.expression import (
     Call,
     Cumsum,
@@ -10,6 +11,7 @@ from ...ir.expression import (
     Index,
     Kind,
     Literal,
+    Read,
     Reduce,
     Ref,
     Size,
@@ -22,6 +24,7 @@ from ...ir.rewriting import walk
 from ...ir.selection_tasks import ChoiceTask, OwnNumbers
 from ...ir.targets import CpuTarget
 from ...ir.tile import DType
+from ..tiles.moving import move
 from .plan_builder import PlanBuilder
 
 # Functions of real numbers whose results are among what they are given, or exact.
@@ -32,12 +35,10 @@ _SHARES_CPU, _SHARES_GPU = 64, 256
 
 
 def plan_select(builder: PlanBuilder, stage: Select) -> None:
-    """The kernel of a selection.
-
-    Raises:
-        UnsupportedError: several axes, which no schedule computes.
-    """
-    _refuse(builder, stage)
+    """The kernel of a selection."""
+    if len(stage.over) > 1:
+        _over_several(builder, stage)
+        return
     among = None if stage.among is None else builder.inlined(stage.among)
     always = None if stage.always is None else builder.inlined(stage.always)
     if stage.rule != "above" or stage.listed is not None:
@@ -51,14 +52,60 @@ def plan_select(builder: PlanBuilder, stage: Select) -> None:
     builder.names[stage.output] = builder.result(stage.output, chosen, "the choice")
 
 
-def _by_rows(builder: PlanBuilder, stage: Select, among: Expr | None, always: Expr | None) -> None:
-    """The choice by a kernel that goes over rows, and makes their numbers where it can."""
+def _over_several(builder: PlanBuilder, stage: Select) -> None:
+    """Several axes as one, the last fastest.
+
+    x[I, N, M] over N and M --> x[I, N=z // M, M=z % M] over Z, and what is chosen at z = n * M + m
+    """
+    joined = builder.free_dim("_".join(stage.over))
+    last, at = stage.over[-1], dict[str, Expr]()
+    whole: Expr = Size(last)
+    flat: Expr = Index(last)
+    at[last] = call("mod", Index(joined), whole)
+    for dim in reversed(stage.over[:-1]):
+        at[dim] = call("mod", call("floordiv", Index(joined), whole), Size(dim))
+        flat = call("add", call("mul", Index(dim), whole), flat)
+        whole = call("mul", whole, Size(dim))
+    builder.add_dim(joined, whole)
+
+    def along(expr: Expr | None) -> Expr | None:
+        return None if expr is None else move(builder.inlined(expr), at)
+
+    score = along(stage.score)
+    assert score is not None
+    chosen = builder.free_name(f"{stage.output}_{joined.lower()}")
+    one = replace(
+        stage,
+        over=(joined,),
+        score=score,
+        among=along(stage.among),
+        always=along(stage.always),
+        output=chosen,
+    )
+    _by_rows(builder, one, one.among, one.always, _is_read(builder, stage.output))
+    if chosen in builder.names:
+        value = Read(builder.names[chosen], ((joined, flat),))
+        builder.names[stage.output] = builder.result(stage.output, value, "the choice")
+
+
+def _by_rows(
+    builder: PlanBuilder,
+    stage: Select,
+    among: Expr | None,
+    always: Expr | None,
+    read: bool = False,
+) -> None:
+    """The choice by a kernel that goes over rows, and makes their numbers where it can.
+
+    ``read``: what is chosen is asked for, whatever it is called.
+    """
     (over,) = stage.over
     rows = builder.order(stage.queries)
     score, bound = builder.inlined(stage.score), builder.inlined(stage.bound)
     tiled = builder.tiled(score, rows)[-1:]
     x, own = _own_numbers(builder, stage, score, rows, tiled)
-    chosen = stage.output if stage.listed is None or _is_read(builder, stage.output) else None
+    read = read or stage.listed is None or _is_read(builder, stage.output)
+    chosen = stage.output if read else None
     if chosen is not None:
         builder.names[chosen] = _declare(builder, chosen, stage.queries | {over}, Kind.BOOL)
     if stage.listed is not None:
@@ -166,8 +213,4 @@ def _rounds_itself(node: Expr) -> bool:
     return False
 
 
-def _refuse(builder: PlanBuilder, stage: Select) -> None:
-    if len(stage.over) > 1:
-        raise UnsupportedError(
-            f"{builder.mixer.name}: a selection over several axes has no kernel yet: {stage.output}"
-        )
+__all__ = ["plan_select"]

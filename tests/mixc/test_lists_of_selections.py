@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -40,10 +41,8 @@ outputs: {{{outputs}}}
 RULES = {"top": "{top: c}", "above": "{above: u}", "mass": "{mass: u}"}
 BOTH = "selected: [B, I, J], places: [B, I, S]"
 RUNNERS = {
-    "cpu": lambda mixer: CpuRunner(mixer, lower, flags=("-O1",)),
-    "interpreter": lambda mixer: (
-        lambda given: kernel_runner(mixer, chosen="interpreter")(given, {})
-    ),
+    "cpu": partial(CpuRunner, lower=lower, flags=("-O1",)),
+    "interpreter": partial(kernel_runner, chosen="interpreter"),
 }
 
 
@@ -138,3 +137,45 @@ def test_an_attention_goes_over_a_list(backend: str) -> None:
     made = RUNNERS[backend](mixer)(given, {})["o"]
     expected = run(mixer, {n: t.double() for n, t in given.items()})["o"]
     torch.testing.assert_close(made.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+SEVERAL = """
+mixer: several
+inputs: {{x: [I, N, M], y: [I, C], z: [N, M, C], f: {{dims: [N, M], dtype: bool}}}}
+dims: {{S: 7}}
+select:
+  over: [{over}]
+  score: x + sum(y * z, C)
+  among: n + m <= i
+  keep: {keep}
+  always: f
+  list: {{name: places, axis: S}}
+outputs: {{{outputs}}}
+"""
+
+
+@pytest.mark.parametrize("backend", RUNNERS)
+@pytest.mark.parametrize(
+    ("over", "keep", "outputs"),
+    [
+        ("N, M", "{top: 5}", "selected: [M, I, N], places: [I, S]"),
+        ("M, N", "{above: 1.5}", "selected: [I, N, M], places: [I, S]"),
+        ("N, M", "{top: 40}", "selected: [I, N, M]"),
+        ("N, M", "{top: 40}", "places: [S, I]"),
+    ],
+)
+def test_several_axes_are_chosen_from_together(
+    backend: str, over: str, keep: str, outputs: str
+) -> None:
+    mixer = load_text(SEVERAL.format(over=over, keep=keep, outputs=outputs))
+    torch.manual_seed(0)
+
+    def some(*shape: int) -> torch.Tensor:
+        return torch.randint(-2, 3, shape).float()
+
+    f = torch.rand(5, 9) < 0.1
+    given = {"x": some(20, 5, 9), "y": some(20, 4), "z": some(5, 9, 4), "f": f}
+    made = RUNNERS[backend](mixer)(given, {})
+    exact = {n: t.double() if t.is_floating_point() else t for n, t in given.items()}
+    for name, value in run(mixer, exact).items():
+        assert torch.equal(made[name].to(value.dtype), value), name

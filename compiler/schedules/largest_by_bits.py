@@ -66,8 +66,10 @@ class Measure(ABC):
         ]
         with builder.loop("digit", row.whole(0), row.whole(_BITS // digit), 1, start) as loop:
             bits, step, larger = loop.carried
-            tried = [row.integer("mul", step, row.whole(n)) for n in range(1, base)]
-            bounds = [_number(row, row.integer("add", bits, one)) for one in tried]
+            tried = [bits]
+            for _ in range(1, base):  # one after another: the steps alone may add up to 2 ** 31
+                tried.append(row.integer("add", tried[-1], step))
+            bounds = [_number(row, one) for one in tried[1:]]
             starts = [(f"sum_{n}", "sum", nothing) for n in range(1, base)]
             sums = row.gather(
                 starts, lambda x: [self.parts(x, row.those("ge", x, bound)) for bound in bounds]
@@ -114,7 +116,8 @@ def _number(row: RowPasses, bits: Value) -> Value:
     bits = row.integer("max", bits, row.whole(-_INFINITE))
     bits = row.integer("min", bits, row.whole(_INFINITE))
     negative = row.compared("lt", bits, row.whole(0))
-    turned = row.integer("sub", row.whole(_LOWEST), bits)
+    # Of one that is not negative 0 is taken: what is not chosen has to have 32 bits, too.
+    turned = row.integer("sub", row.whole(_LOWEST), row.integer("min", bits, row.whole(0)))
     bits = row.evaluator.where(negative, turned, bits)
     return builder.elementwise(AS_FLOAT, bits, dtype=DType.FLOAT32, hint="bound")
 

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import inf
 
-from ...ir.expression import Size
+from ...ir.expression import Reduce, Size
+from ...ir.rewriting import walk
 from ...ir.selection_tasks import ChoiceTask, EndsTask, OwnNumbers, SelectionTask
 from ...ir.tile import BufferArgument, DType, Program, Tile, Value
 from ..tiles.builder import Builder
@@ -29,9 +30,7 @@ from .list_of_row import ListOfRow
 from .mass import Mass
 from .row_passes import RowPasses, kept_number
 
-# Rows whose numbers a program keeps, of many of which long ones leave the second cache, and how
-# many of each it looks at together.
-_OWN_ROWS, _OWN_BLOCK = 16, 64
+_ROWS = 16  # that a program has at hand: of more, long ones leave the second cache
 
 
 def selection(task: EndsTask, context: Context) -> Program:
@@ -57,9 +56,7 @@ def selection(task: EndsTask, context: Context) -> Program:
 
 def choice(task: ChoiceTask, context: Context) -> Program:
     """The tile program that says of each position whether it is chosen."""
-    blocks = pointwise_blocks((*task.tiled, task.over))
-    if task.own is not None:
-        blocks |= {**dict.fromkeys(task.tiled, _OWN_ROWS), task.over: _OWN_BLOCK}
+    blocks = {**dict.fromkeys(task.tiled, _ROWS), task.over: _block(task, context)}
     evaluator = _start(task, context, blocks)
     dims = task.rows
     place_grid(evaluator, [d for d in dims if d not in task.tiled], None)
@@ -72,6 +69,14 @@ def choice(task: ChoiceTask, context: Context) -> Program:
         if task.listed is not None:
             ListOfRow(row, task).store(task.listed)
     return evaluator.builder.finish(context.launch(LIGHT), task.about)
+
+
+def _block(task: ChoiceTask, context: Context) -> int:
+    """How many numbers of a row are looked at together: threads keep what they find of each, and
+    products of up to 64 channels leave them room for twice as many."""
+    sums = [n for n in walk(task.x) if isinstance(n, Reduce)] if task.own is not None else []
+    sizes = [context.sizes.get(dim, 65) for node in sums for dim in node.over]
+    return 64 if sizes and max(sizes) <= 64 else 32
 
 
 def _start(task: EndsTask | ChoiceTask, context: Context, blocks: dict[str, int]) -> Evaluator:

@@ -114,8 +114,9 @@ def check_feature_sizes(mixer: Mixer, sizes: Mapping[str, int]) -> None:
     from ..ir.roles import feature_dims
 
     features = sorted(feature_dims(mixer))
+    lengths = {*free_dims(mixer), *(sequence for _, sequence in mixer.sequences)}
     for dim in sizes:
-        if dim in free_dims(mixer) and dim not in features:
+        if dim in lengths and dim not in features:
             known = ", ".join(features) or "none"
             raise ArgumentError(
                 f"the size of {dim} is known at run time only, and any will do; sizes that kernels "

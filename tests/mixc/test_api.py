@@ -247,6 +247,7 @@ def test_source_is_the_text_of_the_kernels():
     [
         ({"target": "cuda:91"}, "did you mean 'cuda:90'?"),
         ({"sizes": {"H": 4}}, "the size of H is known at run time only"),
+        ({"sizes": {"T": 4}}, "the size of T is known at run time only"),
         ({"sizes": {"Z": 4}}, "causal has no dim 'Z'"),
         ({"dtype": "int8"}, "dtype: expected one of"),
     ],

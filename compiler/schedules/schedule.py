@@ -68,7 +68,9 @@ def schedule_tasks(plan: Plan) -> Plan:
     decides = decisive(plan.tasks, plan.loops) if plan.dtype.is_narrow else frozenset[str]()
     kernels = tuple(
         Kernel(
-            schedule(task, replace(context, exact=_is_exact(task, decides))),
+            schedule(
+                task, replace(context, exact=plan.dtype.is_narrow and _is_exact(task, decides))
+            ),
             task.schedule,
             task.computes,
             task.reason,

@@ -59,7 +59,7 @@ def test_what_is_ranked_and_what_it_is_made_of_keep_float32() -> None:
     made = temporaries(plan)
     assert len(made) >= 2
     assert {*made.values()} == {DType.FLOAT32}
-    assert exact_dots(plan) == {"ranked_mean_k_sum": 1, "ranked_q_made": 1}
+    assert exact_dots(plan) == {"ranked_mean_k_sum": 1, "ranked_chosen": 1}
     assert emit_module(plan).count('"bf16x3"') == 2
     assert "bf16x3" not in emit_module(plan, wide_dots=True)
 

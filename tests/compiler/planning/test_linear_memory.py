@@ -24,7 +24,6 @@ from mixc.ir.tile import DType
 SHORT, LONG = 4096, 16384
 # Specs that are about a matrix of pairs which no sweep over the keys makes again.
 SQUARE = {
-    "coverage": "what each row has attended to, pixel by pixel, which convolutions read",
     "landmark": "a softmax by blocks of keys inside another: numbers for each row and block",
     "adem": "which keys a row has chosen, of all of them",
     "path": "what each row has done to the keys before it, a number for each pair",
@@ -74,6 +73,7 @@ def held(plan: Plan, buffers: list[Buffer], sizes: dict[str, int]) -> int:
         known[dim] = int(evaluate_host(size, known, dict(plan.params)))
     for dim, of in plan.block_counts:
         known[dim] = -(-known[of] // 64)
+    known |= dict.fromkeys((block for block, _ in plan.block_lengths), 16)
     return sum(b.dtype.size_bytes * prod(known[dim] for dim in b.dims) for b in buffers)
 
 

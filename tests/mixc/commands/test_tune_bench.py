@@ -223,4 +223,4 @@ def test_a_peer_that_is_not_there(run):
     result = run("bench", "causal", "--peer", "cudnn")
     assert result.exit_code == 2
     assert "--peer takes sdpa, " in result.output
-    assert "flex, eager" in result.output
+    assert "flex, dense, eager" in result.output

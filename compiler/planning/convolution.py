@@ -10,7 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import reduce
 
-from ...ir.expression import Expr, Index, Kind, Literal, Read, Reduce, Ref, call
+from ...ir.expression import (
+    Cumsum,
+    Expr,
+    Index,
+    Kind,
+    Literal,
+    Read,
+    Reduce,
+    Ref,
+    Scalar,
+    Size,
+    call,
+)
+from ...ir.host import evaluate_host, is_host
 from ...ir.plan import Buffer
 from ...ir.rewriting import rebuild, walk
 from ...ir.targets import CpuTarget
@@ -18,9 +31,13 @@ from ...ir.task import ConvolutionTask
 from ...ir.tile import DType
 from ..analysis.lag_sums import LagSum, lag_sums, with_numbers
 from .plan_builder import PlanBuilder
+from .transform import TERMS, Transforms, lengths_of
 
 # From so many lags on a kernel of its own is worth its passes: measured with vectors of 16.
 LAGS = 32
+# On a GPU products of fewer take less than the passes of three transforms, by their bytes.
+GPU_LAGS = 512
+_AROUND = 64  # positions of a longer axis come in so many: lengths of small factors are quick
 _REASON = "a factor of a long sum over lags"
 
 
@@ -54,13 +71,34 @@ class _Convolutions:
 
     def _refusal(self, one: LagSum) -> str | None:
         """Why the sum stays where it is, if it does."""
-        sizes = self.builder.context.sizes
-        few = [d for d in (one.lag, one.row) if sizes.get(d, self.lags) < self.lags]
-        if few:
-            return f"{sizes[few[0]]} positions of {few[0]} are fewer than {self.lags}"
-        if not isinstance(self.builder.target, CpuTarget):
-            return "kernels of a GPU have no transform"
+        if self._is_task:
+            sizes, least = self.builder.context.sizes, self.lags
+            few = [d for d in (one.lag, one.row) if sizes.get(d, least) < least]
+            return f"{sizes[few[0]]} positions of {few[0]} are fewer than {least}" if few else None
+        lengths, least = lengths_of(self.builder), max(self.lags, GPU_LAGS)
+        for dim in (one.lag, one.row):
+            size = self._number(dim)
+            if size is not None and size < least:
+                return f"{size} positions of {dim} are fewer than {least}"
+            if size is None and not lengths.are_equal(dim, one.over):
+                return f"how many positions {dim} has is known at run time only"
         return None
+
+    def _number(self, dim: str) -> int | None:
+        """How many positions a dim has, where numbers and params say so."""
+        size = dict(self.builder.mixer.sizes).get(dim)
+        params = self.builder.params
+        if size is not None and is_host(size):
+            nodes = list(walk(size))
+            known = all(n.name in params for n in nodes if isinstance(n, Scalar))
+            if known and not any(isinstance(n, Size) for n in nodes):
+                return int(evaluate_host(size, {}, params))
+        return lengths_of(self.builder).number(dim)
+
+    @property
+    def _is_task(self) -> bool:
+        """Whether the backend's runtime has such sums; a GPU has transforms alone."""
+        return isinstance(self.builder.target, CpuTarget)
 
     def _is_said(self, node: Expr) -> bool:
         """Whether an equation before this one has the sum in what it stands for."""
@@ -68,12 +106,15 @@ class _Convolutions:
 
     def _say(self, found: tuple[LagSum, ...], reason: str | None) -> None:
         over = ", ".join(dict.fromkeys(one.lag for one in found))
-        how = f"sum by sum: {reason}" if reason else "in a kernel of its own"
+        done = "in a kernel of its own" if self._is_task else "by a fast Fourier transform"
+        how = f"sum by sum: {reason}" if reason else done
         finding = f"{self.name}: a sum over the lags {over}, {how}"
         if finding not in self.builder.findings:
             self.builder.findings.append(finding)
 
     def _convolved(self, one: LagSum) -> Expr:
+        if not self._is_task:
+            return self._around(one)
         builder = self.builder
         whole = (one.kernel.axes | one.signal.axes) - {one.lag, one.over, *one.summed}
         lanes = self._lanes(one, whole | {one.row})
@@ -86,6 +127,78 @@ class _Convolutions:
             builder.stored[term] = self._made(one, kernel, signal, lanes)
         made = builder.stored[term]
         return made if one.factor == Literal(1.0) else call("mul", one.factor, made)
+
+    def _around(self, one: LagSum) -> Expr:
+        """The sum as one around the end of a longer axis Z, with zeros behind both factors.
+
+        sum(k[l] * x[t - l]) over l --> r[z=t], r[z] = sum(k[l] * x[(z - l) % Z]), Z >= L + T
+
+        Where lags add to the place, what belongs before the start lies at the end.
+        """
+        builder, longer = self.builder, self._longer(one)
+        kernel = self._operand(one.kernel, one.lag, None)
+        signal = self._operand(one.signal, one.over, None)
+        # What is not finite would reach every result: it is left out, and put where it belongs.
+        finite = call("eq", call("sub", signal, signal), 0.0)
+        key = Reduce("sum", call("mul", kernel, signal), (one.lag, one.over, *one.summed))
+        signed = call("mul", one.lag_sign, key)
+        if signed not in builder.stored:
+            padded = LagSum(
+                Literal(1.0),
+                Read(kernel, ((one.lag, Index(longer)),)),
+                Read(call("where", finite, signal, 0.0), ((one.over, Index(longer)),)),
+                longer,
+                longer,
+                longer,
+                1,
+                one.lag_sign,
+                Literal(0),
+                one.summed,
+            )
+            mean = Transforms(builder, self.name, TERMS).around(padded)
+            reason = "a sum around the end of a longer axis"
+            name = builder.temporary_name(mean)
+            builder.stored[signed] = builder.store(name, mean, None, "temporary", reason)
+        made = builder.stored[signed]
+        place = call("add", _signed(one.row_sign, one.row), one.offset)
+        if one.lag_sign < 0:
+            value: Expr = Read(made, ((longer, place),))
+        else:
+            here = Read(made, ((longer, call("mod", place, Size(longer))),))
+            reached = call("gt", call("add", place, Size(one.lag)), 0)
+            reached = call("and", reached, call("lt", place, Size(one.over)))
+            value = call("where", reached, here, 0.0)
+        value = call("div", value, call("where", self._reaches(one, finite, place), 0.0, 1.0))
+        return value if one.factor == Literal(1.0) else call("mul", one.factor, value)
+
+    def _reaches(self, one: LagSum, finite: Expr, place: Expr) -> Expr:
+        """Whether one of the numbers that a row reads is not finite."""
+        flags = call("where", finite, 0.0, 1.0)
+        summed = tuple(dim for dim in one.summed if dim in flags.axes)
+        flags = Reduce("max", flags, summed) if summed else flags
+        count = Cumsum(flags, one.over)
+        most = call("sub", Size(one.lag), 1)
+        first = place if one.lag_sign > 0 else call("sub", place, most)
+        last = call("add", place, most) if one.lag_sign > 0 else place
+        end = call("sub", Size(one.over), 1)
+        before, up_to = (
+            Read(count, ((one.over, call("min", index, end)),))
+            for index in (call("sub", first, 1), last)
+        )
+        return call("gt", call("sub", up_to, before), 0.0)
+
+    def _longer(self, one: LagSum) -> str:
+        """The axis that is as long as both together, for all sums of such."""
+        builder = self.builder
+        both = call("add", Size(one.over), Size(one.lag))
+        blocks = call("floordiv", call("add", both, _AROUND - 1), _AROUND)
+        size = call("mul", blocks, _AROUND)
+        known = next((dim for dim, length in builder.lengths.items() if length == size), None)
+        if known is not None:
+            return known
+        longer = builder.free_dim(f"{one.over}_{one.lag}")
+        builder.add_dim(longer, size)
+        return longer
 
     def _made(self, one: LagSum, kernel: Ref, signal: Ref, lanes: str | None) -> Ref:
         builder = self.builder

@@ -36,7 +36,7 @@ def with_transforms(builder: PlanBuilder, name: str, value: Expr, terms: int) ->
     """
     if not any(isinstance(node, Reduce) and node.op == "sum" for node in walk(value)):
         return value
-    transforms = _Transforms(builder, name, terms)
+    transforms = Transforms(builder, name, terms)
     return transforms.as_output(transforms.visit(value))
 
 
@@ -48,8 +48,16 @@ class _Side:
     x: Expr
 
 
+def lengths_of(builder: PlanBuilder) -> Lengths:
+    """The lengths of a plan's dims, as far as they are known."""
+    context, formulas = builder.context, dict(builder.mixer.sizes) | builder.lengths
+    return Lengths(context.sizes, context.equal, formulas)
+
+
 @dataclass(frozen=True)
-class _Transforms:
+class Transforms:
+    """The writer of the transforms of an equation called ``name``."""
+
     builder: PlanBuilder
     name: str
     terms: int
@@ -69,7 +77,7 @@ class _Transforms:
             return self.visit(rebuild(apart, self.visit))
         around = circular_sum(node, self._lengths) if isinstance(node, Reduce) else None
         if around is not None and self._is_long(around.lag, "a sum around the end of"):
-            return self._around(around)
+            return self.around(around)
         terms = self._terms(node, 1)
         if any(isinstance(term, FourierSum) for _, term in terms):
             return self._total(terms)
@@ -77,9 +85,7 @@ class _Transforms:
 
     @property
     def _lengths(self) -> Lengths:
-        context = self.builder.context
-        formulas = dict(self.builder.mixer.sizes) | self.builder.lengths
-        return Lengths(context.sizes, context.equal, formulas)
+        return lengths_of(self.builder)
 
     def _terms(self, node: Expr, sign: int) -> list[tuple[int, FourierSum | Expr]]:
         """What a node is a sum of: Fourier sums, and what is none."""
@@ -95,9 +101,10 @@ class _Transforms:
                     return [(sign * one.sign, one) for one in found]
         return [(sign, node)]
 
-    def _around(self, one: LagSum) -> Expr:
+    def around(self, one: LagSum) -> Expr:
         """A circular sum: a product for each frequency, which takes the place of the lag.
 
+        Row, lag and the signal's axis are of one length.
         With X the sum of x(p) e^(-i p f) and K that of k(l) e^(+-i l f), the sign being the lag's,
         the result is the mean over f of X K e^(+-i t f), the sign being the row's.
         """
@@ -306,4 +313,4 @@ def _plus(total: Expr | None, sign: int, term: Expr) -> Expr:
     return call("add" if sign > 0 else "sub", total, term)
 
 
-__all__ = ["TERMS", "with_transforms"]
+__all__ = ["TERMS", "Transforms", "lengths_of", "with_transforms"]

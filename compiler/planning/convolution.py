@@ -136,8 +136,7 @@ class _Convolutions:
         Where lags add to the place, what belongs before the start lies at the end.
         """
         builder, longer = self.builder, self._longer(one)
-        kernel = self._operand(one.kernel, one.lag, None)
-        signal = self._operand(one.signal, one.over, None)
+        kernel, signal = self._stored(one.kernel), self._stored(one.signal)
         # What is not finite would reach every result: it is left out, and put where it belongs.
         finite = call("eq", call("sub", signal, signal), 0.0)
         key = Reduce("sum", call("mul", kernel, signal), (one.lag, one.over, *one.summed))
@@ -170,6 +169,16 @@ class _Convolutions:
             value = call("where", reached, here, 0.0)
         value = call("div", value, call("where", self._reaches(one, finite, place), 0.0, 1.0))
         return value if one.factor == Literal(1.0) else call("mul", one.factor, value)
+
+    def _stored(self, value: Expr) -> Ref:
+        """A factor as a buffer, in float32 where it is made for this."""
+        builder, value = self.builder, self.visit(value)
+        if isinstance(value, Ref) and builder.is_stored(value):
+            return value
+        if value not in builder.stored:
+            name = builder.temporary_name(value)
+            builder.store(name, value, None, "temporary", _REASON, wide=True)
+        return builder.stored[value]
 
     def _reaches(self, one: LagSum, finite: Expr, place: Expr) -> Expr:
         """Whether one of the numbers that a row reads is not finite."""

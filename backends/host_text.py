@@ -43,6 +43,9 @@ _WRITTEN = {
 }
 
 
+_MIRRORED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le", "eq": "eq", "ne": "ne"}
+
+
 def host_text(expr: Expr, names: Mapping[str, str]) -> Text:
     """An expression as Python; ``names`` are spelled otherwise."""
     match expr:
@@ -58,6 +61,8 @@ def host_text(expr: Expr, names: Mapping[str, str]) -> Text:
 
 
 def _written(fn: str, args: list[Text]) -> Text:
+    if fn in _MIRRORED and not args[0].reads and args[1].reads:  # a number stands last
+        return infix(args[1], SIGNS[_MIRRORED[fn]], args[0])
     if fn in SIGNS:
         return infix(args[0], SIGNS[fn], args[1])
     if fn in ("and", "or", "not"):

@@ -81,3 +81,10 @@ def test_signs_and_powers_keep_their_parentheses() -> None:
 def test_what_is_read_is_known() -> None:
     whole = call("where", call("lt", Size("T"), 3), Scalar("scale", Kind.REAL), Size("H"))
     assert host_text(whole, {"H": "H_"}).reads == {"T", "scale", "H_"}
+
+
+@pytest.mark.parametrize(
+    ("fn", "text"), [("lt", "T > 2"), ("ge", "T <= 2"), ("eq", "T == 2"), ("sub", "2 - T")]
+)
+def test_a_number_stands_behind_what_it_is_compared_to(fn: str, text: str) -> None:
+    assert host_text(call(fn, Literal(2), Size("T")), {}).code == text

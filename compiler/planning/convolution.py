@@ -182,7 +182,7 @@ class _Convolutions:
 
     def _reaches(self, one: LagSum, finite: Expr, place: Expr) -> Expr:
         """Whether one of the numbers that a row reads is not finite."""
-        flags = call("where", finite, 0.0, 1.0)
+        flags: Expr = call("where", finite, 0.0, 1.0)
         summed = tuple(dim for dim in one.summed if dim in flags.axes)
         flags = Reduce("max", flags, summed) if summed else flags
         count = Cumsum(flags, one.over)

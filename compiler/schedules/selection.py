@@ -103,7 +103,7 @@ def _blocks_of_rows(evaluator: Evaluator, task: ChoiceTask) -> Iterator[None]:
 
 @contextmanager
 def _block_of_share(evaluator: Evaluator, own: OwnNumbers, dim: str) -> Iterator[None]:
-    """Within: every so manieth block of rows is the program's; so shares are of like work."""
+    """Within: the blocks of rows are dealt out in turn, so that shares are of like work."""
     builder, name = evaluator.builder, dim.lower()
     builder.in_turn.add(dim)
     builder.shares[own.shares] = dim

@@ -34,7 +34,7 @@ def _tanh(x):
     "expm1": """
 def _expm1(x):
     small = x * (1 + x * (0.5 + x * (1 / 6 + x * (1 / 24 + x / 120))))
-    return tl.where(tl.abs(x) < 0.1, small, tl.exp2(x * 1.4426950408889634) - 1)
+    return tl.where(tl.abs(x) < 0.1, small, tl.exp(x) - 1)
 """,
     "log1p": """
 def _log1p(x):

@@ -93,6 +93,11 @@ class Map:
     equations: tuple[Equation, ...]
     name: str | None = None
 
+    @property
+    def results(self) -> tuple[Ref, ...]:
+        """Every name that the stage makes, with its axes."""
+        return tuple(equation.ref for equation in self.equations)
+
 
 @dataclass(frozen=True, slots=True)
 class Attention:

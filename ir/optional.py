@@ -73,29 +73,7 @@ def free_dims(mixer: Mixer) -> frozenset[str]:
 def expressions(mixer: Mixer) -> list[Expr]:
     """All expressions of the lets and stages."""
     found = [e.value for e in mixer.lets]
-    for stage in mixer.stages:
-        found += expressions_of(stage)
-    return found
-
-
-def expressions_of(stage: Stage) -> list[Expr]:
-    """All expressions of a stage."""
-    found: list[Expr] = []
-    match stage:
-        case Map(equations):
-            found += [e.value for e in equations]
-        case Attention():
-            parts = (stage.mask, stage.sink, stage.gain)
-            found += [stage.score, stage.weight, stage.denominator]
-            found += [part for part in parts if part is not None]
-            found += [o.value for o in stage.outputs]
-        case Recurrence():
-            found += [state.initial for state in stage.states]
-            found += [] if stage.reset is None else [stage.reset]
-            found += [equation.value for equation, _ in assignments(stage.step)]
-        case Select():
-            found += [value for _, value in values(stage)]
-    return found
+    return [*found, *(value for stage in mixer.stages for _, value in values(stage))]
 
 
 def dims_in(expr: Expr) -> set[str]:

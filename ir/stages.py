@@ -89,8 +89,7 @@ def names_taken(mixer: Mixer) -> set[str]:
     names |= {t.name for t in mixer.tables} | {let.name for let in mixer.lets}
     for stage in mixer.stages:
         names |= {name for name, _ in values(stage)}
-        if not isinstance(stage, Map):
-            names |= {ref.name for ref in stage.results}
+        names |= {ref.name for ref in stage.results}
     dims = {dim for i in mixer.inputs for dim in i.dims} | {dim for dim, _ in mixer.sizes}
     dims |= {dim for pair in mixer.sequences for dim in pair}
     return names | dims | {dim.lower() for dim in dims} | {"score", "total", "scale", "cu_seqlens"}

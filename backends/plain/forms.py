@@ -182,8 +182,7 @@ def _names(mixer: Mixer) -> dict[str, None]:
     found |= dict.fromkeys(t.name for t in mixer.tables)
     found |= dict.fromkeys(e.name for e in mixer.lets)
     for stage in mixer.stages:
-        made = stage.equations if isinstance(stage, Map) else stage.results
-        found |= dict.fromkeys(one.name for one in made)
+        found |= dict.fromkeys(made.name for made in stage.results)
     return found
 
 

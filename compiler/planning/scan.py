@@ -8,11 +8,11 @@ from math import prod
 
 from ...ir.expression import TRANSCENDENTAL, Call, Expr, Kind, Ref
 from ...ir.mixer import Recurrence, Rounds
-from ...ir.optional import expressions_of
 from ...ir.recurrence_forms import Affine, Classified, Loop
 from ...ir.recurrence_tasks import PLACES, Carrying, ScanTask
 from ...ir.rewriting import rebuild, walk, with_names
 from ...ir.single_assignment import after_row, before_row
+from ...ir.stages import values
 from ...ir.targets import CpuTarget
 from .recurrence_context import RecurrenceContext, reads
 
@@ -107,7 +107,7 @@ class ScanPlan:
         """How many stages of the mixer compute a value."""
         builder = self.context.builder
         return sum(
-            any(expr in walk(builder.inlined(value)) for value in expressions_of(stage))
+            any(expr in walk(builder.inlined(value)) for _, value in values(stage))
             for stage in builder.mixer.stages
         )
 

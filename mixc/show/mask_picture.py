@@ -118,11 +118,7 @@ def _mask_alone(mixer: Mixer, number: int, stage: Attention) -> Mixer:
     names = set(_names(mixer, mask))
     equation = Equation("visible", mask)
     output = Output("visible", tuple((dim,) for dim in sorted(mask.axes)), Kind.BOOL)
-    made = {
-        one.name
-        for before in mixer.stages[:number]
-        for one in (before.equations if isinstance(before, Map) else before.results)
-    }
+    made = {one.name for before in mixer.stages[:number] for one in before.results}
     stages = mixer.stages[:number] if made & names else ()
     lets = mixer.lets if stages else tuple(let for let in mixer.lets if let.name in names)
     return replace(mixer, lets=lets, stages=(*stages, Map((equation,))), outputs=(output,))

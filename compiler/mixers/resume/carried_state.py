@@ -266,7 +266,7 @@ def _without_unread(mixer: Mixer) -> Mixer:
     """Without the lets and stages that only ``initial`` read."""
     made: dict[str, list[Expr]] = {let.name: [let.value] for let in mixer.lets}
     for stage in mixer.stages:
-        made |= {name: [value for _, value in values(stage)] for name in _results(stage)}
+        made |= {one.name: [value for _, value in values(stage)] for one in stage.results}
     pending, read = [output.name for output in mixer.outputs], set[str]()
     while pending:
         name = pending.pop()
@@ -277,12 +277,8 @@ def _without_unread(mixer: Mixer) -> Mixer:
     return replace(
         mixer,
         lets=tuple(let for let in mixer.lets if let.name in read),
-        stages=tuple(stage for stage in mixer.stages if not read.isdisjoint(_results(stage))),
+        stages=tuple(s for s in mixer.stages if any(made.name in read for made in s.results)),
     )
-
-
-def _results(stage: Stage) -> list[str]:
-    return [made.name for made in (stage.equations if isinstance(stage, Map) else stage.results)]
 
 
 def _largest(lengths: list[Expr]) -> Expr:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from ....ir.expression import Kind, Ref, Scalar, Size
-from ....ir.mixer import Equation, Input, Layout, Map, Mixer, Output, Stage
+from ....ir.mixer import Equation, Input, Layout, Mixer, Output, Stage
 from ....ir.names import names_in
 from ....ir.rewriting import walk
 from ....ir.stages import values
@@ -31,10 +31,7 @@ def in_parts(mixer: Mixer, waits: Sequence[tuple[str, str]]) -> tuple[Mixer, ...
 
 def results(stages: Iterable[Stage]) -> list[Ref]:
     """What stages make."""
-    made: list[Ref] = []
-    for stage in stages:
-        made += [e.ref for e in stage.equations] if isinstance(stage, Map) else stage.results
-    return made
+    return [made for stage in stages for made in stage.results]
 
 
 def names_read(

@@ -61,8 +61,8 @@ def lag_sums(expr: Expr) -> tuple[LagSum, ...] | None:
     return None
 
 
-def with_numbers(expr: Reduce, params: Mapping[str, Number]) -> Reduce:
-    """A sum with integers in place of the params that say where its terms are.
+def with_numbers(expr: Expr, params: Mapping[str, Number]) -> Expr:
+    """Integers in place of params: they say where the terms of a sum are, or how long an axis is.
 
     ``sum(w * x[T=t - dilation * k], K)`` --> ``sum(w * x[T=t - 1 * k], K)``, a sum over lags.
     """
@@ -72,9 +72,7 @@ def with_numbers(expr: Reduce, params: Mapping[str, Number]) -> Reduce:
             return Literal(params[node.name])
         return None
 
-    made = transform(expr, change)
-    assert isinstance(made, Reduce)
-    return made
+    return transform(expr, change)
 
 
 def circular_sum(expr: Reduce, lengths: Lengths) -> LagSum | None:

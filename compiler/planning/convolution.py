@@ -7,7 +7,7 @@ convolution, and what is made of it. Of few lags, or rows, the sum stays where i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 from ...ir.expression import (
@@ -19,11 +19,9 @@ from ...ir.expression import (
     Read,
     Reduce,
     Ref,
-    Scalar,
     Size,
     call,
 )
-from ...ir.host import evaluate_host, is_host
 from ...ir.plan import Buffer
 from ...ir.rewriting import rebuild, walk
 from ...ir.targets import CpuTarget
@@ -77,23 +75,12 @@ class _Convolutions:
             return f"{sizes[few[0]]} positions of {few[0]} are fewer than {least}" if few else None
         lengths, least = lengths_of(self.builder), max(self.lags, GPU_LAGS)
         for dim in (one.lag, one.row):
-            size = self._number(dim)
+            size = lengths.number(dim)
             if size is not None and size < least:
                 return f"{size} positions of {dim} are fewer than {least}"
             if size is None and not lengths.are_equal(dim, one.over):
                 return f"how many positions {dim} has is known at run time only"
         return None
-
-    def _number(self, dim: str) -> int | None:
-        """How many positions a dim has, where numbers and params say so."""
-        size = dict(self.builder.mixer.sizes).get(dim)
-        params = self.builder.params
-        if size is not None and is_host(size):
-            nodes = list(walk(size))
-            known = all(n.name in params for n in nodes if isinstance(n, Scalar))
-            if known and not any(isinstance(n, Size) for n in nodes):
-                return int(evaluate_host(size, {}, params))
-        return lengths_of(self.builder).number(dim)
 
     @property
     def _is_task(self) -> bool:
@@ -142,17 +129,17 @@ class _Convolutions:
         key = Reduce("sum", call("mul", kernel, signal), (one.lag, one.over, *one.summed))
         signed = call("mul", one.lag_sign, key)
         if signed not in builder.stored:
-            padded = LagSum(
-                Literal(1.0),
-                Read(kernel, ((one.lag, Index(longer)),)),
-                Read(call("where", finite, signal, 0.0), ((one.over, Index(longer)),)),
-                longer,
-                longer,
-                longer,
-                1,
-                one.lag_sign,
-                Literal(0),
-                one.summed,
+            clean = call("where", finite, signal, 0.0)
+            padded = replace(
+                one,
+                factor=Literal(1.0),
+                kernel=Read(kernel, ((one.lag, Index(longer)),)),
+                signal=Read(clean, ((one.over, Index(longer)),)),
+                row=longer,
+                lag=longer,
+                over=longer,
+                row_sign=1,
+                offset=Literal(0),
             )
             mean = Transforms(builder, self.name, TERMS).around(padded)
             reason = "a sum around the end of a longer axis"

@@ -210,16 +210,19 @@ class PlanBuilder:
         """What is among the first of its row, by two numbers for each row that a kernel finds."""
         return ranks.admitted(*self.ends(ranks.x, ranks.over, ranks.kept))
 
-    def ends(
-        self, x: Expr, over: str, kept: Expr, among: Expr | None = None
-    ) -> tuple[Expr, Ref, Ref]:
-        """``x``, stored, and where the ``kept`` largest of its rows end: see ``EndsTask``."""
-        reason = f"the largest along {over} are selected"
+    def ranked(self, x: Expr, over: str) -> Ref:
+        """``x`` in a buffer of its own, from which rows are ranked along ``over``."""
         stored = self.materialised(x, None, None, inside=True)
-        if not isinstance(stored, Ref) or not self.is_stored(stored):
-            stored = self.store(self.temporary_name(x), x, None, "temporary", reason)
-        read = [self.materialised(e, None, None, inside=True) for e in (among, kept) if e]
-        rows = frozenset[str]().union(x.axes, *(e.axes for e in read)) - {over}
+        if isinstance(stored, Ref) and self.is_stored(stored):
+            return stored
+        reason = f"the largest along {over} are selected"
+        return self.store(self.temporary_name(x), x, None, "temporary", reason)
+
+    def ends(self, x: Expr, over: str, kept: Expr) -> tuple[Ref, Ref, Ref]:
+        """``x``, stored, and where the ``kept`` largest of its rows end: see ``EndsTask``."""
+        stored = self.ranked(x, over)
+        read = self.materialised(kept, None, None, inside=True)
+        rows = (x.axes | read.axes) - {over}
         least, last = (self.free_name(f"{stored.name}_{part}") for part in ("least", "last"))
         for name, dtype in ((least, DType.FLOAT32), (last, DType.INT32)):
             self.context.buffers[name] = Buffer(name, self.order(rows), dtype, "temporary")
@@ -228,13 +231,12 @@ class PlanBuilder:
                 name=self.kernel_name(least),
                 x=stored,
                 over=over,
-                kept=read[-1],
+                kept=read,
                 least=least,
                 last=last,
                 tiled=tuple(self.tiled(stored, self.order(rows))[-1:]),
                 about=f"{least}, {last}: where the largest of a row end, and their last equal",
-                reason=reason,
-                among=read[0] if among else None,
+                reason=f"the largest along {over} are selected",
             )
         )
         return stored, Ref(least, rows, Kind.REAL), Ref(last, rows, Kind.INT)

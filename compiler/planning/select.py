@@ -170,7 +170,7 @@ def _own_numbers(
     if not _rounds(x):
         return x, None
     if not long or over in fixed or any(d in fixed for d in rows):
-        return _stored(builder, score, over), None
+        return builder.ranked(score, over), None
     (row,) = long
     shares = builder.free_dim(f"{row}_shares")
     most = _SHARES_CPU if isinstance(builder.target, CpuTarget) else _SHARES_GPU
@@ -186,15 +186,6 @@ def _own_numbers(
         f"rows that it has at hand, made once"
     )
     return x, OwnNumbers(name, shares, block)
-
-
-def _stored(builder: PlanBuilder, score: Expr, over: str) -> Expr:
-    """The score in a buffer of its own."""
-    stored = builder.materialised(score, None, None, inside=True)
-    if isinstance(stored, Ref) and builder.is_stored(stored):
-        return stored
-    reason = f"the largest along {over} are selected"
-    return builder.store(builder.temporary_name(score), score, None, "temporary", reason)
 
 
 def _rounds(expr: Expr) -> bool:

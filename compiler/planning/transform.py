@@ -21,7 +21,7 @@ from ..analysis.fourier_sums import (
     fourier_sums,
     one_axis_after_another,
 )
-from ..analysis.lag_sums import LagSum, circular_sum
+from ..analysis.lag_sums import LagSum, circular_sum, with_numbers
 from .plan_builder import PlanBuilder
 
 TERMS = FFT_TERMS.default
@@ -51,7 +51,8 @@ class _Side:
 def lengths_of(builder: PlanBuilder) -> Lengths:
     """The lengths of a plan's dims, as far as they are known."""
     context, formulas = builder.context, dict(builder.mixer.sizes) | builder.lengths
-    return Lengths(context.sizes, context.equal, formulas)
+    known = {dim: with_numbers(size, builder.params) for dim, size in formulas.items()}
+    return Lengths(context.sizes, context.equal, known)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ found from the mask before the call, as FlexAttention's block mask is.
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from torch.nn import functional
 
 from ...ir.errors import UnsupportedError
 from ...ir.expression import Expr
+from .measuring import second_call_s
 from .peers import LARGEST_BIAS_BYTES, Call, Setting, captured_inputs, function_of
 from .sdpa_peers import Linear
 
@@ -48,7 +48,7 @@ def blocks(setting: Setting) -> Call:
     calls = {_over(operands, pieces): len(pieces) for pieces in cuts if pieces}
     if not calls:
         raise UnsupportedError("its mask leaves nothing out by pieces")
-    quickest = min(calls, key=_seconds)
+    quickest = min(calls, key=second_call_s)
     what = f"torch SDPA, {calls[quickest]} pieces"
     return Call(what, quickest, operands.results, lacks=form.lacks, operands=operands.read)
 
@@ -76,13 +76,6 @@ def _over(operands: Linear, pieces: list[Piece]) -> Callable[[], Tensor]:
         return made.to(dtype)
 
     return call
-
-
-def _seconds(call: Callable[[], Tensor]) -> float:
-    call()
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
 
 
 class _Pairs:

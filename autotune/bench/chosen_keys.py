@@ -6,7 +6,7 @@ peer that leaves it out is only quicker.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import reduce
 
@@ -16,9 +16,10 @@ from torch import Tensor
 from ...backends.reference.evaluate import run
 from ...ir.errors import UnsupportedError
 from ...ir.expression import Expr, Kind, Ref, call
-from ...ir.mixer import Attention, Input, Map, Mixer, Output, Select, Stage
+from ...ir.mixer import Attention, Input, Mixer, Output, Select
 from ...ir.names import names_in
 from ...ir.rewriting import conjuncts
+from ...ir.stages import values
 from .peers import Call as PeerCall
 from .peers import Peer, Setting
 from .work import inlined
@@ -58,11 +59,10 @@ def to_chosen_keys(setting: Setting) -> Setting:
     Raises:
         UnsupportedError: no attention's mask reads a selection.
     """
-    mixer, place = setting.mixer, _place(setting.mixer)
-    stage = mixer.stages[place]
-    assert isinstance(stage, Attention)
-    chosen = {ref.name: ref for earlier in mixer.stages[:place] for ref in _results(earlier)}
-    parts = [inlined(mixer, part) for part in _parts(stage)]
+    mixer = setting.mixer
+    place, stage, _ = _choosing(mixer)
+    chosen = {ref.name: ref for earlier in mixer.stages[:place] for ref in earlier.results}
+    parts = [inlined(mixer, part) for _, part in values(stage)]
     read = [chosen[name] for name in sorted(names_in(*parts) & chosen.keys())]
     alone, made = _alone(mixer, stage), _made(setting, place, read)
     given = tuple(Input(ref.name, _axes(setting, ref), ref.kind, grad=False) for ref in read)
@@ -76,26 +76,26 @@ def to_all_keys(setting: Setting) -> Setting:
     Raises:
         UnsupportedError: no attention's mask reads a selection.
     """
-    mixer, place = setting.mixer, _place(setting.mixer)
-    stage = mixer.stages[place]
-    assert isinstance(stage, Attention)
-    assert stage.mask is not None
+    mixer = setting.mixer
+    _, stage, mask = _choosing(mixer)
     chosen = _selections(mixer)
-    kept = [p for p in conjuncts(inlined(mixer, stage.mask)) if not names_in(p) & chosen]
-    mask = reduce(lambda a, b: call("and", a, b), kept) if kept else None
-    return replace(setting, mixer=_alone(mixer, replace(stage, mask=mask)))
+    kept = [p for p in conjuncts(mask) if not names_in(p) & chosen]
+    left = reduce(lambda a, b: call("and", a, b), kept) if kept else None
+    return replace(setting, mixer=_alone(mixer, replace(stage, mask=left)))
 
 
 def _selections(mixer: Mixer) -> frozenset[str]:
     return frozenset(s.output for s in mixer.stages if isinstance(s, Select))
 
 
-def _place(mixer: Mixer) -> int:
+def _choosing(mixer: Mixer) -> tuple[int, Attention, Expr]:
+    """The first attention whose mask reads a selection: its place, itself, and the mask."""
     chosen = _selections(mixer)
     for place, stage in enumerate(mixer.stages):
-        mask = stage.mask if isinstance(stage, Attention) else None
-        if mask is not None and names_in(inlined(mixer, mask)) & chosen:
-            return place
+        if isinstance(stage, Attention) and stage.mask is not None:
+            mask = inlined(mixer, stage.mask)
+            if names_in(mask) & chosen:
+                return place, stage, mask
     raise UnsupportedError("it has several stages" if len(mixer.stages) > 1 else "it has no choice")
 
 
@@ -107,18 +107,6 @@ def _alone(mixer: Mixer, stage: Attention) -> Mixer:
     if like is None:
         raise UnsupportedError("its attention has other axes than its outputs")
     return replace(mixer, stages=(stage,), outputs=(Output(name, like.layout),))
-
-
-def _results(stage: Stage) -> Iterable[Ref]:
-    if isinstance(stage, Map):
-        return [Ref(e.name, e.value.axes, e.value.kind) for e in stage.equations]
-    return stage.results
-
-
-def _parts(stage: Attention) -> Iterable[Expr]:
-    optional = (stage.mask, stage.sink, stage.gain)
-    values = (output.value for output in stage.outputs)
-    return (stage.score, stage.weight, *values, *(part for part in optional if part is not None))
 
 
 def _axes(setting: Setting, ref: Ref) -> tuple[tuple[str, ...], ...]:

@@ -7,11 +7,10 @@ is made before the call.
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cache, reduce
 from itertools import product
 from math import prod
 
@@ -33,6 +32,7 @@ from ...ir.host import evaluate_host
 from ...ir.mixer import Map
 from ...ir.optional import expressions
 from ...ir.rewriting import walk
+from .measuring import second_call_s
 from .peers import Call as PeerCall
 from .peers import Setting
 
@@ -68,6 +68,7 @@ def by_fft(taps: Taps) -> Tensor:
     return functional.pad(rows, (before, after)) if before or after else rows
 
 
+@cache
 def _quick_length(least: int) -> int:
     """The shortest even length of small factors that is long enough."""
     powers = [[base**n for n in range(21)] for base in (2, 3, 5)]
@@ -151,16 +152,9 @@ def _compiled(
     except RuntimeError:  # what it does depends on what tensors hold
         return "", step
     compiled: Callable[..., Sequence[Tensor]] = torch.compile(straight, dynamic=False)
-    if _seconds(compiled, given) < _seconds(straight, given):
+    if second_call_s(lambda: compiled(*given)) < second_call_s(lambda: straight(*given)):
         return ", compiled", compiled
     return "", straight
-
-
-def _seconds(step: Callable[..., Sequence[Tensor]], given: Sequence[Tensor]) -> float:
-    step(*given)
-    start = time.perf_counter()
-    step(*given)
-    return time.perf_counter() - start
 
 
 def _positions_last(setting: Setting, name: str) -> Tensor:

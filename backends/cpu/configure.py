@@ -59,7 +59,7 @@ BY_ROWS = Knob("by_rows", (0, 1), 1, "a recurrence row by row, or by chunks of b
 _OF_LAUNCH = (DOT_ROWS, DOT_VECTORS, TILE_DOTS, VECTORS_AT_ONCE, ROWS_AT_ONCE)
 # Five products a pair instead of seven; but a program takes all rows of its heads.
 ONE_SWEEP = Knob("one_sweep", (0, 1), 1, "gradients of queries and keys by one look at each pair")
-# A transform's passes cost as much as so many lags of a sum; the largest choice is never reached.
+# A kernel's passes cost as much as so many lags of a sum; the largest choice is never reached.
 FFT_LAGS = Knob("fft_lags", (1, 32, 128, 1 << 30), 32, "lags from which a sum is a task")
 _KNOBS = (BLOCK_ROWS, BLOCK_KEYS, BY_ROWS, ONE_SWEEP, FFT_LAGS, FFT_TERMS, *_OF_LAUNCH)
 

@@ -19,7 +19,7 @@ constexpr int64_t FEW = 24;   // lags, or results: so many are summed one by one
 #ifndef MIXC_OF_A_TRANSFORM
 #define MIXC_OF_A_TRANSFORM 36
 #endif
-constexpr int AT_A_TIME = 16;     // results whose totals are in registers
+constexpr int AT_A_TIME = 16;    // results whose totals are in registers
 constexpr int64_t STRIP = 1024;  // results of one group of channels after another
 
 // Numbers per channel: one every ``stride``, channels ``lane`` apart.

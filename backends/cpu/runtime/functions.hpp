@@ -65,15 +65,18 @@ MX_INLINE vf exp2(vf x) {
   return scale_by_power(p, n);
 }
 
-MX_INLINE vf exp(vf x) {
-  x = limited(x, 174.0f);
-  vf n = round(x * 1.44269504f);
-  vf r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+// x = n log(2) + r with a whole n; (exp(r) - 1 - r) / r**2.
+MX_INLINE vf exp_parts(vf x, vf& n, vf& r) {
+  n = round(x * 1.44269504f);
+  r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
   vf p = splat(1.38436467e-3f);
   p = p * r + 8.37416109e-3f;
   p = p * r + 4.16680016e-2f;
   p = p * r + 0.166664317f;
-  p = p * r + 0.499999940f;
+  return p * r + 0.499999940f;
+}
+MX_INLINE vf exp(vf x) {
+  vf n, r, p = exp_parts(limited(x, 174.0f), n, r);
   p = p * r + 1.0f;
   p = p * r + 1.0f;
   return scale_by_power(p, n);
@@ -130,13 +133,7 @@ MX_INLINE vf silu(vf x) { return x * sigmoid(x); }
 // 2**n * (1 + p) - 1 with p = expm1(r), each part by itself: what is near 0 keeps its digits.
 MX_INLINE vf expm1(vf x) {
   x = quick_max(splat(-18.0f), limited(x, 174.0f));
-  vf n = round(x * 1.44269504f);
-  vf r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-  vf p = splat(1.38436467e-3f);
-  p = p * r + 8.37416109e-3f;
-  p = p * r + 4.16680016e-2f;
-  p = p * r + 0.166664317f;
-  p = p * r + 0.499999940f;
+  vf n, r, p = exp_parts(x, n, r);
   p = p * r * r + r;
   vf power = scale_by_power(splat(1.0f), n);
   vf large = scale_by_power(p + 1.0f, n), small = p * power + (power - 1.0f);

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-from ...ir.tile import BufferArgument, For, Load, Op, Store, all_ops
+from ...ir.tile import BufferArgument, Load, Op, Store, all_ops
 
 
 def waits_before(
@@ -33,16 +33,12 @@ def waits_before(
     return frozenset(waits)
 
 
-def _touched(ops: Iterable[Op], kept: set[str]) -> tuple[set[str], set[str]]:
+def _touched(ops: tuple[Op, ...], kept: set[str]) -> tuple[set[str], set[str]]:
     """The buffers that ops read and write, within loops too."""
-    every = tuple(op for outer in ops for op in _inside(outer))
+    every = [*all_ops(ops)]
     read = {op.buffer for op in every if isinstance(op, Load)}
     written = {op.buffer for op in every if isinstance(op, Store)}
     return read & kept, written & kept
-
-
-def _inside(op: Op) -> Iterable[Op]:
-    return (op, *all_ops(op.body)) if isinstance(op, For) else (op,)
 
 
 __all__ = ["waits_before"]

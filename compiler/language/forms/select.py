@@ -133,7 +133,8 @@ def _list(spec: SelectSpec, scope: Scope, names: list[str]) -> dict[str, str]:
     if names[0] == names[1]:
         raise spec.list.name.error(f"`{names[1]}` is made twice by this stage")
     dims = scope.context.dims
-    dim = known_dim(spec.list.axis, dims.known)
+    sized = f"give the places of the list a size: `dims: {{{spec.list.axis.value}: …}}`"
+    dim = known_dim(spec.list.axis, dims.known, sized)
     return {"listed": names[1], "slots": dims.use(dim, spec.list.axis.span)}
 
 

@@ -43,6 +43,8 @@ SPILLS = {
     # where it may take 64. Likewise a selection among the tokens of each event: 64, none at 70.
     "combiner_axial": 4,
     "emllm": 4,
+    # The same where a choice makes its scores: 128 registers, none at 136 (or where 128 are asked).
+    "tome": 12,
     # Features of pairs of channels: 273 and 256 rows of a state, and of queries and keys.
     "based": 580,
     "rebased": 204,

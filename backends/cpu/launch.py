@@ -22,6 +22,7 @@ from ...ir.tile import BufferArgument, DType, HostArgument, ParamArgument, SizeA
 from ...ir.transform import Transform
 from ..fourier import fourier
 from ..prepared import NO_ANSWER, compiled, numbers_of
+from .large_pages import AT_LEAST, in_large_pages
 
 _CPU = torch.device("cpu")
 _TORCH: Mapping[DType, torch.dtype] = {
@@ -69,11 +70,9 @@ class Launch:
         self._code = numbers_of(module.mixer, signature.dims, self._values, signature.params, more)
         self.run: Callable[..., tuple[Tensor, ...]] = _LaunchText(self, len(numbers)).function
 
-    def numbers(
-        self, sizes: tuple[int, ...], params: tuple[Number, ...] = ()
-    ) -> tuple[tuple[int, ...], int]:
-        """The numbers that the kernels are passed beside sizes, as 64 bits, and how many bytes a
-        call makes, outputs and temporaries."""
+    def numbers(self, sizes: tuple[int, ...], params: tuple[Number, ...] = ()) -> tuple[int, ...]:
+        """The numbers that the kernels are passed beside sizes, as 64 bits, and last how many bytes
+        a call makes, outputs and temporaries."""
         try:
             *found, made = self._code(sizes, *params)
         except NO_ANSWER:
@@ -82,7 +81,7 @@ class Launch:
             values = param_values(self.module.mixer, by_dim, given)
             *found, made = [evaluate_host(value, by_dim, values) for value in self._values]
         bits = [_bits(n) if real else int(n) for n, real in zip(found, self._real, strict=True)]
-        return tuple(bits), int(made)
+        return (*bits, int(made))
 
     def _sizes(self, sizes: tuple[int, ...]) -> dict[str, int]:
         """The sizes by dim, with those that are the plan's own."""
@@ -99,15 +98,19 @@ class _LaunchText:
         self.plan, self.mixer = self.module.plan, self.module.mixer
         self.names = {dim: f"n{place}" for place, dim in enumerate(self.signature.dims)}
         self.lines = [_unpacked([*self.names.values()], "sizes")]
-        self.lines.append(_unpacked([f"h{n}" for n in range(numbers)], "numbers"))
+        self.lines.append(_unpacked([*(f"h{n}" for n in range(numbers)), "made"], "numbers"))
         self.known: dict[str, Any] = {"array": array, "empty": torch.empty, "cpu": _CPU}
+        self.known |= {"in_large_pages": in_large_pages}
         self.known |= {f"run{n}": function for n, function in enumerate(self.module.functions)}
         self.known |= {"fourier": fourier, "as_strided": torch.as_strided}
         self.variables: dict[str, str] = {}  # of buffers
         self.strides: dict[str, dict[str, str]] = {}
         self.names |= _more_sizes(self.plan, self.names)
+        self.made: list[str] = []  # variables of what a call makes
         for buffer in self.plan.buffers:
             self._buffer(buffer)
+        if self.made:
+            self.lines.append(f"if made >= {AT_LEAST}: in_large_pages({', '.join(self.made)})")
         for loop in self.plan.loops:
             self._views(loop)
         self._call()
@@ -127,6 +130,7 @@ class _LaunchText:
                 dtype = self._constant(_TORCH[buffer.dtype])
                 shape = "".join(f"{self.names[dim]}, " for dim in buffer.dims)
                 self.lines.append(f"{own} = empty(({shape}), dtype={dtype}, device=cpu)")
+                self.made.append(own)
                 self._contiguous(buffer)
 
     def _input(self, buffer: Buffer) -> None:

@@ -282,14 +282,15 @@ class Prepared:
             self._threads = threads
         given = checked_params(self.mixer, params) if params else ()
         call = self._calls.get(sizes) or self._call(sizes, tensors, given)
-        numbers = call.launch.numbers(call.sizes, given)[0] if params else call.numbers
+        numbers = call.launch.numbers(call.sizes, given) if params else call.numbers
         return call.launch.run(call.sizes, numbers, min(threads, call.threads), *tensors)
 
     def _call(
         self, sizes: tuple[int, ...], tensors: tuple[Tensor, ...], params: tuple[Number, ...]
     ) -> _Call:
         launch, own = self._launches.find(sizes, self._threads)
-        numbers, made = launch.numbers(own, params)
+        numbers = launch.numbers(own, params)
+        made = numbers[-1]
         threads = _ALL if made else 0
         alone = self.runner.alone_bytes
         if made and alone and made + sum([tensor.nbytes for tensor in tensors]) <= alone:
@@ -328,8 +329,8 @@ def run_plan(
     signature = Signature(tuple(tensors), dtypes, tuple(params), tuple(sizes))
     launch = Launch(module, signature)
     given = tuple(sizes.values())
-    numbers, made = launch.numbers(given, checked_params(plan.mixer, params))
-    threads = torch.get_num_threads() if made else 0
+    numbers = launch.numbers(given, checked_params(plan.mixer, params))
+    threads = torch.get_num_threads() if numbers[-1] else 0
     return dict(
         zip(launch.outputs, launch.run(given, numbers, threads, *tensors.values()), strict=True)
     )

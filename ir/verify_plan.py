@@ -99,6 +99,9 @@ def _verify_steps(plan: Plan, steps: Sequence[tuple[str, Iterable[str], Iterable
     missing = [o.name for o in plan.mixer.outputs if o.name not in written]
     if missing:
         raise VerificationError(f"no kernel makes the output {missing[0]}")
+    for output in plan.mixer.outputs:
+        if output.dtype == "float32" and plan.buffer(output.name).dtype is not DType.FLOAT32:
+            raise VerificationError(f"the output {output.name} is to be float32")
 
 
 def _verify_loop(plan: Plan, loop: RowLoop, names: Sequence[str]) -> None:

@@ -204,6 +204,8 @@ class AttentionPlan:
         direct = output is not None and frozenset(output.dims) == axes
         dims = output.dims if output is not None and direct else builder.order(axes)
         role: OneOf["output", "temporary"] = "output" if direct else "temporary"
+        if builder.asks_for_float32(name):
+            dtype = DType.FLOAT32
         builder.context.buffers[name] = Buffer(name, dims, dtype or builder.dtype, role)
         builder.names[name] = Ref(name, axes, Kind.REAL)
 

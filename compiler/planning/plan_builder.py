@@ -157,6 +157,10 @@ class PlanBuilder:
         own = name in {output.name for output in self.mixer.outputs}
         return self.mixer.wide and (not own or name in self.read)
 
+    def asks_for_float32(self, name: str) -> bool:
+        """Whether an output is stored in float32 whatever the inputs are."""
+        return any(o.name == name and o.dtype == "float32" for o in self.mixer.outputs)
+
     # --------------------------------------------------------------------------- expressions
 
     def inlined(self, expr: Expr) -> Expr:
@@ -397,8 +401,7 @@ class PlanBuilder:
         dtype = KIND_DTYPE.get(expr.kind, self.dtype)
         if expr.kind is Kind.REAL:
             wide = wide or (role == "temporary" and not set(dims) & self.roles.features)
-            wide = wide or self.is_wide(name)
-            wide = wide or any(o.name == name and o.dtype == "float32" for o in self.mixer.outputs)
+            wide = wide or self.is_wide(name) or self.asks_for_float32(name)
             dtype = DType.FLOAT32 if wide else self.dtype
         elif expr.kind is Kind.INT:
             self.context.ranges.made[name] = expr

@@ -139,10 +139,11 @@ class RecurrenceContext:
 
     def _is_narrow(self, name: str, axes: frozenset[str]) -> bool:
         """Whether rows are kept in the working precision: outputs, and what has channels."""
-        if name in self.wide or self.builder.is_wide(name):
+        builder = self.builder
+        if name in self.wide or builder.is_wide(name) or builder.asks_for_float32(name):
             return False
-        outputs = {output.name for output in self.builder.mixer.outputs}
-        return name in outputs or bool(axes & self.builder.roles.features)
+        outputs = {output.name for output in builder.mixer.outputs}
+        return name in outputs or bool(axes & builder.roles.features)
 
     # -------------------------------------------------------------------------------- grid
 

@@ -204,6 +204,11 @@ def test_each_rule_of_plans() -> None:
         verify_plan(replace(plan, kernels=(kernel, again)))
     with pytest.raises(VerificationError, match="no kernel makes the output y"):
         verify_plan(replace(plan, kernels=()))
+    asked = tuple(replace(output, dtype="float32") for output in mixer.outputs)
+    verify_plan(replace(plan, mixer=replace(mixer, outputs=asked)))
+    narrow = (inputs[0], replace(inputs[1], dtype=DType.BFLOAT16))
+    with pytest.raises(VerificationError, match="the output y is to be float32"):
+        verify_plan(replace(plan, mixer=replace(mixer, outputs=asked), buffers=narrow))
     broken = replace(kernel, program=program(Cast(ROW, ROW)))
     with pytest.raises(VerificationError, match="row is made twice"):
         verify_plan(replace(plan, kernels=(broken,)))

@@ -37,6 +37,7 @@ from .known_strides import known_strides
 from .matrix_adjoint import matrix_adjoint
 from .pair_values import pair_values_written_out
 from .recurrence_adjoint import recurrence_adjoint
+from .rounded_factors import multiplies_what_is_made
 from .rounds_in_time import rounds_in_time
 from .states_apart import states_apart
 
@@ -170,8 +171,8 @@ class _Derivation:
         draft = replace(mixer, name=f"{mixer.name}{BACKWARD}", outputs=outputs, inputs=())
         sizes = (*mixer.sizes, *self.adjoints.sizes.items())
         draft = replace(draft, stages=tuple(self.adjoints.stages), sizes=sizes)
-        draft = self._with_equations(draft)
-        draft = replace(draft, params=_params(draft), wide=_has_recurrence(mixer))
+        draft = self._with_what_is_made_again(replace(draft, wide=_has_recurrence(mixer)))
+        draft = replace(draft, params=_params(draft))
         kept = self._kept(draft)
         inputs = (*mixer.inputs, *kept, *cotangents)
         backward = _with_inputs(draft, inputs)
@@ -181,23 +182,41 @@ class _Derivation:
         names = tuple(i.name for i in kept)
         return Derivative(forward, backward, names, self.cotangents, gradients)
 
-    def _with_equations(self, draft: Mixer) -> Mixer:
-        """The backward pass with the lets and the equations of the forward pass that it reads."""
+    def _with_what_is_made_again(self, draft: Mixer) -> Mixer:
+        """The backward pass with what it reads of the forward pass and makes itself: equations, and
+        attentions whose weights it would not find again."""
         read = names_in(*expressions(replace(draft, lets=())))
-        chosen: list[Equation] = []
+        chosen: list[Equation | Attention] = []
         for node in reversed(list(nodes(self.mixer))):
             if isinstance(node, Equation) and node.name in read:
                 chosen.append(node)
                 read |= names_in(node.value)
+            elif isinstance(node, Attention) and draft.wide and self._is_made_again(node, read):
+                chosen.append(node)
+                read |= names_in(*(value for _, value in values(node)))
         lets = {e.name for e in self.mixer.lets}
         kept = tuple(e for e in self.mixer.lets if e in chosen)
-        again = tuple(e for e in reversed(chosen) if e.name not in lets)
-        stages = (Map(again), *draft.stages) if again else draft.stages
-        return replace(draft, lets=kept, stages=stages)
+        again: list[Stage] = []
+        for node in reversed(chosen):
+            match node:
+                case Attention():
+                    again.append(node)
+                case Equation(name) if name not in lets:
+                    last = again[-1] if again else None
+                    if isinstance(last, Map):
+                        again[-1] = Map((*last.equations, node))
+                    else:
+                        again.append(Map((node,)))
+        return replace(draft, lets=kept, stages=(*again, *draft.stages))
+
+    def _is_made_again(self, stage: Attention, read: Collection[str]) -> bool:
+        used = any(result.name in read for result in stage.results)
+        return used and multiplies_what_is_made(stage, self.mixer)
 
     def _kept(self, draft: Mixer) -> tuple[Input, ...]:
         """Results of the forward pass that the backward pass reads."""
         read = names_in(*expressions(draft))
+        read -= {result.name for stage in draft.stages for result in stage.results}
         outputs = {o.name: o for o in self.mixer.outputs}
         found = []
         for stage in self.mixer.stages:

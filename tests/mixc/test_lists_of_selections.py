@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 
+import mixc
 from mixc.backends.cpu.run import CpuRunner
 from mixc.backends.reference.evaluate import run
 from mixc.compiler.language.load import load_text
@@ -179,3 +181,85 @@ def test_several_axes_are_chosen_from_together(
     exact = {n: t.double() if t.is_floating_point() else t for n, t in given.items()}
     for name, value in run(mixer, exact).items():
         assert torch.equal(made[name].to(value.dtype), value), name
+
+
+GRADED = """
+mixer: graded
+inputs: {{q: [B, I, H, D], k: [B, J, G, D], v: [B, J, G, E], {given}}}
+heads: {{G: H}}
+dims: {{I: T, J: T, L: 8{dims}}}
+stages:
+{stages}
+  - attention:
+      over: [S, L]
+      score: D ** -0.5 * sum(q * k[J=blocks * 8 + l], D)
+      mask: {mask}
+      output: {{o: "v[J=blocks * 8 + l]"}}
+outputs: {{o: [B, I, H, E]}}
+"""
+CHOSEN = """
+  - select:
+      over: N
+      score: sum(qi * ki, C)
+      among: n <= i // 8 and i % 3 > 0
+      keep: {top: 3}
+      list: {name: blocks, axis: S}"""
+BY_SCORE = GRADED.format(
+    given="qi: [B, I, C], ki: [B, N, C]",
+    dims=", N: (T + 7) // 8, S: 3",
+    stages=CHOSEN,
+    mask="blocks >= 0 and blocks * 8 + l <= i",
+)
+
+
+def _by_list(dims: str) -> str:
+    """The lists are the caller's: some name a block twice, or one past the end."""
+    given = f"blocks: {{dims: [{dims}], dtype: int32}}"
+    mask = "blocks >= 0 and blocks * 8 + l < J"
+    return GRADED.format(given=given, dims="", stages="", mask=mask)
+
+
+@pytest.mark.parametrize(
+    ("text", "backend", "rows", "size", "dtype"),
+    [
+        (BY_SCORE, "cpu", 100, 64, torch.float32),
+        (BY_SCORE, "cpu", 45, 128, torch.bfloat16),
+        (BY_SCORE, "interpreter", 9, 16, torch.float32),
+        (_by_list("B, I, S"), "cpu", 100, 64, torch.float32),
+        (_by_list("I, H, S"), "cpu", 45, 128, torch.bfloat16),
+        (_by_list("S"), "cpu", 33, 64, torch.float32),
+    ],
+)
+def test_gradients_go_through_a_list(
+    text: str, backend: str, rows: int, size: int, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    path = tmp_path / "graded.yaml"
+    path.write_text(text)
+    torch.manual_seed(0)
+    blocks = (rows + 7) // 8
+    sizes = {"B": 2, "I": rows, "J": rows, "H": 4, "G": 2, "D": size, "E": size, "C": 5}
+    sizes |= {"N": blocks, "S": 5}
+    mixer = mixc.load(path, backend=backend)
+    shapes = {i.name: [sizes[d] for d in i.dims] for i in mixer.mixer.inputs}
+    given = {
+        n: torch.randint(-1, blocks + 1, shape).int()
+        if n == "blocks"
+        else torch.randn(shape).to(dtype)
+        for n, shape in shapes.items()
+    }
+    weight = torch.randn(2, rows, 4, size).to(dtype)
+
+    def gradients(backend: str, wide: bool = False) -> dict[str, torch.Tensor]:
+        real = {n: t.double() if wide else t for n, t in given.items() if n in "qkv"}
+        leaves = {n: t.clone().requires_grad_() for n, t in real.items()}
+        others = {n: t.double() if wide and n != "blocks" else t for n, t in given.items()}
+        made = mixc.load(path, backend=backend)(**{**others, **leaves})
+        found = torch.autograd.grad(made, list(leaves.values()), weight.to(made.dtype))
+        return dict(zip("oqkv", (made.detach(), *found), strict=True))
+
+    found, again = gradients(backend), gradients(backend)
+    limit = 1e-5 if dtype is torch.float32 else 0.02
+    for name, right in gradients("reference", wide=True).items():
+        assert torch.equal(found[name], again[name]), name
+        error = float((found[name].double() - right).abs().max())
+        assert error < limit * float(right.abs().max()), name

@@ -28,6 +28,7 @@ class Adjoints:
     stages: list[Stage] = field(default_factory=list)
     waiting: list[Equation] = field(default_factory=list)  # of the map that comes next
     sizes: dict[str, Expr] = field(default_factory=dict)  # of axes that the mixer has not
+    finals: set[str] = field(default_factory=set)  # outputs already: no other name may take theirs
 
     def unused(self, name: str) -> str:
         """A name like ``name`` that means nothing yet, and from now on is taken."""
@@ -75,7 +76,7 @@ class Adjoints:
             return None
         for dim in sorted(axes - value.axes):
             value = along(value, dim)
-        if not isinstance(value, Ref) or value.name not in self._by_stages():
+        if not isinstance(value, Ref) or value.name not in self._by_stages() - self.finals:
             return self.named(f"d_{name}", value)
         new = replace(value, name=self.unused(f"d_{name}"))
         self.stages = [_renamed(stage, value.name, new) for stage in self.stages]
@@ -83,6 +84,7 @@ class Adjoints:
             replace(e, value=with_names(e.value, {value.name: new})) for e in self.waiting
         ]
         self.found = {n: with_names(v, {value.name: new}) for n, v in self.found.items()}
+        self.finals.add(new.name)
         return new
 
     def _by_stages(self) -> set[str]:

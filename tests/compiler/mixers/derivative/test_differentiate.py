@@ -145,6 +145,17 @@ def test_attention(extra: str, more: str) -> None:
     assert not found["q"][:, :, 0].any()
 
 
+def test_inputs_with_one_gradient() -> None:
+    """Of what is added up the gradients are one value, under two names."""
+    text = ATTENTION.replace("EXTRA", "  output: {o: v}").replace("MORE", "")
+    text = text.replace("  c: [H]", "  c: [B, J]\n  d: [B, J]").replace("+ bias", "+ bias + c + d")
+    mixer = load_text(text)
+    sizes = {"B": 2, "H": 4, "G": 2, "T": 7, "I": 7, "J": 7, "D": 3, "E": 5}
+    _, found, wanted = gradients(mixer, sample_inputs(mixer, sizes, torch.float64, seed=3), {})
+    assert_same(found, wanted)
+    assert found["c"].any()
+
+
 def test_backward_of_softmax_is_two_sweeps() -> None:
     """One along the queries, for keys and values, one along the keys, for the queries."""
     (causal,) = (load_file(path) for path in SPECS if path.stem == "causal")

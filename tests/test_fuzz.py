@@ -1,6 +1,6 @@
 """Random valid specs of every form against the float64 reference, and damaged ones.
 
-The same 260 examples each time; ``make fuzz`` looks at others. A failure prints the spec, which
+The same 400 examples each time; ``make fuzz`` looks at others. A failure prints the spec, which
 `mixc verify` takes as it is.
 """
 
@@ -80,7 +80,25 @@ def test_recurrences(judges: Worker, trial: Trial) -> None:
     assert_right(judges, trial)
 
 
-@examples(60)
+@examples(40)
+@given(trials("convolution"))
+def test_convolutions(judges: Worker, trial: Trial) -> None:
+    assert_right(judges, trial)
+
+
+@examples(40)
+@given(trials("selection"))
+def test_selections(judges: Worker, trial: Trial) -> None:
+    assert_right(judges, trial)
+
+
+@examples(40)
+@given(trials("carried"))
+def test_parts_carries_and_feedbacks(judges: Worker, trial: Trial) -> None:
+    assert_right(judges, trial)
+
+
+@examples(80)
 @given(st.one_of(*(trials(form, BACKWARD[:1], dtypes=False) for form in sorted(FORMS))))
 def test_derivatives(judges: Worker, trial: Trial) -> None:
     assert_right(judges, trial)

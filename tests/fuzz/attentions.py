@@ -49,7 +49,7 @@ class Attention:
         normalize, axes = self.normalizer(score)
         if normalize is not None:
             body["normalize"] = normalize
-            queries = queries | axes
+            queries = self.terms.together(Term("", queries | axes))
         if self.choices.chance(20):
             gain = self.gain()
             body["gain"] = gain.text

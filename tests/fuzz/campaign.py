@@ -200,7 +200,7 @@ def campaign(batches: list[Batch], folder: Path, jobs: int) -> None:
 
 
 def batches_of(examples: int, first: int, backends: tuple[str, ...]) -> list[Batch]:
-    """Batches of every form in turns, one in eight of damaged specs."""
+    """Batches of every form in turns, one in thirteen of damaged specs."""
     forms = [*sorted(FORMS), *sorted(FORMS), DAMAGED]
     count = -(-examples // PER_BATCH)
     return [Batch(forms[n % len(forms)], first + n, PER_BATCH, backends) for n in range(count)]

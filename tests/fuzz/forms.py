@@ -7,17 +7,23 @@ from collections.abc import Callable, Mapping, Sequence
 from hypothesis import strategies as st
 
 from .attentions import attention_draft
+from .carried import carried_draft
 from .choices import Choices, Draw
+from .convolutions import convolution_draft
 from .draft import Draft
 from .judge import Trial
 from .maps import map_draft
 from .names import rename
 from .recurrences import recurrence_draft
+from .selections import selection_draft
 
 FORMS: Mapping[str, Callable[[Choices], Draft]] = {
     "attention": attention_draft,
+    "carried": carried_draft,
+    "convolution": convolution_draft,
     "map": map_draft,
     "recurrence": recurrence_draft,
+    "selection": selection_draft,
 }
 # Executing programs op by op takes too long beyond this many positions: native kernels run them.
 LONGEST_BY_OPS = 100

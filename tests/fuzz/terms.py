@@ -417,4 +417,4 @@ class Writer:
 
 _LETTERS = {"real": "x", "int": "n_", "bool": "b_"}
 _DTYPES = {"real": "real", "int": "int32", "bool": "bool"}
-_ORDER = "B K H G I T J Q C D P E N M R L".split()
+_ORDER = "B K H G I T J Q C D P E N M R L S".split()

@@ -293,16 +293,18 @@ class NestText:
         return self._lane_loop(body) if self.lanes_inside else body
 
     def _both_of_a_pair(self, body: Lines) -> Lines:
+        """Two rows at once. A nest with pairs reduces along rows only, so ``post`` is empty here."""
         axis = self.outer[-1]
         inside = [f"const int at_{axis} = pair_{axis} + u;", *self.pre[-1], *body]
-        return [
+        both = [
             *self.pairs,
-            f"const int pair_{axis} = at_{axis};",
             "MX_UNROLL for (int u = 0; u < 2; ++u) {",
             *_indent(inside),
             "}",
             *self._each_vector(self.paired),
         ]
+        both = self._lane_loop(both) if self.lanes_inside else both
+        return [f"const int pair_{axis} = at_{axis};", *both]
 
     def _lane_loop(self, body: Lines) -> Lines:
         axis = self.lane_axis

@@ -123,16 +123,27 @@ class TileEvaluator(Evaluator):
             else:
                 places.append((dim, self.position(dim)))
                 mask = self.both(mask, self.builder.bound(dim))
+        fits = buffer.dtype.is_float or float(fill).is_integer()
         value = self.builder.load(
             buffer.name,
             places,
             mask,
-            number_in(fill, buffer.dtype),
+            number_in(fill if fits else 0, buffer.dtype),
             hint or f"{buffer.name}{steps or '_tile'}",
         )
         if value.dtype is DType.INT64 and self.dtype_of(ref) is DType.INT32:
             value = self.builder.cast(value, DType.INT32, hint)
-        return value
+        return value if fits else self._filled(value, at, fill, hint)
+
+    def _filled(self, value: Value, at: Mapping[str, Expr], fill: float, hint: str) -> Value:
+        """Integers read at computed positions, and a number that is none outside."""
+        mask: Value | None = None
+        for dim, index in at.items():
+            mask = self.both(mask, self.inside(index, dim))
+        if mask is None:
+            return value
+        outside = self.builder.constant(fill, DType.FLOAT32)
+        return self.where(mask, self.builder.cast(value, DType.FLOAT32), outside, hint)
 
     def _call(self, expr: Call, hint: str) -> Value:
         fn, args = expr.fn, expr.args

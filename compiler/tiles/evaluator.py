@@ -273,4 +273,5 @@ def number_in(value: float | int | bool, dtype: DType) -> float | int | bool:
     """A number as values of a type have it."""
     if dtype is DType.BOOL:
         return bool(value)
+    assert dtype.is_float or float(value).is_integer(), f"{value} as {dtype}"
     return float(value) if dtype.is_float else int(value)

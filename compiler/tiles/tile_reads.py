@@ -57,7 +57,9 @@ def _picked(
     inside = evaluator.inside(index, dim)
     if inside is None or fill == 0:
         return picked
-    outside = builder.constant(_number(fill, value.dtype), value.dtype)
+    if not value.dtype.is_float and not float(fill).is_integer():
+        picked = builder.cast(picked, DType.FLOAT32)
+    outside = builder.constant(_number(fill, picked.dtype), picked.dtype)
     return evaluator.where(inside, picked, outside, hint)
 
 

@@ -29,15 +29,22 @@ FORMS: Mapping[str, Callable[[Choices], Draft]] = {
 LONGEST_BY_OPS = 100
 BACKWARD = ("backward", "backward tiles")  # in float64, by the reference, and op by op
 ALL = (
-    "cpu tiles", "gpu tiles", *BACKWARD, "cpu", "cpu as shipped", "cpu in chunks", "interpreter"
+    "cpu tiles", "gpu tiles", *BACKWARD, "cpu", "cpu as shipped", "cpu in chunks",
+    "cpu elsewhere", "interpreter",
 )  # fmt: skip
 # Of a hundred examples, about how many are tried on what; a recurrence has two ways on a CPU.
-FORWARD: Mapping[str, int] = {"cpu tiles": 34, "gpu tiles": 33, "cpu": 15, "interpreter": 8}
+FORWARD: Mapping[str, int] = {
+    "cpu tiles": 33,
+    "gpu tiles": 32,
+    "cpu": 15,
+    "cpu elsewhere": 4,
+    "interpreter": 8,
+}
 IN_CHUNKS: Mapping[str, int] = {"cpu in chunks": 6}
 # The same of a campaign, which has time for derivatives and builds for speed.
 EVERY_WAY: Mapping[str, int] = {
     "cpu tiles": 22, "gpu tiles": 22, "backward": 6, "backward tiles": 16, "cpu": 20,
-    "cpu as shipped": 2, "interpreter": 12,
+    "cpu as shipped": 2, "cpu elsewhere": 6, "interpreter": 10,
 }  # fmt: skip
 _AWKWARD_NAMES = 12
 
@@ -59,6 +66,8 @@ def trials(
         chosen = tuple(b for b in chosen if not b.endswith("tiles") and b != "interpreter")
         chosen = chosen or ("cpu",)
     halves = {"float32": 6, "bfloat16": 1, "float16": 1} if dtypes else {"float32": 1}
+    if chosen == ("cpu elsewhere",):
+        halves = {"float32": 1, "bfloat16": 3}
     if any(backend.endswith("tiles") for backend in chosen):
         halves = {"float32": 1}
     elif "interpreter" in chosen:  # it has no bfloat16 that rounds

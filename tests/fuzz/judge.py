@@ -36,8 +36,10 @@ from mixc.ir.optional import expressions
 from mixc.ir.plan import Kernel, Plan
 from mixc.ir.rewriting import every_node
 from mixc.ir.roles import feature_dims
+from mixc.ir.targets import AVX2, AVX512_AMX
 from mixc.ir.tile import For, Op
 
+from ..backends.cpu.elsewhere import faults_elsewhere, knows
 from .gradients import derivative_differs
 from .quick_builds import quick_flags
 
@@ -57,6 +59,8 @@ _DRAWS = 3
 # The most values of tile programs to make, a large one counting for several.
 _VALUES, _LARGE = 20_000, 20_000
 _INTERPRETED = 40_000
+# Between them all that targets differ in: vectors of 8 numbers or 16, dots of pairs, tiles.
+_ELSEWHERE = (AVX2, AVX512_AMX)
 Runner = Callable[..., Mapping[str, Tensor]]
 
 
@@ -159,6 +163,8 @@ class Problem:
     def outcome(self, backend: str) -> tuple[str, str]:
         """How one backend does."""
         try:
+            if backend == "cpu elsewhere":
+                return self._elsewhere()
             if backend.startswith("backward"):
                 return self._backward(_Patience() if backend.endswith("tiles") else None)
             return (
@@ -188,6 +194,15 @@ class Problem:
 
     def _backward(self, watch: Watch | None) -> tuple[str, str]:
         return self._verdict(derivative_differs(self.mixer, self.inputs, self.seed, watch))
+
+    def _elsewhere(self) -> tuple[str, str]:
+        """Kernels for other CPUs: compiled as far as their text goes."""
+        sizes = bind_sizes(self.mixer, {name: tuple(t.shape) for name, t in self.inputs.items()})
+        fixed = {d: sizes[d] for d in feature_dims(self.mixer)}
+        plan = lower(self.mixer, fixed, str(self.dtype).removeprefix("torch."))
+        faults = {t.name: faults_elsewhere(plan, t) for t in _ELSEWHERE if knows(t)}
+        found = [f"for {name}: {fault}" for name, fault in faults.items() if fault]
+        return ("not compiled", found[0]) if found else ("right", "")
 
     def _verdict(self, message: str) -> tuple[str, str]:
         return ("diverges" if self.useless else "wrong") if message else "right", message

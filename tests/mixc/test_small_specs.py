@@ -193,6 +193,27 @@ def test_scores_that_are_convolved(backend: str) -> None:
     check(backend, CONVOLVED, {"n": n}, T=70, I=70, J=70, A=2, C=5, B=1, H=2, T2=70)
 
 
+FILLED = """
+mixer: filled
+inputs:
+  n: {dims: [T], dtype: int32}
+map:
+  a: at(n, T=2 * t - 3, fill=-0.5)
+  b: "at(cumsum(n, T), T=t + 2, fill=inf) + 1"
+  c: at(max(n * (d - 2), D), T=t - 1, fill=0.25)
+  r: where(rank(n, T) < 3, n, 0)
+  e: at(r, T=2 * t + 1, fill=-1.5)
+dims: {D: 5}
+outputs: {a: [T], b: [T], c: [T], e: [T]}
+"""
+
+
+@BACKENDS
+def test_integers_with_a_fraction_outside(backend: str) -> None:
+    """Loaded as integers, the fill was one: -0.5 came out as 0."""
+    check(backend, FILLED, {"n": torch.randperm(70, dtype=torch.int32)}, T=70)
+
+
 HEADS = """
 mixer: heads
 inputs: {x: [B, T, H, D], R: [H, P, D]}

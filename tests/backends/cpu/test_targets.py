@@ -23,8 +23,11 @@ from mixc.backends.cpu.target import (
     target_of_macros,
 )
 from mixc.compiler.language.find import find_spec
-from mixc.compiler.language.load import load_file
+from mixc.compiler.language.load import load_file, load_text
+from mixc.compiler.mixers.derivative.differentiate import differentiate
 from mixc.compiler.pipeline import lower
+
+from .elsewhere import faults_elsewhere, knows
 
 AVX512_MACROS = ["AVX512F", "AVX512BW", "AVX512DQ", "AVX512VL", "AVX2", "FMA"]
 
@@ -72,6 +75,27 @@ def test_kernels_of_other_targets(target: CpuTarget, dtype: torch.dtype) -> None
     trials = [c for c in verification_cases(mixer) if not c.params and c.name != "several blocks"]
     cases = verify(mixer, {"cpu": lambda _, x, params: run(x, params)}, [dtype], cases=trials)
     assert {case.name: case.message for case in cases if not case.ok} == {}
+
+
+# A value that is made beside products of 16 bits, rows in memory or copied: two rows at a time.
+MADE_VALUES = """
+mixer: made_values
+inputs: {q: [B, H, I, D], k: [B, H, J, D], v: [B, H, J, E], x: [B, E], y: [B, H, J, D]}
+dims: {I: T, J: T}
+attention: {over: J, score: "sum(q * (k + y), D)", mask: j <= i, output: {o: v + x}}
+outputs: {o: [B, H, I, E]}
+"""
+
+
+@pytest.mark.parametrize("target", KINDS, ids=lambda t: t.name)
+def test_every_target_has_a_text_that_compiles(target: CpuTarget) -> None:
+    if not knows(target):
+        pytest.skip(f"the compiler writes nothing for {target.name}")
+    mixer = load_text(MADE_VALUES)
+    for made in (mixer, differentiate(mixer).backward):
+        for dtype in ("float32", "bfloat16"):
+            plan = lower(made, {"D": 64, "E": 192}, dtype)
+            assert faults_elsewhere(plan, target) == "", (made.name, dtype)
 
 
 @pytest.mark.parametrize("told", [True, False])

@@ -59,12 +59,13 @@ class Attention:
         return {"attention": body}
 
     def _outputs(self, body: dict[str, Any], queries: Axes, names: dict[str, str]) -> None:
-        made = {}
+        made, found = {}, dict[str, Axes]()
         for name in ("o", "u")[: 2 if self.choices.chance(15) else 1]:
             value = self.value()
             made[name] = value.text
-            axes = self.terms.together(Term("", queries), value) - {"J"}
-            self._declare(names.get(name, name), axes)
+            found[names.get(name, name)] = self.terms.together(Term("", queries), value) - {"J"}
+        for name, axes in found.items():  # none is there while the values are written
+            self._declare(name, axes)
         body["output"] = {names.get(name, name): text for name, text in made.items()}
         softmax = body.get("normalize", "softmax")
         if self.choices.chance(15) and (softmax == "softmax" or "softmax" in softmax):

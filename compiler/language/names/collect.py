@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from ....ir.expression import Expr, Kind, Scalar, Size, Span
+from ....ir.host import evaluate_host
 from ....ir.mixer import Layout, Param
 from ....ir.rewriting import walk
 from ..schema import InputSpec, ParamSpec, SpecDocument, Word
@@ -154,6 +155,9 @@ def read_sizes(spec: SpecDocument, scope: Scope) -> None:
                 allowed="an integer expression in sizes and params",
                 do="divide by `//`; round with `floor(…)` or `ceil(…)`",
             )
+        is_known = not any(isinstance(node, Size | Scalar) for node in walk(value))
+        if is_known and (size := evaluate_host(value, {})) < 0:
+            raise text.error(f"the size of {key} is {size}", allowed="0 or more")
         scope.context.dims.sizes[str(key)] = value
 
 

@@ -84,6 +84,7 @@ CASES = {
         "N → window → N",
     ),
     "real size": ("J: T}", "J: T, N: T / 2}", "8:23", "is a real number", "`//`"),
+    "size below 0": ("J: T}", "J: T, N: 2 - 3}", "8:23", "the size of N is -1", "0 or more"),
     "size with axes": ("J: T}", "J: T, N: t + 1}", "8:23", "has the axes [T]"),
     "no size": ("(i - j)", "(i - n)", "17:47", "unknown name `n`"),
     "huge exponent": ("** -0.5", "** 999999999", "12:12", "the exponent 1e+09 is too large"),

@@ -22,7 +22,7 @@ from ...ir.errors import DefectError, UnsupportedError
 from ...ir.targets import PORTABLE, CpuTarget
 from .. import cache
 from ..cache import cache_folder, digest, put
-from .emit import runtime_text
+from .emit import every_header_text
 from .headers import read_already
 from .target import first_cache_bytes, permitted, target_of_macros
 
@@ -74,7 +74,7 @@ def find_compiler() -> Compiler:
 @lru_cache(maxsize=8)
 def _probe(path: str) -> Compiler:
     version = _output([path, "--version"])
-    ours = f"#define MIXC_LANES 4\n#define MIXC_PAIRED_DOT\n{runtime_text()}"
+    ours = f"#define MIXC_LANES 4\n#define MIXC_PAIRED_DOT\n{every_header_text()}"
     macros = _output([path, *FLAGS[:3], "-dM", "-E", "-x", "c++", "-"], ours)
     digest = hashlib.sha256(macros.encode()).hexdigest()
     target = permitted(target_of_macros(macros))

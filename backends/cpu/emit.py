@@ -86,6 +86,11 @@ def runtime_text() -> str:
     return "\n".join(_header_text(name) for name in _HEADERS)
 
 
+def every_header_text() -> str:
+    """All headers that a source may have, those of some plans and of some targets too."""
+    return "\n".join(_header_text(name) for name in (*_HEADERS, _FFT, _TILES))
+
+
 def included_headers() -> tuple[str, ...]:
     """The headers of the system that the runtime includes, in order."""
     found = re.findall(r"^#include <(.+)>$", runtime_text(), re.MULTILINE)

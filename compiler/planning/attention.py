@@ -93,8 +93,9 @@ class AttentionPlan:
         if task.mask is None or not needs_block_table(task.ranges):
             return None
         dims = builder.order(task.mask.axes - {task.block, task.over})
-        starts = builder.free_name(f"{task.outputs[0][0]}_blocks")
-        counts = builder.free_name(f"{task.outputs[0][0]}_block_count")
+        about = task.outputs[0][0] if task.outputs else self.stage.results[0].name
+        starts = builder.free_name(f"{about}_blocks")
+        counts = builder.free_name(f"{about}_block_count")
         blocks = [builder.free_dim(f"{dim}_blocks") for dim in (task.block, task.over)]
         table = BlockTable(starts, counts, dims, task.block, task.over, *blocks)
         builder.block_counts |= {table.row_blocks: task.block, table.key_blocks: task.over}

@@ -38,3 +38,18 @@ def test_a_normaliser_that_reads_such_an_input_is_refused(name: str) -> None:
     mixer = load_text(text.replace("softmax", "{weight: exp(score), denominator: total + own}"))
     with pytest.raises(UnsupportedError, match=f"call the input {name} otherwise"):
         lower(mixer, {"E": 3}, "float32")
+
+
+CONVOLVED = """
+mixer: convolved
+inputs: {M_PI: [B, T], w: [L, E]}
+convolution: {over: T, lag: L, kernel: w, signal: M_PI, output: NAN}
+outputs: {NAN: [B, T, E]}
+"""
+
+
+@pytest.mark.parametrize("lags", [4, 40])
+@BACKENDS
+def test_a_convolution_is_called_like_macros(backend: str, lags: int) -> None:
+    """Those of headers that only long sums over lags include."""
+    check(backend, CONVOLVED, T=77, E=24, L=lags)

@@ -193,6 +193,25 @@ def test_scores_that_are_convolved(backend: str) -> None:
     check(backend, CONVOLVED, {"n": n}, T=70, I=70, J=70, A=2, C=5, B=1, H=2, T2=70)
 
 
+WEIGHTS_ALONE = """
+mixer: weights_alone
+inputs: {q: [B, H, I, D], k: [B, H, J, D], seen: {dims: [H, N, M], dtype: bool}}
+dims: {I: T, J: T, M: (I + 15) // 16, N: (J + 15) // 16}
+attention:
+  over: J
+  score: sum(q * k, D)
+  mask: j < i and seen[M=i // 16, N=j // 16]
+  weights: p
+outputs: {p: [B, H, I, J]}
+"""
+
+
+@BACKENDS
+def test_weights_of_listed_blocks_and_no_output(backend: str) -> None:
+    seen = torch.rand(3, 3, 3) < 0.6
+    check(backend, WEIGHTS_ALONE, {"seen": seen}, T=40, I=40, J=40, M=3, N=3, D=8)
+
+
 FILLED = """
 mixer: filled
 inputs:

@@ -293,7 +293,7 @@ class NestText:
         return self._lane_loop(body) if self.lanes_inside else body
 
     def _both_of_a_pair(self, body: Lines) -> Lines:
-        """Two rows at once. A nest with pairs reduces along rows only, so ``post`` is empty here."""
+        """Two rows at once; what reduces along a row makes no pairs, so ``post`` is empty here."""
         axis = self.outer[-1]
         inside = [f"const int at_{axis} = pair_{axis} + u;", *self.pre[-1], *body]
         both = [

@@ -172,6 +172,7 @@ class LoadedMixer:
 
     def __call__(
         self,
+        /,
         *inputs: object,
         cu_seqlens: Tensor | Mapping[str, Tensor] | None = None,
         state: SequenceState | None = None,
@@ -268,7 +269,7 @@ class LoadedMixer:
         return given
 
     def step(
-        self, *inputs: object, state: SequenceState | None = None, **named: object
+        self, /, *inputs: object, state: SequenceState | None = None, **named: object
     ) -> tuple[Any, SequenceState]:
         """One row: (outputs, state after it).
 

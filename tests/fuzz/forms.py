@@ -30,7 +30,7 @@ LONGEST_BY_OPS = 100
 BACKWARD = ("backward", "backward tiles")  # in float64, by the reference, and op by op
 ALL = (
     "cpu tiles", "gpu tiles", *BACKWARD, "cpu", "cpu as shipped", "cpu in chunks",
-    "cpu elsewhere", "interpreter",
+    "cpu elsewhere", "interpreter", "packed", "in segments",
 )  # fmt: skip
 # Of a hundred examples, about how many are tried on what; a recurrence has two ways on a CPU.
 FORWARD: Mapping[str, int] = {

@@ -42,6 +42,7 @@ from mixc.ir.tile import For, Op
 from ..backends.cpu.elsewhere import faults_elsewhere, knows
 from .gradients import derivative_differs
 from .quick_builds import quick_flags
+from .sequences import continued_differs, packed_differs
 
 MIXC = Path(load_text.__code__.co_filename).parents[2]
 # The outcomes, best first: those of ``checking``; a tile program of too many ops to execute one by
@@ -62,6 +63,10 @@ _INTERPRETED = 40_000
 # Between them all that targets differ in: vectors of 8 numbers or 16, dots of pairs, tiles.
 _ELSEWHERE = (AVX2, AVX512_AMX)
 Runner = Callable[..., Mapping[str, Tensor]]
+SEQUENCES: Mapping[str, Callable[[Mixer, Mapping[str, int], int], str]] = {
+    "packed": packed_differs,
+    "in segments": continued_differs,
+}
 
 
 @dataclass(frozen=True)
@@ -165,6 +170,8 @@ class Problem:
         try:
             if backend == "cpu elsewhere":
                 return self._elsewhere()
+            if backend in SEQUENCES:
+                return self._verdict(SEQUENCES[backend](self.mixer, self.sizes, self.seed))
             if backend.startswith("backward"):
                 return self._backward(_Patience() if backend.endswith("tiles") else None)
             return (

@@ -62,6 +62,7 @@ def packing(mixer: Mixer) -> Packing:
     _check_outputs(mixer, opened, families)
     derived = dict(families.derived)
     apart = tuple(entry.name for entry in per_document(opened, families))
+    _check_layouts(opened, apart, families)
     for dim in derived:  # what fixes the length of the axis now
         families.first(dim, dim)
     packed = replace(
@@ -72,6 +73,20 @@ def packing(mixer: Mixer) -> Packing:
         sizes=tuple((dim, size) for dim, size in opened.sizes if dim not in derived),
     )
     return Packing(packed, tuple(families.tables.values()), families.base, families.derived, apart)
+
+
+def _check_layouts(mixer: Mixer, apart: tuple[str, ...], families: Families) -> None:
+    """Documents are cut along the outermost factor of a product, and put along a whole axis."""
+    for entry in (*mixer.inputs, *mixer.outputs):
+        term = Ref(entry.name, frozenset(entry.dims), entry.kind, span=entry.span)
+        for product in entry.layout:
+            if inner := next((d for d in product[1:] if families.of(d) is not None), None):
+                text = "*".join([inner, *(dim for dim in product if dim != inner)])
+                what = f"{entry.name} has {inner} inside of {'*'.join(product)}"
+                raise packing_error(mixer, term, what, f"write the axis as {text}")
+        if entry.name in apart and (BATCH,) not in entry.layout:
+            what = f"{entry.name} is there for each document, and its {BATCH} is part of a product"
+            raise packing_error(mixer, term, what, f"give it an axis {BATCH}")
 
 
 def _input(entry: Input, apart: tuple[str, ...], families: Families) -> Input:

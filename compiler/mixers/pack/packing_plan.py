@@ -172,14 +172,14 @@ def families_of(mixer: Mixer) -> Families:
     return found
 
 
-def packing_error(mixer: Mixer, term: Expr, what: str) -> UnsupportedError:
-    """``what`` stands in the way of packing, found at ``term``."""
+def packing_error(mixer: Mixer, term: Expr, what: str, do: str = "") -> UnsupportedError:
+    """``what`` stands in the way of packing, found at ``term``; ``do`` is the way out, if any."""
     place = "" if term.span is None else f"{mixer.path or mixer.name}:{term.span.line}: "
     return UnsupportedError(
         f"{place}{mixer.name} can't be packed: {what}, and a packed row holds several documents\n"
         f"  found: {term}\n"
         "  allowed: values that belong to a position of the sequence\n"
-        "  call it for one document at a time, without cu_seqlens"
+        f"  {do + ', or ' if do else ''}call it for one document at a time, without cu_seqlens"
     )
 
 

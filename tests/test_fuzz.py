@@ -1,6 +1,6 @@
 """Random valid specs of every form against the float64 reference, and damaged ones.
 
-The same 400 examples each time; ``make fuzz`` looks at others. A failure prints the spec, which
+The same 500 examples each time; ``make fuzz`` looks at others. A failure prints the spec, which
 `mixc verify` takes as it is.
 """
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from .fuzz.campaign import Batch, campaign
 from .fuzz.damage import COMMANDS, command_line, damaged
-from .fuzz.forms import BACKWARD, FORMS, trials
+from .fuzz.forms import AS_CALLED, BACKWARD, FORMS, SEQUENCES, trials
 from .fuzz.judge import Trial, Verdict, judge
 from .fuzz.worker import Worker
 
@@ -101,6 +101,18 @@ def test_parts_carries_and_feedbacks(judges: Worker, trial: Trial) -> None:
 @examples(80)
 @given(st.one_of(*(trials(form, BACKWARD[:1], dtypes=False) for form in sorted(FORMS))))
 def test_derivatives(judges: Worker, trial: Trial) -> None:
+    assert_right(judges, trial)
+
+
+@examples(80)
+@given(st.one_of(*(trials(form, SEQUENCES, dtypes=False) for form in sorted(FORMS))))
+def test_documents_and_segments(judges: Worker, trial: Trial) -> None:
+    assert_right(judges, trial)
+
+
+@examples(24)
+@given(st.one_of(*(trials(form, AS_CALLED) for form in sorted(FORMS))))
+def test_training_and_hard_inputs(judges: Worker, trial: Trial) -> None:
     assert_right(judges, trial)
 
 

@@ -48,8 +48,8 @@ def _stored(plan: Plan, task: Task) -> Plan:
     plan, made = rows_apart(plan, task, alone)
     stored = {row.value: row.result for row in made}
     tasks = [with_rows(t, stored) if isinstance(t, AttentionTask) else t for t in plan.tasks]
-    place = next(n for n, (a, b) in enumerate(zip(tasks, plan.tasks, strict=True)) if a != b)
-    tasks[place:place] = made
+    for row in made:  # what it is made of may stand between two of its readers
+        tasks.insert(next(n for n, t in enumerate(tasks) if row.result in t.reads), row)
     found = [f"{row.result} is stored: {_REASON}" for row in made]
     return replace(plan, tasks=tuple(tasks), findings=(*plan.findings, *found))
 

@@ -99,7 +99,7 @@ class Attention:
         if self.choices.chance(12):
             form = self.choices.pick(("5 * tanh(({s}) / 5)", "-softplus({s})", "({s}) / 2 - 0.5"))
             term = Term(form.format(s=term.text), term.axes)
-        return term
+        return term if "J" in term.axes else Term(f"{term} + 0.1 * j", term.axes | {"J"})
 
     def query(self) -> Term:
         return self.terms.input([*self.batch, *self.heads, "I", "D"], name="q")
@@ -281,7 +281,7 @@ def attention_draft(choices: Choices) -> Draft:
         if near:
             after = choices.pick(near)
             equations: dict[str, str] = {}
-            add(one.terms, equations, "out", one.terms.real(after.axes, 2, after.axes))
+            add(one.terms, equations, "after", one.terms.real(after.axes, 2, after.axes))
             draft.stages.append({"map": equations})
     finish(choices, draft)
     return draft

@@ -85,7 +85,9 @@ def _age(choices: Choices, draft: Draft, attention: Attention) -> dict[str, Any]
 
 
 def _factor(choices: Choices, draft: Draft, attention: Attention) -> dict[str, Any]:
-    """Keys that each step scales, whole or by entry."""
+    """Keys that each step scales, whole or by entry; each query has all of them then."""
+    if draft.sizes["T"] > 130:
+        draft.sizes["T"] = 65
     text, q, k = _score(attention)
     g = _step(attention, *choices.some([*attention.groups, "D"]), name="g")
     by = choices.pick(("exp(-abs({g}) / 8)", "sigmoid({g})", "0.9")).format(g=g)

@@ -121,7 +121,7 @@ def convolution_draft(choices: Choices) -> Draft:
     if choices.chance(30):
         equations: dict[str, str] = {}
         near = choices.pick(one.terms.names)
-        add(one.terms, equations, "out", one.terms.real(near.axes, 2, near.axes))
+        add(one.terms, equations, "after", one.terms.real(near.axes, 2, near.axes))
         draft.stages.append({"map": equations})
     finish(choices, draft)
     return draft

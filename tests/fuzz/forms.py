@@ -27,10 +27,12 @@ FORMS: Mapping[str, Callable[[Choices], Draft]] = {
 }
 # Executing programs op by op takes too long beyond this many positions: native kernels run them.
 LONGEST_BY_OPS = 100
+SEQUENCES = ("packed", "in segments")  # in float64, by the reference
+AS_CALLED = ("training", "hard inputs")  # native kernels
 BACKWARD = ("backward", "backward tiles")  # in float64, by the reference, and op by op
 ALL = (
     "cpu tiles", "gpu tiles", *BACKWARD, "cpu", "cpu as shipped", "cpu in chunks",
-    "cpu elsewhere", "interpreter", "packed", "in segments",
+    "cpu elsewhere", "interpreter", *SEQUENCES, *AS_CALLED,
 )  # fmt: skip
 # Of a hundred examples, about how many are tried on what; a recurrence has two ways on a CPU.
 FORWARD: Mapping[str, int] = {
@@ -43,8 +45,9 @@ FORWARD: Mapping[str, int] = {
 IN_CHUNKS: Mapping[str, int] = {"cpu in chunks": 6}
 # The same of a campaign, which has time for derivatives and builds for speed.
 EVERY_WAY: Mapping[str, int] = {
-    "cpu tiles": 22, "gpu tiles": 22, "backward": 6, "backward tiles": 16, "cpu": 20,
-    "cpu as shipped": 2, "cpu elsewhere": 6, "interpreter": 10,
+    "cpu tiles": 18, "gpu tiles": 18, "backward": 4, "backward tiles": 14, "cpu": 12,
+    "cpu as shipped": 2, "cpu elsewhere": 4, "interpreter": 8, "packed": 6, "in segments": 4,
+    "training": 6, "hard inputs": 6,
 }  # fmt: skip
 _AWKWARD_NAMES = 12
 

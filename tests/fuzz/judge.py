@@ -43,6 +43,7 @@ from ..backends.cpu.elsewhere import faults_elsewhere, knows
 from .gradients import derivative_differs
 from .quick_builds import quick_flags
 from .sequences import continued_differs, packed_differs
+from .training import gradients_differ, hard_inputs_differ
 
 MIXC = Path(load_text.__code__.co_filename).parents[2]
 # The outcomes, best first: those of ``checking``; a tile program of too many ops to execute one by
@@ -170,6 +171,11 @@ class Problem:
         try:
             if backend == "cpu elsewhere":
                 return self._elsewhere()
+            if backend == "training":
+                return gradients_differ(self.mixer, self.inputs, self.dtype, self.seed)
+            if backend == "hard inputs":
+                salt = repr(sorted(self.sizes.items()))
+                return hard_inputs_differ(self.mixer, self.sizes, self.dtype, self.seed, salt)
             if backend in SEQUENCES:
                 return self._verdict(SEQUENCES[backend](self.mixer, self.sizes, self.seed))
             if backend.startswith("backward"):

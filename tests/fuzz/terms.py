@@ -250,7 +250,7 @@ class Writer:
             return None
         x = self.real(inner, depth - 2, (needed & inner) | {dim})
         fn = self.choices.pick(("mean", "sum", "max", "logsumexp"))
-        key = f"{group}={dim.lower()} // {block}"
+        key = f"{group}={position(dim)} // {block}"
         where = ""
         axes = x.axes
         if fn in ("mean", "sum") and self.choices.chance(30):
@@ -325,9 +325,9 @@ class Writer:
         if not positions or self.size(dim) % 2 or dim in "IJT":
             return None
         how = self.choices.pick(("", ", interleaved=true", ", base=100"))
-        position = self.choices.pick(positions)
-        axes = x.axes | {position}
-        return Term(f"rope({x}, {position.lower()}, {dim}{how})", axes)
+        place = self.choices.pick(positions)
+        axes = x.axes | {place}
+        return Term(f"rope({x}, {place.lower()}, {dim}{how})", axes)
 
     # ------------------------------------------------------------------------------ reading
 
@@ -355,7 +355,7 @@ class Writer:
 
     def position(self, dim: str, to: str) -> Term:
         """An index into ``dim`` made of positions of ``to``, or of an input of integers."""
-        at, last = to.lower(), f"({dim}) - 1"
+        at, last = position(to), f"({dim}) - 1"
         texts = (
             f"{at} - 1", f"{at} + 2", f"{at} // 2", f"clip({at} + 1, 0, {last})", f"{last} - {at}",
             f"2 * {at} + 1", f"{at} % 3", f"{at} // 4 * 4", f"min({at}, {last})", "0", f"{at} - 17",
@@ -377,7 +377,7 @@ class Writer:
                 ids = self.input(axes, "int", grad=False)
                 return Term(f"({ids} % 7)", ids.axes)
             dim = self.choices.pick(dims)
-            return Term(dim.lower(), frozenset([dim]))
+            return Term(position(dim), frozenset([dim]))
         a, b = self.integer(allowed, depth - 1), self.integer(allowed, depth - 2)
         number = self.choices.pick((2, 3, 4, 7, 16))
         form = self.choices.pick(
@@ -405,14 +405,20 @@ class Writer:
         if kind == "index" and len(axes) == 1:
             (dim,) = axes
             if dim not in self.draft.heads:
-                return self._positions(dim.lower())
+                return self._positions(dim)
         x = self.input(axes)
         relation = self.choices.pick((">", "<", ">=", "<="))
         return Term(f"({x} {relation} {self.choices.pick(('0.25', '-0.5', '0', '1'))})", axes)
 
-    def _positions(self, at: str) -> Term:
+    def _positions(self, dim: str) -> Term:
+        at = position(dim)
         texts = (f"{at} % 3 != 1", f"{at} > 2", f"{at} // 4 % 2 == 0", f"{at} < 9", f"{at} >= 0")
-        return Term(f"({self.choices.pick(texts)})", frozenset([at.upper()]))
+        return Term(f"({self.choices.pick(texts)})", frozenset([dim]))
+
+
+def position(dim: str) -> str:
+    """The index along a dim, which a value may be called like: queries are ``q``."""
+    return f"index({dim})" if dim == "Q" else dim.lower()
 
 
 _LETTERS = {"real": "x", "int": "n_", "bool": "b_"}

@@ -14,9 +14,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ....ir.expression import Cumsum, Expr, Index, Kind, Read, Reduce, Ref, Scalar, Size, call
+from ....ir.expression import (
+    Cumsum,
+    Expr,
+    Index,
+    Kind,
+    Literal,
+    Read,
+    Reduce,
+    Ref,
+    Scalar,
+    Size,
+    call,
+)
 from ....ir.mixer import Attention, Equation, Input, Map, Mixer, Output, Recurrence, Select, Stage
-from ....ir.rewriting import transform, walk
+from ....ir.rewriting import transform, walk, with_names
 from ....ir.stages import changed, values
 from ..resume.sequence_axis import last_values
 from .document_positions import DocumentRewrite
@@ -208,17 +220,26 @@ def _stage(stage: Attention | Map | Recurrence, mixer: Mixer, families: Families
             )
         return changed(stage, DocumentRewrite(families))
     rewrite = DocumentRewrite(families, origin)
-    rewritten = changed(replace(stage, mask=None), rewrite)
-    assert isinstance(rewritten, Attention)
-    inside = replace(rewrite, visible=frozenset(packed) | {origin})
-    weight, denominator = inside(stage.weight), inside(stage.denominator)
+    bare = replace(stage, mask=None, weight=Literal(1), denominator=Literal(1))
+    made = changed(bare, rewrite)
+    assert isinstance(made, Attention)
     mask = None
     if stage.mask is not None:
         mask = replace(rewrite, near=True)(_opened_mask(stage.mask, mixer, families))
     for dim in packed:
         own = families.within(dim, origin)
         mask = own if mask is None else call("and", mask, own)
-    return replace(rewritten, mask=mask, weight=weight, denominator=denominator)
+    made = replace(made, mask=mask)
+    # What a score sums up over all keys it sums up over a document's: it has the query's axis then.
+    normalised = {
+        "score": Ref("score", made.score.axes, made.score.kind),
+        "total": Ref("total", made.queries, Kind.REAL),
+    }
+    inside = replace(rewrite, visible=frozenset(packed) | {origin})
+    weight, denominator = (
+        inside(with_names(part, normalised)) for part in (stage.weight, stage.denominator)
+    )
+    return replace(made, weight=weight, denominator=denominator)
 
 
 def _opened_mask(mask: Expr, mixer: Mixer, families: Families) -> Expr:

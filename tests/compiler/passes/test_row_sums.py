@@ -65,3 +65,19 @@ def test_a_sum_of_what_nothing_else_reads_is_stored() -> None:
 
 def test_a_sum_of_the_rows_of_a_block_alone_is_made_there() -> None:
     assert rows(attention("sum(q * k, D) * sum(q * q, D)")) == []
+
+
+def test_a_sum_is_stored_after_what_it_is_made_of() -> None:
+    """Two walks take a maximum; the sum that one of them takes too is of what is made between."""
+    mixer = load_text("""
+mixer: m
+inputs: {q: [B, H, I, D], k: [B, H, J, D], x: [J, R], y: [H], v: [B, H, J, E]}
+attention:
+  over: J
+  score: sum(q * k, D) + logsumexp(x, R) + y * j / 16
+  normalize: softmax
+  output: {o: v}
+outputs: {o: [B, H, I, E]}
+""")
+    plan = lower(differentiate(mixer).backward, {**SIZES, "R": 13}, target=HOPPER)
+    assert len(rows(plan)) > 1

@@ -132,6 +132,11 @@ def test_scores_that_compare_positions() -> None:
     check(attention("j <= i", "sum(rope(q, i, D) * rope(k, j, D), D)"))
 
 
+def test_a_score_of_keys_alone_that_sums_over_all_of_them() -> None:
+    """It is each document's own, so that the score has the query's axis in a packed row."""
+    check(attention("j <= i", "softmax(cumsum(sum(k, D), J) / 8, J) + sum(q, D) / 9"))
+
+
 def test_other_normalisers_see_the_document_only() -> None:
     text = (
         HEAD
@@ -235,6 +240,35 @@ def test_values_of_a_whole_sequence_are_refused(value: str) -> None:
         pack_sequences(mapped(value, rest))
     assert "packed_example" in str(caught.value)
     assert "without cu_seqlens" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "says"),
+    [
+        ("x: [B, T], w: [B, C*N]", "{o: [B, T]}", "w has N inside of C.N.*write the axis as N.C"),
+        ("x: [B, T], w: [B, N, C]", "{m: [B, C*N]}", "m has N inside of C.N"),
+    ],
+)
+def test_products_with_documents_inside_are_refused(inputs: str, outputs: str, says: str) -> None:
+    text = f"""mixer: m
+inputs: {{{inputs}}}
+dims: {{N: (T + 3) // 4}}
+map: {{m: "w * 2", o: "x * sum(m[N=t // 4], C)"}}
+outputs: {outputs}
+check: {{T: 8, C: 3}}
+"""
+    with pytest.raises(UnsupportedError, match=f"(?s){says}"):
+        pack_sequences(load_text(text))
+
+
+def test_states_for_each_document_have_an_axis_for_them() -> None:
+    text = """mixer: m
+inputs: {x: [B, H, T, D], S0: {dims: [B*H, D], default: 0}}
+recurrence: {over: T, state: {S: [D]}, initial: {S: S0}, step: [S = S / 2 + x, o = S]}
+outputs: {o: [B, H, T, D]}
+"""
+    with pytest.raises(UnsupportedError, match=r"(?s)its B is part of a product.*an axis B"):
+        pack_sequences(load_text(text))
 
 
 def test_nothing_to_pack_is_refused() -> None:

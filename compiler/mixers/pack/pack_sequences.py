@@ -89,7 +89,8 @@ def packing(mixer: Mixer) -> Packing:
 
 def _check_layouts(mixer: Mixer, apart: tuple[str, ...], families: Families) -> None:
     """Documents are cut along the outermost factor of a product, and put along a whole axis."""
-    for entry in (*mixer.inputs, *mixer.outputs):
+    every: tuple[Input | Output, ...] = (*mixer.inputs, *mixer.outputs)
+    for entry in every:
         term = Ref(entry.name, frozenset(entry.dims), entry.kind, span=entry.span)
         for product in entry.layout:
             if inner := next((d for d in product[1:] if families.of(d) is not None), None):

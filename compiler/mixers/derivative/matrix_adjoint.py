@@ -12,7 +12,8 @@ reads before the update by the same argument):
 
     G[t] = G[t + 1] + (q dq)[t] - (u du + k dk)[t] + (w dw + q' dq')[t + 1],   G[T + 1] = S o dS
 
-for reads after the update (q) and before it (q'). No state is stored for any row.
+for reads after the update (q) and before it (q'); where S starts at 0, so does the sum of the same
+changes from there on. No state is stored for any row.
 """
 
 from __future__ import annotations
@@ -274,7 +275,7 @@ class _MatrixFamily:
         lines.append(Equation(own.name, self._next(component, own.ref, component.corrected)))
         lines += self._queries(component, own.ref, after=True)
         self.last = own.ref
-        if len(lines) > 1 or (self._decays(form) and form.state.name in self.given):
+        if len(lines) > 1 or (self._decays(form) and self._given_at_end(form) is not None):
             stage = self.stage
             self.adjoints.stage(Recurrence(stage.over, (own,), tuple(lines), reverse=stage.reverse))
 
@@ -315,7 +316,8 @@ class _MatrixFamily:
         self.adjoints.add(pullback(value, above, self.adjoints.active))
 
     def _of_decay(self, component: _Component) -> Expr:
-        """The adjoint of the decay's logarithm, summed over rows from the end."""
+        """The adjoint of the decay's logarithm, summed over rows from the end; from the start where
+        the state is 0 there, since products that made the last one have rounded each write."""
         form, over = component.form, self.stage.over
         assert form.log_decay is not None
         kept = (form.log_decay.axes | self.rows | form.state.dims) - {*form.value_axes}
@@ -340,16 +342,20 @@ class _MatrixFamily:
         for w, above in self.d_w:
             part = mul(w, above)
             later = add(later, sum_to(part, part.axes, kept))
-        found: Expr = ZERO
-        reverse = not self.stage.reverse
-        if later != ZERO:  # what a row sees of its own is not among what comes later
+        if later != ZERO:
             later = self.adjoints.named(f"d_{form.state.name}_later", later)
-        if add(here, later) != ZERO:
-            rows = self.adjoints.named(f"d_{form.state.name}_decay", add(here, later))
-            found = Cumsum(rows, over, reverse, here == ZERO)
-        if later != ZERO and here != ZERO:
+        change = add(here, later)
+        if change != ZERO:
+            change = self.adjoints.named(f"d_{form.state.name}_decay", change)
+        end, reverse = self._given_at_end(form), self.stage.reverse
+        found: Expr = ZERO
+        if change != ZERO and end is None and form.state.name in self.given:
+            found = call("neg", Cumsum(change, over, reverse, here != ZERO))
+        elif change != ZERO:
+            found = Cumsum(change, over, not reverse, here == ZERO)
+        if later != ZERO and here != ZERO:  # a row's own part is not among what comes later
             found = add(found, call("neg", later))
-        if (end := self.given.get(form.state.name)) is not None:
+        if end is not None:
             part = mul(self.last, end)
             found = add(found, sum_to(part, part.axes, kept))
         return found
@@ -376,3 +382,8 @@ def _sum(terms: list[Expr]) -> Expr:
 
 
 __all__ = ["matrix_adjoint"]
+    def _given_at_end(self, form: Matrix) -> Expr | None:
+        """The adjoint of a state's last value, where sums over rows begin with it."""
+        starts_at_0 = isinstance(form.state.initial, Literal) and form.state.initial.value == 0
+        return None if starts_at_0 else self.given.get(form.state.name)
+

@@ -18,10 +18,10 @@ changes from there on. No state is stored for any row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from ....ir.expression import Cumsum, Expr, Kind, Literal, Reduce, Ref, call
+from ....ir.expression import Call, Cumsum, Expr, Kind, Literal, Reduce, Ref, call
 from ....ir.mixer import Equation, Recurrence, State
 from ....ir.names import names_in
 from ....ir.recurrence_forms import Classified, Matrix, Reading
@@ -176,14 +176,23 @@ class _MatrixFamily:
                 read |= {r.ref.name for r in along}
         return frozenset(own.name for name, own in self.names.items() if {name, own.name} & read)
 
-    def _next(self, component: _Component, state: Ref, corrected: list[Ref]) -> Expr:
-        """The state after a row."""
+    def _next(
+        self,
+        component: _Component,
+        state: Ref,
+        corrected: list[Ref],
+        seen: Callable[[Expr], Expr] = lambda value: value,
+    ) -> Expr:
+        """The state after a row; or, term by term, what is ``seen`` of it."""
         form = component.form
-        value = mul(form.decay, state)
+        if form.key_axis in form.decay.axes:
+            value = mul(form.decay, seen(state))
+        else:  # within the product, which rounds the same numbers as that of the cotangent
+            value = seen(mul(form.decay, state))
         for (u, _), r in zip(form.corrections, corrected, strict=True):
-            value = add(value, mul(u, r))
+            value = add(value, mul(u, seen(r)))
         for k, v in form.writes:
-            value = add(value, mul(k, v))
+            value = add(value, mul(k, seen(v)))
         return value
 
     def _row(self, line: Equation) -> Ref:
@@ -259,6 +268,18 @@ class _MatrixFamily:
         """Whether the decay has a gradient."""
         return self._is_trained(form.decay)
 
+    def _forgets(self, form: Matrix) -> bool:
+        """Whether the decay is a gate with a gradient, about a half in each row.
+
+        Most of what a row reads is then what it wrote. In the gate's gradient that cancels with
+        what the cotangent reads of it, but only if no product of narrow numbers has rounded one of
+        both; what is left over is summed over all rows, beside a gradient that a few rows make.
+        """
+        match form.log_decay:
+            case Call("logsigmoid"):
+                return self._decays(form)
+        return False
+
     # --------------------------------------------------------------------- the state, read again
 
     def _read(self, component: _Component) -> None:
@@ -280,17 +301,26 @@ class _MatrixFamily:
             self.adjoints.stage(Recurrence(stage.over, (own,), tuple(lines), reverse=stage.reverse))
 
     def _queries(self, component: _Component, state: Ref, after: bool) -> Iterator[Equation]:
+        """What each query is multiplied with, from the state as it is after a row, or before.
+
+        What a row sees of its own write is a term apart where a gate decays: see ``_forgets``.
+        """
         form = component.form
         own = {form.key_axis, *form.value_axes}
         for reading in component.readings:
             above = self._above(reading)
-            if reading.after != after or above is None:
+            apart = self._forgets(form) and reading.axes == (form.key_axis,)
+            if above is None or after != (reading.after and not apart):
                 continue
             over = tuple(sorted((own & state.axes) - {*reading.axes}))
-            line = Equation(
-                self.adjoints.unused(f"d_{form.state.name}_query"),
-                Reduce("sum", mul(above, state), over) if over else mul(above, state),
-            )
+
+            def seen(value: Expr, above: Expr = above, over: tuple[str, ...] = over) -> Expr:
+                return Reduce("sum", mul(above, value), over) if over else mul(above, value)
+
+            value = seen(state)
+            if reading.after and apart:
+                value = self._next(component, state, component.corrected, seen)
+            line = Equation(self.adjoints.unused(f"d_{form.state.name}_query"), value)
             component.d_query[reading.ref.name] = self._row(line)
             yield line
 
@@ -360,6 +390,11 @@ class _MatrixFamily:
             found = add(found, sum_to(part, part.axes, kept))
         return found
 
+    def _given_at_end(self, form: Matrix) -> Expr | None:
+        """The adjoint of a state's last value, where sums over rows begin with it."""
+        starts_at_0 = isinstance(form.state.initial, Literal) and form.state.initial.value == 0
+        return None if starts_at_0 else self.given.get(form.state.name)
+
 
 def _coefficients(component: _Component) -> list[Expr]:
     form = component.form
@@ -382,8 +417,3 @@ def _sum(terms: list[Expr]) -> Expr:
 
 
 __all__ = ["matrix_adjoint"]
-    def _given_at_end(self, form: Matrix) -> Expr | None:
-        """The adjoint of a state's last value, where sums over rows begin with it."""
-        starts_at_0 = isinstance(form.state.initial, Literal) and form.state.initial.value == 0
-        return None if starts_at_0 else self.given.get(form.state.name)
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import median
 
 import pytest
 import torch
@@ -49,3 +50,15 @@ def test_a_gate_before_the_first_write_has_no_gradient(gated: Path) -> None:
     sizes = {"B": 1, "T": 1, "H": 2, "D": 40, "E": 24}
     inputs = sample_inputs(mixc.load(gated).mixer, sizes, torch.float16)
     assert not of_gate(gated, inputs, "interpreter").any()
+
+
+def test_what_a_row_reads_of_its_own_write_leaves_nothing_in_a_gate(gated: Path) -> None:
+    mixer, errors = mixc.load(gated).mixer, []
+    for seed in range(4):
+        sizes = {"B": 1, "T": 100, "H": 2, "D": 64, "E": 64}
+        inputs = sample_inputs(mixer, sizes, torch.float16, seed)
+        wide = {name: tensor.double() for name, tensor in inputs.items()}
+        wanted = of_gate(gated, wide, "reference")
+        lost = of_gate(gated, inputs, "interpreter") - wanted
+        errors.append(float(lost.norm() / wanted.norm()))
+    assert median(errors) <= torch.finfo(torch.float16).eps

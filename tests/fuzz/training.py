@@ -15,7 +15,7 @@ from mixc.autotune.checking.gradients import gradients_of
 from mixc.autotune.checking.sampling import VerificationCase
 from mixc.backends.cpu import build
 from mixc.backends.reference.evaluate import run
-from mixc.ir.mixer import Mixer
+from mixc.ir.mixer import Attention, Mixer
 from mixc.verifying.worker import default_runner
 
 from .quick_builds import quick_flags
@@ -57,6 +57,7 @@ def hard_inputs_differ(
 ) -> tuple[str, str]:
     """(outcome, message) where inputs are left out, strided, large, or not finite where hidden."""
     random = Random(f"{salt}{seed}")
+    attentions = sum(isinstance(stage, Attention) for stage in mixer.stages)
     optional = [i.name for i in mixer.inputs if i.default is not None]
     trial = VerificationCase(
         "fuzzed",
@@ -65,7 +66,7 @@ def hard_inputs_differ(
         strided=random.random() < 0.4,
         scale=random.choice((1.0, 1.0, 0.1, 30.0)),
         strong=random.random() < 0.2,
-        garbage=random.random() < 0.4,
+        garbage=attentions == 1 and random.random() < 0.4,  # else another may see what is hidden
         seed=seed,
     )
     with _quick_builds():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from .attentions import attention_draft
 from .carried import carried_draft
+from .chains import chain_draft
 from .choices import Choices, Draw
 from .convolutions import convolution_draft
 from .draft import Draft
@@ -20,6 +21,7 @@ from .selections import selection_draft
 FORMS: Mapping[str, Callable[[Choices], Draft]] = {
     "attention": attention_draft,
     "carried": carried_draft,
+    "chain": chain_draft,
     "convolution": convolution_draft,
     "map": map_draft,
     "recurrence": recurrence_draft,

@@ -9,6 +9,7 @@ import torch
 
 from mixc.api import load
 from mixc.compiler.language.load import load_text
+from mixc.compiler.pipeline import lower
 from mixc.ir.errors import ArgumentError
 
 SPEC = """
@@ -53,3 +54,14 @@ def test_channels_that_no_row_mixes_stay_what_dims_says() -> None:
     )
     assert load_text(SPEC.replace("READ", "h[p]")).sequence("D") is None
     assert load_text(by_entry).sequence("P") == "D"
+
+
+def test_channels_may_be_chosen_among() -> None:
+    """A selection along D made P and D positions of a sequence, along which no kernel mixes."""
+    text = SPEC.replace("READ", "h[p]").replace("recurrence:", "stages:\n- recurrence:")
+    head, step = text.split("- recurrence:")
+    body = step.partition("outputs")[0].replace("\n  ", "\n    ")
+    chosen = "- select: {over: D, score: h0, keep: {top: 3}}\n- map: {z: 'where(selected, y, 0)'}\n"
+    mixer = load_text(f"{head}- recurrence:{body}{chosen}outputs: {{z: [B, T, D]}}\n")
+    assert mixer.sequence("P") is None
+    assert lower(mixer, {"D": 64, "P": 64}, "float32").kernels

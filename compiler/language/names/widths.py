@@ -12,7 +12,7 @@ from .dims import Dims
 
 def settle_widths(dims: Dims, stages: Sequence[Stage]) -> None:
     """``{P: D}`` says no more than that P is as long as D where a step reads a state at other
-    positions of D and no stage goes along either: a kernel holds such an axis whole."""
+    positions of D and no attention or loop goes along either: a kernel holds such an axis whole."""
     mixed = {dim for stage in stages if isinstance(stage, Recurrence) for dim in _mixed(stage)}
     walked = {dim for stage in stages for dim in _walked(stage)}
     for sequence in sorted({*dims.sequences.values()}):
@@ -41,7 +41,5 @@ def _walked(stage: Stage) -> Iterable[str]:
             return {stage.over, *stage.queries}
         case Recurrence():
             return {stage.over, *(dim for _, rounds in assignments(stage.step) for dim in rounds)}
-        case Select():
-            return {*stage.over, *stage.score.axes}
-        case Map():
+        case Map() | Select():  # channels are chosen among, too
             return ()

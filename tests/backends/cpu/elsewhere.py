@@ -6,6 +6,7 @@ import platform
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -33,7 +34,8 @@ def knows(target: CpuTarget) -> bool:
 
 def faults_elsewhere(plan: Plan, target: CpuTarget) -> str:
     """What the compiler finds wrong in a plan's kernels in their default configuration."""
-    return _faults(emit_source(configure(plan, defaults(target), {}), target).text, target)
+    named = replace(target, macros=find_compiler().target.macros)  # no names of kernels
+    return _faults(emit_source(configure(plan, defaults(target), {}), named).text, target)
 
 
 def _faults(text: str, target: CpuTarget) -> str:

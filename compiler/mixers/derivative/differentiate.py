@@ -35,6 +35,7 @@ from .adjoints import Adjoints
 from .attention_adjoint import attention_adjoint, needs_lse
 from .known_strides import known_strides
 from .matrix_adjoint import matrix_adjoint
+from .own_groups import own_groups_apart
 from .pair_values import pair_values_written_out
 from .recurrence_adjoint import recurrence_adjoint
 from .rounded_factors import multiplies_what_is_made
@@ -170,7 +171,7 @@ class _Derivation:
         )
         draft = replace(mixer, name=f"{mixer.name}{BACKWARD}", outputs=outputs, inputs=())
         sizes = (*mixer.sizes, *self.adjoints.sizes.items())
-        draft = replace(draft, stages=tuple(self.adjoints.stages), sizes=sizes)
+        draft = own_groups_apart(replace(draft, stages=tuple(self.adjoints.stages), sizes=sizes))
         draft = self._with_what_is_made_again(replace(draft, wide=_has_recurrence(mixer)))
         draft = replace(draft, params=_params(draft))
         kept = self._kept(draft)

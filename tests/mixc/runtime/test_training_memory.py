@@ -12,7 +12,7 @@ import mixc
 from mixc.autotune.checking.proportions import Proportions, default_sizes
 from mixc.autotune.checking.sampling import sample_inputs
 
-SHORT, LONG = 1024, 4096
+SHORT, LONG = 4096, 16_384
 
 
 def status_bytes(entry: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from mixc.autotune.checking.sampling import sample_inputs
@@ -51,4 +52,24 @@ def test_each_has_a_gradient_and_kernels_compute_it() -> None:
     forward = run(derivative.forward, inputs)
     known = {**inputs, **forward, "d_o": torch.randn_like(forward["o"])}
     backward = derivative.backward
+    assert_equal(backward, {i.name: known[i.name] for i in backward.inputs})
+
+
+@pytest.mark.parametrize(
+    "place", ["t // 2", "t // 3 * 3", "min(t + 2, T - 1)", "2 * t - 3", "t * t % T", "(t + 1) % T"]
+)
+def test_rows_of_the_same_axis(place: str) -> None:
+    """Several positions may read one: what they give back is summed along an axis of its own."""
+    text = f"""
+mixer: m
+inputs: {{x: [B, T, C], w: [C]}}
+map: {{y: "w * tanh(x)[T={place}] + x"}}
+outputs: {{y: [B, T, C]}}
+"""
+    mixer = load_text(text)
+    inputs = sample_inputs(mixer, {"B": 2, "T": 21, "C": 5}, torch.float64)
+    derivative, found, wanted = gradients(mixer, inputs, {})
+    assert_same(found, wanted)
+    backward = derivative.backward
+    known = {**inputs, "d_y": torch.randn(2, 21, 5, dtype=torch.float64)}
     assert_equal(backward, {i.name: known[i.name] for i in backward.inputs})

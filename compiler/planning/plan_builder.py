@@ -48,7 +48,9 @@ from .started_sums import running_sum, with_starts
 from .tiled_dims import tiled_dims
 from .worth_storing import (
     Place,
+    compared_with_its_extreme,
     is_cheaper_where_read,
+    is_exact,
     is_long,
     reason_to_store,
     spreads_heads,
@@ -193,6 +195,8 @@ class PlanBuilder:
         known = self.stored.get(expr)
         if known is not None:
             return known
+        if (compared := compared_with_its_extreme(expr)) is not None:
+            self._stored_once(*compared)
         ranks = first_ranks(expr)
         if ranks is not None and ranks.over not in self.context.sizes:
             return self._selected(ranks)
@@ -209,6 +213,17 @@ class PlanBuilder:
             return self._prepared_read(expr, block, loop, inside)
         deeper = inside or is_long(expr, self.context.sizes)
         return rebuild(expr, lambda child: self.materialised(child, block, loop, deeper))
+
+    def _stored_once(self, x: Expr, extreme: Reduce) -> None:
+        """``x`` in a buffer, of which its largest is found and which is compared with that: made
+        twice, in sums of another order, it would equal no largest of its own."""
+        fixed = self.context.sizes
+        if x in self.stored or is_exact(x) or all(dim in fixed for dim in extreme.over):
+            return
+        reason = f"it is compared with its own {extreme.op} along {', '.join(extreme.over)}"
+        if self.stored.pop(extreme, None) is not None:  # of another making
+            self._seen.clear()
+        self.store(self.temporary_name(x), x, None, "temporary", reason, wide=True)
 
     def _selected(self, ranks: FirstRanks) -> Expr:
         """What is among the first of its row, by two numbers for each row that a kernel finds."""

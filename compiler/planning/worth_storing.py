@@ -16,9 +16,12 @@ from ...ir.expression import (
     Cumsum,
     Expr,
     Index,
+    Kind,
+    Literal,
     Read,
     Reduce,
     Ref,
+    Scalar,
     Size,
     Solve,
     call,
@@ -66,6 +69,30 @@ def _is_made(expr: Expr, context: Context) -> bool:
     if isinstance(expr, Ref) and expr.name in context.buffers:
         return True
     return any(isinstance(n, Ref) and n.name in ("score", "total") for n in walk(expr))
+
+
+def compared_with_its_extreme(expr: Expr) -> tuple[Expr, Reduce] | None:
+    """(x, its maximum or minimum) of ``x == max(x, T)``: where the extreme is, in a derivative."""
+    match expr:
+        case Call("eq", (a, b)):
+            for x, other in ((a, b), (b, a)):
+                extreme = other.x if isinstance(other, Read) else other
+                if isinstance(extreme, Reduce) and extreme.op in ("max", "min") and extreme.x == x:
+                    return x, extreme
+    return None
+
+
+# Functions whose result is one of their arguments, or as exact as these are.
+_EXACT = frozenset("min max neg abs where clip relu detach sign floor ceil round".split())
+
+
+def is_exact(expr: Expr) -> bool:
+    """Whether no kernel can make another number of an expression than any other kernel."""
+    return all(
+        isinstance(node, Literal | Ref | Read | Index | Size | Scalar)
+        or (isinstance(node, Call) and (node.fn in _EXACT or node.kind is not Kind.REAL))
+        for node in walk(expr)
+    )
 
 
 def is_long(expr: Expr, fixed: Container[str]) -> bool:

@@ -73,3 +73,22 @@ outputs: {{y: [B, T, C]}}
     backward = derivative.backward
     known = {**inputs, "d_y": torch.randn(2, 21, 5, dtype=torch.float64)}
     assert_equal(backward, {i.name: known[i.name] for i in backward.inputs})
+
+
+@pytest.mark.parametrize("op", ["max", "min"])
+def test_an_extreme_of_what_is_made_is_found_again(op: str) -> None:
+    """One number is summed on a tile for the comparison, in a loop for the extreme: no row was
+    the largest where the two differ in the last place, and its gradient was lost."""
+    text = f"""
+mixer: m
+inputs: {{x: [T, D, E]}}
+map: {{y: "{op}(l2norm(x * x, E, eps=1e-3), T)"}}
+outputs: {{y: [D, E]}}
+"""
+    mixer = load_text(text)
+    inputs = sample_inputs(mixer, {"T": 9, "D": 40, "E": 16}, torch.float64)
+    derivative, found, wanted = gradients(mixer, inputs, {})
+    assert_same(found, wanted)
+    backward = derivative.backward
+    known = {**inputs, "d_y": torch.randn(40, 16, dtype=torch.float64)}
+    assert_equal(backward, {i.name: known[i.name] for i in backward.inputs})

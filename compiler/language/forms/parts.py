@@ -17,8 +17,9 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from math import inf
 
-from ....ir.expression import Expr, Literal, Ref
+from ....ir.expression import Expr, Kind, Literal, Ref
 from ....ir.mixer import Attention, Equation, Map
+from ....ir.rewriting import with_names
 from ..names.definitions import resolve
 from ..names.scope import Scope
 from ..schema import AttentionSpec, NormalizeSpec, PartsSpec
@@ -111,6 +112,8 @@ class _Merge:
         outputs = tuple(replace(o, name=names[o.name]) for o in part.outputs)
         weights = None if part.weights is None else names[part.weights]
         bare = replace(part, outputs=outputs, weights=weights, sink=None)
+        total = Ref("total", bare.queries, Kind.REAL)  # without axes that the sink alone has
+        bare = replace(bare, denominator=with_names(bare.denominator, {"total": total}))
         if self.softmax:
             stages = [replace(bare, lse=own("lse"))]
         else:

@@ -13,6 +13,7 @@ from mixc.compiler.language.every_error import every_error
 from mixc.compiler.language.load import load_text
 from mixc.ir.errors import SpecError
 from mixc.ir.mixer import Attention, Map
+from mixc.ir.verify_mixer import verify_mixer
 
 HEAD = """\
 mixer: parted
@@ -154,3 +155,24 @@ def test_no_parts(parts: str, words: str) -> None:
 def test_every_error_of_the_parts() -> None:
     text = (HEAD + PARTS + "}\n").replace("score: a", "score: aa").replace("gain: w", "gain: ww")
     assert [str(e).split("unknown name ")[1][:4] for e in every_error(text)] == ["`aa`", "`ww`"]
+
+
+def test_a_sink_may_have_axes_that_no_part_has() -> None:
+    text = """
+mixer: parted
+inputs: {a: [I, M], b: [I, J], u: [M, E], v: [J, E], z: [H]}
+attention:
+  normalize: {softmax: {sink: z}}
+  parts:
+    - {over: M, score: a, output: {o: u}}
+    - {over: J, score: b, output: {o: v}}
+outputs: {o: [H, I, E]}
+"""
+    mixer = load_text(text)
+    verify_mixer(mixer)
+    shapes = (3, 4), (3, 2), (4, 5), (2, 5), (2,)
+    a, b, u, v, z = (torch.randn(*shape, dtype=torch.float64) for shape in shapes)
+    logits = torch.cat((a, b), 1).expand(2, 3, 6)
+    whole = torch.cat((logits, z[:, None, None].expand(2, 3, 1)), 2).softmax(2)[..., :6]
+    found = run(mixer, {"a": a, "b": b, "u": u, "v": v, "z": z})["o"]
+    torch.testing.assert_close(found, whole @ torch.cat((u, v)), rtol=1e-12, atol=1e-12)

@@ -358,6 +358,9 @@ class PlanBuilder:
         if (found := running_sum(expr, self.context.sizes)) is not None:
             self._running_sum(name, *found, order, reason)
             return
+        for node in walk(expr):  # before an extreme is stored by itself
+            if (compared := compared_with_its_extreme(node)) is not None:
+                self._stored_once(*compared)
         fixed, sequences = frozenset(self.context.sizes), frozenset(dict(self.mixer.sequences))
         expr = without_repeated_factors(expr, fixed, sequences, self._stored_factor)
         tiled = [d for d in self.tiled(expr, order) if d not in _systems(expr)]

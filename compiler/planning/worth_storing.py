@@ -74,7 +74,7 @@ def _is_made(expr: Expr, context: Context) -> bool:
 def compared_with_its_extreme(expr: Expr) -> tuple[Expr, Reduce] | None:
     """(x, its maximum or minimum) of ``x == max(x, T)``: where the extreme is, in a derivative."""
     match expr:
-        case Call("eq", (a, b)):
+        case Call("eq" | "ne" | "ge" | "le" | "gt" | "lt", (a, b)):
             for x, other in ((a, b), (b, a)):
                 extreme = other.x if isinstance(other, Read) else other
                 if isinstance(extreme, Reduce) and extreme.op in ("max", "min") and extreme.x == x:

@@ -193,6 +193,24 @@ def test_scores_that_are_convolved(backend: str) -> None:
     check(backend, CONVOLVED, {"n": n}, T=70, I=70, J=70, A=2, C=5, B=1, H=2, T2=70)
 
 
+LARGEST = """
+mixer: largest
+inputs: {q: [B, H, I, D], k: [B, H, J, D], v: [B, H, J, E]}
+dims: {I: T, J: T}
+let: {s: "sum(q * k, D)", m: "max(s, J, where=j <= i)"}
+stages:
+  - attention: {over: J, score: s, mask: j <= i and s >= m, output: {o: v}}
+  - map: {p: "sum(where(j <= i and s == m, v, 0), J)"}
+outputs: {o: [B, H, I, E], p: [B, H, I, E]}
+"""
+
+
+@BACKENDS
+def test_scores_that_are_compared_with_their_largest(backend: str) -> None:
+    """The kernels that compare have the numbers of which the largest was found."""
+    check(backend, LARGEST, T=65, I=65, J=65, D=40)
+
+
 WEIGHTS_ALONE = """
 mixer: weights_alone
 inputs: {q: [B, H, I, D], k: [B, H, J, D], seen: {dims: [H, N, M], dtype: bool}}

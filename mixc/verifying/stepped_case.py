@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -72,13 +72,19 @@ def by_segments(
     continued: Continued,
     inputs: Mapping[str, Tensor],
     sizes: Mapping[str, int],
+    ends: Sequence[int] = (),
 ) -> dict[str, Tensor]:
-    """The outputs of half of the rows, one row more and the rest, put together again."""
+    """The outputs of segments, put together again.
+
+    Args:
+        ends: where they begin, from 0, and the last one's end; half of the rows, one row more and
+            the rest without it.
+    """
     import torch
 
     mixer, root = continued.axis.mixer, continued.axis.root
     rows = sizes[root]
-    ends = sorted({0, rows // 2, min(rows // 2 + 1, rows), rows})
+    ends = [*ends] or sorted({0, rows // 2, min(rows // 2 + 1, rows), rows})
     edges, state = {root: ends}, None
     made: dict[str, list[Tensor]] = {output.name: [] for output in mixer.outputs}
     for number, (first, end) in enumerate(pairwise(ends)):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import pairwise
 from random import Random
 
 import torch
@@ -19,11 +18,12 @@ from mixc.autotune.checking.sampling import sample_inputs
 from mixc.backends.reference.evaluate import run
 from mixc.compiler.mixers.pack.pack_sequences import last_outputs, packing
 from mixc.compiler.mixers.pack.packing_plan import families_of
-from mixc.compiler.mixers.resume.continue_sequence import Continued, continue_sequence
+from mixc.compiler.mixers.resume.continue_sequence import continue_sequence
 from mixc.ir.mixer import Mixer
 from mixc.ir.verify_mixer import verify_mixer
-from mixc.runtime.documents import cut, one_by_one
+from mixc.runtime.documents import one_by_one
 from mixc.runtime.packing import document_edges, document_tables
+from mixc.verifying.stepped_case import by_segments
 
 EXACT = 1e-8
 
@@ -73,43 +73,12 @@ def continued_differs(mixer: Mixer, sizes: Mapping[str, int], seed: int) -> str:
     cuts = sorted({*_cuts(random, rows, random.randint(1, 4)), *((1, 2) if rows > 2 else ())})
     with torch.no_grad():
         wanted = run(mixer, inputs)
-        made = _by_segments(mixer, continued, inputs, sizes, cuts)
+        made = by_segments(LoadedMixer(mixer, "reference"), continued, inputs, sizes, cuts)
     return _difference(made, wanted)
 
 
 def _cuts(random: Random, length: int, parts: int) -> list[int]:
     return sorted([0, length, *(random.randint(0, length) for _ in range(parts - 1))])
-
-
-def _by_segments(
-    mixer: Mixer,
-    continued: Continued,
-    inputs: Mapping[str, Tensor],
-    sizes: Mapping[str, int],
-    cuts: list[int],
-) -> dict[str, Tensor]:
-    loaded, state = LoadedMixer(mixer, "reference"), None
-    edges = {continued.axis.root: cuts}
-    made: dict[str, list[Tensor]] = {output.name: [] for output in mixer.outputs}
-    for number, (first, end) in enumerate(pairwise(cuts)):
-        own = {
-            entry.name: cut(mixer, entry.layout, inputs[entry.name], edges, number, sizes)
-            for entry in mixer.inputs
-            if number == 0 or entry.name not in continued.only_first
-        }
-        if end == first + 1:
-            result, state = loaded.step(**own, state=state)
-        else:
-            result, state = loaded(**own, state=state, return_state=True)
-        several = result if isinstance(result, tuple) else (result,)
-        for name, tensor in zip(made, several, strict=True):
-            made[name].append(tensor)
-    whole = {}
-    for output in mixer.outputs:
-        axes = [p for p, dims in enumerate(output.layout) if dims and continued.axis.has(dims[0])]
-        parts = made[output.name]
-        whole[output.name] = torch.cat(parts, axes[0]) if axes else parts[-1]
-    return whole
 
 
 def _difference(made: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:

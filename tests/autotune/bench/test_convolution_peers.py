@@ -48,7 +48,8 @@ def test_the_results_are_the_specs(convolve, mixer: Mixer) -> None:  # type: ign
     assert call.what in ("torch", "torch, compiled")
     found = call.results(call.run())
     for name, wanted in run(mixer, given.tensors).items():
-        torch.testing.assert_close(found[name].double(), wanted, rtol=1e-4, atol=1e-4)
+        largest = float(wanted.abs().max())  # what a transform rounds is in proportion to all rows
+        torch.testing.assert_close(found[name].double(), wanted, rtol=1e-4, atol=1e-6 * largest)
 
 
 def test_sums_over_channels_go_by_the_transform_alone() -> None:

@@ -1,7 +1,9 @@
 """``mixc compile``: modules, reports, explanations, and the backward pass."""
 
 import json
+import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from click.testing import CliRunner
@@ -119,6 +121,17 @@ def test_compile_leaves_a_file_that_it_cannot_replace_as_it_is(run, tmp_path):
     assert result.exit_code == 2
     assert "nowhere" in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_compile_writes_to_a_pipe_and_leaves_it_there(run, tmp_path):
+    """As root, `-o /dev/null` put a file in the place of the device."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as reader:
+        text = reader.submit(pipe.read_text)
+        assert run("compile", "causal", "-o", "pipe", "--size", "D=32").exit_code == 0
+        assert "D = 32" in text.result(timeout=60)
+    assert pipe.is_fifo()
 
 
 @pytest.mark.parametrize(

@@ -374,15 +374,17 @@ class _MatrixFamily:
             later = add(later, sum_to(part, part.axes, kept))
         if later != ZERO:
             later = self.adjoints.named(f"d_{form.state.name}_later", later)
-        change = add(here, later)
-        if change != ZERO:
-            change = self.adjoints.named(f"d_{form.state.name}_decay", change)
-        end, reverse = self._given_at_end(form), self.stage.reverse
+        change, end, reverse = add(here, later), self._given_at_end(form), self.stage.reverse
+        from_start = end is None and form.state.name in self.given
         found: Expr = ZERO
-        if change != ZERO and end is None and form.state.name in self.given:
-            found = call("neg", Cumsum(change, over, reverse, here != ZERO))
-        elif change != ZERO:
-            found = Cumsum(change, over, not reverse, here == ZERO)
+        if change != ZERO:  # negative row by row, so that the sum is one kernel
+            change = call("neg", change) if from_start else change
+            rows = self.adjoints.named(f"d_{form.state.name}_decay", change)
+            found = (
+                Cumsum(rows, over, reverse, here != ZERO)
+                if from_start
+                else Cumsum(rows, over, not reverse, here == ZERO)
+            )
         if later != ZERO and here != ZERO:  # a row's own part is not among what comes later
             found = add(found, call("neg", later))
         if end is not None:

@@ -176,7 +176,9 @@ class PlanBuilder:
                     return self.named(name, self.inlined(self.mixer.param(name).value))
             return rebuild(node, change)
 
-        return fold_constants(change(expr), self.params, self.context.sizes)
+        made = fold_constants(change(expr), self.params, self.context.sizes)
+        self._store_compared(made)
+        return made
 
     def materialised(
         self, expr: Expr, block: str | None, loop: str | None, inside: bool = False
@@ -213,6 +215,15 @@ class PlanBuilder:
             return self._prepared_read(expr, block, loop, inside)
         deeper = inside or is_long(expr, self.context.sizes)
         return rebuild(expr, lambda child: self.materialised(child, block, loop, deeper))
+
+    def _store_compared(self, expr: Expr) -> None:
+        """What is compared with its own extreme in an expression, before that is stored by itself;
+        not what a step makes, which is in no buffer."""
+        for node in walk(expr):
+            if (compared := compared_with_its_extreme(node)) is not None:
+                refs = (n for n in walk(compared[0]) if isinstance(n, Ref))
+                if all(ref.name in self.context.buffers for ref in refs):
+                    self._stored_once(*compared)
 
     def _stored_once(self, x: Expr, extreme: Reduce) -> None:
         """``x`` in a buffer, of which its largest is found and which is compared with that: made
@@ -358,9 +369,7 @@ class PlanBuilder:
         if (found := running_sum(expr, self.context.sizes)) is not None:
             self._running_sum(name, *found, order, reason)
             return
-        for node in walk(expr):  # before an extreme is stored by itself
-            if (compared := compared_with_its_extreme(node)) is not None:
-                self._stored_once(*compared)
+        self._store_compared(expr)
         fixed, sequences = frozenset(self.context.sizes), frozenset(dict(self.mixer.sequences))
         expr = without_repeated_factors(expr, fixed, sequences, self._stored_factor)
         tiled = [d for d in self.tiled(expr, order) if d not in _systems(expr)]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+import mixc
 from mixc.autotune.checking.sampling import sample_inputs
 from mixc.backends.reference.evaluate import run
-from mixc.compiler.language.load import load_text
+from mixc.compiler.language.load import load_file, load_text
 from mixc.compiler.mixers.derivative.params_as_inputs import params_as_inputs
 
 from ...plans import assert_equal
@@ -92,3 +95,27 @@ outputs: {{y: [D, E]}}
     backward = derivative.backward
     known = {**inputs, "d_y": torch.randn(40, 16, dtype=torch.float64)}
     assert_equal(backward, {i.name: known[i.name] for i in backward.inputs})
+
+
+def test_an_extreme_of_rows_of_a_recurrence(tmp_path: Path) -> None:
+    """What its backward pass is given is planned with the recurrence."""
+    spec = tmp_path / "largest.yaml"
+    spec.write_text("""
+mixer: largest
+inputs: {x: [B, T, C], w: [C]}
+stages:
+  - recurrence: {over: T, state: {h: [C]}, step: ["h = 0.5 * h + x", "m = h"]}
+  - map: {y: "max(sum(m * w, C), T) * x"}
+outputs: {y: [B, T, C]}
+""")
+    mixer, found = load_file(spec), []
+    inputs = sample_inputs(mixer, {"B": 2, "T": 9, "C": 16}, torch.float32)
+    for backend in ("cpu", "reference"):
+        leaves = [
+            tensor.double() if backend == "reference" else tensor for tensor in inputs.values()
+        ]
+        leaves = [tensor.to(dtype, copy=True).requires_grad_() for tensor in inputs.values()]
+        made = mixc.load(spec, backend=backend)(*leaves)  # type: ignore[arg-type]
+        found.append(torch.autograd.grad(made.sum(), leaves))
+    for ours, exact in zip(*found, strict=True):
+        torch.testing.assert_close(ours.double(), exact, rtol=1e-4, atol=1e-4)

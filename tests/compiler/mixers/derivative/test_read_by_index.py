@@ -111,9 +111,7 @@ outputs: {y: [B, T, C]}
     mixer, found = load_file(spec), []
     inputs = sample_inputs(mixer, {"B": 2, "T": 9, "C": 16}, torch.float32)
     for backend in ("cpu", "reference"):
-        leaves = [
-            tensor.double() if backend == "reference" else tensor for tensor in inputs.values()
-        ]
+        dtype = torch.float64 if backend == "reference" else torch.float32
         leaves = [tensor.to(dtype, copy=True).requires_grad_() for tensor in inputs.values()]
         made = mixc.load(spec, backend=backend)(*leaves)  # type: ignore[arg-type]
         found.append(torch.autograd.grad(made.sum(), leaves))

@@ -143,8 +143,8 @@ def is_finite(values: Sequence[Value]) -> bool:
 def contract(setting: Setting, factors: Sequence[Value], over: Sequence[str]) -> Value:
     """``sum(f1 * f2 * ..., over)`` without the product over all axes in memory.
 
-    The factors are finite: one that is not would reach, in the backward of a contraction, sums
-    that it takes no part in.
+    The factors are finite, or have no gradient: an infinite one would reach, in the backward of a
+    contraction, sums that it takes no part in.
     """
     kind = max(Kind.INT, *(kind_of(f.tensor) for f in factors))
     factors = setting.in_one_precision([setting.of_kind(f, kind) for f in factors])

@@ -93,7 +93,7 @@ class Scope:
         where = None if expr.where is None else self.value(expr.where)
         group = [(dim, self.value(index)) for dim, index in expr.group]
         factors = [self.value(f) for f in self.factors(expr.x)] if expr.op == "sum" else []
-        if len(factors) > 1 and is_finite(factors) and not group:
+        if len(factors) > 1 and not group and (is_finite(factors) or _is_plain(factors, where)):
             if where is not None:
                 factors.append(self.setting.of_kind(where, Kind.BOOL))
             return contract(self.setting, factors, expr.over)
@@ -109,6 +109,14 @@ class Scope:
                 return [*self.factors(a), *self.factors(b)]
             case _:
                 return [expr]
+
+
+def _is_plain(factors: Sequence[Value], where: Value | None) -> bool:
+    """Whether an infinity among the factors does no more than it does in their product.
+
+    Times the 0 of what ``where`` leaves out it would be a nan, and so would it in a gradient.
+    """
+    return where is None and not any(factor.tensor.requires_grad for factor in factors)
 
 
 def shared_nodes(expressions: Iterable[Expr]) -> frozenset[int]:

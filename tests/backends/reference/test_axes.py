@@ -141,6 +141,21 @@ def test_contracting_keeps_gradients():
     assert torch.autograd.gradcheck(total, (a.tensor, b.tensor, scale))
 
 
+@pytest.mark.parametrize("grad", [False, True])
+def test_an_infinite_factor_is_in_the_sums_that_it_takes_part_in(grad):
+    a, b = normal("I", "J", grad=grad), normal("B", "J", grad=grad)
+    with torch.no_grad():
+        a.tensor[1, 2], a.tensor[2, 0], a.tensor[2, 1] = -math.inf, math.inf, -math.inf
+        b.tensor[0, 2], b.tensor[:, 0], b.tensor[:, 1] = 0.0, 1.0, 2.0
+    factors = call("mul", ref("a", "I", "J"), ref("b", "B", "J"))
+    found = evaluate(Reduce("sum", factors, ("J",)), SIZES, {"a": a, "b": b})
+    wanted = torch.einsum("ij,bj->bi", a.tensor, b.tensor)
+    assert wanted[0, 1].isnan()
+    assert wanted[1, 1].isinf()
+    assert wanted[:, 2].isnan().all()
+    torch.testing.assert_close(found.tensor, wanted, equal_nan=True)
+
+
 @pytest.mark.parametrize("fill", [0.0, -1.0, -math.inf])
 def test_reads_at_computed_places(fill):
     x = normal("B", "I", "N")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from ..checking.memory import within_free_memory
 from ..checking.rounding import rounding_errors, wider_limits
 from ..checking.sampling import sample_inputs
 from ..checking.shapes import checked_sizes
-from ..checking.tolerances import error_limit, error_of
+from ..checking.tolerances import error_limit, error_of, errors_of, scales_of
 from .all_peers import PEERS
 from .machine import Machine, measured_machine
 from .measuring import Clock, timing_of
@@ -189,6 +189,7 @@ class _Short:
 
     setting: Setting
     wanted: Mapping[str, Tensor]
+    scales: Mapping[str, float]
     limits: Mapping[str, float]
     # In a draw, what rounding does to the equations of the backward pass; no name for outputs.
     rounding: Callable[[int], Mapping[str, float]]
@@ -200,17 +201,18 @@ def _short(setting: Setting, device: str, measure: Measure) -> _Short:
     inputs = sample_inputs(mixer, sizes, dtype, seed=1, params=params)
     wanted = measure(lambda given: run(mixer, given, params), inputs)
     plain = measure(lambda given: run(mixer, given, params, dtype=dtype), inputs)
+    gradients = measure is not outputs_of
     limits = {
-        n: min(_cap(dtype), error_limit(dtype, error_of(plain[n], wanted[n]))) for n in wanted
+        name: min(_cap(dtype), error_limit(dtype, error))
+        for name, error in errors_of(dtype, plain, wanted, gradients).items()
     }
     moved = {name: tensor.to(device) for name, tensor in inputs.items()}
 
     def rounding(draw: int) -> Mapping[str, float]:
-        if measure is outputs_of:
-            return {}
-        return rounding_errors(mixer, inputs, params, measure, draw)
+        return rounding_errors(mixer, inputs, params, dtype, measure, draw) if gradients else {}
 
-    return _Short(Setting(mixer, sizes, moved, dtype, params), wanted, limits, rounding)
+    short = Setting(mixer, sizes, moved, dtype, params)
+    return _Short(short, wanted, scales_of(dtype, wanted, gradients), limits, rounding)
 
 
 def _ready(
@@ -230,8 +232,7 @@ def _ready(
     if name == OURS:
         error_found, message = _ours_judged(results, short)
     else:
-        wanted = {n: t for n, t in short.wanted.items() if n not in call.lacks}
-        error_found, message = _judged(results, wanted, short.limits, _PEER_ROOM)
+        error_found, message = _judged(results, short, short.limits, _PEER_ROOM, call.lacks)
     row = Row(name, call.what, "timed", error=error_found, compared=call.compared)
     if message:
         return replace(row, status="broken", message=message), None
@@ -261,12 +262,12 @@ def _timed_parts(call: Call, trained: str | None) -> _Timed:
 def _ours_judged(results: Mapping[str, Tensor], short: _Short) -> tuple[float | None, str]:
     """By plain torch's error, and gradients then by what rounding does to their own equations."""
     dtype = short.setting.dtype
-    found = _judged(results, short.wanted, short.limits, 1.0)
+    found = _judged(results, short, short.limits)
     if not found[1]:
         return found
     for wider in wider_limits(dtype, short.limits, short.rounding):
         own = {name: min(_cap(dtype), limit) for name, limit in wider.items()}
-        found = _judged(results, short.wanted, own, 1.0)
+        found = _judged(results, short, own)
         if not found[1]:
             break
     return found
@@ -278,17 +279,20 @@ def _cap(dtype: torch.dtype) -> float:
 
 def _judged(
     results: Mapping[str, Tensor],
-    expected: Mapping[str, Tensor],
+    short: _Short,
     limits: Mapping[str, float],
-    room: float,
+    room: float = 1.0,
+    lacks: Collection[str] = (),
 ) -> tuple[float | None, str]:
     worst = 0.0
-    for name, wanted in expected.items():
+    for name, wanted in short.wanted.items():
+        if name in lacks:
+            continue
         if name not in results:
             return None, f"it gives no {name}"
         if results[name].shape != wanted.shape:
             return None, f"{name}: shape {list(results[name].shape)}, not {list(wanted.shape)}"
-        error = error_of(results[name], wanted)
+        error = error_of(results[name], wanted, short.scales[name])
         limit = room * limits[name]
         if not error <= limit:
             return error, f"wrong: {name} is off by {error:.2g}, limit {limit:.2g}"

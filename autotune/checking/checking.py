@@ -20,7 +20,7 @@ from .one_thread import one_thread
 from .poison import poisoned_memory
 from .rounding import rounding_errors, wider_limits
 from .sampling import VerificationCase, sample_inputs, verification_cases
-from .tolerances import error_limit, error_of
+from .tolerances import error_limit, error_of, errors_of, scales_of
 
 # Runs a mixer on tensors with the caller's params; gives every output by name.
 Runner = Callable[[Mixer, Mapping[str, Tensor], Mapping[str, Number]], Mapping[str, Tensor]]
@@ -141,12 +141,12 @@ def _verify_trial(
             return measure(lambda given: run(mixer, given, trial.params, precision), inputs)
 
     def by_rounding(draw: int) -> Mapping[str, float]:
-        return rounding_errors(mixer, inputs, trial.params, measure, draw)
+        return rounding_errors(mixer, inputs, trial.params, dtype, measure, draw)
 
     with torch.no_grad():
         reference, pytorch = by_reference(torch.float64), by_reference(dtype)
         moved = {name: _moved(tensor, device) for name, tensor in inputs.items()}
-        limits = error_limits(dtype, pytorch, reference)
+        limits = error_limits(dtype, pytorch, reference, gradients=measure is not outputs_of)
         for backend, runner in runners.items():
 
             def compared(limits: Mapping[str, float], runner: Runner = runner) -> Finding:
@@ -162,12 +162,14 @@ def _verify_trial(
 
 
 def error_limits(
-    dtype: torch.dtype, pytorch: Mapping[str, Tensor], reference: Mapping[str, Tensor]
+    dtype: torch.dtype,
+    pytorch: Mapping[str, Tensor],
+    reference: Mapping[str, Tensor],
+    gradients: bool = False,
 ) -> dict[str, float]:
-    """The limit of every output, from what plain PyTorch makes of it in ``dtype``."""
-    return {
-        name: error_limit(dtype, error_of(pytorch[name], reference[name])) for name in reference
-    }
+    """The limit of every output, or gradient, from what plain PyTorch makes of it in ``dtype``."""
+    errors = errors_of(dtype, pytorch, reference, gradients)
+    return {name: error_limit(dtype, error) for name, error in errors.items()}
 
 
 def by_own_equations(
@@ -211,8 +213,9 @@ def compare(
         message = f"outputs {sorted(results)} instead of {sorted(reference)}"
         return Finding(math.inf, nothing, message, "wrong")
     worst = Finding(0.0, nothing)
+    scales = scales_of(dtype, reference, gradients=measure is not outputs_of)
     for name, wanted in reference.items():
-        error, message = _output_error(results[name], wanted, dtype)
+        error, message = _output_error(results[name], wanted, dtype, scales[name])
         limit = limits[name]
         if not message and not error <= limit:
             message = f"error {error:.3g}, limit {limit:.3g}"
@@ -276,13 +279,15 @@ def _advice(name: str, largest: float, message: str) -> str:
     )
 
 
-def _output_error(found: Tensor, wanted: Tensor, dtype: torch.dtype) -> tuple[float, str]:
+def _output_error(
+    found: Tensor, wanted: Tensor, dtype: torch.dtype, scale: float
+) -> tuple[float, str]:
     if found.shape != wanted.shape:
         return math.inf, f"shape {list(found.shape)} instead of {list(wanted.shape)}"
     # The log of a total may be wider than the inputs; nothing may be narrower.
     if wanted.is_floating_point() and found.dtype not in (dtype, torch.float32, torch.float64):
         return math.inf, f"dtype {_name(found.dtype)} instead of {_name(dtype)}"
-    error = error_of(found, wanted.to(found.device))
+    error = error_of(found, wanted.to(found.device), scale)
     if math.isinf(error):
         return error, _first_mismatch(found, wanted)
     return error, ""

@@ -7,6 +7,10 @@ but what the sums lose grows with the number of rows. So no kernel of such a pas
 twice the error of autograd. It is held to twice the error of its own equations instead: the
 reference executes them, the same numbers once in float32 and once in float64, and their distance
 is the error. A pass with wrong equations gains nothing, for they are as wrong in either precision.
+
+What the forward pass keeps is rounded, too, and the reference's rounding may be lucky: where one
+score is far above the others, the log of their total is that score to the bit, which the backward
+pass takes off again. So the other draws keep it a rounding further off.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from ...ir.mixer import Mixer
 from ...ir.optional import without_inputs
 from .gradients import Measure, Run
 from .one_thread import one_thread
-from .tolerances import error_limit, error_of
+from .tolerances import error_limit, errors_of
 
 # The error of a gradient that is a single number may be small by luck: inputs that differ from
 # those of the trial by up to this part tell how large it is in general.
@@ -39,6 +43,7 @@ def rounding_errors(
     mixer: Mixer,
     inputs: Mapping[str, Tensor],
     params: Mapping[str, Number],
+    dtype: torch.dtype,
     measure: Measure,
     draw: int,
     whole: Callable[[Run], Run] = lambda alone: alone,
@@ -46,6 +51,7 @@ def rounding_errors(
     """The error of float32 in the equations of the backward pass, by what ``measure`` compares.
 
     Args:
+        dtype: of the kernels whose errors these are compared with.
         measure: compares gradients.
         draw: 0 for the inputs as they are, else the number of others close to them.
         whole: what a run of ``mixer`` is part of, where it takes several: of documents, say.
@@ -55,14 +61,14 @@ def rounding_errors(
     given = inputs if draw == 0 else _near(inputs, draw)
 
     def measured(dtype: torch.dtype) -> Mapping[str, Tensor]:
-        return measure(whole(lambda own: by_derivative(mixer, own, params, dtype)), given)
+        return measure(whole(lambda own: by_derivative(mixer, own, params, dtype, draw)), given)
 
     try:
         with one_thread():
             single, double = measured(torch.float32), measured(torch.float64)
     except UnsupportedError:
         return {}
-    return {name: error_of(single[name], double[name]) for name in double}
+    return errors_of(dtype, single, double, gradients=True)
 
 
 def wider_limits(
@@ -80,9 +86,17 @@ def wider_limits(
 
 
 def by_derivative(
-    mixer: Mixer, tensors: Mapping[str, Tensor], params: Mapping[str, Number], dtype: torch.dtype
+    mixer: Mixer,
+    tensors: Mapping[str, Tensor],
+    params: Mapping[str, Number],
+    dtype: torch.dtype,
+    draw: int = 0,
 ) -> dict[str, Tensor]:
-    """The outputs by the reference in ``dtype``; their gradients by the derivative's equations."""
+    """The outputs by the reference in ``dtype``; their gradients by the derivative's equations.
+
+    ``draw``: where it is not 0, float32 values that are kept for the gradients are up to an eps
+    off, other ones in each draw.
+    """
     wanted = tuple(name for name, tensor in tensors.items() if tensor.requires_grad)
     own = without_inputs(mixer, [i.name for i in mixer.inputs if i.name not in tensors])
     # A derivative counts on the values of its mixer's params.
@@ -91,21 +105,28 @@ def by_derivative(
         own, params=tuple(replace(p, value=values.get(p.name, p.value)) for p in own.params)
     )
     apply: Callable[..., tuple[Tensor, ...]] = _ByDerivative.apply
-    made = apply(differentiate(own, wanted), params, dtype, tuple(tensors), *tensors.values())
+    derivative = differentiate(own, wanted)
+    made = apply(derivative, params, dtype, draw, tuple(tensors), *tensors.values())
     return dict(zip((o.name for o in mixer.outputs), made, strict=False))
 
 
 def _near(inputs: Mapping[str, Tensor], draw: int) -> dict[str, Tensor]:
     """Other inputs, each number a little closer to 0."""
+    return _moved(inputs, draw, lambda part: 1 - _PERTURBED * part)
+
+
+def _moved(
+    tensors: Mapping[str, Tensor], draw: int, factor: Callable[[Tensor], Tensor]
+) -> dict[str, Tensor]:
+    """Every real number times ``factor`` of a random one from 0 to 1."""
     generator = torch.Generator().manual_seed(draw)
 
     def change(tensor: Tensor) -> Tensor:
         if not tensor.is_floating_point():
             return tensor
-        part = _PERTURBED * torch.rand(tensor.shape, generator=generator)
-        return (tensor * (1 - part)).to(tensor.dtype)
+        return (tensor * factor(torch.rand(tensor.shape, generator=generator))).to(tensor.dtype)
 
-    return {name: change(tensor) for name, tensor in inputs.items()}
+    return {name: change(tensor) for name, tensor in tensors.items()}
 
 
 class _ByDerivative(torch.autograd.Function):
@@ -117,13 +138,17 @@ class _ByDerivative(torch.autograd.Function):
         derivative: Derivative,
         params: Mapping[str, Number],
         dtype: torch.dtype,
+        draw: int,
         names: tuple[str, ...],
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
         given = dict(zip(names, tensors, strict=True))
         made = run(derivative.forward, given, params, dtype)
         ctx.derivative, ctx.params, ctx.dtype, ctx.names = derivative, params, dtype, names
-        ctx.given = {**given, **{name: made[name].detach() for name in derivative.kept}}
+        kept = {name: made[name].detach() for name in derivative.kept}
+        if draw and dtype is torch.float32:
+            kept = _moved(kept, draw, lambda part: 1 + torch.finfo(dtype).eps * (2 * part - 1))
+        ctx.given = {**given, **kept}
         ctx.outputs = tuple(made)
         outputs = tuple(made.values())
         ctx.mark_non_differentiable(*(o for o in outputs if not o.is_floating_point()))
@@ -137,7 +162,7 @@ class _ByDerivative(torch.autograd.Function):
         read = {i.name: given[i.name] for i in derivative.backward.inputs if i.name in given}
         made = run(derivative.backward, read, ctx.params, ctx.dtype) if derivative.gradients else {}
         found = {name: made[own] for name, own in derivative.gradients.items()}
-        return (None, None, None, None, *(found.get(name) for name in ctx.names))
+        return (None, None, None, None, None, *(found.get(name) for name in ctx.names))
 
 
 __all__ = ["by_derivative", "rounding_errors", "wider_limits"]

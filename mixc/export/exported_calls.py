@@ -198,6 +198,7 @@ def self_test_text(
     from . import standalone
 
     copied: list[Callable[..., object]] = [
+        standalone.largest_of,
         standalone.error_of,
         standalone.differentiated,
         standalone.rounded_again,

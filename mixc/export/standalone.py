@@ -85,16 +85,21 @@ def tuned(table: tuple[Any, ...], device: torch.device, *lengths: int) -> dict[s
     return dict(min(found, key=lambda one: one[0])[1] if found else default)
 
 
-def error_of(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    """The largest difference, by the largest finite number that is wanted."""
+def largest_of(tensor: torch.Tensor) -> float:
+    """The largest finite magnitude; 0 where there is none."""
+    finite = tensor.detach()[tensor.isfinite()]
+    return float(finite.abs().max()) if finite.numel() else 0.0
+
+
+def error_of(found: torch.Tensor, wanted: torch.Tensor, scale: float) -> float:
+    """The largest difference, by ``scale``."""
     found, wanted = found.detach().double(), wanted.detach().double()
     finite = wanted.isfinite()
     if not torch.equal(torch.where(finite, 0, found), torch.where(finite, 0, wanted)):
         return float("inf")  # an infinity that is not in both, or a nan
     if not finite.any():
         return 0.0
-    largest = float(wanted[finite].abs().max()) or 1.0
-    error = float((found - wanted)[finite].abs().max()) / largest
+    error = float((found - wanted)[finite].abs().max()) / scale
     return error if error == error else float("inf")
 
 
@@ -134,7 +139,8 @@ def compare(
 ) -> list[tuple[float, float]]:
     """Error and limit of each result, then of each gradient.
 
-    The limit is eight times what one more rounding of the inputs changes, and a few roundings.
+    The limit is eight times what one more rounding of the inputs changes, and a few roundings. By
+    the largest number of each; a gradient that cancels, by the largest of all gradients.
     """
     found = differentiated(function, inputs, wanted)
     exact_inputs = [x.double() if x.is_floating_point() else x for x in inputs]
@@ -142,7 +148,12 @@ def compare(
     moved = [rounded_again(x, eps) for x in exact_inputs]
     moved = differentiated(reference, moved, wanted)
     floor = 32 * eps if eps < 1e-6 else 2 * eps
-    errors = [error_of(a, b) for a, b in zip(found, exact, strict=True)]
-    changes = [error_of(a, b) for a, b in zip(moved, exact, strict=True)]
+    scales = [largest_of(x) for x in exact]
+    outputs = len(exact) - len(wanted)
+    most = max(scales[outputs:], default=0.0)
+    scales[outputs:] = [x if x >= eps**0.5 * most else most for x in scales[outputs:]]
+    scales = [x or 1.0 for x in scales]
+    errors = [error_of(*each) for each in zip(found, exact, scales, strict=True)]
+    changes = [error_of(*each) for each in zip(moved, exact, scales, strict=True)]
     changes = [change if change < float("inf") else 0.0 for change in changes]
     return [(e, floor + 8 * c) for e, c in zip(errors, changes, strict=True)]

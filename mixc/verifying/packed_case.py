@@ -96,11 +96,11 @@ def _found(
             return compared(by_documents(lambda own: run(mixer, own, dtype=precision)), inputs)
 
     def by_rounding(draw: int) -> Mapping[str, float]:
-        return rounding_errors(mixer, inputs, {}, compared, draw, by_documents)
+        return rounding_errors(mixer, inputs, {}, dtype, compared, draw, by_documents)
 
     with torch.no_grad():
         exact, plain = by_reference(torch.float64), by_reference(dtype)
-        limits = error_limits(dtype, plain, exact)
+        limits = error_limits(dtype, plain, exact, gradients=measure is not None)
         found = by_kernels(limits, exact)
         if found.status == "wrong" and measure is not None:
             found = by_own_equations(dtype, limits, by_rounding, lambda own: by_kernels(own, exact))

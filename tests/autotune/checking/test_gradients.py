@@ -85,3 +85,33 @@ def test_gradients_are_those_of_the_weighted_outputs():
     for name, gradient in found.items():
         assert not gradient.isnan().any()  # the first row sees nothing
         torch.testing.assert_close(twice[name], 2 * gradient)
+
+
+BIASED = load_text("""
+mixer: biased
+inputs: {q: [B, I, D], k: [B, J, D], v: [B, J, E], b: [B, I]}
+dims: {I: T, J: T}
+attention:
+  over: J
+  score: sum(q * k, D) + b  # of all keys of a row alike: no weight depends on it
+  mask: j <= i
+  normalize: softmax
+  output: {o: v}
+outputs: {o: [B, I, E]}
+""")
+
+
+def test_what_rounding_leaves_of_a_gradient_that_cancels_is_no_error():
+    def runner(mixer, tensors, params):
+        return run(mixer, {**tensors, "b": Changed.apply(tensors["b"], change)}, params, single)
+
+    sizes, single = {"B": 1, "T": 9, "I": 9, "J": 9, "D": 4, "E": 3}, torch.float32
+    trial = VerificationCase("mine", sizes, seed=1)
+    measured = partial(gradients_of, BIASED, seed=1)
+    found = []
+    for left in (1e-6, 1e-3):
+        change = partial(torch.add, other=left)
+        found += verify(BIASED, {"mine": runner}, [single], cases=[trial], measured=measured)
+    assert found[0].ok, found[0].message
+    assert found[0].error < 1e-6  # not relative to 0, or to 1e-17
+    assert found[1].message.startswith("gradient of b: error")

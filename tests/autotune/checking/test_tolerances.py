@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mixc.autotune.checking.tolerances import FLOORS, error_limit, error_of
+from mixc.autotune.checking.tolerances import FLOORS, error_limit, error_of, errors_of, scales_of
 
 
 def test_errors_are_relative_to_the_largest_value():
@@ -31,6 +31,21 @@ def test_infinities_and_nans_must_agree(found):
 def test_integers_must_be_equal():
     assert error_of(torch.tensor([3, 4]).int(), torch.tensor([3, 4])) == 0.0
     assert error_of(torch.tensor([3, 5]), torch.tensor([3, 4])) == math.inf
+
+
+def test_a_gradient_that_lost_half_of_its_digits_is_measured_by_the_largest():
+    wanted = {"a": torch.tensor([4.0, -8.0]), "b": torch.tensor([1e-6]), "c": torch.tensor([0.01])}
+    assert scales_of(torch.float32, wanted) == {
+        "a": 8.0,
+        "b": pytest.approx(1e-6),
+        "c": pytest.approx(0.01),
+    }
+    largest = {"a": 8.0, "b": 8.0, "c": pytest.approx(0.01)}
+    assert scales_of(torch.float32, wanted, gradients=True) == largest
+    assert scales_of(torch.bfloat16, wanted, gradients=True)["c"] == 8.0
+    assert scales_of(torch.float32, {"a": torch.zeros(2)}, gradients=True) == {"a": 1.0}
+    found = {**wanted, "b": torch.tensor([3e-6])}
+    assert errors_of(torch.float32, found, wanted, gradients=True)["b"] == pytest.approx(2.5e-7)
 
 
 def test_limits():

@@ -27,6 +27,28 @@ def classify(attention: Attention) -> Normaliser:
     Raises:
         UnsupportedError: the weight has a running sum along an axis of the pairs.
     """
+    statistics, simple = _statistics(attention)
+    then = _of_elementwise(simple.weight, simple.denominator)
+    if not statistics.found:
+        return then
+    named = ", ".join(f"{name} = {reduce}" for name, reduce in statistics.written)
+    reason = f"the weight depends on other pairs ({named}), which takes a pass before"
+    return TwoPass(tuple(statistics.found), then, reason)
+
+
+def statistics_apart(attention: Attention) -> tuple[tuple[tuple[str, Reduce], ...], Attention]:
+    """The statistics of a ``TwoPass`` normaliser, none of another, and the attention in their
+    names, without what its rows cancel.
+
+    Raises:
+        UnsupportedError: the weight has a running sum along an axis of the pairs.
+    """
+    statistics, simple = _statistics(attention)
+    return tuple(statistics.found), simple
+
+
+def _statistics(attention: Attention) -> tuple[_Statistics, Attention]:
+    """The reductions over pairs, and the attention with their names in their places."""
     pairs = attention.queries | {attention.over}
     simple = _without_row_constants(attention)
     for part in (simple.weight, simple.denominator):
@@ -36,15 +58,9 @@ def classify(attention: Attention) -> Normaliser:
                     f"a running sum along {node.over} inside a normaliser: {node}\n"
                     "  allowed: reductions (sum, max, min, ...); write the running sum as a let"
                 )
-    statistics = _Statistics(simple, pairs)
-    weight = statistics.named(simple.weight)
-    denominator = statistics.named(simple.denominator)
-    then = _of_elementwise(weight, denominator)
-    if not statistics.found:
-        return then
-    named = ", ".join(f"{name} = {reduce}" for name, reduce in statistics.written)
-    reason = f"the weight depends on other pairs ({named}), which takes a pass before"
-    return TwoPass(tuple(statistics.found), then, reason)
+    found = _Statistics(simple, pairs)
+    weight, denominator = found.named(simple.weight), found.named(simple.denominator)
+    return found, replace(simple, weight=weight, denominator=denominator)
 
 
 def _of_elementwise(weight: Expr, denominator: Expr) -> Rescaled | Plain:
@@ -275,4 +291,4 @@ def _has_score(expr: Expr) -> bool:
     return _mentions(expr, "score")
 
 
-__all__ = ["SCALE", "Normaliser", "Plain", "Rescaled", "TwoPass", "classify"]
+__all__ = ["SCALE", "Normaliser", "Plain", "Rescaled", "TwoPass", "classify", "statistics_apart"]

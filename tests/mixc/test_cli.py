@@ -78,7 +78,7 @@ def test_the_list_says_what_runs_a_spec(run):
     rows = {row["name"]: row for row in json.loads(run("list", "--json").output)["specs"]}
     kernels = {"forward": "kernels", "backward": "kernels", "steps": True}
     assert kernels.items() <= rows["gla"].items()
-    assert rows["lssar"]["backward"] == "torch"
+    assert rows["ttm"]["backward"] == "torch"
     assert not rows["dense"]["steps"]
 
 

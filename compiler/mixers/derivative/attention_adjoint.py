@@ -277,7 +277,9 @@ class _Attention:
         weights, stage = self.weights, self.stage
         whole = _over(above, weights.divisor) if above != ZERO else ZERO
         if stage.lse in self.given:
-            whole = add(whole, call("div", self.given[stage.lse or ""], weights.total))
+            # Where all weights are 0 the log of their total is -inf, a constant.
+            by_total = call("div", self.given[stage.lse or ""], weights.total)
+            whole = add(whole, call("where", call("ne", weights.total, 0.0), by_total, 0.0))
         if whole == ZERO:
             return
         symbol = Ref(self.adjoints.unused("d_weight"), self.pairs, Kind.REAL)

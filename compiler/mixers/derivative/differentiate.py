@@ -41,6 +41,7 @@ from .recurrence_adjoint import recurrence_adjoint
 from .rounded_factors import multiplies_what_is_made
 from .rounds_in_time import rounds_in_time
 from .states_apart import states_apart
+from .statistics_apart import statistics_apart
 
 Node = Equation | Attention | Recurrence | Select
 BACKWARD = "_backward"  # what the name of a backward pass ends in
@@ -91,7 +92,8 @@ class _Derivation:
     ) -> None:
         real = [i for i in mixer.inputs if i.kind is Kind.REAL and i.grad]
         self.wanted = [i for i in real if wanted is None or i.name in wanted]
-        self.mixer = _with_logarithms(pair_values_written_out(states_apart(rounds_in_time(mixer))))
+        plain = statistics_apart(states_apart(rounds_in_time(mixer)))
+        self.mixer = _with_logarithms(pair_values_written_out(plain))
         self.walked = known_strides(self.mixer)
         taken = names_taken(self.mixer)
         self.adjoints = Adjoints(taken, active_names(self.mixer, [i.name for i in self.wanted]))

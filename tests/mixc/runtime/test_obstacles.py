@@ -21,20 +21,22 @@ outputs: {o: [E]}
 
 
 def test_a_training_step_by_torch_is_said_once() -> None:
-    """LSSAR's normaliser looks at other pairs: no derivative of it by kernels yet."""
-    q, k, v = torch.rand(3, 1, 2, 5, 4)
-    q.requires_grad_()
-    attend = mixc.load("lssar")
-    with pytest.warns(mixc.MixcWarning, match=r"lssar runs by torch.*looks at other pairs") as told:
-        attend(q, k, v).sum().backward()
+    """A kernel would hold all samples of a batch, for the gradient of what the memory is asked."""
+    x, ask_read, ask_write = torch.rand(2, 5, 3, 4), torch.rand(2, 4), torch.rand(6, 4)
+    w1, w2 = torch.rand(4, 8), torch.rand(8, 4)
+    ask_read.requires_grad_()
+    given = {"x": x, "ask_read": ask_read, "ask_write": ask_write, "W1": w1, "W2": w2}
+    machine = mixc.load("ttm")
+    with pytest.warns(mixc.MixcWarning, match=r"ttm runs by torch.*hold the axis") as told:
+        machine(**given).y.sum().backward()
     assert [w.filename for w in told] == [__file__]
     assert "torch.no_grad()" in str(told[0].message)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        attend(q, k, v)
-        mixc.load("lssar")(q, k, v)
-    assert attend.backend_for("cpu") == "cpu"
-    assert attend.backend_for("cpu", gradients=True) == "reference"
+        machine(**given)
+        mixc.load("ttm")(**given)
+    assert machine.backend_for("cpu") == "cpu"
+    assert machine.backend_for("cpu", gradients=True) == "reference"
     assert mixc.load("hgrn").backend_for("cpu", gradients=True) == "cpu"
 
 

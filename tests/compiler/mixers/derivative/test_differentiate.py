@@ -25,7 +25,6 @@ from mixc.ir.verify_mixer import verify_mixer
 
 SPECS = sorted((Path(__file__).parents[4] / "specs").glob("*/*.yaml"))
 SMALL = Proportions(lengths=(11, 7, 5), features=(6, 4, 3), ratio=2, batch=(2, 3), table=5)
-NOT_YET = {"lssar": "looks at other pairs"}
 
 
 def gradients(
@@ -78,10 +77,6 @@ def assert_same(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> No
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
 def test_library(path: Path) -> None:
     mixer = load_file(path)
-    if reason := NOT_YET.get(mixer.name):
-        with pytest.raises(UnsupportedError, match=reason):
-            differentiate(mixer)
-        return
     params = verification_cases(mixer, {})[1].params  # windows that are shorter than the lengths
     sizes = default_sizes(mixer, SMALL, params)
     inputs = sample_inputs(mixer, sizes, torch.float64, params=params)
@@ -133,6 +128,27 @@ MORE
         ("  normalize: {weight: sigmoid(score), denominator: 1}\n  output: {o: v}", ""),
         ("  normalize: {weight: score * exp(score), denominator: total}\n  output: {o: v}", ""),
         ('  output: {o: v, p: "v * v"}', "  p: [B, H, I, E]"),
+        # Weights that look at other pairs: of the row, of the total, of the queries of a key.
+        (
+            "  normalize: {weight: 'relu(score - mean(score, J))', denominator: total + 1}\n"
+            "  output: {o: v}\n  lse: l",
+            "  l: [B, H, I]",
+        ),
+        (
+            "  normalize: {weight: 'relu(score - c * max(score, J))', denominator: total + 1}\n"
+            "  output: {o: v}\n  weights: w",
+            "  w: [B, H, I, J]",
+        ),
+        (
+            "  normalize: {weight: sigmoid(score), denominator: 'total + sum(score ** 2, J)'}\n"
+            "  output: {o: v}",
+            "",
+        ),
+        (
+            "  normalize: {weight: 'exp(score) / sum(exp(score), I)', denominator: 'total + 1'}\n"
+            "  output: {o: v}",
+            "",
+        ),
     ],
 )
 def test_attention(extra: str, more: str) -> None:
@@ -190,7 +206,7 @@ def test_a_weight_alone_needs_no_size_of_others() -> None:
 
 
 # What kernels refuse, and why; all else of the library is lowered in both passes, in 16 bits.
-REFUSED = {**NOT_YET, "ttm": "a kernel would hold the axis B whole"}
+REFUSED = {"ttm": "a kernel would hold the axis B whole"}
 
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)

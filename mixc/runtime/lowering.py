@@ -109,7 +109,7 @@ def lowering(
         for kernel in plan.kernels
     )
     findings = tuple(dict.fromkeys(plan.findings))
-    without = _without_gradient(mixer)
+    without = _without_gradient(mixer, sizes, dtype, target)
     memory = tuple(_memory(plan, kept))
     loops = tuple(
         PlannedLoop(loop.over, loop.reverse, tuple(kernels[place].name for place in places))
@@ -179,12 +179,14 @@ def by_segments(mixer: Mixer, sizes: Mapping[str, int], dtype: str) -> tuple[Hel
     )
 
 
-def _without_gradient(mixer: Mixer) -> str | None:
-    """What stands in the way of a derivative; None where there is one."""
+def _without_gradient(
+    mixer: Mixer, sizes: Mapping[str, int], dtype: str, target: str | None = None
+) -> str | None:
+    """What stands in the way of gradients by kernels; None where there are such."""
     from ..compiler.mixers.derivative.differentiate import differentiate
 
     try:
-        differentiate(mixer)
+        plan_for(differentiate(mixer).backward, sizes, dtype, target)
     except UnsupportedError as error:
         return str(error)
     return None

@@ -29,7 +29,8 @@ class Evaluator(ABC):
 
     def __init__(self, builder: Builder, context: Context) -> None:
         self.builder = builder
-        builder.naming.reserve([*context.params, *context.runtime])
+        # Sizes, too, are called as the spec and passes call them.
+        builder.naming.reserve([*context.params, *context.runtime, *context.ranges.derived])
         self.context = context
         self.zero_outside: set[str] = set()  # names of values that are 0 where no positions are
 

@@ -35,8 +35,10 @@ def mean(dims: Dims, x: Expr, over: Over, where: Expr | None, group: Group, span
 
 
 def norm(dims: Dims, x: Expr, over: Over, where: Expr | None, group: Group, span: Span) -> Expr:
-    """The Euclidean norm."""
-    return call("sqrt", dims.reduce("sum", call("mul", x, x), over, where, group), span=span)
+    """The Euclidean norm; its gradient at 0 is 0, as torch's, where that of a root is infinite."""
+    square = dims.reduce("sum", call("mul", x, x), over, where, group)
+    some = call("gt", square, 0)
+    return call("where", some, call("sqrt", call("where", some, square, 1.0)), square, span=span)
 
 
 def logsumexp(

@@ -117,3 +117,46 @@ outputs: {y: [B, T, C]}
         found.append(torch.autograd.grad(made.sum(), leaves))
     for ours, exact in zip(*found, strict=True):
         torch.testing.assert_close(ours.double(), exact, rtol=1e-4, atol=1e-4)
+
+
+def test_positions_of_an_axis_of_their_own_in_a_large_kernel() -> None:
+    """A value beside them is not called as their number is."""
+    mixer = load_text("""
+mixer: m
+inputs: {x: [E]}
+map:
+  y: "at(x, E=clip(e + 1, 0, E - 1), fill=1)"
+  z: "rmsnorm(cumsum(y, E) / 10 * x, E, eps=0.1)"
+outputs: {y: [E], z: [E]}
+""")
+    inputs = sample_inputs(mixer, {"E": 21}, torch.float64)
+    derivative, found, wanted = gradients(mixer, inputs, {})
+    assert_same(found, wanted)
+    cotangents = {name: torch.randn(21, dtype=torch.float64) for name in ("d_y", "d_z")}
+    known = {**inputs, **run(derivative.forward, inputs), **cotangents}
+    assert_equal(derivative.backward, {i.name: known[i.name] for i in derivative.backward.inputs})
+
+
+def test_the_norm_of_nothing_but_zeros() -> None:
+    """No length, no direction: 0, as of torch's norm. The root itself has an infinite slope."""
+    text = """
+mixer: m
+inputs: {x: [B, T, D]}
+map: {y: "norm(x, D)", s: "norm(x, T, where=t > 1)"}
+outputs: {y: [B, T], s: [B, D]}
+"""
+    mixer = load_text(text)
+    inputs = sample_inputs(mixer, {"B": 2, "T": 7, "D": 5}, torch.float64)
+    inputs["x"][0] = 0.0
+    inputs["x"][1, 3] = 0.0
+    derivative, found, wanted = gradients(mixer, inputs, {})
+    assert_same(found, wanted)
+    x = inputs["x"].clone().requires_grad_()
+    lengths = torch.linalg.vector_norm(x, dim=-1), torch.linalg.vector_norm(x[:, 2:], dim=1)
+    made = run(derivative.forward, inputs)
+    for own, usual in zip((made["y"], made["s"]), lengths, strict=True):
+        torch.testing.assert_close(own, usual)
+    assert torch.autograd.grad(lengths[0].sum(), x)[0].isfinite().all()
+    assert found["x"].isfinite().all()
+    known = {**inputs, "d_y": torch.randn(2, 7).double(), "d_s": torch.randn(2, 5).double(), **made}
+    assert_equal(derivative.backward, {i.name: known[i.name] for i in derivative.backward.inputs})

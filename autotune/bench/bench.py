@@ -56,6 +56,7 @@ class Row:
     message: str = ""
     time_us: float | None = None
     spread_us: float | None = None
+    quartiles_us: tuple[float, float] | None = None
     gflop_s: float | None = None
     gb_s: float | None = None
     share: float | None = None  # of the machine's rate of products, or of copies, as bounds it
@@ -70,6 +71,12 @@ class Row:
     def is_opponent(self) -> bool:
         """Whether it was timed, and is what a user would run instead of ours."""
         return self.name != OURS and self.compared and self.time_us is not None
+
+    @property
+    def middle_half(self) -> tuple[float, float]:
+        """Between which half of all times lie; of a row that was timed."""
+        assert self.time_us is not None
+        return self.quartiles_us or (self.time_us, self.time_us)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +100,15 @@ class Benchmark:
 
     @property
     def verdict(self) -> Literal["faster", "slower", "tie"] | None:
-        """Against the fastest peer; a gap below the larger spread is a tie."""
+        """Against the fastest peer; a tie where the middle halves of both's times overlap."""
         own = self.rows[0]
         peers = [r for r in self.rows if r.is_opponent]
         if own.time_us is None or not peers:
             return None
         best = min(peers, key=lambda r: r.time_us or math.inf)
         assert best.time_us is not None
-        if abs(best.time_us - own.time_us) <= max(best.spread_us or 0, own.spread_us or 0):
+        (low, high), (least, most) = own.middle_half, best.middle_half
+        if max(low, least) <= min(high, most):
             return "tie"
         return "faster" if own.time_us < best.time_us else "slower"
 
@@ -335,6 +343,7 @@ def _time(
             rows[name],
             time_us=first.time_us,
             spread_us=first.spread_us,
+            quartiles_us=first.quartiles_us,
             backward_us=backward_us,
         )
     return max(len(own) for own in times)

@@ -21,10 +21,15 @@ _TOUCHED_BYTES = {"cpu": 16 << 20, "cuda": 128 << 20}
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """The median time of a call, and the spread: the distance between the quartiles."""
+    """The median time of a call, and the quartiles, between which half of all times lie."""
 
     time_us: float
-    spread_us: float
+    quartiles_us: tuple[float, float]
+
+    @property
+    def spread_us(self) -> float:
+        """The distance between the quartiles."""
+        return self.quartiles_us[1] - self.quartiles_us[0]
 
 
 class Clock:
@@ -90,9 +95,9 @@ class Clock:
 def timing_of(times: Sequence[float]) -> Timing:
     """Median and spread of a list of times."""
     if len(times) < 2:
-        return Timing(times[0], 0.0)
+        return Timing(times[0], (times[0], times[0]))
     low, middle, high = statistics.quantiles(times, n=4, method="inclusive")
-    return Timing(middle, high - low)
+    return Timing(middle, (low, high))
 
 
 def second_call_s(call: Callable[[], Any]) -> float:

@@ -123,15 +123,18 @@ def test_ctrl_c_stops_the_timing_at_hand(tmp_path):
 
 
 def test_a_gap_inside_the_noise_has_no_ratio():
-    def found(own, peer):
+    def found(own, peer, most=1.0):
+        between = (own - 2.0, own + 5.0), (peer - 1.0, peer + most)
         rows = (
-            Row("mixc", "", "timed", time_us=own, spread_us=5.0, ratio=peer / own),
-            Row("sdpa", "", "timed", time_us=peer, spread_us=1.0, ratio=1.0),
+            Row("mixc", "", "timed", time_us=own, quartiles_us=between[0], ratio=peer / own),
+            Row("sdpa", "", "timed", time_us=peer, quartiles_us=between[1], ratio=1.0),
         )
         return Benchmark("a", "float32", "cpu", {}, None, 5, rows)
 
     assert verdict(found(100.0, 104.0)).startswith("a tie")
     assert verdict(found(100.0, 150.0)) == "1.50 times the fastest peer"
+    assert verdict(found(100.0, 150.0, most=900.0)) == "1.50 times the fastest peer"
+    assert found(150.0, 100.0).verdict == "slower"
     assert "a tie" in cells(found(100.0, 104.0).rows[0], told=False)
     assert "1.50" in cells(found(100.0, 150.0).rows[0])
 

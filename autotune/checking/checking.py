@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -18,7 +19,7 @@ from .garbage import with_garbage
 from .gradients import Measure, outputs_of
 from .one_thread import one_thread
 from .poison import poisoned_memory
-from .rounding import rounding_errors, wider_limits
+from .rounding import near, rounding_errors, wider_limits
 from .sampling import VerificationCase, sample_inputs, verification_cases
 from .tolerances import error_limit, error_of, errors_of, scales_of
 
@@ -136,11 +137,14 @@ def _verify_trial(
     measure: Measure,
     inputs: Mapping[str, Tensor],
 ) -> Iterator[Case]:
-    def by_reference(precision: torch.dtype) -> Mapping[str, Tensor]:
+    def by_reference(precision: torch.dtype, draw: int = 0) -> Mapping[str, Tensor]:
+        given = near(inputs, draw)
         with one_thread():
-            return measure(lambda given: run(mixer, given, trial.params, precision), inputs)
+            return measure(lambda own: run(mixer, own, trial.params, precision), given)
 
     def by_rounding(draw: int) -> Mapping[str, float]:
+        if measure is outputs_of:
+            return {}
         return rounding_errors(mixer, inputs, trial.params, dtype, measure, draw)
 
     with torch.no_grad():
@@ -154,8 +158,9 @@ def _verify_trial(
                 return compare(runner, mixer, *given)
 
             found = compared(limits)
-            if found.status == "wrong" and measure is not outputs_of:
-                found = by_own_equations(dtype, limits, by_rounding, compared)
+            if found.status == "wrong":
+                usual = partial(usual_errors, dtype, by_reference, measure is not outputs_of)
+                found = by_other_draws(dtype, limits, by_rounding, usual, compared)
             if found.status == "wrong":
                 found = excused(found, dtype, reference, by_reference(torch.float32))
             yield Case.of(found, backend, _name(dtype), trial.sizes, trial.name)
@@ -172,17 +177,31 @@ def error_limits(
     return {name: error_limit(dtype, error) for name, error in errors.items()}
 
 
-def by_own_equations(
+def usual_errors(
+    dtype: torch.dtype,
+    by_reference: Callable[[torch.dtype, int], Mapping[str, Tensor]],
+    gradients: bool,
+    draw: int,
+) -> Mapping[str, float]:
+    """The error of plain PyTorch on other inputs, close to those of a trial; none for draw 0."""
+    if draw == 0:
+        return {}
+    plain, exact = by_reference(dtype, draw), by_reference(torch.float64, draw)
+    return errors_of(dtype, plain, exact, gradients)
+
+
+def by_other_draws(
     dtype: torch.dtype,
     limits: Mapping[str, float],
     errors: Callable[[int], Mapping[str, float]],
+    usual: Callable[[int], Mapping[str, float]],
     compared: Callable[[Mapping[str, float]], Finding],
 ) -> Finding:
-    """A wrong gradient, ``compared`` by the limits of its own equations where they are wider.
+    """A wrong result, ``compared`` by the limits of other draws where they are wider.
 
-    ``errors`` tells what rounding does to them in a draw (see ``rounding``).
+    ``errors``, ``usual``: as of ``rounding.wider_limits``.
     """
-    for own in wider_limits(dtype, limits, errors):
+    for own in wider_limits(dtype, limits, errors, usual):
         found = compared(own)
         if found.status != "wrong":
             break

@@ -33,10 +33,12 @@ from .gradients import Measure, Run
 from .one_thread import one_thread
 from .tolerances import error_limit, errors_of
 
-# The error of a gradient that is a single number may be small by luck: inputs that differ from
-# those of the trial by up to this part tell how large it is in general.
+# An error may be small by luck, that of a gradient that is a single number above all: inputs that
+# differ from those of the trial by up to this part, or a few eps, tell how large it is in general.
 _PERTURBED = 2.0**-10
 _DRAWS = 4
+# Where something is chosen, plain PyTorch may choose another on such inputs: its error says little.
+_MOST_BY_LUCK = 2.0
 
 
 def rounding_errors(
@@ -58,7 +60,7 @@ def rounding_errors(
 
     Empty where the derivative is not there.
     """
-    given = inputs if draw == 0 else _near(inputs, draw)
+    given = near(inputs, draw)
 
     def measured(dtype: torch.dtype) -> Mapping[str, Tensor]:
         return measure(whole(lambda own: by_derivative(mixer, own, params, dtype, draw)), given)
@@ -72,16 +74,24 @@ def rounding_errors(
 
 
 def wider_limits(
-    dtype: torch.dtype, limits: Mapping[str, float], errors: Callable[[int], Mapping[str, float]]
+    dtype: torch.dtype,
+    limits: Mapping[str, float],
+    errors: Callable[[int], Mapping[str, float]],
+    usual: Callable[[int], Mapping[str, float]] = lambda draw: {},
 ) -> Iterator[dict[str, float]]:
-    """``limits``, those of a pass's own equations where they are wider, a draw more each time.
+    """``limits``, those of other draws where they are wider, a draw more each time.
 
-    ``errors`` tells what rounding does to them in a draw.
+    Args:
+        errors: what rounding does in a draw to a pass's own equations; without a name for outputs.
+        usual: the error of plain PyTorch in a draw. It widens a limit to twice what it is at most.
     """
     own = dict(limits)
     for draw in range(_DRAWS):
         for name, error in errors(draw).items():
             own[name] = max(own[name], error_limit(dtype, error))
+        for name, error in usual(draw).items():
+            most = _MOST_BY_LUCK * limits[name]
+            own[name] = max(own[name], min(error_limit(dtype, error), most))
         yield dict(own)
 
 
@@ -110,21 +120,24 @@ def by_derivative(
     return dict(zip((o.name for o in mixer.outputs), made, strict=False))
 
 
-def _near(inputs: Mapping[str, Tensor], draw: int) -> dict[str, Tensor]:
-    """Other inputs, each number a little closer to 0."""
-    return _moved(inputs, draw, lambda part: 1 - _PERTURBED * part)
+def near(inputs: Mapping[str, Tensor], draw: int) -> Mapping[str, Tensor]:
+    """Other inputs, each number a little closer to 0; the same ones for draw 0."""
+    if draw == 0:
+        return inputs
+    return _moved(inputs, draw, lambda part, eps: 1 - max(_PERTURBED, 4 * eps) * part)
 
 
 def _moved(
-    tensors: Mapping[str, Tensor], draw: int, factor: Callable[[Tensor], Tensor]
+    tensors: Mapping[str, Tensor], draw: int, factor: Callable[[Tensor, float], Tensor]
 ) -> dict[str, Tensor]:
-    """Every real number times ``factor`` of a random one from 0 to 1."""
+    """Every real number times ``factor`` of a random one from 0 to 1, and its dtype's eps."""
     generator = torch.Generator().manual_seed(draw)
 
     def change(tensor: Tensor) -> Tensor:
         if not tensor.is_floating_point():
             return tensor
-        return (tensor * factor(torch.rand(tensor.shape, generator=generator))).to(tensor.dtype)
+        part = torch.rand(tensor.shape, generator=generator)
+        return (tensor * factor(part, torch.finfo(tensor.dtype).eps)).to(tensor.dtype)
 
     return {name: change(tensor) for name, tensor in tensors.items()}
 
@@ -147,7 +160,7 @@ class _ByDerivative(torch.autograd.Function):
         ctx.derivative, ctx.params, ctx.dtype, ctx.names = derivative, params, dtype, names
         kept = {name: made[name].detach() for name in derivative.kept}
         if draw and dtype is torch.float32:
-            kept = _moved(kept, draw, lambda part: 1 + torch.finfo(dtype).eps * (2 * part - 1))
+            kept = _moved(kept, draw, lambda part, eps: 1 + eps * (2 * part - 1))
         ctx.given = {**given, **kept}
         ctx.outputs = tuple(made)
         outputs = tuple(made.values())
@@ -165,4 +178,4 @@ class _ByDerivative(torch.autograd.Function):
         return (None, None, None, None, None, *(found.get(name) for name in ctx.names))
 
 
-__all__ = ["by_derivative", "rounding_errors", "wider_limits"]
+__all__ = ["by_derivative", "near", "rounding_errors", "wider_limits"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..ir.errors import UnsupportedError
@@ -83,27 +84,38 @@ def _found(
     """What is found of kernels, the reference having made each document by itself."""
     import torch
 
-    from ..autotune.checking.checking import by_own_equations, error_limits, excused
+    from ..autotune.checking.checking import (
+        by_other_draws,
+        error_limits,
+        excused,
+        usual_errors,
+    )
     from ..autotune.checking.gradients import outputs_of
     from ..autotune.checking.one_thread import one_thread
-    from ..autotune.checking.rounding import rounding_errors
+    from ..autotune.checking.rounding import near, rounding_errors
     from ..backends.reference.evaluate import run
 
     compared = measure or outputs_of
 
-    def by_reference(precision: torch.dtype) -> Mapping[str, Tensor]:
+    def by_reference(precision: torch.dtype, draw: int = 0) -> Mapping[str, Tensor]:
+        alone = by_documents(lambda own: run(mixer, own, dtype=precision))
         with one_thread():
-            return compared(by_documents(lambda own: run(mixer, own, dtype=precision)), inputs)
+            return compared(alone, near(inputs, draw))
 
     def by_rounding(draw: int) -> Mapping[str, float]:
+        if measure is None:
+            return {}
         return rounding_errors(mixer, inputs, {}, dtype, compared, draw, by_documents)
 
     with torch.no_grad():
         exact, plain = by_reference(torch.float64), by_reference(dtype)
         limits = error_limits(dtype, plain, exact, gradients=measure is not None)
         found = by_kernels(limits, exact)
-        if found.status == "wrong" and measure is not None:
-            found = by_own_equations(dtype, limits, by_rounding, lambda own: by_kernels(own, exact))
+        if found.status == "wrong":
+            usual = partial(usual_errors, dtype, by_reference, measure is not None)
+            found = by_other_draws(
+                dtype, limits, by_rounding, usual, lambda own: by_kernels(own, exact)
+            )
         if found.status == "wrong":
             found = excused(found, dtype, exact, by_reference(torch.float32))
     return found

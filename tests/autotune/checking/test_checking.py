@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
+from mixc.autotune.checking import checking
 from mixc.autotune.checking.checking import Case, verify
-from mixc.autotune.checking.sampling import VerificationCase, verification_cases
+from mixc.autotune.checking.sampling import VerificationCase, sample_inputs, verification_cases
 from mixc.backends.reference.evaluate import run
 from mixc.compiler.language.load import load_text
 from mixc.ir.errors import UnsupportedError
@@ -155,3 +156,19 @@ def test_a_case_of_ones_own():
     trial = VerificationCase("mine", sizes, {"window": 4})
     (case,) = verify(MIXER, {"torch": reference}, cases=[trial])
     assert case == Case("torch", "float32", sizes, case.error, case.limit, "", "mine")
+
+
+@pytest.mark.parametrize(("by", "ok"), [(0.9, True), (1.8, True), (2.2, False)])
+def test_torch_may_have_been_lucky_but_not_by_more_than_twice(monkeypatch, by, ok):
+    """Other draws widen a limit to twice what it is, however far off plain PyTorch is there."""
+    (trial,) = cases("standard")
+    (found,) = verify(MIXER, {"torch": reference}, cases=[trial])
+    exact = run(MIXER, sample_inputs(MIXER, trial.sizes, torch.float32, trial.seed))
+    off = by * found.limit * float(exact["o"].abs().max())
+    outputs = {"o": exact["o"].clone(), "lse": exact["lse"]}
+    outputs["o"].view(-1)[5] += off
+    narrowed = {name: tensor.double() for name, tensor in outputs.items()}
+    monkeypatch.setattr(checking, "error_limits", lambda *_, **__: {"o": found.limit, "lse": 1.0})
+    monkeypatch.setattr(checking, "usual_errors", lambda *_: {"o": 100 * found.limit})
+    (again,) = verify(MIXER, {"mine": lambda *_: narrowed}, cases=[trial])
+    assert again.ok == ok, again.message

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ...ir.errors import UnsupportedError
 from ...ir.expression import Expr, Index, Ref
 from ...ir.tile import DType, Tile, Value
-from .evaluator import Evaluator
+from .evaluator import Evaluator, number_in
 
 
 def read_from_tile(
@@ -52,16 +52,12 @@ def _picked(
     moved = builder.rename(value, dim, twin)
     place = evaluator.integer(index)
     here = builder.elementwise("eq", builder.position(twin), place, dtype=DType.BOOL)
-    zero = builder.constant(_number(0, value.dtype), value.dtype)
+    zero = builder.constant(number_in(0, value.dtype), value.dtype)
     picked = builder.reduce("sum", evaluator.where(here, moved, zero), twin, hint)
     inside = evaluator.inside(index, dim)
     if inside is None or fill == 0:
         return picked
     if not value.dtype.is_float and not float(fill).is_integer():
         picked = builder.cast(picked, DType.FLOAT32)
-    outside = builder.constant(_number(fill, picked.dtype), picked.dtype)
+    outside = builder.constant(number_in(fill, picked.dtype), picked.dtype)
     return evaluator.where(inside, picked, outside, hint)
-
-
-def _number(value: float, dtype: DType) -> float | int:
-    return float(value) if dtype.is_float else int(value)

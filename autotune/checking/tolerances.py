@@ -48,6 +48,9 @@ def scales_of(
 
 
 def _largest(reference: Tensor) -> float:
+    """The largest finite magnitude of real numbers; 0 where there is none, or of others."""
+    if not reference.is_floating_point():
+        return 0.0
     magnitudes = reference.detach()[reference.isfinite()].abs()
     return float(magnitudes.max()) if magnitudes.numel() else 0.0
 

@@ -31,6 +31,9 @@ def test_infinities_and_nans_must_agree(found):
 def test_integers_must_be_equal():
     assert error_of(torch.tensor([3, 4]).int(), torch.tensor([3, 4])) == 0.0
     assert error_of(torch.tensor([3, 5]), torch.tensor([3, 4])) == math.inf
+    chosen = {"some": torch.tensor([True, False]), "count": torch.tensor([-7])}
+    assert scales_of(torch.float32, chosen) == {"some": 1.0, "count": 1.0}
+    assert errors_of(torch.float32, chosen, chosen) == {"some": 0.0, "count": 0.0}
 
 
 def test_a_gradient_that_lost_half_of_its_digits_is_measured_by_the_largest():
